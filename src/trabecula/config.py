@@ -1,0 +1,196 @@
+"""Settings: frozen records, TOML recipes, `-s key=value`, and the words that describe them.
+
+Every setting is declared once, as a field of a `Record` with a docstring under it. The same text
+is the command line's help, `trabecula show` and the docs page.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from trabecula.errors import InputError
+
+
+class Record(BaseModel):
+    """A frozen group of settings; unknown keys are refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
+    )
+
+
+R = TypeVar("R", bound=Record)
+
+
+def build(cls: type[R], values: Mapping[str, Any], where: str) -> R:
+    """Make a record from plain values.
+
+    Raises:
+        InputError: every problem in one line, a mistyped key with the likely one.
+    """
+    try:
+        return cls.model_validate(dict(values))
+    except ValidationError as error:
+        problems = "; ".join(_problem(cls, detail) for detail in error.errors())
+        raise InputError(f"{where}: {problems}") from None
+
+
+def _problem(cls: type[Record], detail: ErrorDetails) -> str:
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        owner = _owner(cls, detail["loc"])
+        known = sorted(owner.model_fields) if owner else []
+        return f"unknown key '{key}'" + suggest(str(detail["loc"][-1]), known)
+    if detail["type"] == "missing":
+        return f"'{key}' is needed and not set"
+    message = detail["msg"].removeprefix("Value error, ")
+    value = "" if isinstance(detail["input"], dict) else f" (got {detail['input']!r})"
+    return f"'{key}': {message}{value}" if key else f"{message}"
+
+
+def _owner(cls: type[Record], loc: Sequence[int | str]) -> type[Record] | None:
+    """The record a nested key would belong to."""
+    owner: type[Record] | None = cls
+    for part in loc[:-1]:
+        field = owner.model_fields.get(str(part)) if owner else None
+        inner = [t for t in _flatten(field.annotation) if _is_record(t)] if field else []
+        owner = inner[0] if inner else None
+    return owner
+
+
+def _is_record(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Record)
+
+
+def _flatten(annotation: Any) -> list[Any]:
+    """The types an annotation is made of: `tuple[Path, ...] | None` gives [Path, ..., NoneType]."""
+    if get_origin(annotation) is None:
+        return [annotation]
+    return [leaf for part in get_args(annotation) for leaf in _flatten(part)]
+
+
+def suggest(word: str, known: Sequence[str]) -> str:
+    """The tail of an error about an unknown word: ", did you mean 'x'?" or the list of known ones."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if close:
+        return f", did you mean '{close[0]}'?"
+    return f"; known: {', '.join(known)}" if known else ""
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a recipe.
+
+    Raises:
+        InputError: the file is missing or is not TOML, with the line.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a folder, a TOML file is needed") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid TOML: {error}") from None
+
+
+def assign(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """Apply `-s a.b=value` to plain values; the value is read as TOML, else as a string.
+
+    Raises:
+        InputError: an assignment without '=' or through a key that holds no table.
+    """
+    result: dict[str, Any] = _copy(values)
+    for text in assignments:
+        key, sign, raw = text.partition("=")
+        if not sign or not key.strip():
+            raise InputError(f"-s {text}: write key=value, for example -s size=64")
+        *parents, last = key.strip().split(".")
+        table = result
+        for parent in parents:
+            table = table.setdefault(parent, {})
+            if not isinstance(table, dict):
+                raise InputError(f"-s {text}: '{parent}' is a value, not a group of settings")
+        table[last] = _parse(raw.strip())
+    return result
+
+
+def _copy(values: Any) -> Any:
+    return {k: _copy(v) for k, v in values.items()} if isinstance(values, dict) else values
+
+
+def _parse(raw: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        return raw
+
+
+def dump(record: Record) -> dict[str, Any]:
+    """A record as plain JSON values; paths as text."""
+    return record.model_dump(mode="json")
+
+
+def digest(value: Any) -> str:
+    """sha256 of a JSON value, independent of key order."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def inputs(record: Record) -> dict[str, list[Path]]:
+    """The files and folders a verb reads: every field typed `Path`, `Path | None` or a tuple of them."""
+    found: dict[str, list[Path]] = {}
+    for name, field in type(record).model_fields.items():
+        if Path not in _flatten(field.annotation):
+            continue
+        value = getattr(record, name)
+        paths = [value] if isinstance(value, Path) else list(value or ())
+        found[name] = [path for path in paths if isinstance(path, Path)]
+    return found
+
+
+def describe(cls: type[Record], prefix: str = "") -> list[tuple[str, str, str, str]]:
+    """(key, type, default, meaning) of every setting, nested ones by their dotted key."""
+    rows = []
+    for name, field in cls.model_fields.items():
+        key = f"{prefix}{name}"
+        if _is_record(field.annotation):
+            rows += describe(field.annotation, f"{key}.")  # type: ignore[arg-type]
+        else:
+            meaning = " ".join((field.description or "").split())
+            rows.append((key, type_name(field.annotation), _default(field), meaning))
+    return rows
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "needed"
+    value = field.get_default(call_default_factory=True)
+    return json.dumps(value.model_dump(mode="json") if isinstance(value, Record) else value, default=str)
+
+
+def type_name(annotation: Any) -> str:
+    """A type as a reader writes it: `list of integer`, `one of "a", "b"`."""
+    plain = {int: "integer", float: "number", str: "text", bool: "true/false", Path: "path"}
+    if annotation in plain:
+        return plain[annotation]
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return " or ".join(type_name(part) for part in args if part is not type(None))
+    if origin in (tuple, list):
+        return f"list of {type_name(args[0])}"
+    if origin is dict:
+        return f"table of {type_name(args[1])}"
+    if args and origin is not None and origin.__class__.__name__ == "_SpecialForm":
+        return "one of " + ", ".join(json.dumps(arg) for arg in args)
+    return getattr(annotation, "__name__", str(annotation))

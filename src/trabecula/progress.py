@@ -1,0 +1,71 @@
+"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+_EVERY_S = 15.0  # plain lines: often enough to see life, rare enough for a log file
+
+
+class Meter:
+    """`with Meter("decoding", total, "images") as meter: ... meter.add(1)`."""
+
+    quiet = False  # True in a study's workers, whose parent shows one meter for all of them
+
+    def __init__(self, label: str, total: int, unit: str) -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self.done = 0
+        self._started = self._told = time.monotonic()
+        self._skipped = 0
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> Meter:
+        if not self.quiet and sys.stderr.isatty():
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                TextColumn(self.unit), TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )  # fmt: skip
+            self._bar.start()
+            self._bar.add_task(self.label, total=self.total, rate="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def skip(self, count: int) -> None:
+        """Count work that an earlier run did: shown as done, left out of the rate."""
+        self._skipped += count
+        self._show(count)
+
+    def add(self, count: int, note: str = "") -> None:
+        self._show(count, note)
+
+    def _show(self, count: int, note: str = "") -> None:
+        self.done += count
+        elapsed = max(time.monotonic() - self._started, 1e-9)
+        rate = (self.done - self._skipped) / elapsed
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], completed=self.done, rate=f"{rate:.3g}/s {note}")
+        elif not self.quiet and time.monotonic() - self._told >= _EVERY_S:
+            self._told = time.monotonic()
+            left = f", {duration((self.total - self.done) / rate)} left" if rate > 0 else ""
+            line = f"{self.label}: {self.done:,}/{self.total:,} {self.unit}, {rate:.3g}/s{left}"
+            print(f"{line} {note}".rstrip(), file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """A duration as a person says it: 42 s, 3 min, 1 h 05 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
