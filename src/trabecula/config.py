@@ -136,6 +136,39 @@ def _parse(raw: str) -> Any:
         return raw
 
 
+def to_toml(values: Mapping[str, Any], prefix: str = "") -> str:
+    """Plain values as TOML text: values first, then the tables; None (not set) is left out."""
+    lines = [
+        f"{_key(name)} = {_inline(value)}"
+        for name, value in values.items()
+        if value is not None and not isinstance(value, Mapping)
+    ]
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            head = f"{prefix}{_key(name)}"
+            body = to_toml(value, f"{head}.")
+            plain = not value or any(not isinstance(inner, Mapping) for inner in value.values())
+            lines += ["", f"[{head}]"] if plain else []
+            lines += [body.strip("\n")] if body.strip() else []
+    return "\n".join(lines) + "\n"
+
+
+def _key(name: str) -> str:
+    bare = name and all(c.isascii() and (c.isalnum() or c in "_-") for c in name)
+    return name if bare else json.dumps(name)
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, Mapping):
+        pairs = (f"{_key(k)} = {_inline(v)}" for k, v in value.items() if v is not None)
+        return "{" + ", ".join(pairs) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_inline(item) for item in value) + "]"
+    if isinstance(value, bool | str):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)  # numbers (inf and nan too), dates and times
+
+
 def dump(record: Record) -> dict[str, Any]:
     """A record as plain JSON values; paths as text."""
     return record.model_dump(mode="json")

@@ -20,17 +20,33 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import trabecula
-from trabecula.config import Record, digest, dump, inputs
+from trabecula.config import Record, digest, dump, inputs, suggest
 from trabecula.errors import InputError, RunError
 
+VERBS = (
+    "phantom", "cohort", "split", "prepare", "pretrain", "embed",
+    "probe", "finetune", "predict", "evaluate", "report",
+)  # fmt: skip
 _OWN_FILES = {"config.json", "provenance.json", "log.jsonl", "DONE", ".lock"}
+_held: set[int] = set()  # file descriptors of the locks this process holds
+
+
+def _let_go() -> None:
+    """In a forked child: only the process that took a lock keeps it, so that an orphan never does."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 class Run:
@@ -79,30 +95,70 @@ def write_atomically(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def execute(verb: str, config: Record, out: Path, threads: int = 1) -> str:
+def verb_module(verb: str) -> Any:
+    """The module of a verb: a plain name is one of Trabecula's, a dotted one any importable module.
+
+    A verb's module has a `Config` (a Record) and `run(config, out) -> summary`.
+
+    Raises:
+        InputError: there is no such verb.
+    """
+    name = verb if "." in verb else f"trabecula.{verb}"
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
+            raise
+        raise InputError(f"unknown verb '{verb}'{suggest(verb, VERBS)}") from None
+    if not (hasattr(module, "Config") and hasattr(module, "run")):
+        raise InputError(f"'{verb}' is no verb: its module needs a Config and a run(config, out)")
+    return module
+
+
+def recorded(
+    verb: str, config: Record, threads: int, identify: Callable[[Path], str] | None = None
+) -> dict[str, Any]:
+    """What decides a run's result; its digest is the run's id.
+
+    Args:
+        identify: gives the identity of an input; a plan knows those of inputs yet to be made.
+    """
+    known = identify or identity
+    return {
+        "verb": verb,
+        "settings": settings(config),
+        "inputs": {key: [known(path) for path in paths] for key, paths in inputs(config).items()},
+        "threads": threads,
+    }
+
+
+def execute(verb: str, config: Record, out: Path, threads: int = 1, wait: float = 0.0) -> str:
     """Do one verb into one folder, or resume it, or find it done; returns its one-line summary.
+
+    Args:
+        wait: seconds to wait for another process that works in this folder.
 
     Raises:
         InputError: the folder holds something else, another config, or another process's work.
         RunError: the disk is full, or training diverged.
     """
-    module = importlib.import_module(f"trabecula.{verb}")
+    module = verb_module(verb)
     try:
-        recorded = {
-            "verb": verb,
-            "settings": settings(config),
-            "inputs": {key: [identity(p) for p in paths] for key, paths in inputs(config).items()},
-            "threads": threads,
-        }
-        with _opened(out, recorded) as done:
+        record = recorded(verb, config, threads)
+        with _opened(out, record, wait) as done:
             if done is not None:
                 return done
             run = Run(out, threads)
-            run.write_json("config.json", {**recorded, "id": digest(recorded)})
+            run.write_json("config.json", {**record, "id": digest(record)})
             run.write_json("provenance.json", provenance(config))
             if "torch" in sys.modules:
                 sys.modules["torch"].set_num_threads(threads)
-            summary: str = module.run(config, run)
+            try:
+                summary: str = module.run(config, run)
+            except Exception as error:
+                with suppress(OSError):
+                    run.log("failed", error=str(error), traceback=traceback.format_exc())
+                raise
             run.write("DONE", summary + "\n")
             return summary
     except OSError as error:
@@ -115,7 +171,7 @@ def execute(verb: str, config: Record, out: Path, threads: int = 1) -> str:
 
 
 @contextmanager
-def _opened(out: Path, recorded: Mapping[str, Any]) -> Iterator[str | None]:
+def _opened(out: Path, record: Mapping[str, Any], wait: float) -> Iterator[str | None]:
     """Hold the folder's lock; gives the summary if the run is done already."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; --out needs a folder")
@@ -126,14 +182,10 @@ def _opened(out: Path, recorded: Mapping[str, Any]) -> Iterator[str | None]:
         if foreign:
             raise InputError(f"{out}: holds something else ({foreign[0]}); choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{out}: another trabecula process is working here; wait for it") from None
+    with locked(out, wait):
         if existing.exists():
             old = json.loads(existing.read_text())
-            differing = differences(old, recorded)
+            differing = differences(old, record)
             if differing:
                 raise InputError(
                     f"{out}: holds a run of another config ({'; '.join(differing)}); "
@@ -141,6 +193,32 @@ def _opened(out: Path, recorded: Mapping[str, Any]) -> Iterator[str | None]:
                 )
         done = out / "DONE"
         yield done.read_text().strip() if done.exists() else None
+
+
+@contextmanager
+def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
+    """Hold a folder for this process alone; the lock ends with the process, however it ends.
+
+    Raises:
+        InputError: another process holds it, still after `wait` seconds.
+    """
+    until = time.monotonic() + wait
+    with (folder / ".lock").open("w") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise InputError(
+                        f"{folder}: another trabecula process is working here; wait for it"
+                    ) from None
+                time.sleep(0.05)
+        _held.add(lock.fileno())
+        try:
+            yield
+        finally:
+            _held.discard(lock.fileno())
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -184,29 +262,44 @@ def settings(config: Record) -> dict[str, Any]:
 def identity(path: Path) -> str:
     """What an input is, whatever its path.
 
-    A run folder or an artifact in one: the run's id. A file: the sha256 of its bytes. A plain
-    folder: the digest of its files' names and sizes.
+    A finished run folder: the run's id; what lies in one: the id and the path within. Any other
+    file: the sha256 of its bytes. A plain folder: the digest of its files' names and sizes.
 
     Raises:
-        InputError: nothing is there.
+        InputError: nothing is there, or the run in that folder is not finished.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    folder = path if path.is_dir() else path.parent
-    recorded = folder / "config.json"
-    if recorded.exists():
-        run_id = json.loads(recorded.read_text()).get("id")
-        if run_id:
-            return run_id if path.is_dir() else f"{run_id}/{path.name}"
-    if path.is_file():
-        with path.open("rb") as file:
+    place = path.resolve()
+    for folder in (place, *place.parents):
+        run_id = _run_id(folder)
+        if run_id is None:
+            continue
+        if (folder / "DONE").exists():
+            return "/".join((run_id, *place.relative_to(folder).parts))
+        if place.is_dir():
+            raise InputError(f"{folder}: this run is not finished; run its command again to go on")
+        break
+    if place.is_file():
+        with place.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     listing = sorted(
-        [str(p.relative_to(path)), p.stat().st_size]
-        for p in path.rglob("*")
+        [str(p.relative_to(place)), p.stat().st_size]
+        for p in place.rglob("*")
         if p.is_file() and not p.name.startswith(".")
     )
     return digest(listing)
+
+
+def _run_id(folder: Path) -> str | None:
+    """The id in a run folder's config.json; other software's config.json files have no verb."""
+    try:
+        values = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(values, dict) or "verb" not in values:
+        return None
+    return values.get("id")
 
 
 def provenance(config: Record) -> dict[str, Any]:
