@@ -1,1 +1,1 @@
-"""TODO"""
+"""Networks: encoders and what they are made of, generators, heads."""

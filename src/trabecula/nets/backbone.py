@@ -1,0 +1,224 @@
+"""Backbones: the critic, and any image network of timm or torchvision, without its classifier.
+
+An architecture is named "critic", "timm:NAME" or "torchvision:NAME". A network keeps the layout of
+its library's state dict, so that a plain local weights file fits it (`nets/weights.py`). Nothing
+here downloads anything.
+
+What networks give differs: maps (convolutional), tokens (most transformers) or one vector. A
+`Backbone` gives them one shape, `Output(maps, token)`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from trabecula.config import suggest
+from trabecula.errors import InputError
+from trabecula.nets.critic import WIDTHS, critic_blocks, grid_side
+
+Stem = Literal["native", "sum", "repeat"]
+Layout = Literal["maps", "tokens", "vector"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_RGB = 3
+
+
+class Output(NamedTuple):
+    """What a network says of a batch."""
+
+    maps: Tensor | None  # (B, K, h, w); None where there is no grid
+    token: Tensor | None  # (B, K) class token or pooled vector; None for plain convolutional networks
+
+
+class Source(NamedTuple):
+    """A network as its library builds it."""
+
+    net: nn.Module
+    call: Callable[[nn.Module, Tensor], Tensor]  # -> (B, K, h, w), (B, tokens, K) or (B, K)
+    num_prefix_tokens: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classifier: tuple[str, ...]  # prefixes of the classifier's keys in the library's weights files
+    first_conv: str  # name of the layer that sees the image
+
+
+class Backbone(nn.Module):
+    """A network that takes normalised images (B, C, H, W) and gives maps or a token; no classifier.
+
+    `mean` and `std` are what its images should be normalised with, one value per image channel
+    that enters the network: three for the stem "repeat", else one per channel.
+    """
+
+    def __init__(self, architecture: str, channels: int, size: int, stem: Stem, source: Source) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.channels = channels
+        self.size = size
+        self.stem: Stem = stem
+        self.net = source.net
+        self.classifier = source.classifier
+        self.first_conv = source.first_conv
+        self.num_prefix_tokens = source.num_prefix_tokens
+        self._call = source.call
+        self.in_channels = _RGB if stem == "repeat" else channels
+        self.mean = _per_channel(source.mean, self.in_channels)
+        self.std = _per_channel(source.std, self.in_channels)
+        self.layout, self.num_features, self.grid = self._probe()
+
+    def forward(self, x: Tensor) -> Output:
+        """(B, C, H, W) normalised -> maps and token, in one pass."""
+        raw = self._call(self.net, x)
+        if raw.ndim == 4:
+            return Output(raw, None)
+        if raw.ndim == 2:
+            return Output(None, raw)
+        prefix = self.num_prefix_tokens
+        patches = raw[:, prefix:]  # (B, h * w, K)
+        token = raw[:, 0] if prefix else patches.mean(1)
+        side = math.isqrt(patches.shape[1])
+        if side * side != patches.shape[1]:
+            return Output(None, token)
+        return Output(patches.transpose(1, 2).reshape(len(raw), -1, side, side), token)
+
+    def maps(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) normalised -> (B, num_features, h, w).
+
+        Raises:
+            InputError: the architecture has no grid of features.
+        """
+        output: Output = self(x)
+        maps = output.maps
+        if maps is None:
+            raise InputError(f"{self.architecture} gives one vector an image and no maps; use pool = 'token'")
+        return maps
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) normalised -> (B, num_features): the token, or the mean of the maps."""
+        output: Output = self(x)
+        if output.maps is not None and output.token is None:
+            return output.maps.mean((2, 3))
+        return cast("Tensor", output.token)
+
+    @torch.no_grad()
+    def _probe(self) -> tuple[Layout, int, tuple[int, int] | None]:
+        """Layout, width and grid, asked of the network with one blank image."""
+        training = self.net.training
+        self.net.eval()
+        try:
+            raw = self._call(self.net, torch.zeros(1, self.in_channels, self.size, self.size))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise InputError(
+                f"{self.architecture} cannot take images of {self.size} x {self.size} px ({reason}); "
+                "choose another size or architecture"
+            ) from None
+        self.net.train(training)
+        if raw.ndim == 4:
+            return "maps", raw.shape[1], (raw.shape[2], raw.shape[3])
+        if raw.ndim == 2:
+            return "vector", raw.shape[1], None
+        side = math.isqrt(raw.shape[1] - self.num_prefix_tokens)
+        square = side * side == raw.shape[1] - self.num_prefix_tokens
+        return "tokens", raw.shape[2], (side, side) if square else None
+
+
+def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """Values for RGB as values for `channels`: unchanged for as many, else their mean for each."""
+    return values if len(values) == channels else (sum(values) / len(values),) * channels
+
+
+def build_backbone(
+    architecture: str, channels: int, size: int, stem: Stem = "native", seed: int = 0
+) -> Backbone:
+    """A backbone with random weights, a function of its arguments; torch's global generator is untouched.
+
+    Args:
+        architecture: "critic", "timm:NAME", "torchvision:NAME", or a bare name, looked up in that order.
+        channels: of the images.
+        size: of the images, px.
+        stem: "native": the first layer takes `channels`. "sum": as native, and the first layer of a
+            weights file for RGB is summed over its input channels. "repeat": the network stays as it
+            is and a grey image is given to it three times.
+        seed: of the random weights.
+
+    Raises:
+        InputError: an unknown or unsupported architecture, or a size or stem it cannot take.
+    """
+    name = resolve(architecture)
+    if stem != "native" and (channels != 1 or name.startswith("critic")):
+        why = (
+            "the critic has no RGB stem" if name.startswith("critic") else f"images have {channels} channels"
+        )
+        raise InputError(f"stem '{stem}' is for grey images in a network made for RGB ({why}); use 'native'")
+    library, _, model = name.partition(":")
+    in_channels = _RGB if stem == "repeat" else channels
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        if library == "critic":
+            source = _critic(model, in_channels, size)
+        elif library == "timm":
+            from trabecula.nets import from_timm
+
+            source = from_timm.source(model, in_channels, size)
+        else:
+            from trabecula.nets import from_torchvision
+
+            source = from_torchvision.source(model, in_channels, size)
+        return Backbone(name, channels, size, stem, source)
+
+
+def resolve(architecture: str) -> str:
+    """The full name of an architecture: "resnet18" -> "timm:resnet18".
+
+    Raises:
+        InputError: no such architecture, with the likely one; or a name that stands for a download.
+    """
+    library, sign, model = architecture.partition(":")
+    if library == "critic":
+        return architecture
+    if "/" in architecture or library in ("hf-hub", "hf_hub", "local-dir") or "." in model + library:
+        plain = (model or library).split("/")[-1].split(".")[0]
+        raise InputError(
+            f"architecture '{architecture}' names weights to be downloaded, which is never done here; "
+            f"name the architecture alone ('{plain}') and give a local weights file"
+        )
+    if sign and library not in ("timm", "torchvision"):
+        raise InputError(
+            f"architecture '{architecture}': unknown library '{library}'"
+            + suggest(library, ["critic", "timm", "torchvision"])
+        )
+    from trabecula.nets import from_timm, from_torchvision
+
+    known = {"timm": from_timm.names(), "torchvision": from_torchvision.names()}
+    wanted, searched = (model, [library]) if sign else (library, list(known))
+    for place in searched:
+        if wanted in known[place]:
+            return f"{place}:{wanted}"
+    candidates = ["critic"] + [name for place in searched for name in known[place]]
+    hint = suggest(wanted, candidates)
+    hint = hint if "did you mean" in hint else "; use 'critic', or a model's name in timm or torchvision"
+    raise InputError(f"architecture '{architecture}' is not known{hint}")
+
+
+def _critic(widths: str, channels: int, size: int) -> Source:
+    """The critic's blocks; "critic:16-32-64-128-256" sets other widths."""
+    try:
+        chosen = tuple(int(width) for width in widths.split("-")) if widths else WIDTHS
+    except ValueError:
+        chosen = (0,)
+    if min(chosen) < 1:
+        raise InputError(f"architecture 'critic:{widths}': widths are whole numbers such as 16-32-64-128-256")
+    grid_side(size, len(chosen))
+    blocks = critic_blocks(channels, chosen)
+    return Source(blocks, _forward, 0, (0.5,), (0.5,), ("output.",), "conv0")
+
+
+def _forward(net: nn.Module, x: Tensor) -> Tensor:
+    raw: Tensor = net(x)
+    return raw

@@ -1,0 +1,131 @@
+"""The critic and the generator of the hip GAN (paper A, section 4.2).
+
+Images here are in [-1, 1], the range the generator's tanh makes. Sizes are 32 px times a whole
+number: five blocks halve (or double) the side, so 224 px gives maps of 7 x 7.
+
+The paper names kernels, strides and activations but no widths, padding or initialisation. Inferred:
+widths 32-64-128-256-512, the only doubling that ends at the stated 512; padding 1, which halves an
+even side exactly; torch's own initialisation.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from trabecula.errors import InputError
+
+WIDTHS = (32, 64, 128, 256, 512)
+LATENT = 100
+_SLOPE = 0.2
+
+
+def grid_side(size: int, num_blocks: int = len(WIDTHS)) -> int:
+    """Side of the coarsest maps for images of `size` px.
+
+    Raises:
+        InputError: the side cannot be halved `num_blocks` times.
+    """
+    step = 1 << num_blocks
+    if size < step or size % step:
+        nearest = max(step, round(size / step) * step)
+        raise InputError(
+            f"size {size}: the critic halves the side {num_blocks} times, so the size must be a multiple "
+            f"of {step} px; the nearest is {nearest}"
+        )
+    return size // step
+
+
+def critic_blocks(channels: int, widths: Sequence[int] = WIDTHS) -> nn.Sequential:
+    """The critic up to its output layer: 4x4 convolutions of stride 2, each with LeakyReLU 0.2.
+
+    No normalisation layer, as a gradient penalty is a statement about single images (Gulrajani et
+    al. 2017, arXiv 1704.00028, section 4), and nothing in place, as it is differentiated twice.
+    """
+    blocks: OrderedDict[str, nn.Module] = OrderedDict()
+    for index, (narrow, wide) in enumerate(pairwise((channels, *widths))):
+        blocks[f"conv{index}"] = nn.Conv2d(narrow, wide, kernel_size=4, stride=2, padding=1)
+        blocks[f"act{index}"] = nn.LeakyReLU(_SLOPE)
+    return nn.Sequential(blocks)
+
+
+class Critic(nn.Module):
+    """Images to one unbounded score each; higher means more like a real image.
+
+    Pass `blocks` to score through an encoder's own layers (`encoder.backbone.net`), so that
+    training the critic trains the encoder.
+
+    Raises:
+        InputError: a size that five halvings do not divide.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        size: int,
+        widths: Sequence[int] = WIDTHS,
+        blocks: nn.Sequential | None = None,
+    ) -> None:
+        super().__init__()
+        side = grid_side(size, len(widths))
+        self.blocks = critic_blocks(channels, widths) if blocks is None else blocks
+        self.num_features = side * side * widths[-1]
+        self.output = nn.Linear(self.num_features, 1)
+
+    def maps(self, x: Tensor) -> Tensor:
+        """(B, C, S, S) in [-1, 1] -> (B, 512, S / 32, S / 32)."""
+        maps: Tensor = self.blocks(x)
+        return maps
+
+    def features(self, x: Tensor) -> Tensor:
+        """(B, C, S, S) in [-1, 1] -> (B, num_features), the flattened maps."""
+        return self.maps(x).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, S, S) in [-1, 1] -> (B,) scores."""
+        scores: Tensor = self.output(self.features(x))
+        return scores.squeeze(1)
+
+
+class Generator(nn.Module):
+    """Noise to images in [-1, 1]: a linear layer, then blocks of upsampling, convolution, batch norm, ReLU.
+
+    Upsampling is nearest-neighbour and the convolutions keep their bias, both inferred; the widths
+    512-256-128-64-32-16 mirror the critic's.
+
+    Raises:
+        InputError: a size that five doublings do not reach.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        size: int,
+        latent: int = LATENT,
+        widths: Sequence[int] = (512, 256, 128, 64, 32, 16),
+    ) -> None:
+        super().__init__()
+        self.latent = latent
+        self.side = grid_side(size, len(widths) - 1)
+        self.width = widths[0]
+        self.project = nn.Linear(latent, self.side**2 * self.width)
+        self.blocks = nn.Sequential(*(_up_block(wide, narrow) for wide, narrow in pairwise(widths)))
+        self.output = nn.Conv2d(widths[-1], channels, kernel_size=3, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, latent) standard normal -> (B, C, S, S) in [-1, 1]."""
+        maps = self.project(z).unflatten(1, (self.width, self.side, self.side))
+        return torch.tanh(self.output(self.blocks(maps)))
+
+
+def _up_block(wide: int, narrow: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Upsample(scale_factor=2, mode="nearest"),
+        nn.Conv2d(wide, narrow, kernel_size=3, padding=1),
+        nn.BatchNorm2d(narrow),
+        nn.ReLU(),
+    )

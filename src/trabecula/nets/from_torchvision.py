@@ -1,0 +1,152 @@
+"""Networks of torchvision, without classifier and with random weights, in their state dict's own layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision import models, ops
+
+from trabecula.errors import InputError
+from trabecula.nets.backbone import IMAGENET_MEAN, IMAGENET_STD, Source
+
+CLASSIFIERS = ("fc", "classifier", "head", "heads")
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Every classification network of torchvision."""
+    return tuple(models.list_models(module=models))
+
+
+def source(name: str, channels: int, size: int) -> Source:
+    """Build one network for `channels` x `size` x `size` px.
+
+    Dropout and stochastic depth are switched off: they would draw from the global generator, and
+    a training step here draws its random numbers from the batch alone.
+
+    Raises:
+        InputError: its features cannot be had before the classifier, or not at this size.
+    """
+    options: dict[str, Any] = {"weights": None}
+    if name.startswith("vit_"):
+        options["image_size"] = size
+    if name.startswith("maxvit"):
+        options["input_size"] = (size, size)
+    call = _call_of(name)
+    try:
+        net = models.get_model(name, **options)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(
+            f"torchvision:{name} cannot be built for {size} x {size} px images ({reason}); "
+            "choose another size or architecture"
+        ) from None
+    for child in CLASSIFIERS:
+        if hasattr(net, child):
+            setattr(net, child, nn.Identity())
+    _quieten(net)
+    first = next(key for key, module in net.named_modules() if isinstance(module, nn.Conv2d))
+    _set_channels(net, first, channels)
+    return Source(
+        net=net,
+        call=call,
+        num_prefix_tokens=1 if name.startswith("vit_") else 0,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        classifier=tuple(f"{child}." for child in CLASSIFIERS),
+        first_conv=first,
+    )
+
+
+def _quieten(net: nn.Module) -> None:
+    for module in net.modules():
+        if isinstance(module, (nn.Dropout, ops.StochasticDepth)):
+            module.p = 0.0
+        if isinstance(module, nn.MultiheadAttention):
+            module.dropout = 0.0
+
+
+def _set_channels(net: nn.Module, name: str, channels: int) -> None:
+    """Let the first convolution take `channels`, its kernels from the ones drawn for RGB."""
+    old: Any = net.get_submodule(name)
+    if old.in_channels == channels:
+        return
+    shape = (old.kernel_size, old.stride, old.padding)
+    new = nn.Conv2d(channels, old.out_channels, *shape, bias=old.bias is not None)
+    with torch.no_grad():
+        new.weight.copy_(old.weight[:, torch.arange(channels) % old.in_channels])
+        if new.bias is not None:
+            new.bias.copy_(old.bias)
+    net.set_submodule(name, new)
+
+
+def _call_of(name: str) -> Callable[[nn.Module, Tensor], Tensor]:
+    """How to get features out of a network before its classifier."""
+    for prefixes, call in _CALLS.items():
+        if name.startswith(prefixes):
+            return call
+    raise InputError(
+        f"torchvision:{name}: its features before the classifier cannot be had; "
+        f"timm has most networks under the same name (timm:{name}), or use torchvision:resnet18"
+    )
+
+
+def _features(net: Any, x: Tensor) -> Tensor:
+    return net.features(x)  # type: ignore[no-any-return]
+
+
+def _densenet(net: Any, x: Tensor) -> Tensor:
+    return F.relu(net.features(x))
+
+
+def _resnet(net: Any, x: Tensor) -> Tensor:
+    x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
+    return net.layer4(net.layer3(net.layer2(net.layer1(x))))  # type: ignore[no-any-return]
+
+
+def _regnet(net: Any, x: Tensor) -> Tensor:
+    return net.trunk_output(net.stem(x))  # type: ignore[no-any-return]
+
+
+def _shufflenet(net: Any, x: Tensor) -> Tensor:
+    x = net.maxpool(net.conv1(x))
+    return net.conv5(net.stage4(net.stage3(net.stage2(x))))  # type: ignore[no-any-return]
+
+
+def _mnasnet(net: Any, x: Tensor) -> Tensor:
+    return net.layers(x)  # type: ignore[no-any-return]
+
+
+def _swin(net: Any, x: Tensor) -> Tensor:
+    return net.permute(net.norm(net.features(x)))  # type: ignore[no-any-return]
+
+
+def _maxvit(net: Any, x: Tensor) -> Tensor:
+    x = net.stem(x)
+    for block in net.blocks:
+        x = block(x)
+    return x
+
+
+def _vit(net: Any, x: Tensor) -> Tensor:
+    patches = net._process_input(x)  # (B, h * w, K)
+    token = net.class_token.expand(len(x), -1, -1)
+    return net.encoder(torch.cat([token, patches], dim=1))  # type: ignore[no-any-return]
+
+
+_CALLS: dict[tuple[str, ...], Callable[[nn.Module, Tensor], Tensor]] = {
+    ("resnet", "resnext", "wide_resnet"): _resnet,
+    ("densenet",): _densenet,
+    ("squeezenet", "vgg", "alexnet", "mobilenet", "efficientnet", "convnext"): _features,
+    ("regnet",): _regnet,
+    ("shufflenet",): _shufflenet,
+    ("mnasnet",): _mnasnet,
+    ("swin",): _swin,
+    ("maxvit",): _maxvit,
+    ("vit_",): _vit,
+}

@@ -1,0 +1,158 @@
+"""Weights files: read as tensors only, and fitted to a backbone with no key missing or left over."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_safetensors
+from torch import Tensor, nn
+
+from trabecula.errors import InputError
+from trabecula.nets.backbone import Backbone
+
+_SHOWN = 3
+_NONE = torch.empty(0)
+_WRAPPERS = ("state_dict", "model", "model_state_dict")
+# Networks whose weights files people hold: offered when a file fits another network than the one asked for.
+_COMMON = (
+    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "densenet121",
+    "densenet169", "squeezenet1_0", "squeezenet1_1", "vgg11", "vgg16", "vgg16_bn", "vgg19", "alexnet",
+    "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0", "convnext_tiny",
+    "vit_b_16", "swin_t",
+)  # fmt: skip
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors, .pt, .pth or .bin file; nothing in the file is ever run.
+
+    Raises:
+        InputError: no such file, not a weights file, or a pickle that holds more than tensors.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file")
+    if path.suffix == ".safetensors":
+        try:
+            return parse_safetensors(path.read_bytes())
+        except SafetensorError as error:
+            raise InputError(f"{path}: not a safetensors file, or cut short ({error})") from None
+    if path.suffix not in (".pt", ".pth", ".bin"):
+        raise InputError(f"{path}: weights are read from .safetensors, .pt, .pth or .bin files")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on the archive's kind, which the errors below name
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(_refusal(path)) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        reason = (str(error).splitlines() or ["no content"])[0]
+        raise InputError(f"{path}: not a weights file, or cut short ({reason})") from None
+    return _state(path, loaded)
+
+
+def _refusal(path: Path) -> str:
+    return (
+        f"{path}: holds code or objects, not only tensors, and is not loaded, as that could run anything; "
+        "where you trust it, convert it with "
+        "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
+    )
+
+
+def _state(path: Path, loaded: object) -> dict[str, Tensor]:
+    """The state dict in what torch.load gave; training checkpoints often wrap it."""
+    if isinstance(loaded, Mapping):
+        for key in _WRAPPERS:
+            if isinstance(loaded.get(key), Mapping):
+                loaded = loaded[key]
+                break
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise InputError(f"{path}: holds no state dict (names and tensors)")
+    for key, value in loaded.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise InputError(f"{path}: is no state dict: '{key}' is {type(value).__name__}, not a tensor")
+    return dict(loaded)
+
+
+def load_weights(backbone: Backbone, path: Path) -> None:
+    """Put a local weights file into a backbone: every key of both is used, or nothing is loaded.
+
+    The file's own classifier is left out, as a backbone has none. For the stem "sum" the kernels
+    that see an RGB image are summed over its three channels: the same result as showing a grey
+    image three times, where mean and std are equal over the channels.
+
+    Raises:
+        InputError: missing or unexpected keys, or shapes that differ: named, with the network that
+            the file does fit where that is a common one.
+    """
+    fit(backbone, read_weights(path), str(path))
+
+
+def fit(backbone: Backbone, state: Mapping[str, Tensor], where: str) -> None:
+    """`load_weights` for tensors already read; `where` starts the error's line."""
+    own = backbone.net.state_dict()
+    given = {
+        key: value
+        for key, value in state.items()
+        if key in own or not key.startswith(tuple(backbone.classifier) or ("\0",))
+    }
+    first = f"{backbone.first_conv}.weight"
+    if backbone.stem == "sum" and first in given and given[first].ndim == 4 and given[first].shape[1] == 3:
+        given[first] = given[first].sum(1, keepdim=True)
+    problem = mismatch(own, given)
+    if problem:
+        only_stem = not mismatch(own, {**given, first: own.get(first, _NONE)})
+        advice = _advice(backbone, state, only_stem)
+        raise InputError(f"{where}: does not fit {backbone.architecture}: {problem}; {advice}")
+    backbone.net.load_state_dict(given, strict=True)
+
+
+def mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """What keeps `given` from being loaded as `own`, "" for nothing."""
+    missing = [key for key in own if key not in given]
+    unexpected = sorted(key for key in given if key not in own)
+    misshapen = [
+        f"{key} is {tuple(given[key].shape)}, needed {tuple(own[key].shape)}"
+        for key in own
+        if key in given and own[key].shape != given[key].shape
+    ]
+    told = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+    return "; ".join(f"{len(keys)} {what} ({_few(keys)})" for what, keys in told if keys)
+
+
+def _few(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:_SHOWN]) + (", ..." if len(keys) > _SHOWN else "")
+
+
+def _advice(backbone: Backbone, state: Mapping[str, Tensor], only_stem: bool) -> str:
+    """What to do about a file that does not fit."""
+    if only_stem and backbone.in_channels == 1 and backbone.stem == "native":
+        return "the file is for RGB images: set stem = 'sum' or 'repeat'"
+    if all(key.startswith("module.") for key in state):
+        return "the keys start with 'module.', as a DDP wrapper saves them: save model.module.state_dict()"
+    right = guess(state)
+    if right and right.partition(":")[2] != backbone.architecture.partition(":")[2]:
+        return f"its keys are those of {right}: set architecture = '{right}'"
+    return "name the architecture that the file was made for"
+
+
+def guess(state: Mapping[str, Tensor]) -> str | None:
+    """The common torchvision network that a state dict fits, without regard to its classifier's size."""
+    from torchvision import models
+
+    from trabecula.nets.from_torchvision import CLASSIFIERS
+
+    def body(tensors: Mapping[str, Tensor]) -> set[tuple[str, tuple[int, ...]]]:
+        kept = (item for item in tensors.items() if item[0].partition(".")[0] not in CLASSIFIERS)
+        return {(key, tuple(value.shape)) for key, value in kept if value.ndim}
+
+    given = body(state)
+    for name in _COMMON:
+        with torch.device("meta"):
+            net: nn.Module = models.get_model(name, weights=None)
+        if body(net.state_dict()) == given:
+            return f"torchvision:{name}"
+    return None
