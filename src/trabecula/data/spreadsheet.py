@@ -1,0 +1,134 @@
+"""Tables as people keep them: CSV of any dialect and encoding, or .xlsx; every cell as text.
+
+Nothing is guessed about values: ids keep their leading zeros, and what a program wrote for "no
+value" (empty, NA, NaN, NULL ...) becomes the empty text.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from trabecula.errors import InputError
+
+_NO_VALUE = {"", "na", "n/a", "#n/a", "nan", "null", "<na>"}
+_FIRST_ROW = 2  # the header is row 1, as in a spreadsheet program
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table: columns and cells are stripped text, "" where there is no value, index 0..n-1.
+
+    Comma, semicolon or tab (seen in the header); UTF-8 with or without a byte-order mark, else
+    Windows-1252; or the first sheet of an .xlsx file.
+
+    Raises:
+        InputError: no such file, no header, a column named twice, rows longer than the header.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such table")
+    rows = _read_xlsx(path) if path.suffix.lower() in (".xlsx", ".xlsm") else _read_csv(path)
+    if not rows or not any(cell.strip() for cell in rows[0]):
+        raise InputError(f"{path}: is empty; its first row must name the columns")
+    names = [name.strip() for name in rows[0]]
+    while names and not names[-1]:
+        names.pop()
+    unnamed = [str(i + 1) for i, name in enumerate(names) if not name]
+    if unnamed:
+        raise InputError(f"{path}: column {', '.join(unnamed)} has no name in the header")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"{path}: the header names {_quoted(twice)} more than once; rename one of them")
+    cells, bad = [], []
+    for number, row in enumerate(rows[1:], start=_FIRST_ROW):
+        values = [_plain(cell) for cell in row]
+        if not any(values):
+            continue
+        if any(values[len(names) :]):
+            bad.append(number)
+        cells.append((values + [""] * len(names))[: len(names)])
+    if bad:
+        raise InputError(f"{path}: {row_numbers(bad)} more cells than the header's {len(names)} columns")
+    return pd.DataFrame(cells, columns=names, dtype="str")
+
+
+def row_numbers(rows: list[int]) -> str:
+    """Row numbers for a person: "row 7 has", "rows 3, 4, 9 and 12 more have"."""
+    shown = ", ".join(str(row) for row in rows[:5])
+    if len(rows) == 1:
+        return f"row {shown} has"
+    return f"rows {shown}{f' and {len(rows) - 5} more' if len(rows) > 5 else ''} have"
+
+
+def _quoted(words: list[str]) -> str:
+    return ", ".join(f"'{word}'" for word in words)
+
+
+def _plain(cell: str) -> str:
+    text = cell.strip()
+    return "" if text.lower() in _NO_VALUE else text
+
+
+def _read_csv(path: Path) -> list[list[str]]:
+    data = path.read_bytes()
+    if b"\0" in data[:4096] and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError(f"{path}: is not a text table; save it as CSV or .xlsx")
+    text = _decode(data)
+    sep = re.match(r"sep=(.)\r?\n", text)  # a line that spreadsheet programs write for each other
+    if sep:
+        text = text[sep.end() :]
+    delimiter = sep[1] if sep else _delimiter(text)
+    try:
+        return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    except csv.Error as error:
+        raise InputError(f"{path}: not a readable CSV table: {error}") from None
+
+
+def _decode(data: bytes) -> str:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", errors="replace")
+
+
+def _delimiter(text: str) -> str:
+    """The separator that the header holds most often, outside quotes."""
+    header = re.sub(r'"[^"]*"', "", text.lstrip("\r\n").split("\n", 1)[0])
+    return max(",;\t", key=header.count)
+
+
+def _read_xlsx(path: Path) -> list[list[str]]:
+    import openpyxl  # slow to import, and few tables need it
+
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+        raise InputError(f"{path}: not a readable .xlsx file: {error}") from None
+    try:
+        sheet = book.worksheets[0]
+        return [[_cell_text(cell.value, cell.number_format) for cell in row] for row in sheet.iter_rows()]
+    finally:
+        book.close()
+
+
+def _cell_text(value: Any, number_format: str | None) -> str:
+    """A cell as its sheet shows it: 12 formatted "0000" is "0012", 3.0 is "3"."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int) and number_format and re.fullmatch(r"0{2,}", number_format):
+        return str(value).zfill(len(number_format))
+    if isinstance(value, datetime.datetime) and value.time() == datetime.time():
+        value = value.date()
+    return value.isoformat() if isinstance(value, datetime.date) else str(value)

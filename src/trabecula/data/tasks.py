@@ -1,0 +1,377 @@
+"""Tasks: what is to be predicted, from which columns of a manifest, for which of its rows.
+
+A rule is one comparison or several joined by "and": `kl >= 2`, `kl in 0,1,2 and side == L`,
+`age != ''`. Comparison is numeric where the rule gives a number, else by text; nothing is
+evaluated as code.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pydantic import model_validator
+
+from trabecula.config import Record, suggest
+from trabecula.data.spreadsheet import row_numbers
+from trabecula.errors import InputError
+
+if TYPE_CHECKING:
+    from trabecula.data.manifest import Manifest
+
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
+}  # fmt: skip
+_CLAUSE = re.compile(r"\s*(`[^`]+`|[^<>=!`]+?)\s*(>=|<=|==|!=|>|<|=|\bnot in\b|\bin\b)\s*(.*?)\s*", re.S)
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_ROW = 2  # a table's first row of values, counted as a spreadsheet does
+
+
+def number(text: str) -> float | None:
+    """A cell as a number, None where it is none ("", "nan", "A")."""
+    return float(text) if _NUMBER.fullmatch(text) else None
+
+
+def same(cell: str, value: str) -> bool:
+    """Equal as numbers where both are numbers ("2.0" and "2"), else equal as text."""
+    a, b = number(cell), number(value)
+    return a == b if a is not None and b is not None else cell == value
+
+
+@dataclass(frozen=True)
+class Clause:
+    """One comparison of a column with values."""
+
+    column: str
+    sign: str
+    values: tuple[str, ...]
+
+    def fits(self, cell: str) -> bool:
+        """Whether the cell can be compared: an order needs numbers on both sides, or on neither."""
+        ordered = self.sign in _COMPARE
+        return not (ordered and cell and number(self.values[0]) is not None and number(cell) is None)
+
+    def holds(self, cell: str) -> bool:
+        if self.sign in _COMPARE:
+            bound = number(self.values[0])
+            if bound is None:
+                return bool(cell) and _COMPARE[self.sign](cell, self.values[0])
+            value = number(cell)
+            return value is not None and _COMPARE[self.sign](value, bound)
+        among = any(same(cell, value) for value in self.values)
+        return among if self.sign in ("==", "in") else not among
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Clauses that must all hold."""
+
+    text: str
+    clauses: tuple[Clause, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(clause.column for clause in self.clauses))
+
+    def holds(self, table: pd.DataFrame) -> npt.NDArray[np.bool_]:
+        """Where the rule holds, (n,); an empty cell satisfies only `== ''` and `!= value`.
+
+        Raises:
+            InputError: a column is not there, or a cell that is no number is compared as one.
+        """
+        result = np.ones(len(table), dtype=bool)
+        for clause in self.clauses:
+            cells = _column(table, clause.column, f"rule '{self.text}'")
+            bad = [i for i, cell in enumerate(cells) if not clause.fits(cell)]
+            if bad:
+                values = sorted({cells[i] for i in bad})[:5]
+                raise InputError(
+                    f"rule '{self.text}': {row_numbers([i + _ROW for i in bad])} no number in "
+                    f"'{clause.column}' ({', '.join(map(repr, values))})"
+                )
+            known = {cell: clause.holds(cell) for cell in set(cells)}
+            result &= np.fromiter((known[cell] for cell in cells), dtype=bool, count=len(cells))
+        return result
+
+
+def parse_rule(text: str) -> Rule:
+    """Read a rule.
+
+    Raises:
+        InputError: a part of it is no comparison.
+    """
+    quoted = re.findall(r"'[^']*'|\"[^\"]*\"", text)  # quoted text is set aside: it may hold " and "
+    bare = re.sub(r"'[^']*'|\"[^\"]*\"", "\0", text)
+    left = iter(quoted)
+    parts = [re.sub("\0", lambda _: next(left), part) for part in re.split(r"\s+and\s+", bare)]
+    return Rule(text.strip(), tuple(_clause(part, text) for part in parts))
+
+
+def _clause(part: str, rule: str) -> Clause:
+    found = _CLAUSE.fullmatch(part)
+    if not found or not found[3]:
+        raise InputError(
+            f"rule '{rule}': '{part.strip()}' is no comparison; write for example kl >= 2, "
+            "kl in 0,1,2 or kl != ''"
+        )
+    sign = {"=": "=="}.get(found[2], found[2])
+    raw = found[3].split(",") if sign in ("in", "not in") else [found[3]]
+    values = tuple(value.strip().strip("'\"") for value in raw)
+    return Clause(found[1].strip("`").strip(), sign, values)
+
+
+def _column(table: pd.DataFrame, column: str, where: str) -> list[str]:
+    if column not in table.columns:
+        known = [str(name) for name in table.columns]
+        raise InputError(f"{where}: no column '{column}' in the manifest{suggest(column, known)}")
+    return [str(cell) for cell in table[column]]
+
+
+class Task(Record):
+    """What is predicted, from which columns, for which rows."""
+
+    name: str = ""
+    """The task's name; in tasks.json and in a recipe its key."""
+    kind: Literal["binary", "multiclass", "multilabel", "ordinal"] = "binary"
+    """binary, multiclass, multilabel (several findings at once) or ordinal (classes in order)."""
+    labels: tuple[str, ...] = ()
+    """The manifest's columns that hold the label: one, or for multilabel one a finding."""
+    positive: str = ""
+    """Binary: the rule of the positive class, such as `kl >= 2`; empty: the label column holds 0 and 1."""
+    classes: tuple[str, ...] = ()
+    """The label's values in order; others are an error. Needed but for binary, whose rule may cover all."""
+    eligible: str = ""
+    """Rule on the manifest's columns: rows where it does not hold are left out, and counted."""
+    missing: Literal["exclude", "negative"] = "exclude"
+    """What an empty label means: left out (multilabel: that finding is masked), or negative."""
+    uncertain: Literal["exclude", "negative", "positive"] = "exclude"
+    """What the uncertain value means: left out (multilabel: masked), negative, or positive."""
+    uncertain_value: str = "-1"
+    """The label value that says "uncertain" (CheXpert's convention is -1)."""
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Task:
+        if not self.labels and not (self.kind == "binary" and self.positive):
+            raise ValueError("'labels' must name at least one column of the manifest")
+        if self.kind in ("binary", "multiclass", "ordinal") and len(self.labels) > 1:
+            raise ValueError(f"a {self.kind} task has one label column, not {len(self.labels)}")
+        if self.kind in ("multiclass", "ordinal"):
+            if len(self.classes) < 2:
+                raise ValueError(f"a {self.kind} task needs two classes or more in 'classes'")
+            if (self.missing, self.uncertain) != ("exclude", "exclude"):
+                raise ValueError(
+                    f"a {self.kind} task has no negative class: missing and uncertain must be exclude"
+                )
+        if self.positive and self.kind != "binary":
+            raise ValueError("'positive' is a rule of binary tasks only")
+        for rule in (self.positive, self.eligible):
+            if rule:
+                parse_rule(rule)
+        return self
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the outputs: ("0", "1") for binary, the classes, or the findings' columns."""
+        if self.kind == "binary":
+            return ("0", "1")
+        return self.labels if self.kind == "multilabel" else self.classes
+
+    @property
+    def num_outputs(self) -> int:
+        """Width of a prediction: 2 for binary, the number of classes, or of findings."""
+        return len(self.class_names)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every manifest column that decides the label."""
+        return self.labels or parse_rule(self.positive).columns
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The labelled rows of a manifest under one task.
+
+    `image_ids`, `patient_ids`: (n,) text. `y`: (n,) int64 class index, or (n, L) for multilabel
+    with 1 present, 0 absent, -1 masked. `rows`: (n,) positions in the manifest. `exclusions`: how
+    many rows are left out, by reason.
+    """
+
+    image_ids: npt.NDArray[np.str_]
+    patient_ids: npt.NDArray[np.str_]
+    y: npt.NDArray[np.int64]
+    class_names: tuple[str, ...]
+    exclusions: dict[str, int]
+    rows: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+
+def find_task(spec: str, manifest: Manifest) -> Task:
+    """The task of that name in tasks.json, or one from a shorthand.
+
+    `kl >= 2` (a rule) is a binary task; `kl` (a column) has that column's values as its classes,
+    and is binary where they are 0 and 1.
+
+    Raises:
+        InputError: neither a task, nor a rule, nor a column.
+    """
+    spec = " ".join(spec.split())
+    if spec in manifest.tasks:
+        return manifest.tasks[spec]
+    if spec in manifest.table.columns:
+        cells = sorted(set(manifest.table[spec]) - {""})
+        values = sorted({_canonical(cell) for cell in cells} - {"-1"}, key=_natural)
+        if len(values) < 2:
+            raise InputError(
+                f"{manifest.path}: column '{spec}' holds {len(values)} class; a task needs two or more"
+            )
+        if values == ["0", "1"]:
+            return Task(name=spec, kind="binary", labels=(spec,))
+        return Task(name=spec, kind="multiclass", labels=(spec,), classes=tuple(values))
+    if re.search(r"[<>=]|\bin\b", spec):
+        rule = parse_rule(spec)
+        for column in rule.columns:
+            _column(manifest.table, column, f"{manifest.path}: task '{spec}'")
+        return Task(name=spec, kind="binary", positive=spec)
+    known = [*manifest.tasks, *(str(name) for name in manifest.table.columns)]
+    raise InputError(f"{manifest.path}: no task or column '{spec}'{suggest(spec, known)}")
+
+
+def _canonical(cell: str) -> str:
+    value = number(cell)
+    return str(int(value)) if value is not None and value.is_integer() else cell
+
+
+def _natural(text: str) -> tuple[bool, float, str]:
+    value = number(text)
+    return value is None, value or 0.0, text
+
+
+def truth(task: Task, manifest: Manifest) -> Truth:
+    """The rows that carry a label under the task, in the manifest's order.
+
+    Raises:
+        InputError: a column is missing, labels lie outside the task (rows and values named), no
+            row is left, or the rows that are left are all of one class.
+    """
+    table, where = manifest.table, f"{manifest.path}: task '{task.name}'"
+    exclusions: Counter[str] = Counter()
+    keep = np.ones(len(table), dtype=bool)
+    if task.eligible:
+        keep = parse_rule(task.eligible).holds(table)
+        exclusions[f"not eligible ({task.eligible})"] = int((~keep).sum())
+    if task.kind == "multilabel":
+        y = np.stack([_finding(task, name, table, keep, where) for name in task.labels], axis=1)
+        masked = (y < 0).all(axis=1)
+        exclusions["no finding labelled"] = int((keep & masked).sum())
+        keep &= ~masked
+    else:
+        y, reasons = _classes(task, table, keep, where)
+        for reason in reasons:
+            exclusions[reason] = int((keep & (reasons[reason])).sum())
+        keep &= y >= 0
+    rows = np.flatnonzero(keep)
+    _check_classes(y[rows], task, where)
+    return Truth(
+        image_ids=np.array(table["image_id"].to_numpy()[rows], dtype=str),
+        patient_ids=np.array(table["patient_id"].to_numpy()[rows], dtype=str),
+        y=y[rows],
+        class_names=task.class_names,
+        exclusions={reason: count for reason, count in exclusions.items() if count},
+        rows=rows.astype(np.int64),
+    )
+
+
+def _classes(
+    task: Task, table: pd.DataFrame, keep: npt.NDArray[np.bool_], where: str
+) -> tuple[npt.NDArray[np.int64], dict[str, npt.NDArray[np.bool_]]]:
+    """Class index of every row, -1 where it has none, and where each reason for that applies."""
+    columns = {name: _column(table, name, where) for name in task.columns}
+    cells = list(zip(*columns.values(), strict=True))
+    empty = np.array([any(not cell for cell in row) for row in cells])
+    uncertain = np.array([any(_is_uncertain(task, cell) for cell in row) for row in cells]) & ~empty
+    certain = keep & ~empty & ~uncertain
+    y = np.full(len(table), -1, dtype=np.int64)
+    if task.kind == "binary" and task.positive:
+        if task.classes:
+            for name in task.labels:
+                _index(columns[name], task.classes, certain, f"{where}: column '{name}'")
+        rule = parse_rule(task.positive)
+        y[certain] = rule.holds(table.loc[certain].reset_index(drop=True)) if certain.any() else 0
+    else:
+        allowed = task.classes or ("0", "1")
+        name = task.labels[0]
+        y = _index(columns[name], allowed, certain, f"{where}: column '{name}'")
+    if task.missing == "negative":
+        y[empty] = 0
+    if task.uncertain != "exclude":
+        y[uncertain] = int(task.uncertain == "positive")
+    return y, {
+        "label missing": empty & (y < 0),
+        f"label uncertain ({task.uncertain_value})": uncertain & (y < 0),
+    }
+
+
+def _is_uncertain(task: Task, cell: str) -> bool:
+    return same(cell, task.uncertain_value) and not any(same(cell, name) for name in task.classes)
+
+
+def _index(
+    cells: Sequence[str], allowed: Sequence[str], check: npt.NDArray[np.bool_], where: str
+) -> npt.NDArray[np.int64]:
+    """Position of each cell among the allowed values, -1 elsewhere; problems only where `check`."""
+    place = {
+        cell: next((i for i, value in enumerate(allowed) if same(cell, value)), -1) for cell in set(cells)
+    }
+    y = np.fromiter((place[cell] for cell in cells), dtype=np.int64, count=len(cells))
+    bad = np.flatnonzero(check & (y < 0))
+    if len(bad):
+        values = ", ".join(repr(value) for value in sorted({cells[int(i)] for i in bad})[:5])
+        raise InputError(
+            f"{where}: {row_numbers([int(i) + _ROW for i in bad])} a label outside the task ({values}); "
+            f"allowed: {', '.join(allowed)}"
+        )
+    return np.where(check, y, -1)
+
+
+def _finding(
+    task: Task, name: str, table: pd.DataFrame, keep: npt.NDArray[np.bool_], where: str
+) -> npt.NDArray[np.int64]:
+    """One column of a multilabel task: 1 present, 0 absent, -1 masked."""
+    cells = _column(table, name, where)
+    empty = np.array([not cell for cell in cells])
+    uncertain = np.array([same(cell, task.uncertain_value) for cell in cells]) & ~empty
+    y = _index(cells, ("0", "1"), keep & ~empty & ~uncertain, f"{where}: column '{name}'")
+    if task.missing == "negative":
+        y[empty] = 0
+    if task.uncertain != "exclude":
+        y[uncertain] = int(task.uncertain == "positive")
+    return y
+
+
+def _check_classes(y: npt.NDArray[np.int64], task: Task, where: str) -> None:
+    if not len(y):
+        raise InputError(f"{where}: no row has a label; look at columns {', '.join(task.columns)}")
+    if task.kind == "multilabel":
+        flat = [
+            name
+            for name, column in zip(task.labels, y.T, strict=True)
+            if len(np.unique(column[column >= 0])) < 2
+        ]
+        if flat:
+            raise InputError(
+                f"{where}: finding {', '.join(flat)} has one class only; remove it from the task"
+            )
+        return
+    present = np.unique(y)
+    if len(present) < 2:
+        only = task.class_names[int(present[0])]
+        raise InputError(f"{where}: every labelled row is of class {only}; a task needs two classes")
