@@ -7,7 +7,14 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 _EVERY_S = 15.0  # plain lines: often enough to see life, rare enough for a log file
 
@@ -17,8 +24,9 @@ class Meter:
 
     quiet = False  # True in a study's workers, whose parent shows one meter for all of them
 
-    def __init__(self, label: str, total: int, unit: str) -> None:
-        self.label, self.total, self.unit = label, total, unit
+    def __init__(self, label: str, total: int, unit: str, even: bool = True) -> None:
+        """Args: even: items cost about the same; if not, the caller's notes say the time left."""
+        self.label, self.total, self.unit, self.even = label, total, unit, even
         self.done = 0
         self._started = self._told = time.monotonic()
         self._skipped = 0
@@ -26,11 +34,12 @@ class Meter:
 
     def __enter__(self) -> Meter:
         if not self.quiet and sys.stderr.isatty():
-            self._bar = Progress(
+            columns: list[ProgressColumn] = [
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                TextColumn(self.unit), TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
-                console=Console(stderr=True),
-            )  # fmt: skip
+                TextColumn(self.unit), TextColumn("{task.fields[rate]}"),
+            ]  # fmt: skip
+            columns += [TimeRemainingColumn()] if self.even else []
+            self._bar = Progress(*columns, console=Console(stderr=True))
             self._bar.start()
             self._bar.add_task(self.label, total=self.total, rate="")
         return self
@@ -54,12 +63,15 @@ class Meter:
         elapsed = max(time.monotonic() - self._started, 1e-9)
         rate = (self.done - self._skipped) / elapsed
         if self._bar:
-            self._bar.update(self._bar.task_ids[0], completed=self.done, rate=f"{rate:.3g}/s {note}")
+            pace = f"{rate:.3g}/s {note}" if self.even else note
+            self._bar.update(self._bar.task_ids[0], completed=self.done, rate=pace)
         elif not self.quiet and time.monotonic() - self._told >= _EVERY_S:
             self._told = time.monotonic()
-            left = f", {duration((self.total - self.done) / rate)} left" if rate > 0 else ""
-            line = f"{self.label}: {self.done:,}/{self.total:,} {self.unit}, {rate:.3g}/s{left}"
-            print(f"{line} {note}".rstrip(), file=sys.stderr, flush=True)
+            pace = f", {rate:.3g}/s" if self.even else ","
+            if self.even and rate > 0:
+                pace += f", {duration((self.total - self.done) / rate)} left"
+            line = f"{self.label}: {self.done:,}/{self.total:,} {self.unit}{pace}"
+            print(f"{line} {note}".rstrip(" ,"), file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Studies: a recipe's cells and the processes that run them. Knows verbs, knows no method."""

@@ -1,0 +1,286 @@
+"""A recipe's cells: stages times axes, each cell one verb call whose id is known before it runs.
+
+    [stages.finetune]                       a stage: settings of one verb
+    encoder = "@pretrain"                   reference: the cell of that stage at the same coordinates
+    axes.seed = [0, 1, 2]                   its own axis, over one of its keys
+    [axes.arm.moco]                         a named axis: each value sets keys of one or more stages
+    pretrain.objective = "moco"
+
+A stage varies along its own axes, the named axes that set its keys, and every axis of the stages
+it refers to outside a list. Inside a list a reference takes all cells of a stage.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trabecula.config import assign, read_toml, suggest
+from trabecula.errors import InputError
+
+_NOT_SETTINGS = ("verb", "axes")
+_SKIP = "skip_if_missing"
+EVERY = "*"  # "@*": every stage that does not itself wait for this one
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One dimension of a study: a named axis (stage "") or one key of one stage."""
+
+    stage: str
+    key: str  # the axis's name, or the stage's dotted settings key
+    labels: tuple[str, ...]
+    values: tuple[Any, ...]  # of a named axis: {stage: {key: value}}
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage}.{self.key}" if self.stage else self.key
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    verb: str
+    values: Mapping[str, Any]
+    axes: tuple[Axis, ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe as read: stages in its order, named axes, and the axis values left out."""
+
+    title: str
+    threads: int
+    stages: Mapping[str, Stage]
+    axes: tuple[Axis, ...]
+    not_run: Mapping[str, str] = field(default_factory=dict)  # value of an axis -> reason
+    values: Mapping[str, Any] = field(default_factory=dict)  # the TOML, overrides applied
+    where: str = "recipe"
+
+
+def read_recipe(path: Path, assignments: Sequence[str] = ()) -> Recipe:
+    """Read a recipe; `-s` assignments set its keys, `prepare.size=96` short for `stages.prepare.size=96`.
+
+    Raises:
+        InputError: not TOML, an unknown part or stage, an axis without values, a cycle.
+    """
+    values = read_toml(path)
+    stages = values.get("stages", {})
+    return parse_recipe(assign(values, [_expand(text, stages) for text in assignments]), str(path))
+
+
+def _expand(text: str, stages: Mapping[str, Any]) -> str:
+    first = text.partition("=")[0].strip().split(".")[0]
+    if first in stages:
+        return f"stages.{text.strip()}"
+    if first not in ("title", "threads", "stages", "axes"):
+        raise InputError(f"-s {text}: unknown stage '{first}'{suggest(first, list(stages))}")
+    return text
+
+
+def parse_recipe(values: Mapping[str, Any], where: str) -> Recipe:
+    """Check a recipe's own form; the settings of its verbs are checked by `plan`."""
+    unknown = sorted(values.keys() - {"title", "threads", "stages", "axes"})
+    if unknown:
+        parts = ["title", "threads", "stages", "axes"]
+        raise InputError(f"{where}: unknown part '{unknown[0]}'{suggest(unknown[0], parts)}")
+    tables = values.get("stages", {})
+    if not isinstance(tables, Mapping) or not tables:
+        raise InputError(f"{where}: has no stages; add one, for example [stages.phantom]")
+    threads = values.get("threads", 1)
+    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
+        raise InputError(f"{where}: 'threads' is a whole number from 1 up (got {threads!r})")
+    named = _table(values.get("axes", {}), f"{where}: 'axes'")
+    axes, not_run = [], {}
+    for name, table in named.items():
+        axis, left_out = _named_axis(name, table, list(tables), where)
+        axes.append(axis)
+        not_run.update(left_out)
+    return Recipe(
+        title=str(values.get("title", "")),
+        threads=threads,
+        stages={name: _stage(name, table, where) for name, table in tables.items()},
+        axes=tuple(axes),
+        not_run=not_run,
+        values=values,
+        where=where,
+    )
+
+
+def _table(value: Any, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{what} is a table (got {value!r})")
+    return value
+
+
+def _stage(name: str, table: Any, where: str) -> Stage:
+    table = _table(table, f"{where}: [stages.{name}]")
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise InputError(f"{where}: stage '{name}': use letters, digits, - and _ in a stage's name")
+    axes = []
+    own = _table(table.get("axes", {}), f"{where}: stages.{name}.axes")
+    for key, entries in _lists(own, where, name):
+        if not entries:
+            raise InputError(f"{where}: stages.{name}.axes.{key} has no values")
+        axes.append(Axis(name, key, tuple(_label(entry) for entry in entries), tuple(entries)))
+    values = {key: value for key, value in table.items() if key not in _NOT_SETTINGS}
+    for axis in axes:
+        if _has(values, axis.key):
+            raise InputError(
+                f"{where}: stages.{name}.{axis.key} is set and also an axis; "
+                f"keep one (from the command line: -s '{name}.axes.{axis.key}=[...]')"
+            )
+    return Stage(name, str(table.get("verb", name)), values, tuple(axes))
+
+
+def _lists(table: Mapping[str, Any], where: str, stage: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _lists(value, where, stage, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            yield prefix + key, value
+        else:
+            raise InputError(
+                f"{where}: stages.{stage}.axes.{prefix}{key} is a list of values (got {value!r})"
+            )
+
+
+def _label(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "+".join(f"{key}-{_label(inner)}" for key, inner in value.items())
+    if isinstance(value, list):
+        return "+".join(_label(item) for item in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _has(values: Mapping[str, Any], key: str) -> bool:
+    first, _, rest = key.partition(".")
+    if first not in values:
+        return False
+    return not rest or not isinstance(values[first], Mapping) or _has(values[first], rest)
+
+
+def _named_axis(name: str, table: Any, stages: Sequence[str], where: str) -> tuple[Axis, dict[str, str]]:
+    table = _table(table, f"{where}: [axes.{name}]")
+    if name in stages:
+        raise InputError(f"{where}: axis '{name}' has the name of a stage; rename it")
+    kept: dict[str, Mapping[str, Any]] = {}
+    not_run: dict[str, str] = {}
+    touched: dict[str, Mapping[str, Any]] = {}
+    for label, overrides in table.items():
+        overrides = _table(overrides, f"{where}: [axes.{name}.{label}]")
+        needed = overrides.get(_SKIP)
+        overrides = {key: value for key, value in overrides.items() if key != _SKIP}
+        for stage, settings in overrides.items():
+            if stage not in stages:
+                raise InputError(
+                    f"{where}: [axes.{name}.{label}]: unknown stage '{stage}'{suggest(stage, stages)}"
+                )
+            settings = _table(settings, f"{where}: axes.{name}.{label}.{stage}")
+            for key in _NOT_SETTINGS:
+                if key in settings:
+                    raise InputError(f"{where}: axes.{name}.{label}.{stage}.{key} can't vary along an axis")
+            touched[stage] = {}
+        if needed is not None and not Path(str(needed)).exists():
+            not_run[label] = f"{needed} is not there"
+        else:
+            kept[label] = overrides
+    if not kept:
+        reason = "; ".join(f"{label}: {why}" for label, why in not_run.items()) or "it is empty"
+        raise InputError(f"{where}: axis '{name}' has no value to run ({reason})")
+    # Values that set nothing in a stage still vary it: the stage's own settings are one of the arms.
+    values = tuple({**touched, **overrides} for overrides in kept.values())
+    return Axis("", name, tuple(kept), values), not_run
+
+
+@dataclass(frozen=True)
+class References:
+    single: tuple[str, ...]  # stages named outside lists
+    every: tuple[str, ...]  # stages that "@*" stands for
+    listed: tuple[str, ...]  # stages named inside lists, "@*" expanded
+
+
+def references(recipe: Recipe, name: str) -> References:
+    single, listed = _named_in(recipe, name)
+    every: tuple[str, ...] = ()
+    if EVERY in listed:
+        every = tuple(other for other in recipe.stages if other not in _waiting(recipe, name))
+        listed = [other for other in listed if other != EVERY] + list(every)
+    return References(tuple(dict.fromkeys(single)), every, tuple(dict.fromkeys(listed)))
+
+
+def _named_in(recipe: Recipe, name: str) -> tuple[list[str], list[str]]:
+    """The stages that a stage names outside and inside lists, anywhere in its settings or axes."""
+    stage = recipe.stages[name]
+    single: list[str] = []
+    listed: list[str] = []
+    settings: list[Any] = [stage.values]
+    settings += [value for axis in stage.axes for value in axis.values]
+    settings += [value.get(name, {}) for axis in recipe.axes for value in axis.values]
+    for key, value in ((k, v) for one in settings for k, v in leaves(one)):
+        items = [(item, listed) for item in value] if isinstance(value, list) else [(value, single)]
+        for item, found in items:
+            if not is_reference(item):
+                continue
+            target, _ = split_reference(item)
+            if target != EVERY and target not in recipe.stages:
+                raise InputError(
+                    f"{recipe.where}: [stages.{name}]: '{key}' refers to an unknown stage "
+                    f"'{target}'{suggest(target, list(recipe.stages))}"
+                )
+            found.append(target)
+    return single, listed
+
+
+def _waiting(recipe: Recipe, name: str) -> set[str]:
+    """The stage itself and all that wait for it by name; other users of "@*" also."""
+    named = {other: _named_in(recipe, other) for other in recipe.stages}
+    waiting = {name} | {other for other, (_, listed) in named.items() if EVERY in listed}
+    while True:
+        more = {o for o, (single, listed) in named.items() if waiting & {*single, *listed}} - waiting
+        if not more:
+            return waiting
+        waiting |= more
+
+
+def run_order(recipe: Recipe, references: Mapping[str, References]) -> list[str]:
+    """Stages so that each stands after those it needs, otherwise in the recipe's order."""
+    order: list[str] = []
+    left = dict.fromkeys(recipe.stages)
+    while left:
+        ready = [
+            name for name in left if not left.keys() & {*references[name].single, *references[name].listed}
+        ]
+        if not ready:
+            raise InputError(f"{recipe.where}: stages wait for each other: {_cycle(left, references)}")
+        order.append(ready[0])
+        del left[ready[0]]
+    return order
+
+
+def _cycle(left: Mapping[str, None], references: Mapping[str, References]) -> str:
+    path = [next(iter(left))]
+    while path[-1] not in path[:-1]:
+        needed = (*references[path[-1]].single, *references[path[-1]].listed)
+        path.append(next(name for name in needed if name in left))
+    return " -> ".join(path[path.index(path[-1]) :])
+
+
+def is_reference(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("@")
+
+
+def split_reference(reference: str) -> tuple[str, str]:
+    name, _, inside = reference[1:].partition("/")
+    return name, inside
+
+
+def leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(values, Mapping):
+        yield prefix, values
+        return
+    for key, value in values.items():
+        yield from leaves(value, f"{prefix}.{key}" if prefix else key)

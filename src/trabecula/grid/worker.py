@@ -1,0 +1,76 @@
+"""A worker process of a study: reads one cell a line from stdin, answers one line on stdout.
+
+A process of its own, started anew by `python -m`, so that the thread counts in its environment
+are in force before any numeric library is loaded, whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from trabecula.config import build
+from trabecula.errors import InputError
+from trabecula.progress import Meter
+from trabecula.run import execute, verb_module
+
+_LOCK_WAIT_S = 20.0  # a killed study's worker may live a moment longer than the study
+_POLL_S = 0.2
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+
+def follow(parent: int) -> None:
+    """End this process, and the processes it started, as soon as its parent is gone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it went before we could ask
+        os._exit(1)
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_POLL_S)
+    os.killpg(0, signal.SIGKILL)
+
+
+def answer(job: dict[str, Any]) -> dict[str, Any]:
+    """Run one cell; what became of it as plain values."""
+    where = job["out"]
+    try:
+        config = build(verb_module(job["verb"]).Config, job["config"], where)
+        out = Path(where)
+        summary = execute(job["verb"], config, out, job["threads"], wait=_LOCK_WAIT_S)
+        if json.loads((out / "config.json").read_text())["id"] != job["id"]:
+            raise InputError(f"{where}: an input changed while the study ran; run the study again")
+        return {"kind": "done", "text": summary}
+    except InputError as error:
+        return {"kind": "input", "text": str(error)}
+    except Exception as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        known = hasattr(error, "exit_code")
+        return {"kind": "run", "text": str(error) if known else f"{text} (more in {where}/log.jsonl)"}
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study's own process answers Ctrl-C
+    follow(int(sys.argv[1]))
+    Meter.quiet = True
+    jobs = os.fdopen(os.dup(0), "r", encoding="utf-8")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)  # what a verb prints goes to the worker's log
+    for line in jobs:
+        answers.write(json.dumps(answer(json.loads(line))) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

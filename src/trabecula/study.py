@@ -1,0 +1,183 @@
+"""A recipe's whole grid of verb calls: planned, run, resumed, and its report put on top.
+
+DIR/recipe.toml     the recipe with its overrides: DIR documents itself
+DIR/cells.json      every cell: stage, coordinates, folder, id, the cells it needs; what was not run
+DIR/cells/          one run folder a cell; a cell that is DONE is never run again
+DIR/logs/           what the worker processes printed
+DIR/report.html, DIR/tables/ ...   copied from the report stage
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from trabecula.config import to_toml
+from trabecula.errors import InputError, RunError, TrabeculaError
+from trabecula.grid.cells import Cell, Plan, plan
+from trabecula.grid.local import Outcome, run_cells
+from trabecula.grid.recipe import read_recipe
+from trabecula.progress import Meter, duration
+from trabecula.run import locked, write_atomically
+
+_OWN_FILES = {"recipe.toml", "cells.json", "cells", "logs", ".lock", "report.html", "tables", "figures"}
+_SHOWN_FAILURES = 5
+
+
+def make_plan(recipe: Path, out: Path, assignments: Sequence[str] = ()) -> Plan:
+    """Every cell of a recipe as it would lie in the study folder `out`; writes nothing.
+
+    Raises:
+        InputError: the recipe, or a setting of any of its cells, is wrong.
+    """
+    return plan(read_recipe(recipe, assignments), out)
+
+
+def summarise(study: Plan) -> list[tuple[str, str, str, int, int]]:
+    """(stage, verb, axes, cells, cells done) of each stage, in running order."""
+    rows = []
+    for name, cells in study.stages.items():
+        labels: dict[str, dict[str, None]] = defaultdict(dict)
+        for cell in cells:
+            for axis, label in cell.coordinates.items():
+                labels[axis.removeprefix(f"{name}.")][label] = None
+        axes = ", ".join(f"{axis} x{len(found)}" for axis, found in labels.items() if len(found) > 1)
+        done = sum(cell.done for cell in cells)
+        rows.append((name, study.recipe.stages[name].verb, axes, len(cells), done))
+    return rows
+
+
+def run_study(study: Plan, out: Path, workers: int) -> str:
+    """Run what is missing of a study; returns the report's verdict and where the report lies.
+
+    Args:
+        out: the study's folder, the one that the plan was made for.
+        workers: processes at a time; no result depends on it.
+
+    Raises:
+        InputError: the folder holds something else, or a cell's input was bad.
+        RunError: a cell failed; the cells that do not need it are done all the same.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; --out needs a folder")
+    if out.is_dir() and not (out / "recipe.toml").exists():
+        foreign = sorted(p.name for p in out.iterdir() if p.name not in _OWN_FILES)
+        foreign = [name for name in foreign if not name.endswith(".partial")]
+        if foreign:
+            raise InputError(f"{out}: holds something else ({foreign[0]}); choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out, wait=2.0):
+        _record(study, out)
+        missing = [cell for cell in study.cells if not cell.done]
+        outcome = _run_missing(study, missing, workers, out)
+        if outcome.failed:
+            raise _failure(study, outcome, out)
+        return _conclude(study, out, len(missing))
+
+
+def _record(study: Plan, out: Path) -> None:
+    head = (
+        "# Written by `trabecula study`, overrides applied. Paths are relative to the folder it ran in.\n"
+        "# To run what is missing: trabecula study <this file> --out <its folder>\n\n"
+    )
+    write_atomically(out / "recipe.toml", head + to_toml(study.recipe.values))
+    names = {cell.id: cell.name for cell in study.cells}
+    cells = [
+        {
+            "id": cell.id,
+            "stage": cell.stage,
+            "verb": cell.verb,
+            "folder": f"cells/{cell.name}",
+            "coordinates": dict(cell.coordinates),
+            "needs": [f"cells/{names[need]}" for need in cell.needs],
+        }
+        for cell in study.cells
+    ]
+    record = {"title": study.recipe.title, "not_run": dict(study.recipe.not_run), "cells": cells}
+    write_atomically(out / "cells.json", json.dumps(record, indent=1) + "\n")
+
+
+def _run_missing(study: Plan, missing: Sequence[Cell], workers: int, out: Path) -> Outcome:
+    if not missing:
+        return Outcome()
+    left = Counter(cell.stage for cell in missing)
+    seconds: dict[str, list[float]] = defaultdict(list)
+    with Meter("study", len(study.cells), "cells", even=False) as meter:
+        meter.skip(len(study.cells) - len(missing))
+
+        def told(finished: Cell | None, took: float, at_work: list[Cell]) -> None:
+            if finished is not None:
+                left[finished.stage] -= 1
+                seconds[finished.stage].append(took)
+            remaining = time_left(left, seconds, workers)
+            note = f"about {duration(remaining)} left" if remaining is not None else ""
+            if at_work:
+                note += f"{', ' if note else ''}at work: {at_work[0].name}"
+                note += f" and {len(at_work) - 1} more" if len(at_work) > 1 else ""
+            meter.add(int(finished is not None), note)
+
+        return run_cells(missing, workers, study.recipe.threads, out / "logs", told)
+
+
+def time_left(left: Counter[str], seconds: dict[str, list[float]], workers: int) -> float | None:
+    """Seconds to go: remaining cells of each stage times the mean of its finished ones.
+
+    A stage without a finished cell counts with the mean over all; None before the first cell.
+    """
+    every = [took for stage in seconds.values() for took in stage]
+    if not every:
+        return None
+    mean = sum(every) / len(every)
+    cost = sum(
+        count * (sum(seconds[stage]) / len(seconds[stage]) if seconds.get(stage) else mean)
+        for stage, count in left.items()
+    )
+    return cost / max(1, min(workers, sum(left.values())))
+
+
+def _failure(study: Plan, outcome: Outcome, out: Path) -> TrabeculaError:
+    """One error for all failed cells: bad input only if nothing else went wrong."""
+    names = {cell.id: cell.name for cell in study.cells}
+    told = [f"{names[cell]}: {text}" for cell, (_, text) in list(outcome.failed.items())[:_SHOWN_FAILURES]]
+    more = len(outcome.failed) - len(told)
+    message = f"{out}: {len(outcome.failed)} cell(s) failed: " + " | ".join(told)
+    message += f" | and {more} more" if more else ""
+    if outcome.unreached:
+        message += f" ({len(outcome.unreached)} cell(s) that need them were not run)"
+    message += "; what is done is kept, run the same command again after the cause is gone"
+    kinds = {kind for kind, _ in outcome.failed.values()}
+    return InputError(message) if kinds == {"input"} else RunError(message)
+
+
+def _conclude(study: Plan, out: Path, ran: int) -> str:
+    """Put the report on top of the study folder; the last words of the study."""
+    lines = [f"{reason}: {label} was not run" for label, reason in study.recipe.not_run.items()]
+    reports = [cell for cell in study.cells if cell.verb.rpartition(".")[2] == "report"]
+    for cell in reports:
+        lines.append((cell.folder / "DONE").read_text().strip())
+    if len(reports) == 1:
+        for name in ("tables", "figures"):
+            _replace_folder(reports[0].folder / name, out / name)
+        page = reports[0].folder / "report.html"
+        if page.exists():
+            write_atomically(out / "report.html", page.read_bytes())
+            lines.append(f"report: {out / 'report.html'}")
+    elif reports:
+        lines += [f"report: {cell.folder / 'report.html'}" for cell in reports]
+    lines.append(f"{len(study.cells)} cells done, {ran} of them now: {out}")
+    return "\n".join(lines)
+
+
+def _replace_folder(source: Path, target: Path) -> None:
+    if not source.is_dir():
+        return
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source, partial)
+    if target.exists():
+        shutil.rmtree(target)
+    os.replace(partial, target)
