@@ -1,0 +1,146 @@
+"""Endless, seeded batches out of a store, and the random numbers that belong to their rows.
+
+Batch i depends on (seed, i) only, so a stream needs no state to resume. Every random number a
+method uses comes from `batch.random` and is a function of (seed, batch, draw, global row): never
+of the rank or of how a batch was cut, so accumulation, several processes and resume draw the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trabecula.data.store import Store
+
+
+def mix(*parts: object) -> int:
+    """A 63-bit seed out of any values; equal values give equal seeds on every machine."""
+    text = "/".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+class RowRandom:
+    """Random numbers for some rows of one global batch.
+
+    Args:
+        seed: of this batch (the stream's seed and the batch's number, mixed).
+        num_rows: rows of the whole batch, over all ranks.
+        rows: the part of it that is here.
+    """
+
+    def __init__(self, seed: int, num_rows: int, rows: slice, device: torch.device) -> None:
+        self.seed, self.num_rows, self.rows, self.device = seed, num_rows, rows, device
+        self.draws = 0
+
+    def uniform(self, *shape: int) -> Tensor:
+        """(B, *shape), uniform in [0, 1)."""
+        return self._mine(torch.rand((self.num_rows, *shape), generator=self._generator()))
+
+    def normal(self, *shape: int) -> Tensor:
+        """(B, *shape), standard normal."""
+        return self._mine(torch.randn((self.num_rows, *shape), generator=self._generator()))
+
+    def permutation(self) -> Tensor:
+        """(num_rows,): one order of the whole batch, the same on every rank."""
+        return torch.randperm(self.num_rows, generator=self._generator()).to(self.device)
+
+    def _generator(self) -> torch.Generator:
+        # On the CPU whatever the device, so that a GPU run draws the same numbers.
+        generator = torch.Generator().manual_seed(mix(self.seed, self.draws))
+        self.draws += 1
+        return generator
+
+    def _mine(self, values: Tensor) -> Tensor:
+        return values[self.rows].to(self.device)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images and what belongs to them.
+
+    images: (B, C, H, W) uint8 or uint16, on the run's device.
+    labels: (B,) or (B, L) int64, or None.
+    rows: (B,) rows of the store.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    rows: np.ndarray
+    random: RowRandom
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def split(self, parts: int) -> list[Batch]:
+        """Cut into equal parts whose rows keep their random numbers."""
+        size, rest = divmod(len(self), parts)
+        if rest:
+            raise ValueError(f"a batch of {len(self)} rows cannot be cut into {parts} equal parts")
+        return [self._part(i * size, (i + 1) * size) for i in range(parts)]
+
+    def _part(self, low: int, high: int) -> Batch:
+        start = self.random.rows.start
+        random = RowRandom(
+            self.random.seed, self.random.num_rows, slice(start + low, start + high), self.random.device
+        )
+        labels = None if self.labels is None else self.labels[low:high]
+        return replace(
+            self, images=self.images[low:high], labels=labels, rows=self.rows[low:high], random=random
+        )
+
+
+class Stream:
+    """Batches without end over some rows of a store, in a new order each pass.
+
+    Args:
+        rows: (N,) rows of the store that may be drawn.
+        batch_size: rows of the global batch; this rank gets an equal part of each.
+        labels: (N,) or (N, L) int64, aligned with `rows`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rows: np.ndarray,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        labels: np.ndarray | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if len(rows) == 0:
+            raise ValueError("a stream needs at least one image")
+        if batch_size % world_size:
+            raise ValueError(f"batch_size {batch_size} is not a multiple of {world_size} processes")
+        self.store, self.rows, self.batch_size, self.seed = store, np.asarray(rows), batch_size, seed
+        self.device = torch.device(device)
+        self.labels = labels
+        part = batch_size // world_size
+        self._slice = slice(rank * part, (rank + 1) * part)
+        self._orders: dict[int, np.ndarray] = {}
+
+    def batch(self, number: int) -> Batch:
+        """The batch of that number, from 0."""
+        first = number * self.batch_size
+        positions = np.arange(first, first + self.batch_size)[self._slice]
+        passes, within = np.divmod(positions, len(self.rows))
+        drawn = np.array([self._order(int(p))[w] for p, w in zip(passes, within, strict=True)])
+        images = self.store.read(self.rows[drawn]).to(self.device, non_blocking=True)
+        labels = None
+        if self.labels is not None:
+            labels = torch.as_tensor(self.labels[drawn], dtype=torch.int64).to(self.device)
+        random = RowRandom(mix(self.seed, "batch", number), self.batch_size, self._slice, self.device)
+        return Batch(images, labels, self.rows[drawn], random)
+
+    def _order(self, number: int) -> np.ndarray:
+        """The order of one pass over the rows."""
+        if number not in self._orders:
+            self._orders = {k: v for k, v in self._orders.items() if k == number - 1}
+            generator = np.random.Generator(np.random.PCG64(mix(self.seed, "pass", number)))
+            self._orders[number] = generator.permutation(len(self.rows))
+        return self._orders[number]

@@ -1,0 +1,105 @@
+"""Fine-tuning: an encoder and a linear head learn a task's labels, nothing frozen.
+
+Den Boer 2025, section 3.3 (whole model, early stopping); Rajamohan et al. 2026, arXiv 2603.24903v1,
+section C.4 (random resized crop and rotation while training).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from trabecula.config import Record
+from trabecula.data.batches import Batch, mix
+from trabecula.data.store import to_float
+from trabecula.data.views import Views, view
+from trabecula.nets.encoder import Encoder
+from trabecula.nets.heads import LinearHead
+from trabecula.objectives.objective import Group, Objective, Setting, Steps, Update
+from trabecula.train.optim import Optimizer
+
+MASKED = -1
+"""In multi-label targets: this label is not known for this image."""
+
+
+class ClassifyConfig(Record):
+    """Settings of fine-tuning."""
+
+    kind: Literal["single", "multilabel"] = "single"
+    """One class an image (cross-entropy), or any number of labels (binary cross-entropy each)."""
+    num_classes: int = Field(2, ge=1)
+    """Outputs of the head: classes, or labels."""
+    class_weights: tuple[float, ...] = ()
+    """Weight of each class in the loss; empty for none."""
+    augment: bool = True
+    """Whether training images are augmented by `views`."""
+    views: Views = Views(crop_scale=(0.8, 1.0), blur=0.0, intensity=0.0)
+    """Mild crop and rotation: a hard crop can remove the joint space (inferred: the paper gives no scale).
+    The size is the encoder's."""
+    optimizer: Optimizer = Optimizer(name="adam", lr=1e-4)
+    """Adam 1e-4 (inferred: den Boer gives the rate for the GAN only)."""
+
+
+class Classify(Objective):
+    """Encoder and linear head under cross-entropy."""
+
+    Config = ClassifyConfig
+
+    def __init__(self, config: ClassifyConfig, encoder: Encoder, setting: Setting) -> None:
+        super().__init__(config, encoder, setting)
+        self.config, self.encoder = config, encoder
+        self.views = config.views.model_copy(update={"size": encoder.card.size})
+        self.batch_coupled = any(isinstance(part, _BatchNorm) for part in encoder.modules())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix(setting.seed, "classify head"))
+            self.head = LinearHead(encoder.card.num_features, config.num_classes)
+        self.class_weights: Tensor | None
+        weights = torch.tensor(config.class_weights) if config.class_weights else None
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def groups(self) -> dict[str, Group]:
+        used = [*self.encoder.parameters(), *self.head.parameters()]
+        return {"all": Group(used, self.config.optimizer)}
+
+    def products(self) -> dict[str, nn.Module]:
+        return {"encoder": self.encoder, "head": self.head}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> logits (B, num_classes)."""
+        return self.head(self.encoder(images))  # type: ignore[no-any-return]
+
+    def step(self, batches: Sequence[Batch], progress: float) -> Steps:  # noqa: ARG002
+        (batch,) = batches
+        if batch.labels is None:
+            raise ValueError("classify needs batches with labels")
+        images = (
+            view(batch.images, batch.random, self.views).images
+            if self.config.augment
+            else to_float(batch.images)
+        )
+        yield Update("all", self.loss(self(images).float(), batch.labels))
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss of (B, K) logits under (B,) classes or (B, L) labels in {0, 1, MASKED}."""
+        if self.config.kind == "single":
+            each = F.cross_entropy(logits, labels, reduction="none")
+            # The mean is over images, not over weights: parts of a batch then add up exactly.
+            return (
+                (each * self.class_weights[labels]).mean() if self.class_weights is not None else each.mean()
+            )
+        known = (labels != MASKED).float()
+        each = F.binary_cross_entropy_with_logits(logits, labels.clamp(min=0).float(), reduction="none")
+        if self.class_weights is not None:
+            each = each * (1 + labels.clamp(min=0) * (self.class_weights - 1))
+        return (each * known).mean()
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """(B, K): softmax over classes, or each label's own sigmoid."""
+        logits = logits.float()
+        return logits.softmax(1) if self.config.kind == "single" else logits.sigmoid()

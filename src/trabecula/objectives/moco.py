@@ -1,0 +1,134 @@
+"""MoCo v2: tell an image's other view from a queue of earlier images (contrastive learning).
+
+He, Fan, Wu, Xie, Girshick 2020, arXiv 1911.05722 (v1: algorithm 1, section 3.3 on shuffled batch
+norm); Chen, Fan, Girshick, He 2020, arXiv 2003.04297 (v2: MLP head, blur, temperature 0.2).
+Two random views of a radiograph should be recognised as the same picture among thousands of
+others; what is needed to do so is kept in the encoder.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from trabecula.config import Record
+from trabecula.data.batches import Batch, mix
+from trabecula.data.views import Views, view
+from trabecula.errors import InputError
+from trabecula.nets.encoder import Encoder
+from trabecula.nets.heads import ProjectionHead
+from trabecula.nets.norm import use_global_batch_norm
+from trabecula.objectives.objective import Group, Objective, Setting, Steps, Update, ema
+from trabecula.train import ranks
+from trabecula.train.optim import Optimizer
+
+
+class MocoConfig(Record):
+    """Settings of MoCo v2; the defaults are the paper's."""
+
+    dim: int = Field(128, ge=2)
+    """Length of the embedding that is compared (v1, section 3.3)."""
+    queue: int = Field(65536, ge=1)
+    """Earlier keys kept as negatives (v1, table 2). A multiple of the batch size; above the number of
+    images the queue would hold older keys of the same image as negatives."""
+    momentum: float = Field(0.999, ge=0, le=1)
+    """Of the key encoder's moving average (v1, table 4)."""
+    temperature: float = Field(0.2, gt=0)
+    """Divides the similarities (v2, section 2)."""
+    bn_rows: int = Field(32, ge=2)
+    """Rows that share batch-norm statistics: the paper's 256 images on 8 GPUs. Keys are shuffled over
+    these groups, or the statistics would give the positive away (v1, section 3.3)."""
+    views: Views = Views()
+    """Augmentation of both views (v2: crop 0.2 to 1 and blur; no colour on grey films). The size is the
+    encoder's."""
+    optimizer: Optimizer = Optimizer(name="sgd", lr=0.03, momentum=0.9, weight_decay=1e-4, schedule="cosine")
+    """SGD with a half cosine; 0.03 is for 256 images a batch (v2)."""
+    scale_lr: bool = True
+    """Multiply the rate by batch size / 256 (the linear rule of the official code)."""
+
+
+class Moco(Objective):
+    """MoCo v2 with split batch norm in place of GPUs."""
+
+    Config = MocoConfig
+    batch_coupled = True
+
+    def __init__(self, config: MocoConfig, encoder: Encoder, setting: Setting) -> None:
+        super().__init__(config, encoder, setting)
+        _check(config, setting)
+        self.config, self.batch_size = config, setting.batch_size
+        self.views = config.views.model_copy(update={"size": encoder.card.size})
+        generator = torch.Generator().manual_seed(mix(setting.seed, "moco"))
+        width = encoder.card.num_features
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix(setting.seed, "moco head"))
+            head = ProjectionHead(width, width, config.dim)
+        use_global_batch_norm(encoder, rows=config.bn_rows)
+        self.query = nn.Sequential(encoder, head)
+        self.key = copy.deepcopy(self.query).requires_grad_(False)
+        queue = torch.randn(config.queue, config.dim, generator=generator)
+        self.queue: Tensor
+        self.pointer: Tensor
+        self.register_buffer("queue", F.normalize(queue, dim=1))
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
+
+    def groups(self) -> dict[str, Group]:
+        optimizer = self.config.optimizer
+        if self.config.scale_lr:
+            optimizer = optimizer.model_copy(update={"lr": optimizer.lr * self.batch_size / 256})
+        return {"query": Group(list(self.query.parameters()), optimizer)}
+
+    def products(self) -> dict[str, nn.Module]:
+        return {"encoder": self.query[0]}
+
+    def step(self, batches: Sequence[Batch], progress: float) -> Steps:  # noqa: ARG002
+        (batch,) = batches
+        q = F.normalize(self.query(self._view(batch)).float(), dim=1)  # (B, dim)
+        ema(self.key, self.query, self.config.momentum)  # before the keys (algorithm 1)
+        keys = self._keys(batch)  # (B * ranks, dim)
+        k = keys[ranks.my_rows(len(keys))]  # (B, dim)
+        logits = torch.cat([(q * k).sum(1, keepdim=True), q @ self.queue.clone().t()], dim=1)
+        logits = logits / self.config.temperature  # (B, 1 + queue), the positive first
+        loss = F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.int64))
+        yield Update("query", loss, {"top1": (logits.detach().argmax(1) == 0).float().mean()})
+        self._enqueue(keys)
+
+    def _view(self, batch: Batch) -> Tensor:
+        return view(batch.images, batch.random, self.views).images
+
+    @torch.no_grad()
+    def _keys(self, batch: Batch) -> Tensor:
+        """Keys of the whole global batch, in its order, encoded in another order."""
+        images = ranks.gather_rows(self._view(batch))  # (B * ranks, C, H, W)
+        shuffle = batch.random.permutation()
+        mine = shuffle[ranks.my_rows(len(images))]
+        k = F.normalize(self.key(images[mine]).float(), dim=1)
+        return ranks.gather_rows(k)[torch.argsort(shuffle)]
+
+    @torch.no_grad()
+    def _enqueue(self, keys: Tensor) -> None:
+        start = int(self.pointer)
+        self.queue[start : start + len(keys)] = keys
+        self.pointer.fill_((start + len(keys)) % len(self.queue))
+
+
+def _check(config: MocoConfig, setting: Setting) -> None:
+    batch_size, num_images = setting.batch_size, setting.num_images
+    if config.queue % batch_size:
+        raise InputError(f"moco: queue {config.queue} is not a multiple of the batch size {batch_size}")
+    if config.queue > num_images:
+        fits = max(num_images // batch_size, 1) * batch_size
+        raise InputError(
+            f"moco: queue {config.queue} is larger than the pool of {num_images} images: the same image "
+            f"would be its own negative; set settings.queue={fits}"
+        )
+    if batch_size // ranks.world_size() % config.bn_rows:
+        raise InputError(
+            f"moco: {batch_size // ranks.world_size()} images per process are not whole groups of "
+            f"bn_rows {config.bn_rows}; change batch_size or settings.bn_rows"
+        )

@@ -1,0 +1,91 @@
+"""The contract every method keeps, so that one loop trains them all."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from trabecula.config import Record
+from trabecula.data.batches import Batch
+from trabecula.nets.encoder import Encoder
+from trabecula.train.optim import Optimizer
+
+
+@dataclass(frozen=True)
+class Update:
+    """One move of one group's weights, asked for by a step.
+
+    loss: scalar, differentiable in the group's weights.
+    scalars: what to log besides, detached.
+    """
+
+    group: str
+    loss: Tensor
+    scalars: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+Steps = Generator[Update]
+"""What a step is: it is driven from yield to yield by the loop."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Weights that move together, and how."""
+
+    weights: Sequence[nn.Parameter]
+    optimizer: Optimizer
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an objective may need to know of the run it is in."""
+
+    num_images: int
+    batch_size: int
+    seed: int
+
+
+class Objective(nn.Module):
+    """A method: its nets, its loss and its step.
+
+    A subclass names its settings in `Config`, builds its nets in `__init__(config, encoder, setting)`
+    and writes `step` in the paper's order. State across steps lives in registered buffers only;
+    random numbers come from `batch.random` only.
+    """
+
+    Config: ClassVar[type[Record]]
+    batches: int = 1
+    """Fresh batches per step."""
+    batch_coupled: bool = False
+    """True where the loss of one row depends on the other rows: it cannot be accumulated."""
+    zero_gradients: ClassVar[Mapping[str, str]] = {}
+    """Weights whose gradient is zero by mathematics: name -> reason."""
+
+    def __init__(self, config: Record, encoder: Encoder, setting: Setting) -> None:  # noqa: ARG002
+        super().__init__()
+
+    def groups(self) -> dict[str, Group]:
+        """The weights by optimizer; a weight may stand in two groups."""
+        raise NotImplementedError
+
+    def products(self) -> dict[str, nn.Module]:
+        """What is worth keeping when training ends: "encoder", "generator", ..."""
+        raise NotImplementedError
+
+    def step(self, batches: Sequence[Batch], progress: float) -> Steps:
+        """Yield an `Update` wherever weights should move; each loss is computed after the last yield.
+
+        Never yield inside a `with`. progress: part of the budget spent, 0 to 1.
+        """
+        raise NotImplementedError
+
+
+@torch.no_grad()
+def ema(average: nn.Module, module: nn.Module, decay: float) -> None:
+    """average <- decay * average + (1 - decay) * module, weights only: norm statistics stay its own."""
+    for mean, weight in zip(average.parameters(), module.parameters(), strict=True):
+        mean.lerp_(weight.detach(), 1 - decay)

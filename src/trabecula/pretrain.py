@@ -1,0 +1,203 @@
+"""store + objective -> encoder (and generator): learn from images without labels.
+
+The pool is every image of the store whose patient is in no validation or test part. An arm that
+saw no pretraining is made here too (`objective = "none"`): random weights, or a weights file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+import trabecula
+from trabecula.config import Record, build, dump
+from trabecula.data.batches import Stream
+from trabecula.data.phi import key_name, mark, site_key
+from trabecula.data.splits import Splits, read_splits
+from trabecula.data.store import Store
+from trabecula.errors import InputError
+from trabecula.nets.critic import Generator
+from trabecula.nets.encoder import Encoder, make_encoder, save_encoder
+from trabecula.nets.generator import GeneratorCard, sample, save_generator
+from trabecula.objectives import find
+from trabecula.objectives.objective import Objective, Setting
+from trabecula.progress import Meter
+from trabecula.run import Run
+from trabecula.train import ranks
+from trabecula.train.loop import Point, Precision, resolve, train
+
+NUM_SAMPLES = 64
+"""Images drawn from a generator for a person to look at."""
+
+
+class Config(Record):
+    """Settings of `pretrain`."""
+
+    store: Path
+    """Prepared images: a folder written by `prepare`."""
+    splits: Path | None = None
+    """splits.csv: its validation and test patients are kept out. Needed unless objective is "none"."""
+    objective: str = "none"
+    """The method: moco, wgan_gp; or none for an arm without pretraining."""
+    settings: dict[str, Any] = {}
+    """The method's own settings; `trabecula show moco` lists them."""
+    arm: str = ""
+    """Name of the arm in tables; by default architecture and method, such as critic-wgan_gp."""
+    architecture: str = "timm:resnet18"
+    """critic, timm:NAME or torchvision:NAME."""
+    stem: Literal["native", "sum", "repeat"] = "native"
+    """How a net made for RGB takes grey images: a stem of its own (native, no weights file fits then), the
+    RGB stem's kernels summed (sum), or the image repeated three times (repeat)."""
+    pool: Literal["auto", "mean", "mean+max", "flatten", "token"] = "auto"
+    """How feature maps become a vector; auto is flatten for the critic (den Boer 2025), mean otherwise."""
+    init: Literal["random", "weights", "encoder"] = "random"
+    """Where the weights start."""
+    weights: Path | None = None
+    """For init = weights: a safetensors or state-dict file in timm's or torchvision's layout. For init =
+    encoder: a folder written by an earlier `pretrain`."""
+    weights_name: str = "imagenet"
+    """What the weights file was trained on; arms of "imagenet" are the ImageNet baseline."""
+    images: int = Field(200_000, ge=0)
+    """Budget in images seen; an image counts each time it is drawn."""
+    batch_size: int = Field(64, ge=2)
+    """Images a batch."""
+    every: int = Field(20_000, ge=1)
+    """Images between two points of the training curve, each with a checkpoint."""
+    accumulate: int = Field(1, ge=1)
+    """Parts a batch is cut into to save memory, where the method allows it."""
+    precision: Precision = "auto"
+    """float32, bf16, or auto: bf16 where the hardware multiplies it."""
+    seed: int = 0
+    """Of weights, order, views and noise."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1; auto takes a GPU if there is one."""
+
+
+def run(config: Config, out: Run) -> str:
+    """Pretrain into out.path: encoder.safetensors, encoder.json, training.json[, generator.*]."""
+    store = Store.open(config.store)
+    encoder = _encoder(config, store)
+    if config.objective == "none":
+        _save(encoder, config, store, out, [], 0)
+        return f"{encoder.card.name}: {encoder.card.num_features} features, no pretraining"
+    if config.splits is None:
+        raise InputError("pretrain: give the splits file, so that validation and test patients stay out")
+    pool, patients = pretraining_pool(store, read_splits(config.splits))
+    method = find(config.objective)
+    settings = build(method.Config, config.settings, f"settings of {config.objective}")
+    objective = method(settings, encoder, Setting(len(pool), config.batch_size, config.seed))
+    device = torch.device(choose_device(config.device))
+    stream = Stream(
+        store, pool, config.batch_size, config.seed, device, rank=ranks.rank(), world_size=ranks.world_size()
+    )
+    out.log("pool", images=len(pool), patients=len(patients), precision=resolve(config.precision, device))
+    memory: dict[str, Any] = {"curve": []}
+    images = _train(config, objective, stream, out, memory)
+    products = {name: module.to("cpu") for name, module in objective.products().items()}
+    _save(encoder, config, store, out, patients, images)
+    out.write_json("training.json", {"points": memory["curve"]})
+    generator = products.get("generator")
+    if isinstance(generator, Generator):
+        card = GeneratorCard(
+            objective=config.objective, channels=store.channels, size=store.size, latent=generator.latent,
+            store=store.id, images_seen=images, seed=config.seed,
+            averaged=generator is getattr(objective, "averaged", None),
+        )  # fmt: skip
+        save_generator(generator, card, out)
+        np.save(out.scratch("samples.npy"), sample(generator, NUM_SAMPLES, config.seed).numpy())
+        out.publish("samples.npy")
+    (out / "checkpoint.pt").unlink(missing_ok=True)
+    return f"{encoder.card.name}: {images:,} images seen of {len(pool):,} from {len(patients):,} patients"
+
+
+def _train(config: Config, objective: Objective, stream: Stream, out: Run, memory: dict[str, Any]) -> int:
+    with Meter(f"pretraining {config.objective}", config.images, "images") as meter:
+        for point in train(
+            objective, stream, images=config.images, every=config.every, precision=config.precision,
+            accumulate=config.accumulate, checkpoint=out / "checkpoint.pt", memory=memory,
+        ):  # fmt: skip
+            if not meter.done and point.images > config.every * 2:
+                meter.skip(point.images - config.every)
+            meter.add(point.images - meter.done, _note(point))
+            memory["curve"].append({"images": point.images, **point.scalars})
+            out.log("point", images=point.images, **point.scalars)
+    return int(memory["curve"][-1]["images"]) if memory["curve"] else 0
+
+
+def _note(point: Point) -> str:
+    return " ".join(f"{name} {value:.3g}" for name, value in point.scalars.items() if "loss" in name)
+
+
+def _encoder(config: Config, store: Store) -> Encoder:
+    encoder = make_encoder(
+        architecture=config.architecture, channels=store.channels, size=store.size, stem=config.stem,
+        pool=config.pool, init=config.init, weights=config.weights, seed=config.seed,
+        weights_name=config.weights_name,
+    )  # fmt: skip
+    name = config.arm or f"{encoder.card.architecture.split(':')[-1]}-{_label(config)}"
+    family = "pretrained" if config.objective != "none" else encoder.card.family
+    encoder.card = encoder.card.model_copy(update={"name": name, "family": family})
+    return encoder
+
+
+def _label(config: Config) -> str:
+    if config.objective != "none":
+        return config.objective
+    return config.weights_name if config.init == "weights" else config.init
+
+
+def pretraining_pool(store: Store, splits: Splits) -> tuple[np.ndarray, list[str]]:
+    """Rows of the store outside the validation and test parts, and their patients."""
+    held_out = set(splits.patients("val")) | set(splits.patients("test"))
+    patients = store.index["patient_id"].to_numpy()
+    rows = np.flatnonzero([patient not in held_out for patient in patients])
+    if not len(rows):
+        raise InputError("pretrain: every image belongs to a validation or test patient; none is left")
+    return rows, sorted(set(patients[rows]))
+
+
+def choose_device(name: str) -> str:
+    """`auto` is the first GPU if there is one; another name must exist.
+
+    Raises:
+        InputError: a GPU is asked for that is not there.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device {name}: no GPU is visible here; use --device cpu")
+    try:
+        torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device {name}: unknown; use cpu, cuda or cuda:1") from None
+    return name
+
+
+def _save(encoder: Encoder, config: Config, store: Store, out: Run, patients: list[str], images: int) -> None:
+    """Write the encoder with the card that says what it has seen."""
+    card = encoder.card
+    key = site_key()
+    seen = set(mark(patients, key)) | set(card.patients)
+    if card.patients and card.patients_key != key_name(key):
+        raise InputError(
+            f"{config.weights}: its patients were marked with another site key ({card.patients_key}), so "
+            "what this encoder has seen could not be checked; set TRABECULA_SITE_KEY to that site's key"
+        )
+    encoder.card = card.model_copy(
+        update={
+            "objective": config.objective if config.objective != "none" else card.objective,
+            "settings": dump(config)["settings"],
+            "store": store.id,
+            "preprocessing": store.preprocessing,
+            "images_seen": card.images_seen + images,
+            "seed": config.seed,
+            "version": trabecula.__version__,
+            "patients": tuple(sorted(seen)),
+            "patients_key": key_name(key) if seen else "",
+        }
+    )
+    save_encoder(encoder.to("cpu"), out)

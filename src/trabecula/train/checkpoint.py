@@ -1,0 +1,38 @@
+"""Checkpoints: all that a run needs to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trabecula.errors import InputError
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write whole or not at all; a checkpoint there before stays until then."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
+    """The checkpoint, or None where there is none.
+
+    Raises:
+        InputError: the file is not a checkpoint of this program.
+    """
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        return state
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: not a readable checkpoint ({reason}); remove it to start over") from None

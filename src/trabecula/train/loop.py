@@ -1,0 +1,222 @@
+"""The one training loop.
+
+    for point in train(objective, stream, images=..., every=..., checkpoint=path, memory=memory):
+        ...  # weights in place: evaluate, stop early, remember the best in `memory`
+
+A step yields `Update(group, loss)` each time an optimizer should move; the loop moves it. Everything a
+consumer decides between points goes into `memory`, which travels in the checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from trabecula.data.batches import Batch, Stream
+from trabecula.errors import InputError, RunError
+from trabecula.nets.norm import use_global_batch_norm
+from trabecula.objectives.objective import Group, Objective, Steps, Update
+from trabecula.train import checkpoint as checkpoints
+from trabecula.train import ranks
+
+Precision = Literal["auto", "float32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A stop on the way, with the weights in place.
+
+    images: seen so far; an image counts each time it is drawn.
+    scalars: means since the last point: "<group>/loss", "<group>/norm" and what the method logs.
+    """
+
+    images: int
+    scalars: dict[str, float]
+    last: bool
+
+
+@dataclass
+class _Means:
+    """Running means of what is logged, kept on the device until somebody looks."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, name: str, value: Tensor) -> None:
+        value = value.detach().float()
+        self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.counts[name] = self.counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, float]:
+        means = {name: float(self.sums[name]) / self.counts[name] for name in sorted(self.sums)}
+        self.sums, self.counts = {}, {}
+        return means
+
+
+def train(
+    objective: Objective,
+    stream: Stream,
+    *,
+    images: int,
+    every: int,
+    precision: Precision = "auto",
+    accumulate: int = 1,
+    checkpoint: Path | None = None,
+    memory: dict[str, Any] | None = None,
+) -> Iterator[Point]:
+    """Train until `images` are seen; yield a Point about every `every` images and at the end.
+
+    The checkpoint is written after the consumer has handled a point, so what it put into `memory`
+    (plain values and tensors) is in it. With a checkpoint at hand, training goes on from there.
+
+    Raises:
+        InputError: accumulation asked of a method whose loss mixes rows.
+        RunError: a loss or a gradient is not finite; the last checkpoint stays.
+    """
+    device = stream.device
+    memory = {} if memory is None else memory
+    if accumulate > 1 and objective.batch_coupled:
+        raise InputError(
+            f"accumulate={accumulate}: the loss of {type(objective).__name__} mixes the rows of a batch "
+            "(or its nets have batch norm), so parts of a batch would give another result; use accumulate=1"
+        )
+    objective.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if ranks.world_size() > 1:
+        use_global_batch_norm(objective)
+    groups = objective.groups()
+    optimizers = {name: group.optimizer.make(group.weights) for name, group in groups.items()}
+    step_images = objective.batches * stream.batch_size
+    num_steps = -(-images // step_images)
+    point_steps = max(every // step_images, 1)
+    step, means = _resume(checkpoint, objective, optimizers, memory, device), _Means()
+    while step < num_steps and not memory.get("stopped"):
+        objective.train()
+        number = step * objective.batches
+        batches = [stream.batch(number + i) for i in range(objective.batches)]
+        _one_step(
+            objective, groups, optimizers, batches, step / num_steps, precision, accumulate, means, step
+        )
+        step += 1
+        if step % point_steps == 0 or step == num_steps:
+            yield Point(step * step_images, means.take(), step == num_steps)
+            if checkpoint is not None and ranks.rank() == 0:
+                state = {
+                    "step": step,
+                    "objective": objective.state_dict(),
+                    "optimizers": {name: opt.state_dict() for name, opt in optimizers.items()},
+                    "memory": memory,
+                }
+                checkpoints.save(checkpoint, state)
+
+
+def _resume(
+    path: Path | None,
+    objective: Objective,
+    optimizers: dict[str, torch.optim.Optimizer],
+    memory: dict[str, Any],
+    device: torch.device,
+) -> int:
+    state = checkpoints.load(path, device) if path else None
+    if state is None:
+        return 0
+    objective.load_state_dict(state["objective"])
+    for name, optimizer in optimizers.items():
+        optimizer.load_state_dict(state["optimizers"][name])
+    memory.clear()
+    memory.update(state["memory"])
+    return int(state["step"])
+
+
+def _one_step(
+    objective: Objective,
+    groups: dict[str, Group],
+    optimizers: dict[str, torch.optim.Optimizer],
+    batches: Sequence[Batch],
+    progress: float,
+    precision: Precision,
+    accumulate: int,
+    means: _Means,
+    step: int,
+) -> None:
+    """Drive one step: with accumulation, the parts' steps advance side by side from yield to yield."""
+    device = batches[0].images.device
+    parts = [batch.split(accumulate) for batch in batches] if accumulate > 1 else [[b] for b in batches]
+    runs = [objective.step(part, progress) for part in zip(*parts, strict=True)]
+    while True:
+        updates = [_advance(run, device, precision) for run in runs[:1]]
+        if updates[0] is None:
+            break  # what follows the last yield ran once, in the first part
+        name = updates[0].group
+        group, optimizer = groups[name], optimizers[name]
+        optimizer.zero_grad(set_to_none=True)
+        for run in runs:
+            update = updates[0] if run is runs[0] else _advance(run, device, precision)
+            if update is None or update.group != name:
+                raise RuntimeError(f"{type(objective).__name__}: parts of a batch took different paths")
+            _backward(update, group, accumulate, step)
+            means.add(f"{name}/loss", update.loss)
+            for key, value in update.scalars.items():
+                means.add(key, value)
+        ranks.average_gradients(group.weights)
+        means.add(f"{name}/norm", _clip(group, step, name))
+        for settings in optimizer.param_groups:
+            settings["lr"] = group.optimizer.rate(progress)
+        optimizer.step()
+    for run in runs[1:]:
+        run.close()
+
+
+def _advance(run: Steps, device: torch.device, precision: Precision) -> Update | None:
+    """Run a step up to its next yield, in the run's precision."""
+    grad = torch.is_grad_enabled()
+    with _autocast(device, precision):
+        cast = torch.is_autocast_enabled(device.type)
+        update = next(run, None)
+        if torch.is_grad_enabled() != grad or torch.is_autocast_enabled(device.type) != cast:
+            raise RuntimeError("a step yielded inside a `with`: close it before the yield")
+    return update
+
+
+def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
+    if resolve(precision, device) == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def resolve(precision: Precision, device: torch.device) -> Literal["float32", "bf16"]:
+    """What "auto" means here: bf16 where the hardware multiplies it."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "float32"
+    return "bf16" if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "float32"
+
+
+def _backward(update: Update, group: Group, parts: int, step: int) -> None:
+    if not torch.isfinite(update.loss):
+        raise RunError(
+            f"step {step}: the loss of '{update.group}' is {float(update.loss)}; the last checkpoint is "
+            "kept. Lower the learning rate, or try precision=float32"
+        )
+    (update.loss / parts).backward(inputs=list(group.weights))
+
+
+def _clip(group: Group, step: int, name: str) -> Tensor:
+    grads = [w.grad for w in group.weights if w.grad is not None]
+    norm = nn.utils.get_total_norm(grads)
+    if not torch.isfinite(norm):
+        raise RunError(
+            f"step {step}: the gradient of '{name}' is not finite; the last checkpoint is kept. "
+            "Lower the learning rate, or set clip_norm"
+        )
+    if group.optimizer.clip_norm is not None:
+        nn.utils.clip_grads_with_norm_(group.weights, group.optimizer.clip_norm, norm)
+    if group.optimizer.clip_value is not None:
+        nn.utils.clip_grad_value_(group.weights, group.optimizer.clip_value)
+    return norm
