@@ -1,0 +1,162 @@
+"""How often 95 % intervals hold the true AUROC: `python bench/coverage.py --sims 1000`.
+
+Simulated data sets: each patient has two knees; disease liability and scores are correlated between
+them (intra-class correlation 0.5); prevalence is drawn in 0.30-0.45 for each data set. A seed is a
+model with its own true AUROC, and part of its errors is shared with the other seeds. The estimand is
+the mean true AUROC of these models below 5 seeds, and of all models a new seed could give from 5 on.
+
+Prints one JSON line a condition, then a table (Markdown) of the coverage in per cent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from trabecula.metrics.bootstrap import MIN_SEEDS, interval, resample, resample_seeds
+from trabecula.metrics.classification import auroc
+
+Floats = NDArray[np.float64]
+METHODS = ("ours", "percentile", "bca", "no patients")  # the last resamples images
+
+
+@dataclass(frozen=True)
+class World:
+    """One condition; `spread` is the seeds' standard deviation of the separation (in score SDs)."""
+
+    num_patients: int
+    area: float  # mean true AUROC over the seeds a new seed is drawn from
+    num_seeds: int
+    spread: float = 0.10  # at AUROC 0.7 a standard deviation of about 0.025, at 0.95 of about 0.007
+    images: int = 2  # of a patient
+    icc: float = 0.5
+    shared: float = 0.7  # part of the scores' variance that the seeds have in common
+    difference: bool = False  # two arms of the same mean AUROC, with the same patients and seeds
+
+
+@dataclass(frozen=True)
+class Data:
+    patients: NDArray[np.int64]  # (n,)
+    y: NDArray[np.int64]  # (n,)
+    scores: Floats  # (arms, S, n)
+    truth: float
+
+
+def simulate(world: World, rng: np.random.Generator) -> Data:
+    """One data set and the value that its interval should hold."""
+    patients = np.repeat(np.arange(world.num_patients), world.images)
+    prevalence = rng.uniform(0.30, 0.45)
+    y = (_clustered(rng, patients, world.icc) > stats.norm.ppf(1 - prevalence)).astype(np.int64)
+    num_arms = 2 if world.difference else 1
+    # mean over seeds of Phi((m + spread * z) / sqrt 2) is Phi(m / sqrt(2 + spread^2))
+    centre = stats.norm.ppf(world.area) * np.sqrt(2 + world.spread**2)
+    separation = centre + world.spread * rng.normal(size=(num_arms, world.num_seeds))
+    common = _clustered(rng, patients, world.icc)
+    own = np.stack(
+        [[_clustered(rng, patients, world.icc) for _ in range(world.num_seeds)] for _ in range(num_arms)]
+    )
+    noise = np.sqrt(world.shared) * common + np.sqrt(1 - world.shared) * own
+    areas = stats.norm.cdf(separation / np.sqrt(2)).mean(axis=1)
+    if world.difference:
+        truth = 0.0 if world.num_seeds >= MIN_SEEDS else float(areas[0] - areas[1])
+    else:
+        truth = world.area if world.num_seeds >= MIN_SEEDS else float(areas[0])
+    return Data(patients, y, separation[..., None] * y + noise, truth)
+
+
+def _clustered(rng: np.random.Generator, patients: NDArray[np.int64], icc: float) -> Floats:
+    of_patient = rng.normal(size=patients.max() + 1)[patients]
+    return np.asarray(np.sqrt(icc) * of_patient + np.sqrt(1 - icc) * rng.normal(size=patients.size))
+
+
+def areas(data: Data, weights: NDArray[np.float32] | None) -> Floats:
+    """(R, S) AUROC, or difference of AUROC between the arms, of each seed."""
+    each = [np.stack([auroc(data.y, s, weights) for s in arm], axis=1) for arm in data.scores]
+    return each[0] if len(each) == 1 else each[0] - each[1]
+
+
+def intervals(
+    data: Data, num_resamples: int, seed: int, level: float = 0.95
+) -> dict[str, tuple[float, float]]:
+    """The interval of each method for one data set."""
+    smaller = min(np.unique(data.patients[data.y == k]).size for k in (0, 1))
+    scale = "logit" if len(data.scores) == 1 else "identity"
+    values, found = areas(data, None)[0], {}
+    draws = areas(data, resample(data.patients, num_resamples, seed))
+    ours = interval(values, draws, smaller - 1, level, scale)
+    found["ours"] = (ours.low, ours.high)
+    mixed = (draws * resample_seeds(values.size, num_resamples, seed)).sum(axis=1)
+    found["percentile"] = tuple(np.nanquantile(mixed, [(1 - level) / 2, (1 + level) / 2]))
+    found["bca"] = _bca(values.mean(), mixed, areas(data, _leave_one_out(data.patients)).mean(axis=1), level)
+    images = areas(data, resample(np.arange(data.y.size), num_resamples, seed))
+    naive = interval(values, images, min(np.bincount(data.y)) - 1, level, scale)
+    found["no patients"] = (naive.low, naive.high)
+    return found
+
+
+def _leave_one_out(patients: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(P, n) weights that leave one patient out each."""
+    return (np.arange(patients.max() + 1)[:, None] != patients).astype(np.float32)
+
+
+def _bca(value: float, draws: Floats, jackknife: Floats, level: float) -> tuple[float, float]:
+    """Bias-corrected and accelerated interval (Efron 1987, JASA 82: 171-185), patients left out in turn."""
+    draws = draws[np.isfinite(draws)]
+    below = np.clip((draws < value).mean() + (draws == value).mean() / 2, 1e-4, 1 - 1e-4)
+    bias, gap = stats.norm.ppf(below), np.nanmean(jackknife) - jackknife
+    acceleration = np.nansum(gap**3) / (6 * np.nansum(gap**2) ** 1.5 + 1e-300)
+    z = bias + stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(draws, stats.norm.cdf(bias + z / (1 - acceleration * z)))
+    return float(low), float(high)
+
+
+def coverage(world: World, sims: int, num_resamples: int, seed: int) -> dict[str, float]:
+    """Share of simulated data sets whose interval holds the truth, and the mean width, by method."""
+    rng = np.random.default_rng([seed, world.num_patients, round(1000 * world.area), world.num_seeds])
+    held, width = dict.fromkeys(METHODS, 0.0), dict.fromkeys(METHODS, 0.0)
+    for i in range(sims):
+        data = simulate(world, rng)
+        for method, (low, high) in intervals(data, num_resamples, i).items():
+            held[method] += bool(low <= data.truth <= high) / sims
+            width[method] += (high - low) / sims
+    return {**held, **{f"width {method}": value for method, value in width.items()}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--sims", type=int, default=1000, help="data sets a condition")
+    parser.add_argument("--resamples", type=int, default=1000, help="resamples a data set")
+    parser.add_argument("--patients", type=int, nargs="+", default=[50, 100, 400])
+    parser.add_argument("--areas", type=float, nargs="+", default=[0.70, 0.95])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 5, 10])
+    parser.add_argument("--difference", action="store_true", help="two arms of equal AUROC, truth 0")
+    parser.add_argument("--spread", type=float, default=World.spread, help="seeds' SD of the separation")
+    parser.add_argument("--images", type=int, default=World.images, help="images of a patient")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    rows = []
+    for area in args.areas:
+        for num_patients in args.patients:
+            for num_seeds in args.seeds:
+                world = World(
+                    num_patients, area, num_seeds, args.spread, args.images, difference=args.difference
+                )
+                found = coverage(world, args.sims, args.resamples, args.seed)
+                line = {"name": "coverage", "auroc": area, "patients": num_patients, "seeds": num_seeds}
+                line |= {"sims": args.sims, "difference": args.difference, "spread": args.spread}
+                line |= {"images": args.images}
+                print(json.dumps(line | {key: round(v, 4) for key, v in found.items()}), flush=True)
+                rows.append((area, num_patients, num_seeds, *(100 * found[m] for m in METHODS)))
+    print("\n| AUROC | patients | seeds | " + " | ".join(METHODS) + " |\n" + "|---" * 7 + "|")
+    for area, num_patients, num_seeds, *shares in rows:
+        cells = " | ".join(f"{share:.1f}" for share in shares)
+        print(f"| {area:.2f} | {num_patients} | {num_seeds} | {cells} |")
+
+
+if __name__ == "__main__":
+    main()

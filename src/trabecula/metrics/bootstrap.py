@@ -1,0 +1,163 @@
+"""Intervals over patients, and over patients and seeds.
+
+Images of a patient are alike, so patients are resampled, never images. A resample is a count for
+each patient; the same counts serve every arm, seed and metric of a task, which makes differences
+paired. Why this interval and not another: docs/concepts/evaluation.md, from bench/coverage.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+Scale = Literal["logit", "fisher", "identity"]
+
+MIN_SEEDS = 5  # fewer seeds say too little of the seeds' spread: the interval is over patients only
+MIN_PATIENTS = 5  # of the smaller class: below, a spread over patients cannot be estimated
+
+
+def resample(patients: ArrayLike, num_resamples: int, seed: int) -> Array:
+    """Weights of the images in `num_resamples` draws of patients with replacement.
+
+    Args:
+        patients: (n,) patient id of each image.
+    Returns:
+        (num_resamples, n) float32 counts; its transpose is contiguous. Depends on the set of patients
+        and the seed only: an image's weight does not change with the order of the images.
+    """
+    ids, position = np.unique(np.asarray(patients), return_inverse=True)
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(ids.size, size=(num_resamples, ids.size), dtype=np.int32)
+    cells = drawn.astype(np.int64) * num_resamples + np.arange(num_resamples)[:, None]
+    counts = np.bincount(cells.ravel(), minlength=ids.size * num_resamples)
+    by_patient = counts.reshape(ids.size, num_resamples).astype(np.float32)
+    weights: Array = by_patient[position].T
+    return weights
+
+
+def resample_seeds(num_seeds: int, num_resamples: int, seed: int) -> Floats:
+    """(num_resamples, num_seeds) weights, rows summing to 1, of draws of seeds with replacement.
+
+    The deviations from 1 / S are stretched by sqrt(S / (S - 1)): S seeds drawn from S spread less, by
+    that factor, than the means of S new seeds do. Fewer than `MIN_SEEDS` are not resampled.
+    """
+    if num_seeds < MIN_SEEDS:
+        return np.full((num_resamples, num_seeds), 1 / num_seeds)
+    rng = np.random.default_rng([seed, 1])
+    drawn = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=num_resamples)
+    stretch = np.sqrt(num_seeds / (num_seeds - 1))
+    result: Floats = 1 / num_seeds + stretch * (drawn / num_seeds - 1 / num_seeds)
+    return result
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its interval; NaN where it cannot be estimated, and `note` says why."""
+
+    value: float
+    low: float
+    high: float
+    error: float  # standard error
+    df: float  # degrees of freedom of the error
+    sd_seeds: float  # standard deviation over seeds; NaN for one seed
+    num_seeds: int
+    note: str = ""
+
+
+def degrees_of_freedom(class_patients: Sequence[int]) -> float:
+    """Degrees of freedom of a spread over patients: one less than the patients of the smallest class.
+
+    Args:
+        class_patients: patients with an image of each class; one number for a metric without classes.
+    """
+    return float(min(class_patients) - 1)
+
+
+def variance(values: Floats, draws: Floats, df_patients: float) -> tuple[float, float]:
+    """Variance of the mean over seeds, and its degrees of freedom.
+
+    Args:
+        values: (S,) the metric of each seed. draws: (R, S) the same under R resamples of patients.
+    With fewer than `MIN_SEEDS` seeds: over patients, for these seeds. Otherwise seeds and patients
+    are crossed: patients + seeds - (their interaction, which both of them hold), after the analysis of
+    variance of a two-way layout (Owen, Ann. Appl. Stat. 2007; 1: 386-411, shows that draws of both
+    together count the interaction up to three times). Degrees of freedom after Satterthwaite,
+    Biometrics Bulletin 1946; 2: 110-114.
+    """
+    num = values.size
+    over_patients = float(draws.mean(axis=1).var(ddof=1))
+    if num < MIN_SEEDS:
+        return over_patients, df_patients
+    each = float(draws.var(axis=0, ddof=1).mean())
+    interaction = max(0.0, (each - over_patients) / (num - 1))
+    over_seeds = max(0.0, float(values.var(ddof=1)) / num - interaction)
+    total = over_patients + over_seeds
+    if total == 0:
+        return 0.0, df_patients
+    df = total**2 / (over_patients**2 / df_patients + over_seeds**2 / (num - 1))
+    return total, df
+
+
+def interval(
+    values: ArrayLike,
+    draws: ArrayLike,
+    df_patients: float,
+    level: float = 0.95,
+    scale: Scale = "logit",
+) -> Interval:
+    """Student's t interval on a transformed scale with a bootstrap standard error.
+
+    Args:
+        values: (S,) the metric of each seed on the data. draws: (R, S) under resamples of patients;
+            resamples with a NaN are left out.
+        df_patients: see `degrees_of_freedom`.
+        scale: "logit" for metrics in [0, 1], "fisher" (atanh) in [-1, 1], "identity" for differences
+            and metrics without bounds.
+    """
+    point, table = np.atleast_1d(np.asarray(values, float)), np.asarray(draws, float)
+    table = table.reshape(len(table), point.size)
+    value, sd = float(point.mean()), float(point.std(ddof=1)) if point.size > 1 else float("nan")
+    nan = float("nan")
+    if not np.isfinite(point).all():
+        return Interval(nan, nan, nan, nan, nan, nan, point.size, "not estimable")
+    table = table[np.isfinite(table).all(axis=1)]
+    if df_patients < MIN_PATIENTS - 1 or len(table) < 20:
+        note = f"fewer than {MIN_PATIENTS} patients in a class: no interval"
+        return Interval(value, nan, nan, nan, nan, sd, point.size, note)
+    total, df = variance(point, table, df_patients)
+    error = float(np.sqrt(total))
+    quantile = float(stats.t.ppf((1 + level) / 2, df))
+    low, high, note = _bounds(value, error, quantile, scale, (1 - level) / 2, df_patients + 1)
+    return Interval(value, low, high, error, df, sd, point.size, note)
+
+
+def _bounds(
+    value: float, error: float, quantile: float, scale: Scale, tail: float, num_patients: float
+) -> tuple[float, float, str]:
+    if scale == "identity":
+        return value - quantile * error, value + quantile * error, ""
+    # work on [0, 1]: atanh(v) is half the logit of (1 + v) / 2
+    share, spread = (value, error) if scale == "logit" else ((1 + value) / 2, error / 2)
+    if share <= 0 or share >= 1 or error == 0:
+        low, high, note = _at_bound(share, tail, num_patients)
+    else:
+        centre, step = np.log(share / (1 - share)), quantile * spread / (share * (1 - share))
+        low, high = (float(1 / (1 + np.exp(-(centre + sign * step)))) for sign in (-1, 1))
+        note = ""
+    return (low, high, note) if scale == "logit" else (2 * low - 1, 2 * high - 1, note)
+
+
+def _at_bound(share: float, tail: float, num_patients: float) -> tuple[float, float, str]:
+    """No resample differs: the exact binomial limits for as many patients, each all right or wrong."""
+    right = round(share * num_patients)
+    wrong = num_patients - right
+    low = float(stats.beta.ppf(tail, right, wrong + 1)) if right > 0 else 0.0
+    high = float(stats.beta.ppf(1 - tail, right + 1, wrong)) if wrong > 0 else 1.0
+    return low, high, "no spread over patients: exact binomial limits"

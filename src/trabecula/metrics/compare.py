@@ -1,0 +1,162 @@
+"""Does an arm beat its baseline, and what is that worth in labels?
+
+Arms are compared on the same patients and seeds under the same draws, so what the arms share
+cancels. A learning curve is read backwards for the label multiplier: with how many times the labels
+the baseline reaches what the arm reaches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from trabecula.metrics.bootstrap import interval
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Arm minus baseline; `p` is two-sided and below 1 - level exactly where the interval excludes 0."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    num_seeds: int
+    note: str = ""
+
+
+def difference(
+    values: ArrayLike,
+    draws: ArrayLike,
+    baseline_values: ArrayLike,
+    baseline_draws: ArrayLike,
+    df_patients: float,
+    level: float = 0.95,
+) -> Difference:
+    """Paired difference of a metric.
+
+    Args:
+        values, baseline_values: (S,) of the same seeds in the same order.
+        draws, baseline_draws: (R, S) under the same draws of patients.
+    The interval is Student's t with the bootstrap standard error of the difference
+    (`bootstrap.interval`, scale "identity") and p is that t's two-sided tail.
+    """
+    own, base = np.atleast_1d(np.asarray(values, float)), np.atleast_1d(np.asarray(baseline_values, float))
+    if own.shape != base.shape:
+        raise ValueError(f"{own.size} seeds against {base.size}: pair the seeds first")
+    apart = np.asarray(draws, float) - np.asarray(baseline_draws, float)
+    found = interval(own - base, apart, df_patients, level, "identity")
+    p = float("nan")
+    if np.isfinite(found.error):
+        if found.error > 0:
+            p = float(2 * stats.t.sf(abs(found.value) / found.error, found.df))
+        else:  # every patient and seed agrees: certain, unless there is no difference at all
+            p = 1.0 if found.value == 0 else 0.0
+    return Difference(found.value, found.low, found.high, p, found.num_seeds, found.note)
+
+
+def holm(p_values: ArrayLike) -> Floats:
+    """(m,) p-values adjusted for m comparisons; NaN stay NaN and are not counted.
+
+    Source: Holm, Scandinavian Journal of Statistics 1979; 6: 65-70.
+    """
+    p = np.asarray(p_values, float)
+    adjusted = np.full(p.shape, np.nan)
+    known = np.flatnonzero(np.isfinite(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    steps = p[order] * np.arange(order.size, 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1) if order.size else steps
+    return adjusted
+
+
+def isotonic(values: ArrayLike, weights: ArrayLike | None = None) -> Floats:
+    """Non-decreasing least-squares fit along the last axis, (..., F) -> (..., F).
+
+    Pool adjacent violators in its min-max form, max over a <= i of min over b >= i of the mean of
+    a..b, which serves all resamples at once; curves have few points.
+    Source: Barlow et al., Statistical Inference under Order Restrictions, 1972, equation 1.9.
+    """
+    y = np.asarray(values, float)
+    w = np.ones(y.shape[-1]) if weights is None else np.asarray(weights, float)
+    num = y.shape[-1]
+    mean = np.full((num, num, *y.shape[:-1]), np.inf)
+    for a in range(num):
+        for b in range(a, num):
+            mean[a, b] = (y[..., a : b + 1] * w[a : b + 1]).sum(axis=-1) / w[a : b + 1].sum()
+    fit = [mean[: i + 1, i:].min(axis=1).max(axis=0) for i in range(num)]
+    result: Floats = np.stack(fit, axis=-1)
+    return result
+
+
+@dataclass(frozen=True)
+class Multiplier:
+    """How many times the labels; censored "above" or "below" where the baseline's curve ends first.
+
+    A bound that is censored itself stands at the end of the curve, and `note` says so.
+    """
+
+    value: float
+    low: float
+    high: float
+    censored: str
+    note: str = ""
+
+
+def label_multiplier(
+    num_patients: Sequence[float],
+    baseline: ArrayLike,
+    baseline_draws: ArrayLike,
+    at: float,
+    value: float,
+    draws: ArrayLike,
+    level: float = 0.95,
+) -> Multiplier:
+    """The baseline's labels for the arm's value, divided by the arm's labels.
+
+    Args:
+        num_patients: (F,) labelled training patients at the baseline's fractions, increasing.
+        baseline: (F,) its metric (higher is better). baseline_draws: (R, F) under the draws.
+        at: the arm's labelled training patients. value, draws (R,): the arm's metric there.
+    The baseline's curve is made non-decreasing and joined linearly over the logarithm of the
+    patients. The interval is the percentile interval of the same reading under each draw.
+    """
+    x = np.log(np.asarray(num_patients, float))
+    curve = isotonic(baseline)
+    point = float(_read(x, curve[None], np.array([value]))[0])
+    each = _read(x, isotonic(baseline_draws), np.asarray(draws, float))
+    each = each[~np.isnan(each)]
+    if np.isnan(point) or not each.size:
+        nan = float("nan")
+        return Multiplier(nan, nan, nan, "", "not estimable")
+    tail = (1 - level) / 2
+    low, high = np.quantile(each, [tail, 1 - tail], method="nearest")
+    ends = {np.inf: x[-1], -np.inf: x[0]}
+    to_ratio = [float(np.exp(ends.get(v, v)) / at) for v in (point, low, high)]
+    notes = []
+    for name, bound in (("low", low), ("high", high)):
+        if np.isinf(bound):
+            notes.append(f"{name} is {'above' if bound > 0 else 'below'} the end of the baseline's curve")
+    censored = "above" if point == np.inf else "below" if point == -np.inf else ""
+    return Multiplier(to_ratio[0], to_ratio[1], to_ratio[2], censored, "; ".join(notes))
+
+
+def _read(x: Floats, curves: Floats, values: Floats) -> Floats:
+    """First x at which each (R, F) non-decreasing curve reaches its (R,) value; -inf, inf outside."""
+    position = (curves < values[:, None]).sum(axis=1)  # first point that reaches the value
+    upper = np.clip(position, 1, x.size - 1) if x.size > 1 else np.zeros_like(position)
+    rows, lower = np.arange(len(curves)), np.maximum(upper - 1, 0)
+    rise = curves[rows, upper] - curves[rows, lower]
+    share = np.divide(values - curves[rows, lower], rise, out=np.zeros_like(rise), where=rise > 0)
+    inside = x[lower] + np.clip(share, 0, 1) * (x[upper] - x[lower])
+    found = np.where(position >= x.size, np.inf, inside)
+    found = np.where(values < curves[:, 0], -np.inf, found)
+    result: Floats = np.where(np.isnan(curves).any(axis=1) | np.isnan(values), np.nan, found)
+    return result

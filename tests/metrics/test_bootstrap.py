@@ -1,0 +1,163 @@
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from trabecula.metrics import bootstrap
+from trabecula.metrics.bootstrap import interval, resample, resample_seeds, variance
+from trabecula.metrics.classification import accuracy, auroc
+
+
+@pytest.fixture(scope="module")
+def coverage():
+    path = Path(__file__).parents[2] / "bench" / "coverage.py"
+    spec = importlib.util.spec_from_file_location("coverage_bench", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_resample_draws_whole_patients_and_is_stable():
+    patients = np.array(["b", "a", "b", "c", "c", "c"])
+    weights = resample(patients, 500, seed=3)
+    assert weights.shape == (500, 6)
+    assert weights.T.flags.c_contiguous
+    np.testing.assert_array_equal(weights[:, 0], weights[:, 2])
+    np.testing.assert_array_equal(weights[:, 3], weights[:, 5])
+    np.testing.assert_array_equal(weights[:, [0, 1, 3]].sum(axis=1), 3)  # three patients each time
+    order = np.array([5, 0, 3, 2, 1, 4])
+    np.testing.assert_array_equal(resample(patients[order], 500, seed=3), weights[:, order])
+    assert (resample(patients, 500, seed=4) != weights).any()
+    assert weights[:, 1].mean() == pytest.approx(1, abs=0.15)
+    assert weights[:, 1].var() == pytest.approx(2 / 3, abs=0.15)  # binomial (3, 1/3)
+
+
+def test_same_draws_give_the_interval_of_a_loop_over_sklearn():
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.arange(80), 2)
+    y = rng.integers(0, 2, 160)
+    score = np.round(y + rng.normal(size=160), 1)
+    weights = resample(patients, 200, seed=1)
+    loop = [roc_auc_score(y, score, sample_weight=w) for w in weights]
+    mine = interval(auroc(y, score), auroc(y, score, weights), 40)
+    theirs = interval(roc_auc_score(y, score), np.array(loop), 40)
+    assert mine.low == pytest.approx(theirs.low, abs=1e-12)
+    assert mine.high == pytest.approx(theirs.high, abs=1e-12)
+
+
+def test_interval_is_students_t_on_the_logit():
+    rng = np.random.default_rng(0)
+    draws = 0.8 + 0.03 * rng.normal(size=(4000, 1))
+    found = interval(0.8, draws, 19)
+    logit = np.log(0.8 / 0.2) + stats.t.ppf([0.025, 0.975], 19) * draws.std(ddof=1) / 0.16
+    np.testing.assert_allclose([found.low, found.high], 1 / (1 + np.exp(-logit)), rtol=1e-9)
+    fisher = interval(0.6, draws - 0.2, 19, scale="fisher")
+    z = np.arctanh(0.6) + stats.t.ppf([0.025, 0.975], 19) * draws.std(ddof=1) / (1 - 0.36)
+    np.testing.assert_allclose([fisher.low, fisher.high], np.tanh(z), rtol=1e-9)
+
+
+def test_a_perfect_value_keeps_an_interval():
+    found = interval(1.0, np.ones((100, 1)), 19)
+    assert found.high == 1.0
+    assert found.low == pytest.approx(0.025 ** (1 / 20))
+    assert "binomial" in found.note
+    worst = interval(0.0, np.zeros((100, 1)), 19)
+    assert worst.low == 0.0
+    assert worst.high == pytest.approx(1 - found.low)
+
+
+def test_few_patients_or_undefined_values_have_no_interval():
+    few = interval(0.8, np.full((100, 1), 0.8), 3)
+    assert np.isnan(few.low)
+    assert "fewer than 5 patients" in few.note
+    none = interval([np.nan], np.full((100, 1), np.nan), 30)
+    assert np.isnan(none.value)
+    assert none.note == "not estimable"
+
+
+def test_draws_without_a_class_are_left_out():
+    draws = np.random.default_rng(0).normal(0.7, 0.05, size=(300, 1))
+    gaps = np.vstack([draws, np.full((50, 1), np.nan)])
+    found, expected = interval(0.7, gaps, 30), interval(0.7, draws, 30)
+    assert (found.low, found.high) == (expected.low, expected.high)
+
+
+def _crossed(rng, num_patients, num_seeds, sd_patients, sd_seeds, sd_both, num_resamples=400):
+    """Values of seeds that are means over patients of patient + seed + interaction."""
+    table = (
+        sd_patients * rng.normal(size=(num_patients, 1))
+        + sd_seeds * rng.normal(size=num_seeds)
+        + sd_both * rng.normal(size=(num_patients, num_seeds))
+    )
+    weights = resample(np.arange(num_patients), num_resamples, int(rng.integers(2**31)))
+    return table.mean(axis=0), weights @ table / num_patients
+
+
+@pytest.mark.parametrize("sizes", [(1.0, 0.0, 0.0), (0.0, 0.2, 0.0), (1.0, 0.1, 2.0)])
+def test_variance_of_crossed_seeds_and_patients_is_unbiased(sizes):
+    rng = np.random.default_rng(1)
+    found = [variance(*_crossed(rng, 40, 5, *sizes), 39)[0] for _ in range(300)]
+    patients, seeds, both = (size**2 for size in sizes)
+    expected = patients / 40 + seeds / 5 + both / 200
+    assert np.mean(found) == pytest.approx(expected, rel=0.15)
+
+
+def test_interaction_alone_is_counted_once():
+    rng = np.random.default_rng(1)
+    found = [variance(*_crossed(rng, 40, 5, 0.0, 0.0, 2.0), 39)[0] for _ in range(300)]
+    # a negative estimate of the seeds' part is cut at zero, which adds a little
+    assert 4 / 200 < np.mean(found) < 1.5 * 4 / 200
+
+
+def test_fewer_than_five_seeds_are_not_a_source_of_spread():
+    rng = np.random.default_rng(2)
+    values, draws = _crossed(rng, 40, 4, 0.1, 5.0, 0.0)
+    assert variance(values, draws, 39)[0] == pytest.approx(0.01 / 40, rel=0.8)
+    assert np.ptp(resample_seeds(4, 10, 0)) == 0
+
+
+def test_resampled_seeds_spread_like_the_mean_of_new_seeds():
+    values = np.array([0.1, 0.5, 0.2, 0.9, 0.4])
+    means = resample_seeds(5, 20_000, 0) @ values
+    assert means.mean() == pytest.approx(values.mean(), abs=0.01)
+    assert means.var() == pytest.approx(values.var(ddof=1) / 5, rel=0.05)
+
+
+def test_interval_over_patients_covers_and_one_over_images_does_not(coverage):
+    world = coverage.World(num_patients=60, area=0.8, num_seeds=1, images=8, icc=0.6)
+    found = coverage.coverage(world, sims=200, num_resamples=300, seed=0)
+    assert stats.binomtest(round(200 * found["ours"]), 200, 0.95).pvalue > 0.001
+    assert found["no patients"] < 0.85
+    assert found["width no patients"] < found["width ours"]
+
+
+def test_interval_covers_with_crossed_seeds(coverage):
+    world = coverage.World(num_patients=60, area=0.8, num_seeds=5, spread=0.2)
+    found = coverage.coverage(world, sims=200, num_resamples=300, seed=0)
+    assert stats.binomtest(round(200 * found["ours"]), 200, 0.95).pvalue > 0.001
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_seeds", [2, 3, 5, 10])
+@pytest.mark.parametrize("num_patients", [50, 100, 400])
+@pytest.mark.parametrize("area", [0.7, 0.95])
+@pytest.mark.timeout(1200)
+def test_coverage_is_93_to_97_per_cent(coverage, num_patients, num_seeds, area):
+    world = coverage.World(num_patients, area, num_seeds)
+    found = coverage.coverage(world, sims=1000, num_resamples=1000, seed=0)
+    assert 0.93 <= found["ours"] <= 0.97
+
+
+def test_proportions_over_independent_patients_have_the_known_error():
+    right = np.repeat([1, 0], [70, 30])
+    p = np.stack([1 - right, right], axis=1).astype(float)
+    found = interval(
+        accuracy(np.ones(100, int), p), accuracy(np.ones(100, int), p, resample(range(100), 4000, 0)), 99
+    )
+    assert found.error == pytest.approx(np.sqrt(0.7 * 0.3 / 100), rel=0.05)
+    assert bootstrap.degrees_of_freedom([30, 12, 50]) == 11
