@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from trabecula.config import suggest
 from trabecula.errors import InputError
+from trabecula.nets.critic import WIDTHS, critic_blocks, grid_side
 
 Stem = Literal["native", "sum", "repeat"]
 Layout = Literal["maps", "tokens", "vector"]
@@ -70,7 +71,7 @@ class Backbone(nn.Module):
         self.std = _per_channel(source.std, self.in_channels)
         self.layout, self.num_features, self.grid = self._probe()
 
-    def read(self, x: Tensor) -> Output:
+    def forward(self, x: Tensor) -> Output:
         """(B, C, H, W) normalised -> maps and token, in one pass."""
         raw = self._call(self.net, x)
         if raw.ndim == 4:
@@ -91,26 +92,18 @@ class Backbone(nn.Module):
         Raises:
             InputError: the architecture has no grid of features.
         """
-        maps = self.read(x).maps
+        output: Output = self(x)
+        maps = output.maps
         if maps is None:
             raise InputError(f"{self.architecture} gives one vector an image and no maps; use pool = 'token'")
         return maps
 
     def pooled(self, x: Tensor) -> Tensor:
         """(B, C, H, W) normalised -> (B, num_features): the token, or the mean of the maps."""
-        output = self.read(x)
+        output: Output = self(x)
         if output.maps is not None and output.token is None:
             return output.maps.mean((2, 3))
         return cast("Tensor", output.token)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) normalised -> (B, num_features), as `pooled`."""
-        return self.pooled(x)
-
-    @property
-    def weights(self) -> nn.Module:
-        """The module whose state dict is the layout of a weights file."""
-        return self.net
 
     @torch.no_grad()
     def _probe(self) -> tuple[Layout, int, tuple[int, int] | None]:
@@ -168,10 +161,8 @@ def build_backbone(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         if library == "critic":
-            from trabecula.nets import critic
-
-            return critic.named(model, size, channels)
-        if library == "timm":
+            source = _critic(model, in_channels, size)
+        elif library == "timm":
             from trabecula.nets import from_timm
 
             source = from_timm.source(model, in_channels, size)
@@ -213,3 +204,21 @@ def resolve(architecture: str) -> str:
     hint = suggest(wanted, candidates)
     hint = hint if "did you mean" in hint else "; use 'critic', or a model's name in timm or torchvision"
     raise InputError(f"architecture '{architecture}' is not known{hint}")
+
+
+def _critic(widths: str, channels: int, size: int) -> Source:
+    """The critic's blocks; "critic:16-32-64-128-256" sets other widths."""
+    try:
+        chosen = tuple(int(width) for width in widths.split("-")) if widths else WIDTHS
+    except ValueError:
+        chosen = (0,)
+    if min(chosen) < 1:
+        raise InputError(f"architecture 'critic:{widths}': widths are whole numbers such as 16-32-64-128-256")
+    grid_side(size, len(chosen))
+    blocks = critic_blocks(channels, chosen)
+    return Source(blocks, _forward, 0, (0.5,), (0.5,), ("output.",), "conv0")
+
+
+def _forward(net: nn.Module, x: Tensor) -> Tensor:
+    raw: Tensor = net(x)
+    return raw

@@ -15,13 +15,14 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
+from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 import trabecula
 from trabecula.config import Record, build
 from trabecula.errors import InputError
 from trabecula.nets.backbone import Backbone, Stem, build_backbone
-from trabecula.nets.weights import fit, load_weights, read_card_file, read_weights, write_weights
+from trabecula.nets.weights import fit, load_weights, read_weights
 from trabecula.run import Run, write_atomically
 
 Pool = Literal["mean", "mean+max", "flatten", "token"]
@@ -39,8 +40,8 @@ class Card(Record):
 
     format: int = FORMAT
     """Format of the card; a program refuses cards of a newer one."""
-    arm: str
-    """Name of the arm in tables: one architecture with one initialisation."""
+    name: str
+    """The arm's name in tables."""
     architecture: str
     """"critic", "timm:NAME" or "torchvision:NAME"."""
     channels: int = Field(ge=1)
@@ -96,7 +97,7 @@ class Encoder(nn.Module):
         for name, values in (("mean", card.mean), ("std", card.std)):
             if len(values) != backbone.in_channels:
                 raise InputError(
-                    f"encoder '{card.arm}': {name} needs {backbone.in_channels} values, has {values}"
+                    f"encoder '{card.name}': {name} needs {backbone.in_channels} values, has {values}"
                 )
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
 
@@ -108,7 +109,7 @@ class Encoder(nn.Module):
         """
         if images.ndim != 4 or images.shape[1] != self.card.channels:
             raise InputError(
-                f"encoder '{self.card.arm}' takes images of {self.card.channels} channels as (B, C, H, W), "
+                f"encoder '{self.card.name}' takes images of {self.card.channels} channels as (B, C, H, W), "
                 f"got {tuple(images.shape)}"
             )
         return (images - self.mean) / self.std
@@ -127,10 +128,6 @@ class Encoder(nn.Module):
             return maps.flatten(1)
         mean = maps.mean((2, 3))
         return mean if self.card.pool == "mean" else torch.cat([mean, maps.amax((2, 3))], dim=1)
-
-    def used_parameters(self) -> list[nn.Parameter]:
-        """The weights that features depend on: all but a critic's output layer."""
-        return list(self.backbone.net.parameters())
 
     def with_pool(self, pool: PoolChoice) -> Encoder:
         """The same layers under another pooling; "auto" keeps this one."""
@@ -175,9 +172,8 @@ def make_encoder(
     pool: PoolChoice = "auto",
     init: Init = "random",
     weights: Path | None = None,
-    start: Path | None = None,
     seed: int = 0,
-    arm: str = "",
+    name: str = "",
     weights_name: str = "imagenet",
 ) -> Encoder:
     """An encoder from random weights, a local weights file, or another encoder's folder.
@@ -189,19 +185,20 @@ def make_encoder(
         stem: see `build_backbone`.
         pool: see `pooling`.
         init: "random", "weights" (a file in the library's own layout) or "encoder" (a folder).
-        weights: the file, for init "weights".
-        start: the encoder's folder, for init "encoder".
+        weights: the file or folder; needed unless `init` is "random".
         seed: of the random weights.
-        arm: name of the arm; made of architecture and initialisation where "".
+        name: of the arm; made of architecture and initialisation where "".
         weights_name: what the file is: "imagenet", or any other name.
 
     Raises:
         InputError: an unknown architecture, weights missing or of another network, a bad pooling.
     """
-    for key, path, needed in (("weights", weights, "weights"), ("start", start, "encoder")):
-        if (path is None) == (init == needed):
-            what = "needs a path in" if path is None else "takes no"
-            raise InputError(f"init '{init}' {what} '{key}'; set init and {key} to go together")
+    if (weights is None) != (init == "random"):
+        needed = {"weights": "needs a weights file", "encoder": "needs an encoder's folder"}
+        raise InputError(
+            f"init '{init}' {needed.get(init, 'takes no weights')}: "
+            + ("set 'weights'" if weights is None else "leave 'weights' out, or set another init")
+        )
     backbone = build_backbone(architecture, channels, size, stem, seed)
     mean, std = backbone.mean, backbone.std
     history: dict[str, Any] = {"family": "random"}
@@ -211,14 +208,14 @@ def make_encoder(
             "family": "imagenet" if weights_name == "imagenet" else "weights",
             "weights": f"{weights_name} sha256:{hashlib.sha256(weights.read_bytes()).hexdigest()}",
         }
-    if init == "encoder" and start is not None:
-        parent = _parent(start, backbone)
+    elif weights is not None:
+        parent = _parent(weights, backbone)
         mean, std = parent.mean, parent.std
         history = {key: getattr(parent, key) for key in _INHERITED}
         history["family"] = parent.family if parent.objective == "none" else "pretrained"
     chosen, width = pooling(backbone, pool)
     card = Card(
-        arm=arm or f"{backbone.architecture.replace(':', '-')}-{history['family']}",
+        name=name or f"{backbone.architecture.replace(':', '-')}-{history['family']}",
         architecture=backbone.architecture, channels=channels, size=size, stem=stem, mean=mean, std=std,
         pool=chosen, num_features=width, init=init, seed=seed, **history,
     )  # fmt: skip
@@ -253,7 +250,11 @@ def save_encoder(encoder: Encoder, out: Run | Path) -> None:
     """Write the weights, then the card, each whole or not at all; the same encoder gives the same bytes."""
     folder = out.path if isinstance(out, Run) else out
     folder.mkdir(parents=True, exist_ok=True)
-    write_weights(encoder.backbone.weights, folder / WEIGHTS_FILE)
+    state = {
+        key: value.detach().cpu().contiguous().clone()
+        for key, value in encoder.backbone.net.state_dict().items()
+    }
+    write_atomically(folder / WEIGHTS_FILE, safetensors_bytes(state))
     card = json.dumps(encoder.card.model_dump(mode="json"), indent=1, sort_keys=True)
     write_atomically(folder / CARD_FILE, card + "\n")
 
@@ -284,7 +285,21 @@ def read_card(path: Path) -> Card:
         InputError: no card there, or one that this version cannot read.
     """
     file = _folder(path) / CARD_FILE
-    return build(Card, read_card_file(file, FORMAT), str(file))
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no encoder there ({CARD_FILE} is missing)") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{file}: not a card: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{file}: not a card: a JSON object is needed")
+    told = values.get("format")
+    if not isinstance(told, int) or told > FORMAT:
+        raise InputError(
+            f"{file}: card of format {told}, this version ({trabecula.__version__}) reads up to {FORMAT}; "
+            "use the newer trabecula that wrote it"
+        )
+    return build(Card, values, str(file))
 
 
 def _folder(path: Path) -> Path:

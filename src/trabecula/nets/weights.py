@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
-import trabecula
 from trabecula.errors import InputError
-from trabecula.run import write_atomically
-
-if TYPE_CHECKING:
-    from trabecula.nets.backbone import Backbone
+from trabecula.nets.backbone import Backbone
 
 _SHOWN = 3
 _NONE = torch.empty(0)
@@ -59,35 +52,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         reason = (str(error).splitlines() or ["no content"])[0]
         raise InputError(f"{path}: not a weights file, or cut short ({reason})") from None
     return _state(path, loaded)
-
-
-def write_weights(module: nn.Module, path: Path) -> None:
-    """Write a module's state dict as safetensors, whole or not at all; equal weights give equal bytes."""
-    state = {key: value.detach().cpu().contiguous().clone() for key, value in module.state_dict().items()}
-    write_atomically(path, safetensors_bytes(state))
-
-
-def read_card_file(file: Path, newest: int) -> dict[str, Any]:
-    """The values of a card beside weights, of a format up to `newest`.
-
-    Raises:
-        InputError: no card there, one that is not JSON, or one of a newer format.
-    """
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{file}: no such file; it stands beside the weights of a finished run") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{file}: not a card: {error}") from None
-    told = values.get("format") if isinstance(values, dict) else None
-    if not isinstance(values, dict) or not isinstance(told, int):
-        raise InputError(f"{file}: not a card: its format is missing")
-    if told > newest:
-        raise InputError(
-            f"{file}: card of format {told}, trabecula {trabecula.__version__} reads up to {newest}; "
-            "use the version that wrote it, or a newer one"
-        )
-    return values
 
 
 def _refusal(path: Path) -> str:
@@ -129,7 +93,7 @@ def load_weights(backbone: Backbone, path: Path) -> None:
 
 def fit(backbone: Backbone, state: Mapping[str, Tensor], where: str) -> None:
     """`load_weights` for tensors already read; `where` starts the error's line."""
-    own = backbone.weights.state_dict()
+    own = backbone.net.state_dict()
     given = {
         key: value
         for key, value in state.items()
@@ -143,7 +107,7 @@ def fit(backbone: Backbone, state: Mapping[str, Tensor], where: str) -> None:
         only_stem = not mismatch(own, {**given, first: own.get(first, _NONE)})
         advice = _advice(backbone, state, only_stem)
         raise InputError(f"{where}: does not fit {backbone.architecture}: {problem}; {advice}")
-    backbone.weights.load_state_dict(given, strict=True)
+    backbone.net.load_state_dict(given, strict=True)
 
 
 def mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
