@@ -1,0 +1,151 @@
+"""Worker processes: the same bytes for any number of them, and no failure that hangs or spreads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from trabecula.grid.cells import Cell, Plan, plan
+from trabecula.grid.local import Outcome, run_cells
+from trabecula.grid.recipe import parse_recipe
+from trabecula.run import identity
+
+DIAMOND = {
+    "number": {"verb": "study_verbs.number", "axes": {"value": [3, 4]}},
+    "left": {"verb": "study_verbs.add", "start": "@number", "plus": 1, "steps": 2},
+    "right": {"verb": "study_verbs.add", "start": "@number", "plus": 2},
+    "total": {"verb": "study_verbs.add", "numbers": ["@left", "@right"]},
+}
+
+
+@pytest.fixture(autouse=True)
+def _verbs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+
+
+def planned(stages: dict[str, object], folder: Path, threads: int = 1) -> Plan:
+    return plan(parse_recipe({"threads": threads, "stages": stages}, "recipe"), folder)
+
+
+def run(study: Plan, folder: Path, workers: int = 2) -> Outcome:
+    return run_cells(study.cells, workers, study.recipe.threads, folder / "logs", lambda *_: None)
+
+
+def artifacts(folder: Path) -> dict[str, bytes]:
+    """Every file that is the same in every run: all but locks, logs, versions and paths."""
+    skipped = {".lock", "log.jsonl", "provenance.json"}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted((folder / "cells").rglob("*"))
+        if path.is_file() and path.name not in skipped
+    }
+
+
+def test_one_worker_and_three_write_the_same_bytes(tmp_path: Path) -> None:
+    one, three = tmp_path / "one", tmp_path / "three"
+    outcome = run(planned(DIAMOND, one), one, workers=1)
+    assert not outcome.failed
+    assert not outcome.unreached
+    assert len(outcome.finished) == 7
+    run(planned(DIAMOND, three), three, workers=3)
+    assert artifacts(one) == artifacts(three)
+    assert len(artifacts(one)) > 7 * 3
+
+
+def test_each_cell_starts_after_those_it_needs_and_ids_agree(tmp_path: Path) -> None:
+    study = planned(DIAMOND, tmp_path)
+    finished: list[str] = []
+
+    def told(cell: Cell | None, seconds: float, _: list[Cell]) -> None:
+        if cell is not None:
+            assert set(cell.needs) <= set(finished)
+            assert seconds >= 0
+            finished.append(cell.id)
+
+    run_cells(study.cells, 3, 1, tmp_path / "logs", told)
+    assert set(finished) == {cell.id for cell in study.cells}
+    for cell in study.cells:
+        assert identity(cell.folder) == cell.id
+    (total,) = study.stages["total"]
+    assert (total.folder / "sum.txt").read_text() == f"{3 + 1 + 4 + 1 + 3 + 2 + 4 + 2}\n"
+
+
+def test_workers_compute_with_the_recipes_threads(tmp_path: Path) -> None:
+    study = planned({"add": {"verb": "study_verbs.add"}}, tmp_path, threads=3)
+    run(study, tmp_path)
+    assert (study.cells[0].folder / "threads.txt").read_text() == "3\n"
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "told"),
+    [
+        ("input", "input", "the manifest has no rows; check its path"),
+        ("run", "run", "the loss is not finite at step 3; lower the rate"),
+        ("defect", "run", "ZeroDivisionError: a defect (more in "),
+        ("kill", "run", "killed by signal 9 (SIGKILL, out of memory?"),
+        ("exit", "run", "its process ended by itself (exit code 5)"),
+    ],
+)
+def test_a_failure_stops_only_what_waits_for_it(how: str, kind: str, told: str, tmp_path: Path) -> None:
+    study = planned(
+        {
+            "bad": {"verb": "study_verbs.fail", "how": how},
+            "waits": {"verb": "study_verbs.fail", "start": "@bad"},
+            "longer": {"verb": "study_verbs.fail", "start": "@waits"},
+            "number": {"verb": "study_verbs.number", "axes": {"value": [1, 2, 3]}},
+        },
+        tmp_path,
+    )
+    outcome = run(study, tmp_path, workers=1)
+    (bad,) = study.stages["bad"]
+    assert list(outcome.failed) == [bad.id]
+    assert outcome.failed[bad.id][0] == kind
+    assert outcome.failed[bad.id][1].startswith(told)
+    assert [cell.stage for cell in outcome.unreached] == ["waits", "longer"]
+    assert [cell.stage for cell in outcome.finished] == ["number"] * 3
+    assert not bad.done
+    if how == "defect":
+        assert "Traceback" in (bad.folder / "log.jsonl").read_text()
+
+
+def test_a_worker_ends_with_its_parent() -> None:
+    parent = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import subprocess, sys, time, os\n"
+            "w = subprocess.Popen([sys.executable, '-m', 'trabecula.grid.worker', str(os.getpid())],\n"
+            "    stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)\n"
+            "print(w.pid, flush=True); time.sleep(60)",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    parent.stdout.close()
+    time.sleep(0.5)
+    parent.kill()
+    parent.wait()
+    for _ in range(100):
+        if not alive(worker):
+            return
+        time.sleep(0.1)
+    raise AssertionError("the worker outlived its parent by ten seconds")
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not collected by its parent does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -1,0 +1,44 @@
+"""Adds numbers slowly, one file a step, each file written whole."""
+
+import os
+import time
+from pathlib import Path
+
+from trabecula.config import Record
+from trabecula.run import Run
+
+
+class Config(Record):
+    start: Path | None = None
+    """A number to start from."""
+    numbers: tuple[Path, ...] = ()
+    """Runs with a number.txt or sum.txt."""
+    plus: int = 0
+    """Added to the sum."""
+    steps: int = 1
+    """Files written on the way."""
+    pause: float = 0.0
+    """Seconds a step takes."""
+
+
+def read(path: Path) -> int:
+    found = [path / name for name in ("number.txt", "sum.txt") if (path / name).exists()]
+    return int((found[0] if path.is_dir() else path).read_text())
+
+
+def run(config: Config, out: Run) -> str:
+    total = config.plus + sum(read(path) for path in config.numbers)
+    total += read(config.start) if config.start else 0
+    for step in range(config.steps):
+        name = f"step-{step}.bin"
+        if (out / name).exists():
+            continue
+        out.log("step", step=step)
+        with out.scratch(name).open("wb") as file:
+            for byte in range(64):
+                file.write(bytes([(total * step + byte) % 256]))
+                time.sleep(config.pause / 64)
+        out.publish(name)
+    out.write("sum.txt", f"{total}\n")
+    out.write("threads.txt", os.environ.get("OMP_NUM_THREADS", "") + "\n")
+    return f"sum {total}"

