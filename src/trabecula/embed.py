@@ -1,0 +1,125 @@
+"""encoder + store -> features: one vector an image, for probes, distances and neighbours.
+
+features.npy      (N, D) float32, in the order of the store
+features.json     the encoder, its weights' hash, the store and its preprocessing
+index.csv         image_id, patient_id, in the same order
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from trabecula.config import Record
+from trabecula.data.store import Store, to_float
+from trabecula.errors import InputError, RunError
+from trabecula.nets.devices import choose_device, exact
+from trabecula.nets.encoder import WEIGHTS_FILE, Card, Encoder, PoolChoice, load_encoder
+from trabecula.progress import Meter
+from trabecula.run import Run
+
+FORMAT = 1
+
+
+class Config(Record):
+    """Settings of `embed`."""
+
+    encoder: Path
+    """The encoder: a folder written by `pretrain`."""
+    store: Path
+    """The images: a folder written by `prepare`."""
+    pool: PoolChoice = "auto"
+    """From maps to features: mean, mean+max, flatten or token; auto takes the encoder's own."""
+    batch_size: int = Field(64, ge=1)
+    """Images at a time; lower it where memory is short."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1; auto takes a GPU if there is one."""
+
+
+def run(config: Config, out: Run) -> str:
+    """Embed every image of a store: features.npy, features.json, index.csv."""
+    store = Store.open(config.store)
+    encoder = load_encoder(config.encoder)
+    check_fit(encoder.card, store, config.store)
+    encoder = encoder.with_pool(config.pool)
+    card, device = encoder.card, choose_device(config.device)
+    encoder = encoder.to(device).eval()
+    features = np.lib.format.open_memmap(
+        out.scratch("features.npy"), mode="w+", dtype=np.float32, shape=(len(store), card.num_features)
+    )
+    with Meter(f"embedding with {card.name}", len(store), "images") as meter:
+        for start in range(0, len(store), config.batch_size):
+            rows = np.arange(start, min(start + config.batch_size, len(store)))
+            features[rows] = _finite(embed(encoder, store.read(rows), device), store, rows, card)
+            meter.add(len(rows))
+    features.flush()
+    del features
+    out.publish("features.npy")
+    out.write("index.csv", store.index[["image_id", "patient_id"]].to_csv(index=False, lineterminator="\n"))
+    out.write_json("features.json", _record(card, config.encoder, store))
+    return f"{card.name}: {card.num_features} features of each of {len(store):,} images"
+
+
+def check_fit(card: Card, store: Store, path: Path) -> None:
+    """Refuse a store that the encoder was not made for.
+
+    Raises:
+        InputError: other channels, another size, or pixels prepared in another way.
+    """
+    for what, theirs, ours in (("channels", card.channels, store.channels), ("size", card.size, store.size)):
+        if theirs != ours:
+            raise InputError(
+                f"{path}: images have {what} {ours}, encoder '{card.name}' takes {theirs}; "
+                f"prepare the store again with {what} {theirs}, or use an encoder of {what} {ours}"
+            )
+    if card.preprocessing and card.preprocessing != store.preprocessing:
+        raise InputError(
+            f"{path}: preprocessing {store.preprocessing[:12]}, but encoder '{card.name}' was pretrained on "
+            f"{card.preprocessing[:12]}; prepare these images with the settings of that store"
+        )
+
+
+def embed(encoder: Encoder, images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """uint8, uint16 or float images (B, C, H, W) -> features (B, D) float32 on the CPU."""
+    with torch.inference_mode(), exact():
+        features: torch.Tensor = encoder(to_float(images.to(device)))
+    return features.float().cpu()
+
+
+def _finite(features: torch.Tensor, store: Store, rows: Any, card: Card) -> Any:
+    bad = (~features.isfinite().all(1)).nonzero().flatten().tolist()
+    if bad:
+        raise RunError(
+            f"encoder '{card.name}' gives features that are no numbers, first for image "
+            f"'{store.index['image_id'].iloc[rows[bad[0]]]}'; its pretraining diverged, use an earlier one"
+        )
+    return features.numpy()
+
+
+def _record(card: Card, encoder: Path, store: Store) -> dict[str, Any]:
+    """What features.json says: the encoder, how it was applied, and to what."""
+    folder = encoder if encoder.is_dir() else encoder.parent
+    with (folder / WEIGHTS_FILE).open("rb") as file:
+        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    told = ("architecture", "family", "objective", "init", "images_seen", "pool", "stem", "channels", "size")
+    values = card.model_dump(mode="json")
+    return {
+        "format": FORMAT,
+        "arm": card.name,
+        "pretrain_seed": card.seed,
+        **{key: values[key] for key in told},
+        "normalisation": {"mean": values["mean"], "std": values["std"]},
+        "weights": weights,
+        "resize": "none: images as they are in the store",
+        "dtype": "float32",
+        "num": len(store),
+        "num_features": card.num_features,
+        "store": store.id,
+        "preprocessing": store.preprocessing,
+        "manifest": store.record.get("manifest", ""),
+    }

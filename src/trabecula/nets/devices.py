@@ -1,0 +1,36 @@
+"""Which processor a network runs on, and what keeps its results the same from run to run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from trabecula.errors import InputError
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the first GPU if there is one, else the CPU; another name must exist.
+
+    Raises:
+        InputError: an unknown name, or a GPU that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device '{name}': unknown; use auto, cpu, cuda or cuda:1") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"device '{name}': {torch.cuda.device_count()} GPUs are visible here; use cpu or auto"
+        )
+    return device
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """Full float32 and the same algorithms every time, for numbers that others will recompute."""
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
