@@ -1,0 +1,324 @@
+"""A folder of images, with what their paths and a table say of them.
+
+A pattern is matched against each file's path below the root, written with '/':
+
+    {name}      the shortest run of characters without '/'; becomes a column
+    {name:7}    exactly seven characters
+    *  **       any run without '/'; any run at all ("**/" also none)
+
+so `{part}/{kl}/{patient_id:7}{side:1}.png` reads `train/3/1234567R.png`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from trabecula.config import suggest
+from trabecula.data.spreadsheet import read_table, row_numbers
+from trabecula.errors import InputError
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm"}
+_KNOWN_AS = {
+    "patient_id": ("patient_id", "patientid", "patient id", "patient", "subject_id", "subject"),
+    "side": ("side", "laterality"),
+    "image_id": ("image_id", "imageid", "image id"),
+    "path": ("path", "file", "filename", "file_name", "file name", "image_path", "file_path", "image"),
+}
+_FILE = "\0file"  # a column name no table has: the file's path below the root
+
+
+@dataclass
+class Found:
+    """What a data set's own export holds: one row per image, `path` as it lies on this machine."""
+
+    table: pd.DataFrame
+    notes: list[str] = field(default_factory=list)
+    missing: list[tuple[int, str]] = field(default_factory=list)  # (row of the table, its key)
+    skipped: list[str] = field(default_factory=list)  # files the pattern does not match
+
+
+def read_folder(root: Path, pattern: str, table: Path | None, columns: Mapping[str, str]) -> Found:
+    """Read a folder of images, with or without a pattern and a table.
+
+    Raises:
+        InputError: nothing is found, no patient is known, sides or rows contradict each other.
+    """
+    if not root.is_dir():
+        raise InputError(
+            f"{root}: no such folder" if not root.exists() else f"{root}: is a file, not a folder"
+        )
+    files = list_files(root)
+    if not files:
+        raise InputError(f"{root}: holds no file")
+    notes: list[str] = []
+    if pattern:
+        images, skipped = _match(root, files, pattern)
+    else:
+        images, skipped = _by_folder(root, files)
+    found = Found(images, notes, skipped=skipped)
+    if skipped and pattern:
+        notes.append(f"{len(skipped)} files do not match the pattern (skipped.csv)")
+    if table is not None:
+        _join(found, table, columns)
+    _finish(found, root, alone=not pattern and "patient_id" not in found.table.columns)
+    return found
+
+
+def list_files(root: Path) -> list[str]:
+    """Every file below the root, hidden ones left out, as a sorted path with '/'."""
+    files = []
+    for folder, inner, names in os.walk(root):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        below = Path(folder).relative_to(root)
+        files += [(below / name).as_posix() for name in names if not name.startswith(".")]
+    return sorted(files)
+
+
+def compile_pattern(pattern: str) -> re.Pattern[str]:
+    """A path pattern as a regular expression.
+
+    Raises:
+        InputError: an unbalanced brace, a name that is none, or one used twice.
+    """
+    parts, names = [], []
+    for piece in re.split(r"(\{[^{}]*\}|\*\*/|\*\*|\*)", pattern):
+        name = re.fullmatch(r"\{([A-Za-z_]\w*)(?::(\d+))?\}", piece)
+        if name:
+            names.append(name[1])
+            parts.append(f"(?P<{name[1]}>[^/]{{{name[2]}}})" if name[2] else f"(?P<{name[1]}>[^/]+?)")
+        elif piece in ("**/", "**", "*"):
+            parts.append({"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*"}[piece])
+        elif "{" in piece or "}" in piece:
+            raise InputError(f"pattern '{pattern}': '{piece}' is no {{name}} or {{name:length}}")
+        else:
+            parts.append(re.escape(piece))
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"pattern '{pattern}': {{{twice[0]}}} stands in it twice")
+    return re.compile("".join(parts), re.S)
+
+
+def _match(root: Path, files: list[str], pattern: str) -> tuple[pd.DataFrame, list[str]]:
+    expression = compile_pattern(pattern)
+    matches = [(file, expression.fullmatch(file)) for file in files]
+    rows = [{_FILE: file, **match.groupdict()} for file, match in matches if match]
+    if not rows:
+        raise InputError(f"{root}: no file matches the pattern '{pattern}'; the first file is '{files[0]}'")
+    taken = {"path", _FILE} & set(expression.groupindex)
+    if taken:
+        raise InputError(f"pattern '{pattern}': {{path}} is the file itself; choose another name")
+    return pd.DataFrame(rows, dtype="str"), [file for file, match in matches if not match]
+
+
+def _by_folder(root: Path, files: list[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Image files by their suffix; where all lie one folder deep, the folder is the label."""
+    images = [file for file in files if Path(file).suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+        raise InputError(
+            f"{root}: holds no image file ({', '.join(sorted(IMAGE_SUFFIXES))}); for files of "
+            "other names give a pattern"
+        )
+    table = pd.DataFrame({_FILE: images}, dtype="str")
+    if all(file.count("/") == 1 for file in images):
+        table["label"] = [file.split("/")[0] for file in images]
+    return table, [file for file in files if file not in set(images)]
+
+
+def _join(found: Found, path: Path, columns: Mapping[str, str]) -> None:
+    """Put the table's columns beside the images."""
+    table = _named(read_table(path), path, columns)
+    if not len(table):
+        raise InputError(f"{path}: holds no row, only a header")
+    images = found.table
+    if "side" in table.columns:
+        table["side"] = sides(table["side"], str(path))
+    if "side" in images.columns:
+        images["side"] = sides(images["side"], "the pattern")
+    if "patient_id" not in table.columns and "patient_id" not in images.columns:
+        known = [str(name) for name in table.columns]
+        raise InputError(
+            f"{path}: no column 'patient_id' (columns: {', '.join(known)}){_likely(known)}; name it with "
+            "-s columns.patient_id=COLUMN"
+        )
+    key, of_images, of_table = _keys(images, table, path)
+    place: dict[str, int] = {}
+    repeated: dict[str, list[int]] = {}
+    for row, value in enumerate(of_table):
+        if value in place:
+            repeated.setdefault(value, [place[value] + 2]).append(row + 2)
+        place.setdefault(value, row)
+    if repeated:
+        value, rows = next(iter(repeated.items()))
+        more = f" (and {len(repeated) - 1} more)" if len(repeated) > 1 else ""
+        raise InputError(f"{path}: {key} '{value}' stands in rows {', '.join(map(str, rows))}{more}")
+    rows_of_images = [place.get(value, -1) for value in of_images]
+    if max(rows_of_images) < 0:
+        raise InputError(
+            f"{path}: no row belongs to an image; by {key} the images are called '{of_images[0]}', "
+            f"the rows '{of_table[0]}'{_zeros(of_images, of_table)}"
+        )
+    used = set(rows_of_images)
+    found.missing = [(row + 2, value) for row, value in enumerate(of_table) if row not in used]
+    _take(found, table.drop(columns=["path"], errors="ignore"), rows_of_images, path)
+    alone = rows_of_images.count(-1)
+    if alone:
+        found.notes.append(f"{alone} images have no row in the table and stay unlabelled")
+    if found.missing:
+        found.notes.append(f"{len(found.missing)} rows of the table have no file (missing.csv)")
+
+
+def _named(table: pd.DataFrame, path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
+    """The table under the manifest's column names."""
+    known = [str(name) for name in table.columns]
+    for wanted, given in columns.items():
+        if given not in known:
+            raise InputError(f"{path}: no column '{given}' (for {wanted}){suggest(given, known)}")
+    renamed = {given: wanted for wanted, given in columns.items()}
+    lower = {name.lower(): name for name in reversed(known)}
+    for wanted, words in _KNOWN_AS.items():
+        hits = [lower[word] for word in words if word in lower and lower[word] not in renamed]
+        if wanted not in columns and hits:
+            renamed[hits[0]] = wanted
+    result = table.rename(columns=renamed)
+    names = [str(name) for name in result.columns]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(f"{path}: two columns would be called '{twice[0]}'; see the setting 'columns'")
+    return result
+
+
+def _likely(known: list[str]) -> str:
+    guess = [name for name in known if re.search(r"pat|subj|case|(^|_| )id$|pseudonym", name.lower())]
+    return f", perhaps '{guess[0]}'" if guess else ""
+
+
+def _zeros(of_images: list[str], of_table: list[str]) -> str:
+    bare = {value.lstrip("0") for value in of_images}
+    if any(value.lstrip("0") in bare for value in of_table):
+        return "; they agree but for leading zeros: save the table with its ids as text"
+    return ""
+
+
+def _keys(images: pd.DataFrame, table: pd.DataFrame, path: Path) -> tuple[str, list[str], list[str]]:
+    """What joins images and rows: the key's name, and its value for each image and each row."""
+    files = list(images[_FILE])
+    if "path" in table.columns:
+        cells = [cell.replace("\\", "/").removeprefix("./") for cell in table["path"]]
+        whole = set(files)
+        if any(cell in whole for cell in cells):
+            return "path", files, cells
+        names = [Path(file).name for file in files]
+        rows = [Path(cell).name for cell in cells]
+        if not set(rows) & set(names):
+            names, rows = [Path(name).stem for name in names], [Path(name).stem for name in rows]
+        _unique(names, files, path)
+        return "file name", names, rows
+    if "image_id" in table.columns:
+        stems = (
+            list(images["image_id"]) if "image_id" in images.columns else [Path(file).stem for file in files]
+        )
+        _unique(stems, files, path)
+        return "image_id", stems, list(table["image_id"])
+    if "patient_id" in images.columns and "patient_id" in table.columns:
+        shared = ["patient_id"] + (["side"] if "side" in images.columns and "side" in table.columns else [])
+        join = [[" ".join(row) for row in part[shared].to_numpy().tolist()] for part in (images, table)]
+        return "+".join(shared), join[0], join[1]
+    raise InputError(
+        f"{path}: nothing says which row belongs to which image; name the column of file names with "
+        "-s columns.path=COLUMN, or give a pattern with {patient_id}"
+    )
+
+
+def _unique(names: list[str], files: list[str], path: Path) -> None:
+    count = Counter(names)
+    twice = [file for name, file in zip(names, files, strict=True) if count[name] > 1]
+    if twice:
+        raise InputError(
+            f"{path}: names files without their folders, but '{twice[0]}' and '{twice[1]}' share a name; "
+            "write the path below the root in the table"
+        )
+
+
+def _take(found: Found, table: pd.DataFrame, rows: list[int], path: Path) -> None:
+    for name in table.columns:
+        cells = table[name].tolist()
+        values = [cells[row] if row >= 0 else "" for row in rows]
+        if name in found.table.columns:
+            old = found.table[name].tolist()
+            differ = [i for i, (a, b) in enumerate(zip(old, values, strict=True)) if b and a != b]
+            if differ:
+                i = differ[0]
+                raise InputError(
+                    f"{path}: row {rows[i] + 2} says {name} '{values[i]}', the path of "
+                    f"'{found.table[_FILE].iloc[i]}' says '{old[i]}'"
+                )
+            continue
+        found.table[name] = pd.Series(values, dtype="str")
+
+
+def sides(cells: pd.Series[str], where: str) -> list[str]:
+    """ "Right", "R", "1: Right", "left knee" ... as R and L; "" stays.
+
+    Raises:
+        InputError: another word, or a bare digit, whose meaning differs between data sets.
+    """
+    result, bad = [], []
+    for row, cell in enumerate(cells):
+        word = re.sub(r"^\d+\s*[:=-]\s*", "", str(cell).strip().lower()).split(" ")[0].strip(".")
+        side = {"": "", "r": "R", "right": "R", "rt": "R", "l": "L", "left": "L", "lt": "L"}.get(word)
+        if side is None:
+            bad.append(row)
+        result.append(side or "")
+    if bad:
+        values = ", ".join(repr(value) for value in sorted({str(cells.iloc[row]) for row in bad})[:5])
+        raise InputError(
+            f"{where}: {row_numbers([row + 2 for row in bad])} a side that is neither left nor right "
+            f"({values}); write L or R (a bare 1 or 2 means different sides in different data sets)"
+        )
+    return result
+
+
+def _finish(found: Found, root: Path, alone: bool) -> None:
+    """Patient ids, sides, image ids and paths for every image."""
+    table = found.table
+    files = table[_FILE].tolist()
+    if "side" in table.columns:
+        table["side"] = sides(table["side"], "the pattern")
+    if "patient_id" not in table.columns:
+        if not alone:
+            raise InputError("the pattern gives no {patient_id}, and no table does: patients must be known")
+        table["patient_id"] = [Path(file).stem for file in files]
+        found.notes.append(
+            "no patient ids: each image counts as its own patient; give a pattern if that is wrong"
+        )
+    nameless = table["patient_id"] == ""
+    if nameless.any():
+        found.notes.append(f"{int(nameless.sum())} images of no known patient are left out (skipped.csv)")
+        found.skipped += [file for file, drop in zip(files, nameless, strict=True) if drop]
+        found.table = table = table[~nameless].reset_index(drop=True)
+        files = table[_FILE].tolist()
+    if "image_id" not in table.columns or (table["image_id"] == "").any():
+        table["image_id"] = _image_ids(table, files)
+    table["path"] = [str(root / file) for file in files]
+    del table[_FILE]
+
+
+def _image_ids(table: pd.DataFrame, files: list[str]) -> list[str]:
+    """patient+side, with month and view where needed to tell images apart, else the path."""
+    sided = table["patient_id"] + (table["side"] if "side" in table.columns else "")
+    candidates = [sided]
+    for name in ("visit_month", "view"):
+        if name in table.columns:
+            candidates.append(candidates[-1] + "_" + table[name])
+    for candidate in candidates:
+        if candidate.is_unique:
+            return [str(value) for value in candidate]
+    bare = [file.removesuffix(Path(file).suffix) for file in files]
+    return bare if len(set(bare)) == len(bare) else files

@@ -1,0 +1,157 @@
+"""Leaks: patients, or copies of their images, on both sides of a wall that should be there.
+
+Looked for: a patient in two parts; a patient of the manifest in none; a validation or test patient
+in an encoder's card or in a pretraining pool; the same image file under two patients in two parts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from trabecula.config import suggest
+from trabecula.data.manifest import Manifest
+from trabecula.data.phi import key_name, mark, site_key
+from trabecula.data.splits import PARTS, split_rows
+from trabecula.data.spreadsheet import read_table
+from trabecula.errors import InputError
+
+_HELD_OUT = ("val", "test")
+
+
+def check(
+    manifest: Manifest, splits: Path, encoders: Sequence[Path] = (), pools: Sequence[Path] = ()
+) -> list[str]:
+    """Every leak in one line, naming the manifest's row and the patient; empty if there is none.
+
+    Args:
+        manifest: of the downstream tasks.
+        splits: splits.csv or its folder; may hold what `read_splits` refuses.
+        encoders: encoder folders or their cards.
+        pools: what networks are pretrained on: manifests, stores, or any table with `patient_id`.
+    """
+    parts: dict[str, set[str]] = defaultdict(set)
+    leaks = []
+    for row, patient, part in split_rows(splits):
+        parts[patient].add(part)
+        if part not in PARTS:
+            leaks.append(f"splits.csv row {row}: patient {patient} has the unknown split '{part}'")
+    rows = _first_rows(manifest.table)
+    for patient in sorted(parts):
+        if len(parts[patient]) > 1:
+            here = f"manifest row {rows[patient]}: " if patient in rows else ""
+            leaks.append(f"{here}patient {patient} is in {' and in '.join(sorted(parts[patient]))}")
+    leaks += [
+        f"manifest row {row}: patient {patient} has no split"
+        for patient, row in rows.items()
+        if patient not in parts
+    ]
+    held = {p: sorted(its & set(_HELD_OUT))[0] for p, its in parts.items() if its & set(_HELD_OUT)}
+    for path in encoders:
+        leaks += _in_card(path, held, rows)
+    for path in pools:
+        leaks += _in_pool(path, held, rows)
+    return leaks + _copies(manifest, parts)
+
+
+def _first_rows(table: pd.DataFrame) -> dict[str, int]:
+    """Each patient's first row, counted as a spreadsheet does (the header is row 1)."""
+    rows: dict[str, int] = {}
+    for i, patient in enumerate(table["patient_id"]):
+        rows.setdefault(str(patient), i + 2)
+    return rows
+
+
+def _at(patient: str, part: str, rows: dict[str, int]) -> str:
+    where = f"manifest row {rows[patient]}: " if patient in rows else ""
+    return f"{where}{part} patient {patient}"
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """An encoder's card; `path` is its folder, the card, or the weights beside it.
+
+    Raises:
+        InputError: no card, or not JSON.
+    """
+    folder = path if path.is_dir() else path.parent
+    names = ("encoder.json", "card.json")
+    candidates = [path] if path.suffix == ".json" else [folder / name for name in names]
+    card = next((file for file in candidates if file.is_file()), None)
+    if card is None:
+        raise InputError(f"{path}: no encoder card (encoder.json)")
+    try:
+        values = json.loads(card.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{card}: not valid JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{card}: is no encoder card")
+    return values
+
+
+def _in_card(path: Path, held: dict[str, str], rows: dict[str, int]) -> list[str]:
+    card = read_card(path)
+    seen = set(card.get("patients") or ())
+    if not seen:
+        if card.get("images_seen"):
+            return [f"{path}: the encoder saw images, but its card lists no patients: it cannot be checked"]
+        return []
+    key = site_key()
+    if card.get("patients_key") != key_name(key):
+        return [
+            f"{path}: the card's patients are marked under key {card.get('patients_key') or 'unknown'}, this "
+            f"site's is {key_name(key)}: it cannot be checked here"
+        ]
+    patients = sorted(held)
+    return [
+        f"{_at(patient, held[patient], rows)} was seen by the encoder {path}"
+        for patient, its_mark in zip(patients, mark(patients, key), strict=True)
+        if its_mark in seen
+    ]
+
+
+def _in_pool(path: Path, held: dict[str, str], rows: dict[str, int]) -> list[str]:
+    names = ("manifest.csv", "index.csv")
+    file = next((path / name for name in names if (path / name).exists()), path) if path.is_dir() else path
+    table = read_table(file)
+    if "patient_id" not in table.columns:
+        raise InputError(f"{file}: no column 'patient_id'{suggest('patient_id', list(table.columns))}")
+    shared = sorted(set(table["patient_id"]) & set(held))
+    return [f"{_at(patient, held[patient], rows)} is in the pool {path}" for patient in shared]
+
+
+def _copies(manifest: Manifest, parts: dict[str, set[str]]) -> list[str]:
+    """The same bytes under two patients of different parts; only files of equal size are read."""
+    by_size: dict[int, list[int]] = defaultdict(list)
+    for row in range(len(manifest)):
+        path = manifest.resolve(row)
+        if path.is_file():
+            by_size[path.stat().st_size].append(row)
+    patients = [str(patient) for patient in manifest.table["patient_id"]]
+    leaks = []
+    for rows in by_size.values():
+        if len({patients[row] for row in rows}) < 2:
+            continue
+        by_bytes: dict[bytes, list[int]] = defaultdict(list)
+        for row in rows:
+            with manifest.resolve(row).open("rb") as file:
+                by_bytes[hashlib.file_digest(file, "sha256").digest()].append(row)
+        for same in by_bytes.values():
+            first = same[0]
+            for row in same[1:]:
+                a, b = parts.get(patients[first], set()), parts.get(patients[row], set())
+                if patients[row] != patients[first] and a and b and a != b:
+                    leaks.append(
+                        f"manifest rows {first + 2} and {row + 2}: one image under patients "
+                        f"{patients[first]} ({_names(a)}) and {patients[row]} ({_names(b)})"
+                    )
+    return sorted(leaks)
+
+
+def _names(parts: set[str]) -> str:
+    return " and ".join(sorted(parts))

@@ -1,0 +1,148 @@
+"""`trabecula prepare`: manifest -> store; every image decoded, scaled and resampled once."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from trabecula.config import Record, digest
+from trabecula.data.manifest import Manifest, read_manifest
+from trabecula.data.raster import PERCENTILES, VERSION
+from trabecula.data.shards import Recipe, Shard, decode_shards, done_record, record_path
+from trabecula.data.store import FORMAT
+from trabecula.errors import InputError
+from trabecula.progress import Meter
+from trabecula.run import Run
+
+_SHARD_BYTES = 1 << 28  # 256 MiB: what a worker holds in memory
+_CARRIED = ("side", "cohort", "view", "visit_month")
+
+
+class Config(Record):
+    """How images become a store."""
+
+    manifest: Path
+    """The manifest, or the folder it is in."""
+    size: int = 224
+    """Height and width in the store, in pixels."""
+    channels: Literal[1, 3] = 1
+    """1: grey; 3: colour (a grey image is repeated)."""
+    bits: Literal[8, 16] = 8
+    """Bits per channel in the store."""
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    """How an oblong image fills the square: its centre, whole on black, or stretched."""
+    intensity: Literal["percentile", "as-is"] = "percentile"
+    """Images deeper than 8 bit: clipped at the 0.5th and 99.5th percentile, or taken as 0..65535."""
+    flip_side: Literal["", "L", "R"] = "R"
+    """Images of this side are mirrored, so that all show one side; empty: none."""
+    max_pixels: int = 100_000_000
+    """Larger images are rejected by their header, before they fill the memory."""
+    shard_images: int = 1024
+    """Images per file of the store, at most; also what a killed run loses."""
+    workers: int = 1
+    """Processes that decode; the store does not depend on it."""
+
+
+def preprocessing(config: Config) -> str:
+    """Digest of all that decides pixels, and of nothing of the cohort."""
+    keys = ("size", "channels", "bits", "fit", "intensity", "flip_side")
+    return digest({"raster": VERSION, **{key: getattr(config, key) for key in keys}})
+
+
+def run(config: Config, out: Run) -> str:
+    """Write the store: images-*.npy, index.csv, rejected.csv, store.json.
+
+    Raises:
+        InputError: settings that cannot be, or every image is rejected.
+    """
+    _check(config)
+    manifest = read_manifest(config.manifest)
+    shards = _shards(config, manifest)
+    recipe = Recipe(
+        config.size, config.channels, config.bits, config.fit, config.intensity, config.max_pixels
+    )
+    done = {shard.number: done_record(out.path, shard) for shard in shards}
+    records = [record for record in done.values() if record]
+    todo = [shard for shard in shards if not done[shard.number]]
+    with Meter("prepare", len(manifest), "images") as meter:
+        meter.skip(sum(len(r["rows"]) + len(r["rejected"]) for r in records))
+        for record in decode_shards(todo, recipe, out.path, config.workers):
+            records.append(record)
+            meter.add(len(record["rows"]) + len(record["rejected"]))
+    records.sort(key=lambda record: int(record["number"]))
+    summary = _write(config, manifest, records, out)
+    for shard in shards:
+        record_path(out.path, shard).unlink(missing_ok=True)
+    return summary
+
+
+def _check(config: Config) -> None:
+    for name, least in (("size", 1), ("max_pixels", 1), ("shard_images", 1), ("workers", 1)):
+        if getattr(config, name) < least:
+            raise InputError(f"{name} {getattr(config, name)}: must be {least} or more")
+
+
+def _shards(config: Config, manifest: Manifest) -> list[Shard]:
+    image_bytes = config.size**2 * config.channels * config.bits // 8
+    each = max(1, min(config.shard_images, _SHARD_BYTES // image_bytes))
+    mirrored = _mirrored(config, manifest)
+    images = [(row, manifest.resolve(row), mirrored[row]) for row in range(len(manifest))]
+    return [
+        Shard(number, tuple(images[start : start + each]))
+        for number, start in enumerate(range(0, len(images), each))
+    ]
+
+
+def _mirrored(config: Config, manifest: Manifest) -> list[bool]:
+    if not config.flip_side or "side" not in manifest.table.columns:
+        return [False] * len(manifest)
+    return [side == config.flip_side for side in manifest.table["side"]]
+
+
+def _write(config: Config, manifest: Manifest, records: Sequence[dict[str, Any]], out: Run) -> str:
+    rows = [row for record in records for row in record["rows"]]
+    rejected = [(row, reason) for record in records for row, reason in record["rejected"]]
+    table = manifest.table
+    rejections = [(str(table["path"].iloc[row]), reason) for row, reason in rejected]
+    out.write("rejected.csv", _csv(("path", "reason"), rejections))
+    if not rows:
+        path, reason = rejections[0]
+        raise InputError(
+            f"{manifest.path}: all {len(rejections)} images are rejected; the first, {path}: {reason}"
+        )
+    mirrored = _mirrored(config, manifest)
+    columns = ["image_id", "patient_id", *(name for name in _CARRIED if name in table.columns)]
+    index = table[columns].iloc[rows].assign(flipped=[str(int(mirrored[row])) for row in rows])
+    text = index.to_csv(index=False, lineterminator="\n")
+    out.write("index.csv", text)
+    out.write_json(
+        "store.json",
+        {
+            "format": FORMAT,
+            "size": config.size,
+            "channels": config.channels,
+            "bits": config.bits,
+            "fit": config.fit,
+            "intensity": {"rule": config.intensity, "percentiles": PERCENTILES},
+            "spacing": None,
+            "flip_side": config.flip_side,
+            "preprocessing": preprocessing(config),
+            "manifest": hashlib.sha256(manifest.path.read_bytes()).hexdigest(),
+            "index": hashlib.sha256(text.encode()).hexdigest(),
+            "num_images": len(rows),
+            "num_rejected": len(rejected),
+            "shards": [{key: r[key] for key in ("file", "num_images", "sha256")} for r in records],
+        },
+    )
+    said = f"; {len(rejected):,} rejected (rejected.csv)" if rejected else ""
+    return f"{len(rows):,} images of {config.size} x {config.size} pixels, {config.bits} bit{said}"
+
+
+def _csv(header: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    return text.getvalue()

@@ -1,0 +1,181 @@
+"""`trabecula split`: manifest -> splits.csv, by patient; `split --check` looks for leaks."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from trabecula.config import Record
+from trabecula.data.leaks import check
+from trabecula.data.manifest import Manifest, read_manifest
+from trabecula.data.splits import PARTS, Splits, assign, counts, read_splits, worst_class
+from trabecula.data.spreadsheet import row_numbers
+from trabecula.data.tasks import Truth, find_task, number, truth
+from trabecula.errors import InputError
+from trabecula.run import Run
+
+
+class Config(Record):
+    """How patients are divided, or what is checked."""
+
+    manifest: Path
+    """The manifest, or the folder it is in."""
+    task: str = ""
+    """The task whose worst class stratifies the patients: a name, or a shorthand such as `kl >= 2`."""
+    strata: tuple[str, ...] = ()
+    """Without a task: columns whose highest value stratifies the patients."""
+    train: float = 0.8
+    """Fraction of the patients in train."""
+    val: float = 0.1
+    """Fraction of the patients in val."""
+    test: float = 0.1
+    """Fraction of the patients in test."""
+    column: str = ""
+    """A column that says the part already; honoured, and checked for patients in two parts."""
+    parts: dict[str, str] = {}
+    """What that column's values mean: `parts = {train = "train", val = "test"}`."""
+    val_fraction: float = 0.2
+    """Where that column names no val: the fraction of its train patients that becomes val."""
+    existing: Path | None = None
+    """Splits whose patients never move; new ones fill the smallest part."""
+    seed: int = 0
+    """Of the hash that orders the patients."""
+    check: bool = False
+    """Look for leaks in `splits` instead of writing any."""
+    splits: Path | None = None
+    """With check: the splits to look at."""
+    encoders: tuple[Path, ...] = ()
+    """With check: encoders that must not have seen a val or test patient."""
+    pools: tuple[Path, ...] = ()
+    """With check: manifests, stores or tables that pretraining reads."""
+
+
+def run(config: Config, out: Run) -> str:
+    """Write splits.csv and splits.json; with `check` only check.json.
+
+    Raises:
+        InputError: settings that cannot be, a patient in two parts, or, with `check`, a leak.
+    """
+    manifest = read_manifest(config.manifest)
+    if config.check:
+        return _check(config, manifest, out)
+    _validate(config)
+    labelled = truth(find_task(config.task, manifest), manifest) if config.task else None
+    of = _assign(config, manifest, _strata(config, manifest, labelled))
+    splits = Splits(of)
+    summary = {part: _summary(part, splits, manifest, labelled) for part in PARTS}
+    out.write_json("splits.json", {"task": config.task, "seed": config.seed, "parts": summary})
+    lines = [f"{patient},{of[patient]}" for patient in sorted(of)]
+    if any("," in patient or '"' in patient for patient in of):
+        frame = pd.DataFrame(sorted(of.items()), columns=["patient_id", "split"])
+        out.write("splits.csv", frame.to_csv(index=False, lineterminator="\n"))
+    else:
+        out.write("splits.csv", "\n".join(["patient_id,split", *lines]) + "\n")
+    told = [f"{part} {summary[part]['patients']:,} patients" for part in PARTS]
+    empty = [part for part in PARTS if not summary[part]["patients"]]
+    return ", ".join(told) + (f"; {' and '.join(empty)} is empty" if empty else "")
+
+
+def _check(config: Config, manifest: Manifest, out: Run) -> str:
+    if config.splits is None:
+        raise InputError("check: give the splits to look at (splits=FOLDER)")
+    leaks = check(manifest, config.splits, config.encoders, config.pools)
+    out.write_json("check.json", {"leaks": leaks})
+    if leaks:
+        more = f"; and {len(leaks) - 5} more in check.json" if len(leaks) > 5 else ""
+        raise InputError(f"{len(leaks)} leaks: {'; '.join(leaks[:5])}{more}")
+    looked = [f"{len(manifest):,} images", f"{len(config.encoders)} encoders", f"{len(config.pools)} pools"]
+    return f"no leak in {', '.join(looked)}"
+
+
+def _validate(config: Config) -> None:
+    fractions = (config.train, config.val, config.test)
+    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise InputError(f"train {config.train}, val {config.val}, test {config.test}: must sum to 1")
+    if not 0 <= config.val_fraction < 1:
+        raise InputError(f"val_fraction {config.val_fraction}: must be at least 0 and below 1")
+    if config.task and config.strata:
+        raise InputError("give a task or strata, not both")
+    if config.existing is not None and config.column:
+        raise InputError("give a column or existing splits, not both")
+    unknown = sorted(set(config.parts.values()) - set(PARTS))
+    if unknown:
+        raise InputError(f"parts: '{unknown[0]}' is no part; a part is train, val or test")
+
+
+def _strata(config: Config, manifest: Manifest, labelled: Truth | None) -> dict[str, str]:
+    """Each patient's stratum: its worst class (or highest values), and its cohort."""
+    table = manifest.table
+    worst: dict[str, list[str]] = {str(patient): [] for patient in table["patient_id"]}
+    if labelled is not None:
+        classes = worst_class(labelled)
+        for patient in worst:
+            worst[patient].append(str(classes.get(patient, "unlabelled")))
+    for column in (*config.strata, *(["cohort"] if "cohort" in table.columns else [])):
+        if column not in table.columns:
+            raise InputError(f"{manifest.path}: no column '{column}' to stratify by")
+        values: dict[str, list[str]] = defaultdict(list)
+        for patient, value in zip(table["patient_id"], table[column], strict=True):
+            values[str(patient)].append(str(value))
+        for patient, cells in values.items():
+            worst[patient].append(max(cells, key=lambda cell: (number(cell) or 0.0, cell)))
+    return {patient: "|".join(values) for patient, values in worst.items()}
+
+
+def _assign(config: Config, manifest: Manifest, strata: dict[str, str]) -> dict[str, str]:
+    fractions = (config.train, config.val, config.test)
+    if config.existing is not None:
+        return assign(strata, fractions, config.seed, read_splits(config.existing).of)
+    if not config.column:
+        return assign(strata, fractions, config.seed)
+    given = _given(config, manifest)
+    if "val" not in given.values() and config.val_fraction:
+        pool = {patient: strata[patient] for patient, part in given.items() if part == "train"}
+        given |= assign(pool, (1 - config.val_fraction, config.val_fraction, 0.0), config.seed)
+    return given
+
+
+def _given(config: Config, manifest: Manifest) -> dict[str, str]:
+    """The parts a column of the manifest names.
+
+    Raises:
+        InputError: an unknown value, or a patient in two parts, with rows.
+    """
+    table, name = manifest.table, config.column
+    if name not in table.columns:
+        raise InputError(f"{manifest.path}: no column '{name}' that says the part")
+    meaning = config.parts or {part: part for part in PARTS}
+    unknown = [i for i, value in enumerate(table[name]) if value not in meaning]
+    if unknown:
+        values = ", ".join(repr(value) for value in sorted({table[name].iloc[i] for i in unknown})[:5])
+        raise InputError(
+            f"{manifest.path}: {row_numbers([i + 2 for i in unknown])} a '{name}' of no known part "
+            f"({values}); "
+            'say what it means: parts = {value = "train", ...}'
+        )
+    of: dict[str, str] = {}
+    first: dict[str, int] = {}
+    for i, (patient, value) in enumerate(zip(table["patient_id"], table[name], strict=True)):
+        part = meaning[value]
+        row = first.setdefault(patient, i + 2)
+        if of.setdefault(patient, part) != part:
+            raise InputError(
+                f"{manifest.path}: patient '{patient}' is in {of[patient]} (row {row}) "
+                f"and in {part} (row {i + 2})"
+            )
+    return of
+
+
+def _summary(part: str, splits: Splits, manifest: Manifest, labelled: Truth | None) -> dict[str, Any]:
+    images = splits.rows(part, manifest.table["patient_id"])
+    result: dict[str, Any] = {"patients": len(splits.patients(part)), "images": int(images.sum())}
+    if "cohort" in manifest.table.columns:
+        result["per_cohort"] = dict(sorted(Counter(manifest.table["cohort"][images]).items()))
+    if labelled is not None:
+        rows = np.flatnonzero(splits.rows(part, labelled.patient_ids))
+        result["labelled"] = counts(labelled, rows.astype(np.int64))
+    return result
