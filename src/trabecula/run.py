@@ -36,6 +36,7 @@ VERBS = (
     "probe", "finetune", "predict", "evaluate", "report",
 )  # fmt: skip
 _OWN_FILES = {"config.json", "provenance.json", "log.jsonl", "DONE", ".lock"}
+_UNDECIDING = ("workers",)  # settings on which no result depends
 _held: set[int] = set()  # file descriptors of the locks this process holds
 
 
@@ -255,8 +256,9 @@ def _leaves(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def settings(config: Record) -> dict[str, Any]:
-    """A verb's settings without its inputs: these are named by identity, not by path."""
-    return {key: value for key, value in dump(config).items() if key not in inputs(config)}
+    """A verb's settings that decide its result: inputs are named by identity, not by path."""
+    left_out = {*inputs(config), *_UNDECIDING}
+    return {key: value for key, value in dump(config).items() if key not in left_out}
 
 
 def identity(path: Path) -> str:

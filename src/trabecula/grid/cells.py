@@ -143,6 +143,8 @@ class _Planner:
         fields = self.configs[stage.name].model_fields
         if "title" in fields and self.recipe.title:
             values.setdefault("title", self.recipe.title)
+        if "command" in fields and self.recipe.command:
+            values.setdefault("command", self.recipe.command)
         if "not_run" in fields and self.recipe.not_run:
             values.setdefault("not_run", dict(self.recipe.not_run))
         return values

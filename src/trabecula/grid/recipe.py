@@ -13,8 +13,9 @@ it refers to outside a list. Inside a list a reference takes all cells of a stag
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ class Recipe:
     axes: tuple[Axis, ...]
     not_run: Mapping[str, str] = field(default_factory=dict)  # value of an axis -> reason
     values: Mapping[str, Any] = field(default_factory=dict)  # the TOML, overrides applied
+    command: str = ""  # what makes the study again
     where: str = "recipe"
 
 
@@ -69,7 +71,10 @@ def read_recipe(path: Path, assignments: Sequence[str] = ()) -> Recipe:
     """
     values = read_toml(path)
     stages = values.get("stages", {})
-    return parse_recipe(assign(values, [_expand(text, stages) for text in assignments]), str(path))
+    recipe = parse_recipe(assign(values, [_expand(text, stages) for text in assignments]), str(path))
+    shown = path.name if path.is_absolute() else path.as_posix()
+    words = ["trabecula", "study", shown, *(word for text in assignments for word in ("-s", text))]
+    return replace(recipe, command=shlex.join(words))
 
 
 def _expand(text: str, stages: Mapping[str, Any]) -> str:

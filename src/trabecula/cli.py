@@ -1,0 +1,361 @@
+"""The command line: `trabecula VERB --out FOLDER`, the same few flags on every verb.
+
+Nothing heavy is imported until a verb runs, so that `trabecula --help` answers at once: a verb's
+inputs stand here in a table, which a test holds against the verb's own `Config`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trabecula.errors import InputError, TrabeculaError
+
+if TYPE_CHECKING:
+    from trabecula.config import Record
+    from trabecula.grid.cells import Plan
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb as `--help` shows it."""
+
+    says: str
+    example: str
+    inputs: tuple[str, ...] = ()  # fields of its Config typed Path
+    lists: tuple[str, ...] = ()  # fields typed tuple[Path, ...]: the option may be repeated
+    check: bool = False
+
+
+VERBS = {
+    "phantom": Verb(
+        "Draw a make-believe hospital: images and tables with known answers.",
+        "trabecula phantom --out data/phantom -s num_patients=300",
+    ),
+    "cohort": Verb(
+        "Bring a data set's own export into one manifest.csv.",
+        "trabecula cohort --root data/phantom/images --table data/phantom/table.csv --out runs/cohort",
+        ("root", "table"),
+    ),
+    "split": Verb(
+        "Divide patients into train, val and test, or check a division for leaks (--check).",
+        "trabecula split --manifest runs/cohort --out runs/split -s task='kl >= 2'",
+        ("manifest", "existing", "splits"),
+        ("encoders", "pools"),
+        check=True,
+    ),
+    "prepare": Verb(
+        "Decode, crop and resize the images once, into a store.",
+        "trabecula prepare --manifest runs/cohort --out runs/store -s size=224 --workers 8",
+        ("manifest",),
+    ),
+    "pretrain": Verb(
+        "Learn an encoder from a store without labels.",
+        "trabecula pretrain --store runs/store --splits runs/split --out runs/moco -s objective=moco",
+        ("store", "splits", "weights"),
+    ),
+    "embed": Verb(
+        "Turn a store into features with an encoder.",
+        "trabecula embed --encoder runs/moco --store runs/store --out runs/features",
+        ("encoder", "store"),
+    ),
+    "probe": Verb(
+        "Fit linear classifiers on features with few labels.",
+        "trabecula probe --features runs/features --manifest runs/cohort --splits runs/split --out runs/probe",
+        ("features", "manifest", "splits"),
+    ),
+    "finetune": Verb(
+        "Train encoder and classifier together on few labels.",
+        "trabecula finetune --encoder runs/moco --store runs/store --manifest runs/cohort "
+        "--splits runs/split --out runs/fine",
+        ("encoder", "store", "manifest", "splits"),
+    ),
+    "predict": Verb(
+        "Apply a fine-tuned classifier to another store.",
+        "trabecula predict --classifier runs/fine --store runs/other --out runs/predicted",
+        ("classifier", "store"),
+    ),
+    "evaluate": Verb(
+        "Join predictions with the truth: metrics, intervals, comparisons.",
+        "trabecula evaluate --predictions runs/probe --predictions runs/fine --manifest runs/cohort "
+        "--splits runs/split --encoders runs/moco --out runs/results",
+        ("manifest", "splits"),
+        ("predictions", "encoders"),
+    ),
+    "report": Verb(
+        "Write the report: report.html, tables, figures.",
+        "trabecula report --results runs/results --manifest runs/cohort --out runs/report",
+        ("results", "manifest", "store", "samples"),
+        ("runs",),
+    ),
+}
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Image encoders from many medical images and few labels, and whether it paid. "
+    "The verbs below stand in the order in which they run; each writes one folder.",
+)
+
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", "-s", metavar="KEY=VALUE", help="One setting; may be repeated.", show_default=False
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; do nothing.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes or threads at a time.")]
+
+
+def main() -> None:
+    """The entry point."""
+    signal.signal(signal.SIGTERM, _terminated)
+    with _answered():
+        app()
+
+
+def _terminated(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """Errors that a person can mend become one line and an exit code, never a traceback."""
+    try:
+        yield
+    except TrabeculaError as error:
+        _stop(f"error: {error}", error.exit_code)
+    except KeyboardInterrupt:
+        _stop("stopped; run the same command again to go on", 130)
+    except PermissionError as error:
+        _stop(f"error: {error.filename}: not allowed; choose another folder or mend its rights", 2)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's own, which is not imported here
+            raise
+        _stop("error: the device is out of memory; lower batch_size, or raise accumulate", 1)
+
+
+def _stop(line: str, code: int) -> None:
+    sys.stdout.flush()
+    print(line, file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def run_verb(name: str, given: dict[str, Any]) -> None:
+    """One verb from the command line: settings, then a run folder, then its summary on stdout."""
+    with _answered():
+        threads = cores()
+        workers = given["workers"]
+        os.environ.setdefault("OMP_NUM_THREADS", str(workers or threads))  # before torch is imported
+        from trabecula.config import build
+        from trabecula.run import execute, verb_module
+
+        cls: type[Record] = verb_module(name).Config
+        if workers and "workers" not in cls.model_fields:
+            threads = workers
+        config = build(cls, _values(name, cls, given), f"trabecula {name}")
+        out = given["out"]
+        if given["dry_run"]:
+            _show_dry_run(name, config, out)
+        elif out is None and given.get("check"):
+            with tempfile.TemporaryDirectory() as folder:
+                print(execute(name, config, Path(folder), threads))
+        elif out is None:
+            raise InputError(f"trabecula {name}: give --out FOLDER, where the result will lie")
+        else:
+            already = "DONE already: " if (out / "DONE").exists() else ""
+            print(already + execute(name, config, out, threads))
+
+
+def _values(name: str, cls: type[Record], given: dict[str, Any]) -> dict[str, Any]:
+    """Settings from --config, then the options, then -s."""
+    from trabecula.config import assign, read_toml
+
+    values = read_toml(given["config"]) if given["config"] else {}
+    for key in (*VERBS[name].inputs, *VERBS[name].lists):
+        if given[key]:
+            values[key] = given[key]
+    for key in ("seed", "device", "workers"):
+        if given[key] is None:
+            continue
+        if key in cls.model_fields:
+            values[key] = given[key]
+        elif key != "workers":
+            raise InputError(f"trabecula {name}: has no --{key}; `trabecula show {name}` lists its settings")
+    if given.get("check"):
+        values["check"] = True
+    return assign(values, given["assignments"] or [])
+
+
+def cores() -> int:
+    """Physical cores that this process may use; half the logical ones where they come in pairs."""
+    try:
+        usable = os.sched_getaffinity(0)
+    except AttributeError:  # not Linux
+        return max(1, os.cpu_count() or 1)
+    siblings = {_siblings(cpu) for cpu in usable}
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        allowed = max(1, int(quota) // int(period))
+    except (OSError, ValueError):  # no container, or no limit ("max")
+        allowed = len(usable)
+    return max(1, min(len(siblings), allowed))
+
+
+def _siblings(cpu: int) -> str:
+    try:
+        return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
+    except OSError:
+        return str(cpu)
+
+
+def _show_dry_run(name: str, config: Record, out: Path | None) -> None:
+    from trabecula.config import dump, inputs, to_toml
+
+    print(f"# trabecula {name}: its settings; nothing is run\n{to_toml(dump(config)).strip()}")
+    print("\n# reads")
+    missing = []
+    for key, paths in inputs(config).items():
+        for path in paths:
+            missing += [] if path.exists() else [path]
+            print(f"#   {key}: {path}" + ("" if path.exists() else "   (not there)"))
+    state = "give --out FOLDER"
+    if out is not None:
+        new = (
+            "a new folder" if not out.exists() else "an unfinished run, resumed" if out.is_dir() else "a file"
+        )
+        state = f"{out}   ({'DONE already' if (out / 'DONE').exists() else new})"
+    print(f"# writes\n#   {state}")
+    if missing:
+        raise InputError(f"{missing[0]}: no such file or folder")
+
+
+def _parameter(name: str, kind: Any, option: typer.models.OptionInfo) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option]
+    )
+
+
+def _command(name: str, verb: Verb) -> Callable[..., None]:
+    """The function typer reads the options from: built from the table, so that they can't drift."""
+    parameters = [
+        _parameter(
+            key, Path | None, typer.Option(f"--{key.replace('_', '-')}", metavar="PATH", help="Input.")
+        )
+        for key in verb.inputs
+    ]
+    parameters += [
+        _parameter(
+            key,
+            list[Path] | None,
+            typer.Option(f"--{key.replace('_', '-')}", metavar="PATH", help="Input; may be repeated."),
+        )
+        for key in verb.lists
+    ]
+    if verb.check:
+        kind = Annotated[bool, typer.Option("--check", help="Look for leaks; exit code 2 if there are any.")]
+        parameters.append(
+            inspect.Parameter("check", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+        )
+    parameters += [
+        _parameter("out", Path | None, typer.Option("--out", metavar="FOLDER", help="The run folder.")),
+        _parameter(
+            "config",
+            Path | None,
+            typer.Option("--config", metavar="FILE.toml", help="Settings of this verb."),
+        ),
+        inspect.Parameter(
+            "assignments", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Assignments
+        ),
+        _parameter("seed", int | None, typer.Option("--seed", help="Of everything random.")),
+        _parameter("device", str | None, typer.Option("--device", help="cpu, cuda, cuda:1 or auto.")),
+        inspect.Parameter("workers", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Workers),
+        inspect.Parameter("dry_run", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=DryRun),
+    ]
+
+    def command(**given: Any) -> None:
+        run_verb(name, given)
+
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    command.__doc__ = f"{verb.says}\n\nAll settings: trabecula show {name}"
+    return command
+
+
+for _name, _verb in VERBS.items():
+    app.command(_name, epilog=f"Example: {_verb.example}")(_command(_name, _verb))
+
+
+@app.command(epilog="Example: trabecula study recipes/knees.toml --out runs/knees --workers 4")
+def study(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="Stages and axes.")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="The study's folder.")] = None,
+    assignments: Assignments = None,
+    workers: Workers = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Run a recipe's whole grid of verbs, or what is missing of it."""
+    with _answered():
+        from trabecula.study import make_plan, run_study
+
+        if out is None and not dry_run:
+            raise InputError("trabecula study: give --out FOLDER, where the cells and the report will lie")
+        folder = out or Path("study")
+        plan = make_plan(recipe, folder, assignments or [])
+        if dry_run:
+            _show_plan(plan)
+        else:
+            print(run_study(plan, folder, workers or max(1, cores() // plan.recipe.threads)))
+
+
+def _show_plan(plan: Plan) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from trabecula.study import summarise
+
+    table = Table("stage", "verb", "axes", "cells", "done", title=plan.recipe.title or None)
+    rows = summarise(plan)
+    for stage, verb, axes, cells, done in rows:
+        table.add_row(stage, verb, axes, str(cells), str(done))
+    table.add_section()
+    table.add_row("all", "", "", str(len(plan.cells)), str(sum(cell.done for cell in plan.cells)))
+    Console().print(table)
+    for label, reason in plan.recipe.not_run.items():
+        print(f"not run: {label}: {reason}")
+
+
+@app.command(epilog="Example: trabecula show pretrain    trabecula show moco    trabecula show runs/moco")
+def show(
+    name: Annotated[str, typer.Argument(help="A verb, an objective, a run folder or a recipe.")] = "",
+) -> None:
+    """Show a verb's or objective's settings, or what is in a run folder or recipe."""
+    with _answered():
+        from trabecula.show import print_names, print_subject
+
+        print_subject(name) if name else print_names()
+
+
+@app.command(epilog="Example: trabecula doctor --out runs")
+def doctor(
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where runs will lie.")] = Path("."),
+) -> None:
+    """Say what this machine has: versions, devices, disk, rights."""
+    with _answered():
+        from trabecula.doctor import examine
+
+        examine(out)

@@ -1,0 +1,117 @@
+"""`trabecula doctor`: what this machine has and lacks, in one table."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import trabecula
+from trabecula.data.phi import SITE_KEY, key_file
+
+_GIB = 2**30
+_NOT_FOR_USERS = ("dev", "docs")
+
+
+def examine(out: Path) -> None:
+    """Print the table; `out` is where runs will lie."""
+    table = Table("what", "found")
+    for what, found in findings(out):
+        table.add_row(what, found.replace("[", "\\["))
+    Console().print(table)
+
+
+def findings(out: Path) -> Iterator[tuple[str, str]]:
+    """(what was looked at, what was found)."""
+    yield "trabecula", trabecula.__version__
+    yield "python", f"{platform.python_version()} on {platform.platform()}"
+    for name, found in _requirements():
+        yield name, found
+    yield "extras", _extras()
+    yield "torch threads", f"{torch.get_num_threads()} of {os.cpu_count()} logical cores"
+    yield "GPUs", "; ".join(_gpus()) or "none visible; --device cpu"
+    yield "bf16", _bf16()
+    yield "site key", _site_key()
+    for what, folder in (("runs", out), ("temporary files", Path(tempfile.gettempdir()))):
+        yield what, _folder(folder)
+
+
+def _requirements() -> Iterator[tuple[str, str]]:
+    for line in metadata.requires("trabecula") or []:
+        if "extra ==" not in line:
+            name, wanted = _parts(line)
+            yield name, _found(name) or f"missing: python -m pip install '{name}{wanted}'"
+
+
+def _parts(requirement: str) -> tuple[str, str]:
+    name = re.match(r"[A-Za-z0-9._-]+", requirement)
+    text = name.group() if name else requirement
+    return text, requirement[len(text) :].partition(";")[0].strip()
+
+
+def _found(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _extras() -> str:
+    """Each extra as installed, or the command that installs it."""
+    told = []
+    names = metadata.metadata("trabecula").get_all("Provides-Extra") or []
+    for extra in (name for name in names if name not in _NOT_FOR_USERS):
+        lines = [line for line in metadata.requires("trabecula") or [] if f'extra == "{extra}"' in line]
+        missing = [name for name, _ in map(_parts, lines) if not _found(name)]
+        told.append(
+            f"{extra}: python -m pip install 'trabecula[{extra}]'" if missing else f"{extra}: installed"
+        )
+    return "\n".join(told) or "none are offered"
+
+
+def _gpus() -> list[str]:
+    found = []
+    for i in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(i)
+        found.append(f"cuda:{i} {properties.name}, {properties.total_memory / _GIB:.0f} GiB")
+    return found
+
+
+def _bf16() -> str:
+    if torch.cuda.is_available():
+        return "fast on the GPU" if torch.cuda.is_bf16_supported() else "the GPU has none; float32 is used"
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return "unknown on this system; float32 is safe"
+    fast = "avx512_bf16" in flags or "amx_bf16" in flags
+    return "fast on this CPU" if fast else "slow on this CPU; float32 is used"
+
+
+def _site_key() -> str:
+    """Whether there is one; looking must not make one."""
+    if os.environ.get(SITE_KEY):
+        return f"from ${SITE_KEY}"
+    return str(key_file()) if key_file().exists() else f"none yet; made at first need in {key_file()}"
+
+
+def _folder(folder: Path) -> str:
+    """Whether files can be written there, and the space left; asks the nearest folder that exists."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    free = f"{shutil.disk_usage(place).free / _GIB:.0f} GiB free"
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            return f"{folder}: can be written, {free}"
+    except OSError as error:
+        return f"{folder}: CAN'T be written ({error.strerror}), {free}"

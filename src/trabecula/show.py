@@ -1,0 +1,108 @@
+"""`trabecula show`: the settings of a verb or objective, a run folder's card, a recipe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from trabecula.config import Record, describe, read_toml, suggest, to_toml
+from trabecula.errors import InputError
+from trabecula.grid.recipe import parse_recipe
+from trabecula.objectives import TABLE, find
+from trabecula.run import VERBS, verb_module
+
+_LONG = 6  # entries of a list that are shown
+
+
+def print_names() -> None:
+    """What can be shown."""
+    print("verbs:      " + ", ".join(VERBS))
+    print("objectives: " + ", ".join(TABLE))
+    print("or a run folder, or a recipe.toml")
+
+
+def print_subject(name: str) -> None:
+    """Print what `name` is: a verb, an objective, a run folder or a recipe.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    path = Path(name)
+    if name in VERBS or ("." in name and not path.exists() and "/" not in name and path.suffix != ".toml"):
+        print_settings(verb_module(name).Config, name)
+    elif name in TABLE:
+        print_settings(find(name).Config, name)
+    elif path.is_dir():
+        print_run(path)
+    elif path.is_file() and path.suffix == ".toml":
+        print_recipe(path)
+    else:
+        known = [*VERBS, *TABLE]
+        raise InputError(f"'{name}' is no verb, objective, run folder or recipe{suggest(name, known)}")
+
+
+def print_settings(cls: type[Record], name: str) -> None:
+    heading = " ".join((cls.__doc__ or "").split())
+    table = Table("key", "type", "default", "meaning", title=f"{name}: {heading}" if heading else name)
+    table.columns[0].overflow = table.columns[3].overflow = "fold"
+    table.columns[0].no_wrap = True
+    for row in describe(cls):
+        table.add_row(*(text.replace("[", "\\[") for text in row))
+    Console().print(table)
+
+
+def print_run(folder: Path) -> None:
+    """A run folder's verb, state, settings and cards.
+
+    Raises:
+        InputError: it is no run folder.
+    """
+    if (folder / "recipe.toml").exists():
+        print_recipe(folder / "recipe.toml")
+        return
+    if not (folder / "config.json").exists():
+        raise InputError(f"{folder}: is no run folder; it has no config.json")
+    config = json.loads((folder / "config.json").read_text())
+    done = folder / "DONE"
+    print(f"{folder}: {config.get('verb', '?')}, id {str(config.get('id', ''))[:8]}")
+    print("DONE: " + done.read_text().strip() if done.exists() else "not finished; run its command again")
+    provenance = folder / "provenance.json"
+    if provenance.exists():
+        for key, paths in json.loads(provenance.read_text()).get("inputs", {}).items():
+            print(f"{key}: {', '.join(paths)}")
+    print("\n[settings]\n" + to_toml(config.get("settings", {})).strip())
+    for card in sorted(folder.glob("*.json")):
+        if card.name in ("config.json", "provenance.json"):
+            continue
+        values = json.loads(card.read_text())
+        if isinstance(values, dict):
+            print(f"\n[{card.name}]\n" + to_toml(_shortened(values)).strip())
+
+
+def _shortened(value: Any) -> Any:
+    """Long lists by their length, nested tables whole."""
+    if isinstance(value, dict):
+        return {key: _shortened(inner) for key, inner in value.items()}
+    if isinstance(value, list) and (len(value) > _LONG or any(isinstance(item, dict) for item in value)):
+        return f"{len(value)} entries"
+    return value
+
+
+def print_recipe(path: Path) -> None:
+    """A recipe's stages with their settings, and its axes."""
+    recipe = parse_recipe(read_toml(path), str(path))
+    table = Table("stage", "verb", "settings", "axes", title=recipe.title or str(path))
+    for stage in recipe.stages.values():
+        axes = "\n".join(f"{axis.key}: {', '.join(axis.labels)}" for axis in stage.axes)
+        cells = (stage.name, stage.verb, to_toml(stage.values).strip(), axes)
+        table.add_row(*(text.replace("[", "\\[") for text in cells))
+    Console().print(table)
+    for axis in recipe.axes:
+        print(f"axis {axis.name}: {', '.join(axis.labels)}")
+    for label, reason in recipe.not_run.items():
+        print(f"not run: {label}: {reason}")
+    print(f"threads of each cell: {recipe.threads}")
