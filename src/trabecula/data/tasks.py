@@ -31,6 +31,7 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
 }  # fmt: skip
 _CLAUSE = re.compile(r"\s*(`[^`]+`|[^<>=!`]+?)\s*(>=|<=|==|!=|>|<|=|\bnot in\b|\bin\b)\s*(.*?)\s*", re.S)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _ROW = 2  # a table's first row of values, counted as a spreadsheet does
 
 
@@ -107,16 +108,21 @@ def parse_rule(text: str) -> Rule:
     Raises:
         InputError: a part of it is no comparison.
     """
-    quoted = re.findall(r"'[^']*'|\"[^\"]*\"", text)  # quoted text is set aside: it may hold " and "
-    bare = re.sub(r"'[^']*'|\"[^\"]*\"", "\0", text)
+    quoted = _QUOTED.findall(text)  # set aside: it may hold " and "
+    bare = _QUOTED.sub("\0", text)
     left = iter(quoted)
-    parts = [re.sub("\0", lambda _: next(left), part) for part in re.split(r"\s+and\s+", bare)]
+    parts = [re.sub("\0", lambda _: next(left), part) for part in re.split(r"\s+and(?:\s+|$)", bare)]
     return Rule(text.strip(), tuple(_clause(part, text) for part in parts))
 
 
 def _clause(part: str, rule: str) -> Clause:
     found = _CLAUSE.fullmatch(part)
-    if not found or not found[3]:
+    ordered = found is not None and found[2] in _COMPARE
+    if (
+        not found
+        or not found[3]
+        or (ordered and not _QUOTED.fullmatch(found[3]) and number(found[3]) is None)
+    ):
         raise InputError(
             f"rule '{rule}': '{part.strip()}' is no comparison; write for example kl >= 2, "
             "kl in 0,1,2 or kl != ''"
