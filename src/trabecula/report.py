@@ -1,0 +1,261 @@
+"""Results -> one self-contained report.html and tables (csv, md, tex): `trabecula report`.
+
+Reads what `evaluate` wrote and computes no statistic. The page needs no network, shows no patient
+id, and is the same bytes for the same inputs.
+
+    report.html
+    tables/results.*  comparisons.*  label_multipliers.*  fractions.*     each as csv, md, tex
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trabecula.config import Record
+from trabecula.reporting import figures, tables, wording
+from trabecula.reporting.flow import read_cohort, task_flows
+from trabecula.reporting.provenance import read_runs, without_paths
+from trabecula.reporting.results import Arm, Panel, Results, read_results
+from trabecula.run import Run, identity
+
+
+class Config(Record):
+    results: Path
+    """`evaluate`'s folder: metrics.json, comparisons.json, curves.json, flow.json."""
+    manifest: Path
+    """manifest.csv, or its folder; counted for the cohort flow."""
+    store: Path | None = None
+    """The store of the study's images, for the sample grid and the rejected files."""
+    runs: tuple[Path, ...] = ()
+    """Every run folder behind the results, for the provenance."""
+    samples: Path | None = None
+    """A generator's samples: a store, a .npy file, or a folder with one."""
+    title: str = "Did the pretraining pay?"
+    """The page's heading."""
+    command: str = ""
+    """The command that made the study, shown in the provenance; absolute paths are shortened."""
+    num_pictures: int = 24
+    """Images in the sample grid."""
+
+
+def run(config: Config, out: Run) -> str:
+    """Write the page and the tables.
+
+    Raises:
+        InputError: a file is missing or is not what `evaluate`, `prepare` or `cohort` write.
+    """
+    results = read_results(config.results)
+    page = render(results, config)
+    (out / "tables").mkdir(exist_ok=True)
+    for name, content in table_files(results).items():
+        out.write(f"tables/{name}", content)
+    out.write("report.html", page)
+    claims = [wording.claim_of(pair) for pair in _against_random(results)]
+    return (
+        f"report.html: {claims.count('better')} of {len(claims)} comparisons with random initialisation "
+        "say that pretraining paid"
+    )
+
+
+def table_files(results: Results) -> dict[str, str]:
+    """File name -> content of every table; CSV carries the raw rows."""
+    panels = results.panels
+    shown = {
+        "results": [t for panel in panels for t in tables.results_tables(results, panel)],
+        "comparisons": [
+            table
+            for panel in panels
+            for metric in results.metric_names(panel)
+            if (table := tables.comparison_table(results, panel, metric)).rows
+        ],
+        "label_multipliers": [t for panel in panels if (t := tables.multiplier_table(results, panel)).rows],
+        "fractions": [
+            table for task in results.flow["tasks"] if (table := tables.fraction_table(results, task)).rows
+        ],
+    }
+    raw = {
+        "results": results.rows,
+        "comparisons": results.pairs,
+        "label_multipliers": results.comparisons["label_multipliers"],
+        "fractions": results.flow["subsets"],
+    }
+    files = {}
+    for name, drawn in shown.items():
+        files[f"{name}.csv"] = tables.to_csv(raw[name])
+        files[f"{name}.md"] = tables.to_markdown(drawn)
+        files[f"{name}.tex"] = tables.to_latex(drawn)
+    return files
+
+
+def render(results: Results, config: Config) -> str:
+    """The page."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("trabecula", "reporting"),
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    source = environment.loader.get_source(environment, "page.css")[0]  # type: ignore[union-attr]
+    context = {
+        "title": config.title,
+        "css": source,
+        "level": f"{results.metrics['level'] * 100:.4g}",
+        "resamples": wording.count(results.metrics.get("num_resamples")),
+        "results": results,
+        "names": wording.arm_names(results),
+        "tally": _tally(results),
+        "verdicts": [_verdict(results, panel) for panel in results.panels],
+        "sections": [_section(results, panel) for panel in results.panels],
+        "figures": [_figures(results, panel) for panel in results.panels],
+        "pictures": _pictures(config),
+        "cohort": read_cohort(config.manifest, config.store),
+        "flows": task_flows(results),
+        "provenance": read_runs(config.runs),
+        "inputs": _identities(config),
+        "seeds": _seeds(results),
+        "command": without_paths(config.command),
+        "w": wording,
+    }
+    return environment.get_template("page.html.j2").render(context)
+
+
+def _against_random(results: Results) -> list[Any]:
+    """The headline comparisons of every pretrained arm with its own network's random arm."""
+    return [
+        pair
+        for panel in results.panels
+        for pair in results.comparisons_of(panel, results.headline(panel))
+        if pair["baseline_family"] == "random"
+        and pair["same_architecture"]
+        and results.by_name[pair["arm"]].family != "imagenet"
+    ]
+
+
+def _tally(results: Results) -> list[dict[str, Any]]:
+    claims = [wording.claim_of(pair) for pair in _against_random(results)]
+    words = {"better": "paid", "none": "no difference shown", "worse": "did worse", "": "not estimable"}
+    return [
+        {"claim": claim or "unknown", "symbol": wording.claim_words(claim)[0], "words": text,
+         "number": claims.count(claim)}
+        for claim, text in words.items()
+    ]  # fmt: skip
+
+
+def _verdict(results: Results, panel: Panel) -> dict[str, Any]:
+    """Per architecture one sentence for each arm, and a mark for each label fraction."""
+    pairs = results.comparisons_of(panel, results.headline(panel))
+    absent, networks = results.missing_imagenet(), []
+    for architecture in results.architectures:
+        lines = [
+            _line(results, panel, arm, pairs)
+            for arm in results.arms_of(architecture)
+            if arm.family != "random"
+        ]
+        lines.sort(key=lambda line: line["arm"].family == "imagenet")
+        networks.append(
+            {
+                "name": wording.architecture_name(architecture),
+                "lines": lines,
+                "not_run": absent.get(architecture, ""),
+            }
+        )
+    return {
+        "task": panel.task,
+        "mode": wording.mode_name(panel.mode),
+        "metric": wording.metric_name(results.headline(panel)),
+        "networks": networks,
+    }
+
+
+def _line(results: Results, panel: Panel, arm: Arm, pairs: list[Any]) -> dict[str, Any]:
+    own = [p for p in pairs if p["arm"] == arm.name and p["same_architecture"]]
+    random = {p["fraction"]: p for p in own if p["baseline_family"] == "random"}
+    imagenet = [p for p in own if p["baseline_family"] == "imagenet"]
+    name = wording.arm_names(results)[arm.name]
+    pair = wording.verdict_pair(list(random.values()))
+    marks = []
+    for fraction in results.fractions(panel):
+        claim = wording.claim_of(random.get(fraction))
+        symbol, words = wording.claim_words(claim)
+        shown = wording.signed(random[fraction]["difference"], 2) if claim else ""
+        marks.append({"claim": claim or "unknown", "symbol": symbol, "words": words,
+                      "share": wording.share(fraction), "difference": shown})  # fmt: skip
+    other = wording.verdict_pair(imagenet)
+    against = ""
+    if other:
+        claim = wording.claim_words(other["claim"])[1]
+        against = (
+            f"Against ImageNet weights at {wording.share(other['fraction'])} of labels: "
+            f"{wording.difference(other)}, Holm-adjusted p {wording.probability(other['p_holm'])}: {claim}."
+        )
+    text = wording.sentence(results, panel, arm, pair, name)
+    return {"arm": arm, "name": name, **text, "marks": marks, "imagenet": against}
+
+
+def _section(results: Results, panel: Panel) -> dict[str, Any]:
+    """Tables of one task in one mode."""
+    compared = []
+    for metric in results.metric_names(panel):
+        pairs = results.comparisons_of(panel, metric)
+        if not pairs:
+            continue
+        ends = [abs(p[k]) for p in pairs for k in ("difference", "low", "high") if wording.present(p[k])]
+        reach = max(ends, default=0.0) or 1.0
+        bars = [figures.difference_bar(p, reach, results.by_name[p["arm"]].style) for p in pairs]
+        claims = [wording.claim_of(p) or "unknown" for p in pairs]
+        table = tables.comparison_table(results, panel, metric)
+        compared.append({"table": table, "bars": bars, "claims": claims, "reach": wording.number(reach)})
+    metric_tables = tables.results_tables(results, panel)
+    return {
+        "name": f"{panel.task}, {wording.mode_name(panel.mode)}",
+        "headline": metric_tables[0],
+        "others": metric_tables[1:],
+        "groups": tables.other_groups(results, panel),
+        "comparisons": compared,
+        "multipliers": tables.multiplier_table(results, panel),
+    }
+
+
+def _figures(results: Results, panel: Panel) -> dict[str, Any]:
+    curves = [figures.learning_curves(results, panel, m) for m in results.metric_names(panel)]
+    return {
+        "learning": [curve for curve in curves if curve],
+        "roc": figures.roc_curves(results, panel),
+        "reliability": figures.reliability_plots(results, panel),
+    }
+
+
+def _pictures(config: Config) -> list[dict[str, Any]]:
+    from trabecula.reporting.montage import montage, sample_images, store_images
+
+    found = []
+    if config.store:
+        found.append(
+            ("Images of the store, the first by image id", store_images(config.store, config.num_pictures))
+        )
+    if config.samples:
+        found.append(("Samples of the generator", sample_images(config.samples, config.num_pictures)))
+    return [
+        {"caption": caption, "number": len(images), "data": montage(images)}
+        for caption, images in found
+        if images
+    ]
+
+
+def _identities(config: Config) -> dict[str, str]:
+    named = {
+        "results": config.results,
+        "manifest": config.manifest,
+        "store": config.store,
+        "samples": config.samples,
+    }
+    return {name: identity(path) for name, path in named.items() if path}
+
+
+def _seeds(results: Results) -> dict[str, str]:
+    return {
+        name: ", ".join(str(s) for s in sorted({r[key] for r in results.rows if isinstance(r[key], int)}))
+        or "–"
+        for name, key in (("Label seeds", "seed"), ("Pretraining seeds", "pretrain_seed"))
+    }

@@ -1,0 +1,286 @@
+"""Figures as inline SVG: coloured by the page's style sheet, so legible in light, dark and print.
+
+One panel per architecture, arms as colours; an arm keeps its colour through the whole report.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+from trabecula.reporting.results import Arm, Panel, Results, Row
+from trabecula.reporting.wording import (
+    architecture_name,
+    arm_names,
+    count,
+    metric_name,
+    mode_name,
+    number,
+    present,
+    share,
+)
+
+WIDTH, HEIGHT = 360, 270
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 46
+_MIN_TICK_GAP = 30  # px between tick labels that do not run into each other
+_FEW_SEEDS = 5  # below it the seeds are shown as points (the interval is over patients only)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One panel: `svg` is safe markup, `title` stands above it, `arms` for its legend."""
+
+    title: str
+    svg: str
+    arms: list[Arm]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Panels that share their axes, one per architecture."""
+
+    title: str
+    caption: str
+    figures: list[Figure]
+    opened: bool = True
+
+
+@dataclass
+class Axes:
+    """A frame in data units; `x_log` puts x on a logarithmic axis."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    x_label: str
+    y_label: str
+    x_ticks: Sequence[tuple[float, Sequence[str]]]
+    y_ticks: Sequence[float]
+    x_log: bool = False
+    body: list[str] = field(default_factory=list)
+
+    def px(self, x: float) -> float:
+        low, high, value = (math.log(v) if self.x_log else v for v in (*self.x, x))
+        return _LEFT + (value - low) / (high - low) * (WIDTH - _LEFT - _RIGHT)
+
+    def py(self, y: float) -> float:
+        low, high = self.y
+        return HEIGHT - _BOTTOM - (y - low) / (high - low) * (HEIGHT - _TOP - _BOTTOM)
+
+    def at(self, x: float, y: float) -> str:
+        return f"{self.px(x):.1f},{self.py(y):.1f}"
+
+    def line(self, points: Sequence[tuple[float, float]], style: str) -> None:
+        if len(points) > 1:
+            path = " ".join(self.at(x, y) for x, y in points)
+            self.body.append(f'<polyline class="line {style}" points="{path}"/>')
+
+    def band(self, points: Sequence[tuple[float, float, float]], style: str) -> None:
+        """Points are (x, low, high)."""
+        if len(points) > 1:
+            outline = [self.at(x, low) for x, low, _ in points]
+            outline += [self.at(x, high) for x, _, high in reversed(points)]
+            self.body.append(f'<polygon class="band {style}" points="{" ".join(outline)}"/>')
+
+    def whisker(self, x: float, low: float, high: float, style: str, shift: float = 0) -> None:
+        at, top, bottom = self.px(x) + shift, self.py(high), self.py(low)
+        self.body.append(f'<path class="whisker {style}" d="M{at:.1f} {top:.1f}V{bottom:.1f}"/>')
+
+    def mark(self, x: float, y: float, style: str, kind: str = "mark", shift: float = 0) -> None:
+        radius = 3.4 if kind == "mark" else 2.2
+        centre = f'cx="{self.px(x) + shift:.1f}" cy="{self.py(y):.1f}"'
+        self.body.append(f'<circle class="{kind} {style}" {centre} r="{radius}"/>')
+
+    def svg(self, title: str, description: str) -> str:
+        parts = [
+            f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+            f'aria-label="{escape(f"{title}. {description}")}">',
+            *self._frame(),
+            *self.body,
+            "</svg>",
+        ]
+        return "".join(parts)
+
+    def _frame(self) -> list[str]:
+        left, right, bottom = _LEFT, WIDTH - _RIGHT, HEIGHT - _BOTTOM
+        parts = []
+        for tick in self.y_ticks:
+            y = self.py(tick)
+            parts.append(f'<path class="rule" d="M{left} {y:.1f}H{right}"/>')
+            parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{_tick(tick)}</text>')
+        last = -math.inf
+        for tick, labels in self.x_ticks:
+            x = self.px(tick)
+            parts.append(f'<path class="axis" d="M{x:.1f} {bottom}v4"/>')
+            if x - last >= _MIN_TICK_GAP:
+                last = x
+                for i, label in enumerate(labels):
+                    middle = f'x="{x:.1f}" y="{bottom + 16 + 12 * i}" text-anchor="middle"'
+                    parts.append(f"<text {middle}>{escape(label)}</text>")
+        parts.append(f'<path class="axis" d="M{left} {bottom}H{right}"/>')
+        centre = (left + right) / 2
+        y_centre = (_TOP + bottom) / 2
+        parts.append(
+            f'<text x="{centre:.0f}" y="{HEIGHT - 4}" text-anchor="middle">{escape(self.x_label)}</text>'
+        )
+        parts.append(
+            f'<text x="11" y="{y_centre:.0f}" text-anchor="middle" '
+            f'transform="rotate(-90 11 {y_centre:.0f})">{escape(self.y_label)}</text>'
+        )
+        return parts
+
+
+def learning_curves(results: Results, panel: Panel, metric: str) -> Group | None:
+    """Metric against training patients on a logarithmic axis, with bands; few seeds as points."""
+    curves = {
+        c["arm"]: [p for p in c["points"] if present(p["value"]) and present(p["num_patients"])]
+        for c in results.curves["learning"]
+        if (c["task"], c["mode"], c["metric"]) == (panel.task, panel.mode, metric)
+    }
+    points = [p for drawn in curves.values() for p in drawn if p["num_patients"] > 0]
+    if not points:
+        return None
+    values = [v for p in points for v in (p["value"], p["low"], p["high"], *_seeds(p)) if present(v)]
+    y_ticks = _ticks(min(values), max(values))
+    at = {p["num_patients"]: p["fraction"] for p in points}
+    x_ticks = [(x, (count(x), share(at[x]))) for x in sorted(at)]
+    x_range = (min(at) / 1.25, max(at) * 1.25)
+    figures = []
+    for architecture, arms in _by_architecture(results, curves):
+        axes = Axes(
+            x_range, (y_ticks[0], y_ticks[-1]), "training patients (log scale), share of labels",
+            metric_name(metric), x_ticks, y_ticks, x_log=True,
+        )  # fmt: skip
+        for i, arm in enumerate(arms):
+            _draw_learning(axes, curves[arm.name], arm.style, shift=4.0 * (i - (len(arms) - 1) / 2))
+        names = arm_names(results)
+        ends = [
+            f"{names[a.name]}: {number(c[0]['value'])} at {count(c[0]['num_patients'])} patients, "
+            f"{number(c[-1]['value'])} at {count(c[-1]['num_patients'])}"
+            for a in arms
+            if (c := curves[a.name])
+        ]
+        title = f"Learning curves of {architecture_name(architecture)}, {panel.task}, {mode_name(panel.mode)}"
+        figures.append(Figure(architecture_name(architecture), axes.svg(title, "; ".join(ends)), arms))
+    few = any(0 < len(_seeds(p)) < _FEW_SEEDS for p in points)
+    caption = "Bands are intervals." + (" Small rings are single seeds." if few else "")
+    return Group(f"{metric_name(metric)} of {panel.task}, {mode_name(panel.mode)}", caption, figures)
+
+
+def _draw_learning(axes: Axes, points: Sequence[Row], style: str, shift: float) -> None:
+    axes.band(
+        [
+            (p["num_patients"], p["low"], p["high"])
+            for p in points
+            if present(p["low"]) and present(p["high"])
+        ],
+        style,
+    )
+    axes.line([(p["num_patients"], p["value"]) for p in points], style)
+    for p in points:
+        seeds = _seeds(p)
+        if len(seeds) < _FEW_SEEDS:
+            for value in seeds:
+                axes.mark(p["num_patients"], value, style, "seed", shift)
+        axes.mark(p["num_patients"], p["value"], style)
+
+
+def roc_curves(results: Results, panel: Panel) -> list[Group]:
+    """One group per label fraction and class; the smallest fraction is opened."""
+    rows = [r for r in results.curves["roc"] if (r["task"], r["mode"]) == (panel.task, panel.mode)]
+    groups: list[Group] = []
+    kinds = sorted({(r["fraction"], str(r["class"])) for r in rows})
+    for fraction, name in kinds:
+        chosen = {r["arm"]: r for r in rows if (r["fraction"], str(r["class"])) == (fraction, name)}
+        figures = []
+        for architecture, arms in _by_architecture(results, chosen):
+            axes = _unit_axes("1 − specificity", "sensitivity")
+            for arm in arms:
+                r = chosen[arm.name]
+                if r["low"] and r["high"]:
+                    edges = zip(r["fpr"], r["low"], r["high"], strict=False)
+                    axes.band([e for e in edges if all(present(v) for v in e)], arm.style)
+                axes.line(list(zip(r["fpr"], r["tpr"], strict=False)), arm.style)
+            title = f"ROC of {architecture_name(architecture)}, {panel.task}, {mode_name(panel.mode)}"
+            described = f"{share(fraction)} of labels, class {name}, arms: {_listed(results, arms)}"
+            figures.append(Figure(architecture_name(architecture), axes.svg(title, described), arms))
+        title = f"ROC of {panel.task}, {mode_name(panel.mode)}, {share(fraction)} of labels, class {name}"
+        groups.append(Group(title, "Bands are pointwise intervals.", figures, opened=fraction == kinds[0][0]))
+    return groups
+
+
+def reliability_plots(results: Results, panel: Panel) -> list[Group]:
+    """Observed frequency against predicted probability, with intervals per bin."""
+    rows = [r for r in results.curves["reliability"] if (r["task"], r["mode"]) == (panel.task, panel.mode)]
+    groups: list[Group] = []
+    for fraction in sorted({r["fraction"] for r in rows}):
+        chosen = {r["arm"]: r for r in rows if r["fraction"] == fraction}
+        figures = []
+        for architecture, arms in _by_architecture(results, chosen):
+            axes = _unit_axes("predicted probability", "observed frequency")
+            for i, arm in enumerate(arms):
+                _draw_bins(axes, chosen[arm.name]["bins"], arm.style, 3.0 * (i - (len(arms) - 1) / 2))
+            title = f"Reliability of {architecture_name(architecture)}, {panel.task}, {mode_name(panel.mode)}"
+            described = f"{share(fraction)} of labels, arms: {_listed(results, arms)}"
+            figures.append(Figure(architecture_name(architecture), axes.svg(title, described), arms))
+        title = f"Reliability of {panel.task}, {mode_name(panel.mode)}, {share(fraction)} of labels"
+        caption = "On the diagonal, what was predicted is what was observed. Whiskers are intervals."
+        groups.append(Group(title, caption, figures, opened=not groups))
+    return groups
+
+
+def _draw_bins(axes: Axes, bins: Sequence[Row], style: str, shift: float) -> None:
+    known = [b for b in bins if present(b["predicted"]) and present(b["observed"])]
+    axes.line([(b["predicted"], b["observed"]) for b in known], style)
+    for b in known:
+        if present(b["low"]) and present(b["high"]):
+            axes.whisker(b["predicted"], b["low"], b["high"], style, shift)
+        axes.mark(b["predicted"], b["observed"], style)
+
+
+def difference_bar(pair: Row, reach: float, style: str) -> str:
+    """A small interval around the line of no difference; `reach` is the half-width in metric units."""
+    if not all(present(pair[k]) for k in ("difference", "low", "high")):
+        return ""
+    x = {k: 60 + 56 * max(-1.0, min(1.0, pair[k] / reach)) for k in ("difference", "low", "high")}
+    return (
+        '<svg class="bar" viewBox="0 0 120 16" aria-hidden="true"><path class="zero" d="M60 0V16"/>'
+        f'<path class="line {style}" d="M{x["low"]:.1f} 8H{x["high"]:.1f}"/>'
+        f'<circle class="mark {style}" cx="{x["difference"]:.1f}" cy="8" r="3.6"/></svg>'
+    )
+
+
+def _unit_axes(x_label: str, y_label: str) -> Axes:
+    ticks = [i / 5 for i in range(6)]
+    axes = Axes((0, 1), (0, 1), x_label, y_label, [(t, (_tick(t),)) for t in ticks], ticks)
+    axes.body.append(f'<path class="diagonal" d="M{axes.at(0, 0)}L{axes.at(1, 1)}"/>')
+    return axes
+
+
+def _by_architecture(
+    results: Results, chosen: dict[str, Row] | dict[str, list[Row]]
+) -> list[tuple[str, list[Arm]]]:
+    groups = [(a, [arm for arm in results.arms_of(a) if arm.name in chosen]) for a in results.architectures]
+    return [(architecture, arms) for architecture, arms in groups if arms]
+
+
+def _listed(results: Results, arms: Sequence[Arm]) -> str:
+    names = arm_names(results)
+    return ", ".join(names[arm.name] for arm in arms)
+
+
+def _seeds(point: Row) -> list[float]:
+    return [s for s in point["seeds"] if present(s)]
+
+
+def _tick(value: float) -> str:
+    return f"{value:.6g}".replace("-", "−")
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Four to eight round values that enclose [low, high]."""
+    spread = max(high - low, 1e-3)
+    step = next(s * 10.0**e for e in range(-5, 12) for s in (1, 2, 2.5, 5) if spread / (s * 10.0**e) <= 6)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]

@@ -1,0 +1,260 @@
+"""What `evaluate` wrote, checked on reading, and the few look-ups that a report needs.
+
+Nothing here computes a statistic: values are found, ordered and handed on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from trabecula.errors import InputError
+
+Row = Mapping[str, Any]
+T = TypeVar("T")
+
+FAMILIES = ("random", "imagenet", "weights", "pretrained")
+NUM_STYLES = 6  # colours for arms that are neither random nor ImageNet; page.css defines them
+HEADLINES = ("auroc", "auroc_macro", "quadratic_kappa", "balanced_accuracy", "accuracy")
+
+_AXES = ("task", "arm", "mode", "fraction")
+_NEEDED: dict[str, dict[str, tuple[str, ...]]] = {
+    "metrics.json": {
+        "rows": (
+            *_AXES, "architecture", "family", "seed", "pretrain_seed", "cohort", "stratum", "metric",
+            "value", "low", "high", "sd_seeds", "num_seeds", "num_images", "num_patients", "num_events",
+            "note",
+        ),
+    },
+    "comparisons.json": {
+        "pairs": (
+            *_AXES, "metric", "baseline", "baseline_family", "same_architecture", "difference", "low",
+            "high", "p", "p_holm", "num_patients", "num_seeds", "claim",
+        ),
+        "label_multipliers": (*_AXES, "metric", "baseline", "value", "low", "high", "censored", "note"),
+        "not_run": ("family", "architecture", "reason"),
+    },
+    "curves.json": {
+        "roc": (*_AXES, "class", "fpr", "tpr", "low", "high"),
+        "reliability": (*_AXES, "bins"),
+        "learning": ("task", "arm", "mode", "metric", "points"),
+    },
+    "flow.json": {
+        "subsets": (
+            "task", "fraction", "seed", "num_train_images", "num_train_patients", "num_val_images",
+            "num_val_patients",
+        ),
+        "arms": ("arm", "architecture", "family", "objective", "images_seen", "num_patients_seen"),
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One architecture with one initialisation, and the look it keeps through the whole report."""
+
+    name: str
+    architecture: str
+    family: str
+    objective: str
+    images_seen: int | None
+    num_patients_seen: int | None
+    style: str  # CSS class: "arm-random", "arm-imagenet", "arm-0" ...
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One task in one mode: what is read and compared together."""
+
+    task: str
+    mode: str
+
+
+@dataclass(frozen=True)
+class Results:
+    metrics: dict[str, Any]
+    comparisons: dict[str, Any]
+    curves: dict[str, Any]
+    flow: dict[str, Any]
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        rows: Sequence[Row] = self.metrics["rows"]
+        return rows
+
+    @property
+    def pairs(self) -> Sequence[Row]:
+        pairs: Sequence[Row] = self.comparisons["pairs"]
+        return pairs
+
+    @cached_property
+    def summaries(self) -> list[Row]:
+        """Rows over all seeds; where a value is given per pretraining seed too, only the one over all."""
+        chosen: dict[tuple[Any, ...], Row] = {}
+        for row in self.rows:
+            if row["seed"] != "all":
+                continue
+            key = (*(row[k] for k in _AXES), row["cohort"], row["stratum"], row["metric"])
+            if key not in chosen or row["pretrain_seed"] == "all":
+                chosen[key] = row
+        return list(chosen.values())
+
+    @cached_property
+    def _index(self) -> dict[tuple[Any, ...], Row]:
+        return {
+            (r["task"], r["mode"], r["metric"], r["arm"], r["fraction"]): r
+            for r in self.summaries
+            if r["cohort"] == "all" and r["stratum"] == "all"
+        }
+
+    def summary(self, panel: Panel, metric: str, arm: str, fraction: float) -> Row | None:
+        """The row over all seeds, cohorts and strata."""
+        return self._index.get((panel.task, panel.mode, metric, arm, fraction))
+
+    @cached_property
+    def panels(self) -> list[Panel]:
+        return _unique(Panel(r["task"], r["mode"]) for r in self.summaries)
+
+    @cached_property
+    def arms(self) -> list[Arm]:
+        """Every arm, architectures in order of appearance, random first, then ImageNet, then the others."""
+        told = {r["arm"]: r for r in reversed(self.flow["arms"])}
+        seen = _unique([r["arm"] for r in self.flow["arms"]] + [r["arm"] for r in self.rows])
+        rows = {r["arm"]: r for r in reversed(self.rows)}
+        drafts = [{**rows.get(name, {}), **told.get(name, {})} for name in seen]
+        order = _unique(d["architecture"] for d in drafts)
+        drafts.sort(key=lambda d: (order.index(d["architecture"]), _rank(d["family"])))
+        styles = _styles(drafts)
+        return [
+            Arm(
+                d["arm"], d["architecture"], d["family"], d.get("objective") or "",
+                d.get("images_seen"), d.get("num_patients_seen"), styles[d["arm"]],
+            )
+            for d in drafts
+        ]  # fmt: skip
+
+    @cached_property
+    def by_name(self) -> dict[str, Arm]:
+        return {arm.name: arm for arm in self.arms}
+
+    @property
+    def architectures(self) -> list[str]:
+        return _unique(arm.architecture for arm in self.arms)
+
+    def arms_of(self, architecture: str) -> list[Arm]:
+        return [arm for arm in self.arms if arm.architecture == architecture]
+
+    def fractions(self, panel: Panel) -> list[float]:
+        return sorted({r["fraction"] for r in self.summaries if (r["task"], r["mode"]) == _key(panel)})
+
+    def metric_names(self, panel: Panel) -> list[str]:
+        """The panel's metrics, the headline first."""
+        names = _unique(r["metric"] for r in self.summaries if (r["task"], r["mode"]) == _key(panel))
+        first = self.headline(panel)
+        return [first, *(n for n in names if n != first)]
+
+    def headline(self, panel: Panel) -> str:
+        """The metric that the verdict speaks of: the best known one among those compared."""
+        compared = _unique(p["metric"] for p in self.pairs if (p["task"], p["mode"]) == _key(panel))
+        names = compared or _unique(
+            r["metric"] for r in self.summaries if (r["task"], r["mode"]) == _key(panel)
+        )
+        known = [name for name in HEADLINES if name in names]
+        return (known or names)[0]
+
+    def comparisons_of(self, panel: Panel, metric: str) -> list[Row]:
+        return [p for p in self.pairs if (p["task"], p["mode"], p["metric"]) == (*_key(panel), metric)]
+
+    def multiplier(self, pair: Row) -> Row | None:
+        keys = (*_AXES, "metric", "baseline")
+        wanted = [pair[k] for k in keys]
+        found = [m for m in self.comparisons["label_multipliers"] if [m[k] for k in keys] == wanted]
+        return found[0] if found else None
+
+    def missing_imagenet(self) -> dict[str, str]:
+        """The reason for every architecture without an ImageNet arm."""
+        reasons = {r["architecture"]: r["reason"] for r in self.comparisons["not_run"]}
+        have = {arm.architecture for arm in self.arms if arm.family == "imagenet"}
+        return {a: reasons.get(a) or "no such arm in this study" for a in self.architectures if a not in have}
+
+
+def read_results(folder: Path) -> Results:
+    """Read evaluate's folder.
+
+    Raises:
+        InputError: a file is missing, is not JSON, or lacks a key.
+    """
+    return Results(*(_read(folder / name, parts) for name, parts in _NEEDED.items()))
+
+
+def read_json(path: Path, made_by: str) -> dict[str, Any]:
+    """Read one JSON object.
+
+    Raises:
+        InputError: no such file, or not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path}: no such file; it is written by {made_by}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid JSON ({error}); write it again with {made_by}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: holds no JSON object; write it again with {made_by}")
+    return value
+
+
+def _read(path: Path, parts: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    value = read_json(path, "`trabecula evaluate`")
+    problem = ""
+    for part, keys in parts.items():
+        if not isinstance(value.get(part), list):
+            problem = f"has no list '{part}'"
+            break
+        lacking = [(i, k) for i, row in enumerate(value[part]) for k in keys if k not in row]
+        if lacking:
+            problem = f"{part}[{lacking[0][0]}] has no '{lacking[0][1]}'"
+            break
+    if path.name == "flow.json" and not isinstance(value.get("tasks"), dict):
+        problem = problem or "has no table 'tasks'"
+    if path.name == "metrics.json" and not problem:
+        problem = "" if value.get("rows") else "holds no row"
+        problem = problem or ("" if "level" in value else "has no 'level'")
+    if problem:
+        raise InputError(f"{path}: {problem}; write it again with `trabecula evaluate`")
+    return value
+
+
+def _rank(family: str) -> int:
+    return FAMILIES.index(family) if family in FAMILIES else len(FAMILIES)
+
+
+def _styles(drafts: Sequence[Row]) -> dict[str, str]:
+    """A look per kind of initialisation, the same in every architecture; a repeated kind gets its own."""
+    styles, kinds = {}, list[tuple[str, str, int]]()
+    for d in drafts:
+        if d["family"] in ("random", "imagenet"):
+            styles[d["arm"]] = f"arm-{d['family']}"
+            continue
+        same = [
+            o for o in drafts
+            if (o["architecture"], o["family"], o.get("objective"))
+            == (d["architecture"], d["family"], d.get("objective"))
+        ]  # fmt: skip
+        kind = (d["family"], d.get("objective") or "", same.index(d))
+        if kind not in kinds:
+            kinds.append(kind)
+        styles[d["arm"]] = f"arm-{kinds.index(kind) % NUM_STYLES}"
+    return styles
+
+
+def _key(panel: Panel) -> tuple[str, str]:
+    return panel.task, panel.mode
+
+
+def _unique(values: Iterable[T]) -> list[T]:
+    return list(dict.fromkeys(values))

@@ -1,0 +1,280 @@
+"""Tables of a report: raw numbers as CSV; what people read as Markdown, LaTeX (booktabs) and page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from trabecula.reporting.results import Panel, Results, Row
+from trabecula.reporting.wording import (
+    architecture_name,
+    arm_names,
+    claim_of,
+    claim_words,
+    count,
+    interval,
+    metric_name,
+    mode_name,
+    multiplier_interval,
+    multiplier_value,
+    number,
+    probability,
+    share,
+    signed,
+)
+
+_TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
+    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$",
+    "−": r"$-$", "×": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$", "–": "--", "·": r"$\cdot$",
+    "∞": r"$\infty$", "▲": "", "▼": "", "\N{NO-BREAK SPACE}": "~",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`text` on the first line, `second` below it, `small` for counts or a note; `strong` by a claim only."""
+
+    text: str
+    second: str = ""
+    small: str = ""
+    strong: bool = False
+
+    @property
+    def plain(self) -> str:
+        bounds = f"[{self.second}]" if self.second else ""
+        return " ".join(part for part in (self.text, bounds, self.small) if part)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as a person reads them; `heads` is the number of leading columns that name the row."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[Cell, ...]]
+    note: str = ""
+    heads: int = 1
+    styles: list[str] = field(default_factory=list)  # per row, the arm's CSS class
+
+
+def results_tables(results: Results, panel: Panel) -> list[Table]:
+    """Arms as rows and label fractions as columns, one table per metric, the headline first."""
+    return [_results_table(results, panel, metric) for metric in results.metric_names(panel)]
+
+
+def _results_table(results: Results, panel: Panel, metric: str) -> Table:
+    fractions, names = results.fractions(panel), arm_names(results)
+    better = {
+        (p["arm"], p["fraction"])
+        for p in results.comparisons_of(panel, metric)
+        if claim_of(p) == "better" and p["baseline_family"] == "random" and p["same_architecture"]
+    }
+    found = [results.summary(panel, metric, a.name, f) for a in results.arms for f in fractions]
+    alike, shared = _shared_counts([row for row in found if row])
+    rows, styles, absent = [], [], results.missing_imagenet()
+    for architecture in results.architectures:
+        shown = architecture_name(architecture)
+        for arm in results.arms_of(architecture):
+            cells = [
+                _result_cell(results.summary(panel, metric, arm.name, f), alike, (arm.name, f) in better)
+                for f in fractions
+            ]
+            rows.append((Cell(shown), Cell(names[arm.name]), *cells))
+            styles.append(arm.style)
+        if architecture in absent:
+            rows.append((Cell(shown), Cell("ImageNet weights"), *(Cell("not run") for _ in fractions)))
+            styles.append("arm-imagenet")
+    title = f"{metric_name(metric)} of {panel.task}, {mode_name(panel.mode)}"
+    columns = ("Network", "Initialisation", *(f"{share(f)} of labels" for f in fractions))
+    return Table(title, columns, rows, shared, heads=2, styles=styles)
+
+
+_COUNTS = ("num_images", "num_patients", "num_events", "num_seeds")
+
+
+def _shared_counts(rows: Sequence[Row]) -> tuple[bool, str]:
+    """Whether all rows speak of the same test images, and the words for it."""
+    kinds = {tuple(row[k] for k in _COUNTS) for row in rows if row["value"] is not None}
+    if len(kinds) != 1:
+        return False, ""
+    return True, f"Every value: {_counts(dict(zip(_COUNTS, kinds.pop(), strict=True)))}."
+
+
+def _counts(row: Row) -> str:
+    seeds = row["num_seeds"]
+    return (
+        f"{count(row['num_images'])} images · {count(row['num_patients'])} patients · "
+        f"{count(row['num_events'])} events · {seeds} seed{'' if seeds == 1 else 's'}"
+    )
+
+
+def _result_cell(row: Row | None, alike: bool, strong: bool) -> Cell:
+    if row is None:
+        return Cell("not run")
+    if row["value"] is None:
+        return Cell("not estimable", small=row["note"])
+    spread = f" ({number(row['sd_seeds'])})" if row["sd_seeds"] is not None else ""
+    counts = "" if alike else _counts(row)
+    small = " · ".join(part for part in (counts, row["note"]) if part)
+    return Cell(number(row["value"]) + spread, interval(row["low"], row["high"]), small, strong)
+
+
+def other_groups(results: Results, panel: Panel) -> Table | None:
+    """The headline metric by cohort and stratum, where there are any."""
+    metric, names = results.headline(panel), arm_names(results)
+    rows, styles = [], []
+    for r in results.summaries:
+        group = [r[k] for k in ("cohort", "stratum") if r[k] != "all"]
+        if not group or (r["task"], r["mode"], r["metric"]) != (panel.task, panel.mode, metric):
+            continue
+        arm = results.by_name[r["arm"]]
+        head = (Cell(", ".join(group)), Cell(architecture_name(arm.architecture)), Cell(names[arm.name]))
+        rows.append((*head, Cell(share(r["fraction"])), _result_cell(r, False, False)))
+        styles.append(arm.style)
+    columns = ("Group", "Network", "Initialisation", "Labels", metric_name(metric))
+    title = f"{metric_name(metric)} of {panel.task} by group, {mode_name(panel.mode)}"
+    return Table(title, columns, rows, heads=3, styles=styles) if rows else None
+
+
+def comparison_table(results: Results, panel: Panel, metric: str) -> Table:
+    names, rows, styles = arm_names(results), [], []
+    for pair in results.comparisons_of(panel, metric):
+        arm, baseline = results.by_name[pair["arm"]], results.by_name[pair["baseline"]]
+        against = names[baseline.name]
+        if not pair["same_architecture"]:
+            against += f" of {architecture_name(baseline.architecture)}"
+        claim = claim_of(pair)
+        bounds = interval(pair["low"], pair["high"]) if claim else "–"
+        rows.append(
+            (
+                Cell(architecture_name(arm.architecture)),
+                Cell(names[arm.name]),
+                Cell(against),
+                Cell(share(pair["fraction"])),
+                Cell(signed(pair["difference"]), strong=claim == "better"),
+                Cell(bounds),
+                Cell(probability(pair["p"])),
+                Cell(probability(pair["p_holm"])),
+                Cell(count(pair["num_patients"])),
+                Cell(count(pair["num_seeds"])),
+                Cell(claim_words(claim)[1]),
+            )
+        )
+        styles.append(arm.style)
+    columns = (
+        "Network", "Initialisation", "Against", "Labels", "Difference", "Interval", "p", "Holm p",
+        "Patients", "Seeds", "Reading",
+    )  # fmt: skip
+    title = f"Differences in {metric_name(metric)} of {panel.task}, {mode_name(panel.mode)}"
+    return Table(title, columns, rows, heads=3, styles=styles)
+
+
+def multiplier_table(results: Results, panel: Panel) -> Table:
+    names, rows, styles = arm_names(results), [], []
+    for m in results.comparisons["label_multipliers"]:
+        if (m["task"], m["mode"]) != (panel.task, panel.mode):
+            continue
+        arm = results.by_name[m["arm"]]
+        rows.append(
+            (
+                Cell(architecture_name(arm.architecture)),
+                Cell(names[m["arm"]]),
+                Cell(names[m["baseline"]]),
+                Cell(metric_name(m["metric"])),
+                Cell(share(m["fraction"])),
+                Cell(multiplier_value(m)),
+                Cell(multiplier_interval(m)),
+                Cell(m["note"] or ""),
+            )
+        )
+        styles.append(arm.style)
+    columns = ("Network", "Initialisation", "Against", "Metric", "Labels", "Worth", "Interval", "Note")
+    title = f"Label multipliers, {panel.task}, {mode_name(panel.mode)}"
+    return Table(title, columns, rows, heads=3, styles=styles)
+
+
+def fraction_table(results: Results, task: str) -> Table:
+    """What was asked of the training pool, and what each seed drew."""
+    train = (results.flow["tasks"].get(task, {}).get("parts") or {}).get("train") or {}
+    pool = f"{count(train['patients'])} training patients" if train else "training patients"
+    rows = [
+        (
+            Cell(f"{share(s['fraction'])} of {pool}"),
+            Cell(str(s["seed"])),
+            *(Cell(count(s[k])) for k in _SUBSET),
+        )
+        for s in sorted(
+            (s for s in results.flow["subsets"] if s["task"] == task),
+            key=lambda s: (s["fraction"], s["seed"]),
+        )
+    ]
+    columns = ("Requested", "Seed", "Train patients", "Train images", "Val patients", "Val images")
+    return Table(f"Few-label subsets of {task}", columns, rows)
+
+
+_SUBSET = ("num_train_patients", "num_train_images", "num_val_patients", "num_val_images")
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """Raw numbers, every key a column in order of first appearance; what is absent stays empty."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: _raw(v) for k, v in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _raw(value: Any) -> Any:
+    return "" if value is None else repr(value) if isinstance(value, float) else value
+
+
+def to_markdown(tables: Sequence[Table]) -> str:
+    parts = []
+    for table in tables:
+        lines = [f"### {_md(table.title)}", "", _md_row(table.columns)]
+        lines.append("|" + "|".join([" --- "] * len(table.columns)) + "|")
+        for row in table.rows:
+            lines.append(_md_row([f"**{c.plain}**" if c.strong else c.plain for c in row]))
+        parts.append("\n".join(lines + (["", _md(table.note)] if table.note else [])))
+    return "\n\n".join(parts) + "\n"
+
+
+def _md_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(_md(cell) for cell in cells) + " |"
+
+
+def _md(text: str) -> str:
+    return re.sub(r"([|<>_])", r"\\\1", text).replace("\n", " ")
+
+
+def to_latex(tables: Sequence[Table]) -> str:
+    """One floating table each; the document needs \\usepackage{booktabs}."""
+    return "% needs \\usepackage{booktabs}\n" + "\n".join(_latex(table) for table in tables)
+
+
+def _latex(table: Table) -> str:
+    align = "l" * table.heads + "r" * (len(table.columns) - table.heads)
+    lines = [
+        r"\begin{table}[htbp]", r"\centering\footnotesize", rf"\caption{{{tex(_caption(table))}}}",
+        rf"\begin{{tabular}}{{{align}}}", r"\toprule",
+        " & ".join(tex(name) for name in table.columns) + r" \\", r"\midrule",
+    ]  # fmt: skip
+    for row in table.rows:
+        cells = [rf"\textbf{{{tex(cell.plain)}}}" if cell.strong else tex(cell.plain) for cell in row]
+        lines.append(" & ".join(cells) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def _caption(table: Table) -> str:
+    return f"{table.title}. {table.note}".strip() if table.note else table.title
+
+
+def tex(text: str) -> str:
+    """Escape for LaTeX."""
+    return "".join(_TEX.get(letter, letter) for letter in text)

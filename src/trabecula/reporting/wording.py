@@ -1,0 +1,224 @@
+"""Numbers and names as a reader sees them, and the sentences of the verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from trabecula.reporting.results import Arm, Panel, Results, Row
+
+MODES = {"probe": "linear probe", "finetune": "fine-tuning"}
+FAMILY_NAMES = {
+    "random": "random initialisation", "imagenet": "ImageNet weights", "weights": "given weights",
+}  # fmt: skip
+_OBJECTIVES = {
+    "moco": "MoCo", "barlow": "Barlow Twins", "vicreg": "VICReg", "cnn_jepa": "CNN-JEPA", "mae": "MAE",
+    "convirt": "ConVIRT", "gloria": "GLoRIA", "wgan_gp": "WGAN-GP", "r3gan": "R3GAN", "dcgan": "DCGAN",
+    "lsgan": "LSGAN", "ddpm": "DDPM", "siamese": "Siamese", "rl_eo": "RL-EO", "classify": "Supervised",
+    "simclr": "SimCLR", "byol": "BYOL",
+}  # fmt: skip
+_ARCHITECTURES = {
+    "resnet": "ResNet-", "densenet": "DenseNet-", "vgg": "VGG-", "efficientnet_": "EfficientNet-",
+    "vit_": "ViT-", "convnext_": "ConvNeXt-", "squeezenet": "SqueezeNet ",
+}  # fmt: skip
+_METRICS = {
+    "auroc": "AUROC", "auroc_macro": "macro AUROC",
+    "brier": "Brier score", "f1": "F1",
+    "macro_f1": "macro F1", "mcc": "Matthews correlation", "quadratic_kappa": "quadratic kappa",
+    "ppv": "positive predictive value", "npv": "negative predictive value",
+}  # fmt: skip
+CLAIMS = {"better": ("▲", "better"), "worse": ("▼", "worse"), "none": ("=", "no difference shown")}
+NOT_ESTIMABLE = ("?", "not estimable")
+
+
+def present(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A value with a true minus sign; "–" if there is none."""
+    if value is None or math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    text = f"{value:.{digits}f}" if abs(value) < 100 else f"{value:,.0f}"
+    if float(text.replace(",", "")) == 0:
+        text = text.removeprefix("-")
+    return text.replace("-", "−")
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    text = number(value, digits)
+    return text if text[0] in "−–" else f"+{text}"
+
+
+def count(value: int | float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def share(fraction: float) -> str:
+    """0.1 -> "10 %"."""
+    return f"{fraction * 100:.4g}\N{NO-BREAK SPACE}%"
+
+
+def probability(p: float | None) -> str:
+    if p is None or math.isnan(p):
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def interval(low: float | None, high: float | None, digits: int = 3) -> str:
+    if low is None or high is None:
+        return "no interval"
+    return f"{number(low, digits)} to {number(high, digits)}"
+
+
+def span(values: Sequence[int]) -> str:
+    """The range of a count over seeds: "231", or "229 to 231"."""
+    if not values:
+        return "–"
+    low, high = min(values), max(values)
+    return count(low) if low == high else f"{count(low)} to {count(high)}"
+
+
+def metric_name(metric: str) -> str:
+    return _METRICS.get(metric, metric.replace("_", " "))
+
+
+def mode_name(mode: str) -> str:
+    return MODES.get(mode, mode)
+
+
+def architecture_name(architecture: str) -> str:
+    """ "timm:resnet18" -> "ResNet-18"."""
+    bare = architecture.partition(":")[2] or architecture
+    for prefix, name in _ARCHITECTURES.items():
+        if bare.startswith(prefix):
+            return name + bare.removeprefix(prefix).replace("_", " ")
+    return bare.replace("_", " ")
+
+
+def objective_name(objective: str) -> str:
+    return _OBJECTIVES.get(objective, objective)
+
+
+def arm_names(results: Results) -> dict[str, str]:
+    """A name per arm within its architecture; the arm's own name is added where two would read alike."""
+    drafts = {arm.name: _draft(arm) for arm in results.arms}
+    kinds = [(arm.architecture, drafts[arm.name]) for arm in results.arms]
+    return {
+        arm.name: drafts[arm.name] + (f" ({arm.name})" if kinds.count(kind) > 1 else "")
+        for arm, kind in zip(results.arms, kinds, strict=True)
+    }
+
+
+def _draft(arm: Arm) -> str:
+    if arm.family in FAMILY_NAMES:
+        return FAMILY_NAMES[arm.family]
+    return f"{objective_name(arm.objective)} pretraining" if arm.objective not in ("", "none") else arm.name
+
+
+def claim_of(pair: Row | None) -> str:
+    """ "better", "worse", "none", or "" where it could not be estimated."""
+    return pair["claim"] if pair and present(pair["difference"]) else ""
+
+
+def claim_words(claim: str) -> tuple[str, str]:
+    """(symbol, words)."""
+    return CLAIMS.get(claim, NOT_ESTIMABLE)
+
+
+def times(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2g}×" if value < 10 else f"{value:.3g}×"
+
+
+def multiplier_value(row: Row) -> str:
+    """ "3.2×"; a censored one "more than 10×" or "less than 0.1×"."""
+    if row["value"] is None:
+        return {
+            "above": "more than the baseline's curve covers",
+            "below": "less than the baseline's curve covers",
+        }.get(row["censored"], "not estimable")
+    words = {"above": "more than ", "below": "less than "}.get(row["censored"], "")
+    return words + times(row["value"])
+
+
+def multiplier_interval(row: Row) -> str:
+    if row["value"] is None and row["low"] is None and row["high"] is None:
+        return "–"
+    return f"{_bound(row, 'low')} to {_bound(row, 'high')}"
+
+
+def _bound(row: Row, name: str) -> str:
+    """A bound at the end of the baseline's curve is no value: `evaluate` says so in the note."""
+    if row[name] is None:
+        return "beyond the curve" if name == "high" else "below the curve"
+    note = row["note"] or ""
+    words = "more than " if f"{name} is above" in note else "less than " if f"{name} is below" in note else ""
+    return words + times(row[name])
+
+
+def labels_phrase(results: Results, task: str, fraction: float) -> str:
+    """ "10 % of labels (231 patients)": training patients really drawn, a range where seeds differ."""
+    drawn = [
+        s["num_train_patients"]
+        for s in results.flow["subsets"]
+        if s["task"] == task and s["fraction"] == fraction
+    ]
+    labels = "all labels" if fraction == 1 else f"{share(fraction)} of labels"
+    return f"{labels} ({span(drawn)} training patients)" if drawn else labels
+
+
+def verdict_pair(pairs: Sequence[Row]) -> Row | None:
+    """The comparison the sentence speaks of: at the smallest fraction that could be compared."""
+    known = sorted((p for p in pairs if present(p["difference"])), key=lambda p: p["fraction"])
+    return known[0] if known else None
+
+
+def sentence(results: Results, panel: Panel, arm: Arm, pair: Row | None, name: str) -> dict[str, str]:
+    """One arm's verdict in plain words: keys `claim`, `lead`, `words`, `labels`."""
+    metric = results.headline(panel)
+    lead = f"{name[0].upper()}{name[1:]} of {architecture_name(arm.architecture)}"
+    what = f"{metric_name(metric)} of {panel.task} by {mode_name(panel.mode)}"
+    if pair is None:
+        note = _why_not(results, panel, metric, arm)
+        return {"claim": "", "lead": lead, "words": f"{what}: not estimable{note}.", "labels": ""}
+    level = f"{results.metrics['level'] * 100:.4g} % CI"
+    with_labels = labels_phrase(results, panel.task, pair["fraction"])
+    row = results.summary(panel, metric, arm.name, pair["fraction"])
+    value = ""
+    if row and present(row["value"]):
+        value = f" {number(row['value'], 2)} ({level} {interval(row['low'], row['high'], 2)}),"
+    claim = pair["claim"]
+    ending = {
+        "better": "it paid" if arm.family != "imagenet" else "better",
+        "worse": "it did worse",
+        "none": "no difference shown",
+    }.get(claim, claim)
+    words = (
+        f"{what} with {with_labels}{value} {difference(pair)} against random initialisation of the same "
+        f"network; Holm-adjusted p {probability(pair['p_holm'])}: {ending}."
+    )
+    multiplier = results.multiplier(pair)
+    return {"claim": claim, "lead": lead, "words": words, "labels": _labels(multiplier)}
+
+
+def difference(pair: Row) -> str:
+    """ "+0.08 (0.03 to 0.13)", with a third digit where two would hide the sign."""
+    values = [pair[k] for k in ("difference", "low", "high") if present(pair[k])]
+    digits = 2 if all(v == 0 or abs(v) >= 0.005 for v in values) else 3
+    return f"{signed(pair['difference'], digits)} ({interval(pair['low'], pair['high'], digits)})"
+
+
+def _labels(row: Row | None) -> str:
+    if row is None or (row["value"] is None and not row["censored"]):
+        return ""
+    bounds = multiplier_interval(row)
+    return f"Like having {multiplier_value(row)} the labels" + (f" ({bounds})." if bounds != "–" else ".")
+
+
+def _why_not(results: Results, panel: Panel, metric: str, arm: Arm) -> str:
+    rows = [results.summary(panel, metric, arm.name, f) for f in results.fractions(panel)]
+    notes: list[Any] = [r["note"] for r in rows if r and r["value"] is None and r["note"]]
+    return f" ({notes[0]})" if notes else ""
