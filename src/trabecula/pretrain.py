@@ -28,6 +28,7 @@ from trabecula.objectives.objective import Objective, Setting
 from trabecula.progress import Meter
 from trabecula.run import Run
 from trabecula.train import ranks
+from trabecula.train.device import choose_device
 from trabecula.train.loop import Point, Precision, resolve, train
 
 NUM_SAMPLES = 64
@@ -108,7 +109,8 @@ def run(config: Config, out: Run) -> str:
             averaged=generator is getattr(objective, "averaged", None),
         )  # fmt: skip
         save_generator(generator, card, out)
-        np.save(out.scratch("samples.npy"), sample(generator, NUM_SAMPLES, config.seed).numpy())
+        with out.scratch("samples.npy").open("wb") as file:
+            np.save(file, sample(generator, NUM_SAMPLES, config.seed).numpy())
         out.publish("samples.npy")
     (out / "checkpoint.pt").unlink(missing_ok=True)
     return f"{encoder.card.name}: {images:,} images seen of {len(pool):,} from {len(patients):,} patients"
@@ -158,23 +160,6 @@ def pretraining_pool(store: Store, splits: Splits) -> tuple[np.ndarray, list[str
     if not len(rows):
         raise InputError("pretrain: every image belongs to a validation or test patient; none is left")
     return rows, sorted(set(patients[rows]))
-
-
-def choose_device(name: str) -> str:
-    """`auto` is the first GPU if there is one; another name must exist.
-
-    Raises:
-        InputError: a GPU is asked for that is not there.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"device {name}: no GPU is visible here; use --device cpu")
-    try:
-        torch.device(name)
-    except RuntimeError:
-        raise InputError(f"device {name}: unknown; use cpu, cuda or cuda:1") from None
-    return name
 
 
 def _save(encoder: Encoder, config: Config, store: Store, out: Run, patients: list[str], images: int) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from trabecula.data.store import Store
+from trabecula.data.views import Views, view
 
 
 def mix(*parts: object) -> int:
@@ -74,6 +75,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def view(self, config: Views) -> Tensor:
+        """(B, C, S, S) float32 in [0, 1]: one augmented view of each image, in full precision."""
+        with torch.no_grad(), torch.autocast(self.images.device.type, enabled=False):
+            return view(self.images, self.random, config).images
 
     def split(self, parts: int) -> list[Batch]:
         """Cut into equal parts whose rows keep their random numbers."""

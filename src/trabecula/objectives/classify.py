@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from trabecula.config import Record
 from trabecula.data.batches import Batch, mix
 from trabecula.data.store import to_float
-from trabecula.data.views import Views, view
+from trabecula.data.views import Views
 from trabecula.nets.encoder import Encoder
 from trabecula.nets.heads import LinearHead
 from trabecula.objectives.objective import Group, Objective, Setting, Steps, Update
@@ -78,11 +78,7 @@ class Classify(Objective):
         (batch,) = batches
         if batch.labels is None:
             raise ValueError("classify needs batches with labels")
-        images = (
-            view(batch.images, batch.random, self.views).images
-            if self.config.augment
-            else to_float(batch.images)
-        )
+        images = batch.view(self.views) if self.config.augment else to_float(batch.images)
         yield Update("all", self.loss(self(images).float(), batch.labels))
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from trabecula.config import Record
 from trabecula.data.batches import Batch, mix
-from trabecula.data.views import Views, view
+from trabecula.data.views import Views
 from trabecula.errors import InputError
 from trabecula.nets.encoder import Encoder
 from trabecula.nets.heads import ProjectionHead
@@ -88,7 +88,7 @@ class Moco(Objective):
 
     def step(self, batches: Sequence[Batch], progress: float) -> Steps:  # noqa: ARG002
         (batch,) = batches
-        q = F.normalize(self.query(self._view(batch)).float(), dim=1)  # (B, dim)
+        q = F.normalize(self.query(batch.view(self.views)).float(), dim=1)  # (B, dim)
         ema(self.key, self.query, self.config.momentum)  # before the keys (algorithm 1)
         keys = self._keys(batch)  # (B * ranks, dim)
         k = keys[ranks.my_rows(len(keys))]  # (B, dim)
@@ -98,13 +98,10 @@ class Moco(Objective):
         yield Update("query", loss, {"top1": (logits.detach().argmax(1) == 0).float().mean()})
         self._enqueue(keys)
 
-    def _view(self, batch: Batch) -> Tensor:
-        return view(batch.images, batch.random, self.views).images
-
     @torch.no_grad()
     def _keys(self, batch: Batch) -> Tensor:
         """Keys of the whole global batch, in its order, encoded in another order."""
-        images = ranks.gather_rows(self._view(batch))  # (B * ranks, C, H, W)
+        images = ranks.gather_rows(batch.view(self.views))  # (B * ranks, C, H, W)
         shuffle = batch.random.permutation()
         mine = shuffle[ranks.my_rows(len(images))]
         k = F.normalize(self.key(images[mine]).float(), dim=1)

@@ -75,7 +75,10 @@ class WganGp(Objective):
         }
 
     def products(self) -> dict[str, nn.Module]:
-        return {"encoder": self.encoder, "generator": self.averaged or self.generator}
+        return {
+            "encoder": self.encoder,
+            "generator": self.generator if self.averaged is None else self.averaged,
+        }
 
     def step(self, batches: Sequence[Batch], progress: float) -> Steps:  # noqa: ARG002
         for batch in batches:

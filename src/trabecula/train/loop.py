@@ -9,6 +9,7 @@ consumer decides between points goes into `memory`, which travels in the checkpo
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -68,12 +69,14 @@ def train(
     precision: Precision = "auto",
     accumulate: int = 1,
     checkpoint: Path | None = None,
+    save_s: float = 30.0,
     memory: dict[str, Any] | None = None,
 ) -> Iterator[Point]:
     """Train until `images` are seen; yield a Point about every `every` images and at the end.
 
     The checkpoint is written after the consumer has handled a point, so what it put into `memory`
-    (plain values and tensors) is in it. With a checkpoint at hand, training goes on from there.
+    (plain values and tensors) is in it; at most one in `save_s` seconds, since how often it is written
+    changes no result. With a checkpoint at hand, training goes on from there.
 
     Raises:
         InputError: accumulation asked of a method whose loss mixes rows.
@@ -95,6 +98,7 @@ def train(
     num_steps = -(-images // step_images)
     point_steps = max(every // step_images, 1)
     step, means = _resume(checkpoint, objective, optimizers, memory, device), _Means()
+    saved = time.monotonic()
     while step < num_steps and not memory.get("stopped"):
         objective.train()
         number = step * objective.batches
@@ -105,7 +109,8 @@ def train(
         step += 1
         if step % point_steps == 0 or step == num_steps:
             yield Point(step * step_images, means.take(), step == num_steps)
-            if checkpoint is not None and ranks.rank() == 0:
+            if checkpoint is not None and ranks.rank() == 0 and time.monotonic() - saved >= save_s:
+                saved = time.monotonic()
                 state = {
                     "step": step,
                     "objective": objective.state_dict(),

@@ -1,0 +1,106 @@
+"""Classifiers on disk: an encoder, its head, and a card with the task and the threshold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from safetensors.torch import save as safetensors_bytes
+from torch import nn
+
+from trabecula.config import Record, build
+from trabecula.data.predictions import Choice, Origin
+from trabecula.data.store import Store, to_float
+from trabecula.data.tasks import Task
+from trabecula.errors import InputError
+from trabecula.nets.backbone import build_backbone
+from trabecula.nets.encoder import Card, Encoder
+from trabecula.nets.heads import LinearHead
+from trabecula.nets.weights import read_weights
+from trabecula.run import Run
+
+WEIGHTS_FILE = "classifier.safetensors"
+CARD_FILE = "classifier.json"
+
+
+class ClassifierCard(Record):
+    """What a classifier predicts and where it comes from."""
+
+    format: int = 1
+    """Format of the card."""
+    task: Task
+    """What it was trained for."""
+    class_names: tuple[str, ...]
+    """Its outputs."""
+    origin: Origin
+    """Arm, fraction and seed."""
+    choice: Choice
+    """Threshold and counts, fixed on validation."""
+    preprocessing: str
+    """Hash of the preprocessing of its images: a store of another one is refused."""
+    size: int = Field(ge=1)
+    """Side of its images, px."""
+    encoder: Card
+    """The encoder it started from."""
+
+
+class Classifier(nn.Module):
+    """Images in [0, 1] to class probabilities."""
+
+    def __init__(self, card: ClassifierCard, encoder: Encoder, head: LinearHead) -> None:
+        super().__init__()
+        self.card, self.encoder, self.head = card, encoder, head
+
+    @torch.inference_mode()
+    def probabilities(
+        self, store: Store, rows: NDArray[np.int64], device: torch.device, batch_size: int = 256
+    ) -> NDArray[np.float64]:
+        """(n, K) of these rows of a store: classes sum to 1, labels each have their own."""
+        self.to(device).eval()
+        parts = []
+        for start in range(0, len(rows), batch_size):
+            images = to_float(store.read(rows[start : start + batch_size])).to(device)
+            logits = self.head(self.encoder(images)).float()
+            single = self.card.task.kind != "multilabel"
+            parts.append((logits.softmax(1) if single else logits.sigmoid()).double().cpu())
+        return torch.cat(parts).numpy()
+
+
+def save_classifier(classifier: Classifier, out: Run) -> None:
+    """Write the weights, then the card."""
+    state = {f"encoder.{k}": v for k, v in classifier.encoder.backbone.net.state_dict().items()}
+    state |= {f"head.{k}": v for k, v in classifier.head.state_dict().items()}
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
+    out.write(WEIGHTS_FILE, safetensors_bytes(state))
+    out.write_json(CARD_FILE, classifier.card.model_dump(mode="json"))
+
+
+def load_classifier(path: Path) -> Classifier:
+    """Read a classifier: its folder, or either file in it.
+
+    Raises:
+        InputError: no classifier there, or weights that do not fit its card.
+    """
+    folder = path if path.is_dir() else path.parent
+    file = folder / CARD_FILE
+    if not file.exists():
+        raise InputError(
+            f"{path}: no classifier there ({CARD_FILE} is missing); `trabecula finetune` writes one"
+        )
+    card = build(ClassifierCard, json.loads(file.read_text()), str(file))
+    kept = card.encoder
+    encoder = Encoder(kept, build_backbone(kept.architecture, kept.channels, kept.size, kept.stem))
+    head = LinearHead(kept.num_features, len(card.class_names))
+    state = read_weights(folder / WEIGHTS_FILE)
+    try:
+        for prefix, part in (("encoder.", encoder.backbone.net), ("head.", head)):
+            part.load_state_dict(
+                {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            )
+    except RuntimeError:
+        raise InputError(f"{folder / WEIGHTS_FILE}: does not fit its card {CARD_FILE}") from None
+    return Classifier(card, encoder, head)

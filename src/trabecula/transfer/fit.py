@@ -1,0 +1,121 @@
+"""Fine-tuning with early stopping on the few-label validation part; the best checkpoint is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trabecula.data.batches import Stream
+from trabecula.data.store import Store, to_float
+from trabecula.metrics import classification as metrics
+from trabecula.objectives.classify import MASKED, Classify
+from trabecula.progress import Meter
+from trabecula.train.loop import Precision, train
+
+Select = Literal["loss", "metric"]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The few-label validation part: rows of the store and their classes, (n,) or (n, L)."""
+
+    store: Store
+    rows: NDArray[np.int64]
+    y: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What early stopping chose."""
+
+    images_seen: int
+    loss: float
+    metric: float
+    points: int
+
+
+def fit(
+    objective: Classify,
+    stream: Stream,
+    validation: Validation,
+    *,
+    images: int,
+    every: int,
+    patience: int,
+    select: Select,
+    precision: Precision,
+    checkpoint: Path | None = None,
+    save_s: float = 30.0,
+    label: str = "fine-tuning",
+) -> Fitted:
+    """Train until the validation part has not improved for `patience` points; restore the best weights.
+
+    select: "loss" (den Boer 2025, section 3.3) or "metric" (Rajamohan 2026, section 2.7: the task's own,
+    ties broken by the loss).
+    """
+    memory: dict[str, Any] = {"best": None, "waited": 0, "points": 0}
+    with Meter(label, images, "images") as meter:
+        for point in train(
+            objective, stream, images=images, every=every, precision=precision, checkpoint=checkpoint,
+            save_s=save_s, memory=memory,
+        ):  # fmt: skip
+            loss, metric = measure(objective, validation, stream.device)
+            score = [-loss] if select == "loss" or np.isnan(metric) else [metric, -loss]
+            best = memory["best"]
+            memory["points"] += 1
+            memory["waited"] += 1
+            if best is None or score > best["score"]:
+                memory["waited"] = 0
+                memory["best"] = {
+                    "score": score, "images": point.images, "loss": loss, "metric": metric,
+                    "weights": {k: v.detach().clone() for k, v in objective.state_dict().items()},
+                }  # fmt: skip
+            memory["stopped"] = memory["waited"] >= patience
+            meter.add(point.images - meter.done, f"val loss {loss:.3g} metric {metric:.3g}")
+    best = memory["best"]
+    objective.load_state_dict(best["weights"])
+    return Fitted(best["images"], best["loss"], best["metric"], memory["points"])
+
+
+@torch.inference_mode()
+def measure(objective: Classify, validation: Validation, device: torch.device) -> tuple[float, float]:
+    """Unweighted loss and the task's metric on the validation part, without augmentation.
+
+    The metric is the AUROC (two classes), balanced accuracy (more) or macro AUROC (labels); NaN where the
+    part holds too few classes for it.
+    """
+    objective.eval()
+    logits = torch.cat(
+        [
+            objective(to_float(validation.store.read(rows)).to(device)).float()
+            for rows in np.array_split(validation.rows, -(-len(validation.rows) // 256))
+        ]
+    )
+    y = torch.as_tensor(validation.y, device=device)
+    p = objective.probabilities(logits).double().cpu().numpy()
+    return float(_loss(logits, y)), task_metric(validation.y, p)
+
+
+def _loss(logits: Tensor, y: Tensor) -> Tensor:
+    if y.ndim == 1:
+        return F.cross_entropy(logits, y)
+    each = F.binary_cross_entropy_with_logits(logits, y.clamp(min=0).float(), reduction="none")
+    known = (y != MASKED).float()
+    return (each * known).sum() / known.sum()
+
+
+def task_metric(y: NDArray[np.int64], p: NDArray[np.float64]) -> float:
+    """AUROC, balanced accuracy over the classes that are there, or macro AUROC over estimable labels."""
+    if y.ndim == 2:
+        return float(metrics.auroc_macro(y, p)[0])
+    if p.shape[1] == 2:
+        return float(metrics.auroc(y, p[:, 1])[0])
+    present = np.unique(y)
+    return float(np.mean([(p.argmax(1)[y == k] == k).mean() for k in present]))
