@@ -17,7 +17,7 @@ from scipy import stats
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
-Scale = Literal["logit", "fisher", "identity"]
+Scale = Literal["logit", "fisher", "log", "identity"]
 
 MIN_SEEDS = 5  # fewer seeds say too little of the seeds' spread: the interval is over patients only
 MIN_PATIENTS = 5  # of the smaller class: below, a spread over patients cannot be estimated
@@ -118,8 +118,8 @@ def interval(
         values: (S,) the metric of each seed on the data. draws: (R, S) under resamples of patients;
             resamples with a NaN are left out.
         df_patients: see `degrees_of_freedom`.
-        scale: "logit" for metrics in [0, 1], "fisher" (atanh) in [-1, 1], "identity" for differences
-            and metrics without bounds.
+        scale: "logit" for metrics in [0, 1], "fisher" (atanh) in [-1, 1], "log" for errors from 0 up,
+            "identity" for differences.
     """
     point, table = np.atleast_1d(np.asarray(values, float)), np.asarray(draws, float)
     table = table.reshape(len(table), point.size)
@@ -143,6 +143,11 @@ def _bounds(
 ) -> tuple[float, float, str]:
     if scale == "identity":
         return value - quantile * error, value + quantile * error, ""
+    if scale == "log":
+        if value <= 0 or error == 0:
+            return value, value, "no spread over patients"
+        step = quantile * error / value
+        return value * float(np.exp(-step)), value * float(np.exp(step)), ""
     # work on [0, 1]: atanh(v) is half the logit of (1 + v) / 2
     share, spread = (value, error) if scale == "logit" else ((1 + value) / 2, error / 2)
     if share <= 0 or share >= 1 or error == 0:

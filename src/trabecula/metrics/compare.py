@@ -100,7 +100,8 @@ def isotonic(values: ArrayLike, weights: ArrayLike | None = None) -> Floats:
 class Multiplier:
     """How many times the labels; censored "above" or "below" where the baseline's curve ends first.
 
-    A bound that is censored itself stands at the end of the curve, and `note` says so.
+    A censored value stands at the end of the curve. `low` is 0 and `high` infinite where the curve
+    ends before that bound is reached.
     """
 
     value: float
@@ -137,15 +138,15 @@ def label_multiplier(
         nan = float("nan")
         return Multiplier(nan, nan, nan, "", "not estimable")
     tail = (1 - level) / 2
-    low, high = np.quantile(each, [tail, 1 - tail], method="nearest")
-    ends = {np.inf: x[-1], -np.inf: x[0]}
-    to_ratio = [float(np.exp(ends.get(v, v)) / at) for v in (point, low, high)]
-    notes = []
-    for name, bound in (("low", low), ("high", high)):
-        if np.isinf(bound):
-            notes.append(f"{name} is {'above' if bound > 0 else 'below'} the end of the baseline's curve")
+    low, high = (float(v) for v in np.quantile(each, [tail, 1 - tail], method="nearest"))
+    ratio = [float(np.exp(np.clip(v, x[0], x[-1])) / at) for v in (point, low, high)]
     censored = "above" if point == np.inf else "below" if point == -np.inf else ""
-    return Multiplier(to_ratio[0], to_ratio[1], to_ratio[2], censored, "; ".join(notes))
+    return Multiplier(
+        ratio[0],
+        0.0 if low == -np.inf else ratio[1],
+        float("inf") if high == np.inf else ratio[2],
+        censored,
+    )
 
 
 def _read(x: Floats, curves: Floats, values: Floats) -> Floats:

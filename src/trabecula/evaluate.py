@@ -1,0 +1,329 @@
+"""evaluate: predictions + manifest -> metrics, curves and comparisons, with intervals.
+
+metrics.json        every metric of every arm, by seed and over seeds with its interval
+comparisons.json    arms against their baselines, label multipliers, baselines that were not run
+curves.json         ROC, reliability and learning curves
+flow.json           how many images and patients each task, part, subset and arm had
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import Field
+
+from trabecula.config import Record
+from trabecula.data.manifest import Manifest, read_manifest
+from trabecula.data.splits import PARTS, Splits, counts, read_splits
+from trabecula.data.tasks import Task, Truth, find_task, truth
+from trabecula.errors import InputError
+from trabecula.metrics import contrasts, curves, leakage, scores
+from trabecula.metrics import predictions as reading
+from trabecula.metrics.bootstrap import interval, resample
+from trabecula.metrics.predictions import Group
+from trabecula.metrics.scores import Sample
+from trabecula.progress import Meter
+from trabecula.run import Run
+
+Row = dict[str, Any]
+_BAND_RESAMPLES = 500  # a pointwise band of a curve is drawn, not tested: fewer do
+
+
+class Config(Record):
+    """Settings of `evaluate`."""
+
+    predictions: tuple[Path, ...]
+    """Folders with predictions.csv and choices.csv, as probe, finetune and predict write them."""
+    manifest: Path
+    """The manifest, or its folder: the truth is read from here."""
+    splits: Path
+    """The splits, or their folder: decides which images are test images."""
+    encoders: tuple[Path, ...] = ()
+    """Folders of the encoders behind the arms: architecture, initialisation, and the patients seen."""
+    num_resamples: int = Field(default=2000, ge=100)
+    """Draws of patients for each interval."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the draws."""
+    level: float = Field(default=0.95, gt=0.5, lt=1)
+    """Level of the intervals; a claim needs a Holm-adjusted p below 1 - level."""
+    strata: tuple[str, ...] = ()
+    """Manifest columns (such as sex, kl) by whose values metrics are given as well."""
+    metrics: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Metrics for a kind of task, such as {binary = ["auroc", "brier"]}; those not named have all."""
+
+
+def run(config: Config, out: Run) -> str:
+    """Evaluate every prediction on the test part, once."""
+    manifest, splits = read_manifest(config.manifest), read_splits(config.splits)
+    cards = _cards(config.encoders)
+    table = reading.read_predictions(config.predictions)
+    choices = reading.read_choices(config.predictions)
+    leakage.check_parts(table, manifest, splits)
+    leakage.check_cards(cards, splits.patients("test"), manifest)
+    arms = _arms(cards, table)
+    work = _Work(config, manifest, splits, {arm.name: arm for arm in arms})
+    table = table[table["split"] == "test"]
+    num = table.groupby(reading.RUN, sort=False).ngroups
+    with Meter("evaluating", num, "predictions") as meter:
+        for name in sorted(table["task"].unique()):
+            work.task(name, table, choices, meter)
+    pairs = contrasts.compare(work.results, arms, config.level)
+    multipliers = contrasts.multipliers(work.results, arms, config.level, config.seed)
+    _write(
+        out, "metrics.json", {"level": config.level, "num_resamples": config.num_resamples, "rows": work.rows}
+    )
+    _write(out, "comparisons.json", {
+        "pairs": pairs, "label_multipliers": multipliers, "not_run": contrasts.not_run(arms),
+    })  # fmt: skip
+    work.curves["learning"] = contrasts.learning_curves(work.points)
+    _write(out, "curves.json", work.curves)
+    _write(out, "flow.json", {"tasks": work.flow, "subsets": _subsets(choices), "arms": _flow_arms(cards)})
+    claims = sum(row["claim"] == "better" for row in pairs)
+    tasks = ", ".join(work.flow)
+    return (
+        f"{len(arms)} arms on {tasks}: {len(pairs)} comparisons, in {claims} the arm beats its baseline "
+        f"({config.level * 100:g} % intervals over patients)"
+    )
+
+
+class _Work:
+    """What is gathered while the tasks are gone through."""
+
+    def __init__(
+        self, config: Config, manifest: Manifest, splits: Splits, arms: dict[str, contrasts.Arm]
+    ) -> None:
+        self.config, self.manifest, self.splits, self.arms = config, manifest, splits, arms
+        self.rows: list[Row] = []
+        self.results: list[contrasts.Result] = []
+        self.points: dict[tuple[str, str, str, str], list[Row]] = defaultdict(list)
+        self.curves: dict[str, list[Row]] = {"roc": [], "reliability": []}
+        self.flow: dict[str, Row] = {}
+
+    def task(self, name: str, table: pd.DataFrame, choices: pd.DataFrame, meter: Meter) -> None:
+        task = find_task(name, self.manifest)
+        known = truth(task, self.manifest)
+        self.flow[name] = _flow(task, known, self.splits)
+        at = np.flatnonzero(self.splits.rows("test", known.patient_ids))
+        if not at.size:
+            raise InputError(f"task '{name}': no labelled image is in the test part; look at splits.csv")
+        patients = known.patient_ids[at]
+        weights = resample(patients, self.config.num_resamples, self.config.seed)
+        whole = Sample(task.kind, known.class_names, patients, known.y[at], weights)
+        parts = self._parts(known.rows[at])
+        chosen = _chosen(task.kind, self.config)
+        for group in reading.groups(table, choices, name, known.image_ids[at], known.class_names):
+            for cohort, stratum, mask in parts:
+                sample = whole if mask.all() else whole.only(mask)
+                self._group(name, group, sample, group.p[:, mask], (cohort, stratum), chosen)
+            self._curves(name, group, whole)
+            meter.add(len(group.units))
+
+    def _parts(self, rows: NDArray[np.int64]) -> list[tuple[str, str, NDArray[np.bool_]]]:
+        """(cohort, stratum, mask): all test images, then each cohort, then each stratum."""
+        table = self.manifest.table.iloc[rows]
+        parts = [("all", "all", np.ones(len(rows), dtype=bool))]
+        cohorts = sorted(set(table["cohort"]) - {""}) if "cohort" in table else []
+        if len(cohorts) > 1:
+            parts += [(name, "all", (table["cohort"] == name).to_numpy(bool)) for name in cohorts]
+        for column in self.config.strata:
+            if column not in table:
+                raise InputError(f"{self.manifest.path}: no column '{column}' to make strata of")
+            values = sorted(set(table[column]) - {""})
+            parts += [("all", f"{column}={v}", (table[column] == v).to_numpy(bool)) for v in values]
+        return parts
+
+    def _group(
+        self,
+        task: str,
+        group: Group,
+        sample: Sample,
+        p: NDArray[np.float64],
+        place: tuple[str, str],
+        chosen: tuple[str, ...],
+    ) -> None:
+        """Every metric of one arm, mode and fraction on the sample: rows, and results to compare."""
+        pairs = list(zip(p, group.thresholds, strict=True))
+        points = [scores.score(sample, q, t, chosen, weighted=False) for q, t in pairs]
+        draws = [scores.score(sample, q, t, chosen, weighted=True) for q, t in pairs]
+        for metric in points[0]:
+            result = contrasts.Result(
+                task, group.arm, group.mode, group.fraction, metric, group.units,
+                np.array([point[metric][0] for point in points]),
+                np.stack([draw[metric] for draw in draws], axis=1),
+                scores.smallest_class(sample, metric) - 1.0, sample.num_patients,
+                float(np.mean(group.train_patients)),
+            )  # fmt: skip
+            has_threshold = not np.isnan(group.thresholds).any()
+            self._metric(result, sample, place, scores.remark(sample, metric, has_threshold))
+
+    def _metric(self, result: contrasts.Result, sample: Sample, place: tuple[str, str], remark: str) -> None:
+        scale = scores.scale_of(result.metric)
+        found = interval(result.values, result.draws, result.df_patients, self.config.level, scale)
+        arm = self.arms[result.arm]
+        pretraining = {unit[0] for unit in result.units}
+        shared: Row = {
+            "task": result.task, "arm": result.arm, "architecture": arm.architecture, "family": arm.family,
+            "mode": result.mode, "fraction": result.fraction, "cohort": place[0], "stratum": place[1],
+            "metric": result.metric, "num_images": len(sample.y), "num_patients": sample.num_patients,
+            "num_events": scores.num_events(sample, result.metric),
+        }  # fmt: skip
+        note = remark or found.note
+        self.rows.append({
+            **shared, "seed": "all", "pretrain_seed": "all" if len(pretraining) > 1 else min(pretraining),
+            "value": found.value, "low": found.low, "high": found.high, "sd_seeds": found.sd_seeds,
+            "num_seeds": found.num_seeds, "note": note,
+        })  # fmt: skip
+        if place != ("all", "all"):
+            return
+        for (pretrain_seed, seed), value in zip(result.units, result.values, strict=True):
+            self.rows.append({
+                **shared, "seed": seed, "pretrain_seed": pretrain_seed, "value": float(value), "low": None,
+                "high": None, "sd_seeds": None, "num_seeds": 1, "note": remark,
+            })  # fmt: skip
+        if result.metric in scores.COMPARED[sample.kind] and np.isfinite(result.values).all():
+            self.results.append(result)
+        if result.metric in scores.COMPARED[sample.kind]:
+            self.points[(result.task, result.arm, result.mode, result.metric)].append({
+                "fraction": result.fraction, "num_patients": _rounded(result.train_patients),
+                "value": found.value, "low": found.low, "high": found.high,
+                "seeds": [float(value) for value in result.values],
+            })  # fmt: skip
+
+    def _curves(self, task: str, group: Group, sample: Sample) -> None:
+        shared = {"task": task, "arm": group.arm, "mode": group.mode, "fraction": group.fraction}
+        weights, level = sample.weights[:_BAND_RESAMPLES], self.config.level
+        classes = [1] if sample.kind == "binary" else range(len(sample.class_names))
+        for k in classes:
+            if sample.kind == "multilabel":
+                known, label = sample.y[:, k] >= 0, sample.y[:, k]
+            else:
+                known, label = np.ones(len(sample.y), bool), (sample.y == k).astype(np.int64)
+            if np.unique(label[known]).size < 2:
+                continue
+            tpr, low, high = curves.roc_band(
+                label[known], list(group.p[:, known, k]), weights.T[known].T, level
+            )
+            self.curves["roc"].append(
+                {
+                    **shared,
+                    "class": sample.class_names[k],
+                    "fpr": curves.GRID,
+                    "tpr": tpr,
+                    "low": low,
+                    "high": high,
+                }
+            )
+        if sample.kind != "multilabel":
+            p = list(group.p[:, :, 1] if sample.kind == "binary" else group.p)
+            bins = curves.reliability(sample.y, p, sample.patients, weights, level)
+            self.curves["reliability"].append({**shared, "bins": bins})
+
+
+def _chosen(kind: str, config: Config) -> tuple[str, ...]:
+    known = scores.METRICS[kind]
+    chosen = config.metrics.get(kind, known)
+    wrong = [name for name in chosen if name not in known]
+    if wrong:
+        raise InputError(f"metrics.{kind}: no metric '{wrong[0]}'; known: {', '.join(known)}")
+    compared = [name for name in scores.COMPARED[kind] if name not in chosen]
+    return (*compared, *chosen)
+
+
+def _cards(folders: tuple[Path, ...]) -> list[Row]:
+    """The encoders' cards as plain values: reading weights is not needed here."""
+    cards = []
+    for folder in folders:
+        path = (folder if folder.is_dir() else folder.parent) / "encoder.json"
+        try:
+            card = json.loads(path.read_text(encoding="utf-8"))
+            absent = [key for key in ("arm", "architecture", "family") if key not in card]
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such file; name an encoder's folder") from None
+        except (ValueError, TypeError):
+            raise InputError(f"{path}: not an encoder card") from None
+        if absent:
+            raise InputError(f"{path}: not an encoder card: no '{absent[0]}'")
+        cards.append(card)
+    return cards
+
+
+def _arms(cards: list[Row], table: pd.DataFrame) -> list[contrasts.Arm]:
+    """The arms among the predictions, described by their cards."""
+    known: dict[str, contrasts.Arm] = {}
+    for card in cards:
+        arm = contrasts.Arm(card["arm"], card["architecture"], card["family"])
+        if known.setdefault(arm.name, arm) != arm:
+            raise InputError(
+                f"two encoders are called '{arm.name}' and differ in architecture or initialisation; "
+                "an arm is one of each: give them other names"
+            )
+    names = sorted(table["arm"].unique())
+    absent = [name for name in names if name not in known]
+    if absent:
+        raise InputError(
+            f"arm '{absent[0]}' has predictions and no encoder: what it is and which patients it saw is "
+            "not known; add its encoder's folder to 'encoders'"
+        )
+    return [known[name] for name in names]
+
+
+def _flow(task: Task, known: Truth, splits: Splits) -> Row:
+    parts = {part: counts(known, np.flatnonzero(splits.rows(part, known.patient_ids))) for part in PARTS}
+    return {
+        "kind": task.kind, "classes": list(known.class_names), "exclusions": known.exclusions, "parts": parts,
+    }  # fmt: skip
+
+
+def _subsets(choices: pd.DataFrame) -> list[Row]:
+    """How many labels each task, fraction and seed had; arms share them, or the note says they do not."""
+    rows = []
+    for key, same in choices.groupby(["task", "fraction", "seed"], sort=True):
+        task, fraction, seed = cast("tuple[str, float, int]", key)
+        first = same.iloc[0]
+        alike = len(same[list(reading.COUNTS)].drop_duplicates()) == 1
+        rows.append({
+            "task": task, "fraction": float(fraction), "seed": int(seed),
+            **{name: _rounded(first[name]) for name in reading.COUNTS},
+            "note": "" if alike else "arms had different subsets",
+        })  # fmt: skip
+    return rows
+
+
+def _flow_arms(cards: list[Row]) -> list[Row]:
+    rows = [
+        {
+            "arm": card["arm"], "architecture": card["architecture"], "family": card["family"],
+            "objective": card.get("objective", ""), "images_seen": card.get("images_seen"),
+            "pretrain_seed": card.get("seed"), "num_patients_seen": len(card.get("patients") or ()),
+        }
+        for card in cards
+    ]  # fmt: skip
+    return sorted(rows, key=lambda row: (row["arm"], row["pretrain_seed"] or 0))
+
+
+def _rounded(value: float) -> int | None:
+    return round(float(value)) if math.isfinite(value) else None
+
+
+def _write(out: Run, name: str, value: Any) -> None:
+    out.write_json(name, _plain(value))
+
+
+def _plain(value: Any) -> Any:
+    """JSON values: six digits, null where a number is not finite."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(item) for item in value]
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value

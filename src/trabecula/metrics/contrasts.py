@@ -1,0 +1,215 @@
+"""The verdict: each arm against the random arm of its architecture and against ImageNet arms."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trabecula.metrics.bootstrap import resample_seeds
+from trabecula.metrics.compare import difference, holm, label_multiplier
+from trabecula.metrics.predictions import Unit
+
+Floats = NDArray[np.float64]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A metric of one arm, task, mode and fraction: `values` (S,), `draws` (R, S), one a seed."""
+
+    task: str
+    arm: str
+    mode: str
+    fraction: float
+    metric: str
+    units: tuple[Unit, ...]
+    values: Floats
+    draws: Floats
+    df_patients: float
+    num_patients: int  # of the test part
+    train_patients: float  # labelled, mean over seeds; NaN where not known
+
+    @property
+    def place(self) -> tuple[str, str, float, str]:
+        """What two results must share to be compared."""
+        return self.task, self.mode, self.fraction, self.metric
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An arm as comparisons see it."""
+
+    name: str
+    architecture: str
+    family: str
+
+
+def baselines_of(arm: Arm, arms: Sequence[Arm]) -> list[Arm]:
+    """The random arms of the same architecture, then ImageNet arms, the same architecture first."""
+    if arm.family == "random":
+        return []
+    random = [a for a in arms if a.family == "random" and a.architecture == arm.architecture]
+    imagenet = [a for a in arms if a.family == "imagenet" and a.name != arm.name]
+    imagenet.sort(key=lambda a: (a.architecture != arm.architecture, a.name))
+    return random + (imagenet if arm.family != "imagenet" else [])
+
+
+def not_run(arms: Sequence[Arm]) -> list[Row]:
+    """Architectures whose random or ImageNet arm is missing: no verdict within these."""
+    rows = []
+    for family, name in (("random", "random"), ("imagenet", "ImageNet")):
+        for architecture in sorted({arm.architecture for arm in arms}):
+            if not any(a.family == family and a.architecture == architecture for a in arms):
+                reason = f"no {name} arm of this architecture among the predictions"
+                rows.append({"family": family, "architecture": architecture, "reason": reason})
+    return rows
+
+
+def compare(results: Sequence[Result], arms: Sequence[Arm], level: float) -> list[Row]:
+    """Paired differences with Holm's adjustment.
+
+    A family of comparisons is the arms held against one kind of baseline: one task, mode, fraction,
+    metric, kind of baseline, and within or across architectures.
+    """
+    found = {(*result.place, result.arm): result for result in results}
+    rows = []
+    for result in results:
+        arm = next(a for a in arms if a.name == result.arm)
+        for base in baselines_of(arm, arms):
+            other = found.get((*result.place, base.name))
+            if other is not None:
+                rows.append(_pair(result, other, base, base.architecture == arm.architecture, level))
+    families: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        keys = ("task", "mode", "fraction", "metric", "baseline_family", "same_architecture")
+        families[tuple(row[key] for key in keys)].append(row)
+    for family in families.values():
+        for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
+            row["p_holm"] = float(p)
+            sure = p < 1 - level
+            row["claim"] = ("better" if row["difference"] > 0 else "worse") if sure else "none"
+    return rows
+
+
+def _pair(result: Result, other: Result, base: Arm, same: bool, level: float) -> Row:
+    row: Row = {
+        "task": result.task,
+        "mode": result.mode,
+        "fraction": result.fraction,
+        "metric": result.metric,
+        "arm": result.arm,
+        "baseline": base.name,
+        "baseline_family": base.family,
+        "same_architecture": same,
+        "num_patients": result.num_patients,
+    }
+    paired, note = pair_seeds(result, other)
+    if not paired[0].size:
+        nan = float("nan")
+        return row | {"difference": nan, "low": nan, "high": nan, "p": nan, "num_seeds": 0, "note": note}
+    found = difference(*paired, result.df_patients, level)
+    return row | {
+        "difference": found.value,
+        "low": found.low,
+        "high": found.high,
+        "p": found.p,
+        "num_seeds": found.num_seeds,
+        "note": "; ".join(text for text in (note, found.note) if text),
+    }
+
+
+def pair_seeds(a: Result, b: Result) -> tuple[tuple[Floats, Floats, Floats, Floats], str]:
+    """(values, draws, values, draws) of the seeds that both have, and what was left out.
+
+    Pairs are (pretraining seed, seed) where both arms have the same ones; otherwise, as against a
+    random arm that has no pretraining, each arm is averaged over its pretraining seeds first.
+    """
+    if a.units == b.units:
+        return (a.values, a.draws, b.values, b.draws), ""
+    by_seed = [_over_pretraining(result) for result in (a, b)]
+    common = sorted(by_seed[0].keys() & by_seed[1].keys())
+    left = len(by_seed[0].keys() ^ by_seed[1].keys())
+    note = f"{left} seeds that one arm lacks are left out" if left else ""
+    if not common:
+        empty = np.empty(0)
+        return (empty, empty, empty, empty), "the arms share no seed"
+    (av, ad), (bv, bd) = (
+        (np.array([s[seed][0] for seed in common]), np.stack([s[seed][1] for seed in common], axis=1))
+        for s in by_seed
+    )
+    return (av, ad, bv, bd), note
+
+
+def _over_pretraining(result: Result) -> dict[int, tuple[float, Floats]]:
+    seeds = np.array([seed for _, seed in result.units])
+    return {
+        int(seed): (float(result.values[seeds == seed].mean()), result.draws[:, seeds == seed].mean(axis=1))
+        for seed in np.unique(seeds)
+    }
+
+
+def multipliers(results: Sequence[Result], arms: Sequence[Arm], level: float, seed: int) -> list[Row]:
+    """Label multipliers of every arm and fraction against each baseline's learning curve."""
+    curves: dict[tuple[str, str, str, str], list[Result]] = defaultdict(list)
+    for result in results:
+        curves[(result.task, result.mode, result.metric, result.arm)].append(result)
+    rows = []
+    for result in results:
+        arm = next(a for a in arms if a.name == result.arm)
+        for base in baselines_of(arm, arms):
+            curve = curves.get((result.task, result.mode, result.metric, base.name))
+            if curve:
+                rows.append(_multiplier(result, curve, base.name, level, seed))
+    return rows
+
+
+def _multiplier(result: Result, curve: Sequence[Result], baseline: str, level: float, seed: int) -> Row:
+    points = sorted((r for r in curve if np.isfinite(r.train_patients)), key=lambda r: r.train_patients)
+    row: Row = {
+        "task": result.task,
+        "mode": result.mode,
+        "metric": result.metric,
+        "arm": result.arm,
+        "baseline": baseline,
+        "fraction": result.fraction,
+    }
+    if not points or not np.isfinite(result.train_patients):
+        nan = float("nan")
+        note = "the number of training patients is not recorded"
+        return row | {"value": nan, "low": nan, "high": nan, "censored": "", "note": note}
+    found = label_multiplier(
+        [r.train_patients for r in points],
+        np.array([r.values.mean() for r in points]),
+        np.stack([mixed(r, seed) for r in points], axis=1),
+        result.train_patients,
+        float(result.values.mean()),
+        mixed(result, seed),
+        level,
+    )
+    low = float("nan") if found.low == 0 else found.low  # the curve ends first: no bound on that side
+    return row | {
+        "value": found.value, "low": low, "high": found.high, "censored": found.censored, "note": found.note,
+    }  # fmt: skip
+
+
+def mixed(result: Result, seed: int) -> Floats:
+    """(R,) the mean over seeds under draws of patients and, from five seeds on, of seeds."""
+    weights = resample_seeds(len(result.units), len(result.draws), seed)
+    mean: Floats = (result.draws * weights).sum(axis=1)
+    return mean
+
+
+def learning_curves(summaries: Mapping[tuple[str, str, str, str], Sequence[Row]]) -> list[Row]:
+    """Learning curves from the rows over all seeds, grouped by (task, arm, mode, metric)."""
+    return [
+        {
+            "task": task, "arm": arm, "mode": mode, "metric": metric,
+            "points": sorted(points, key=lambda point: float(point["fraction"])),
+        }
+        for (task, arm, mode, metric), points in sorted(summaries.items())
+    ]  # fmt: skip

@@ -1,0 +1,81 @@
+"""Has a test patient been seen before: in pretraining, in training, or in choosing a threshold?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from trabecula.data.manifest import Manifest
+from trabecula.data.phi import key_name, mark, site_key
+from trabecula.data.splits import Splits
+from trabecula.errors import InputError
+
+_FIRST_ROW = 2  # of the manifest's images: the header is row 1
+
+
+def check_cards(cards: Iterable[Mapping[str, Any]], patients: Iterable[str], manifest: Manifest) -> None:
+    """Refuse encoders that have seen one of these (test) patients.
+
+    Args:
+        cards: encoder cards as plain values, with "arm", "patients" (HMACs) and "patients_key".
+    Raises:
+        InputError: a patient stands in a card, with manifest row and patient; or a card's patients
+            are marked under another site key, so that nobody can tell.
+    """
+    with_patients = [card for card in cards if card.get("patients")]
+    if not with_patients:
+        return
+    key = site_key()
+    marks = dict(zip(mark(ids := sorted(set(patients)), key), ids, strict=True))
+    for card in with_patients:
+        if card.get("patients_key") != key_name(key):
+            raise InputError(
+                f"encoder '{card['arm']}': its patients are marked under site key "
+                f"{card.get('patients_key') or '(no name)'}, this site's is {key_name(key)}; set "
+                "TRABECULA_SITE_KEY to the key it was pretrained under"
+            )
+        seen = [marks[m] for m in card["patients"] if m in marks]
+        if seen:
+            raise InputError(
+                f"encoder '{card['arm']}' was pretrained on {_named(seen, manifest)} of the test part; "
+                "pretrain it again without validation and test patients"
+            )
+
+
+def check_parts(predictions: pd.DataFrame, manifest: Manifest, splits: Splits) -> None:
+    """Refuse predictions whose images lie in another part than they say.
+
+    Args:
+        predictions: columns image_id and split ("val" or "test").
+    Raises:
+        InputError: an image the manifest does not have, or a patient of another part, with its
+            manifest row.
+    """
+    table = manifest.table
+    patient_of = dict(zip(table["image_id"], table["patient_id"], strict=True))
+    pairs = predictions[["image_id", "split"]].drop_duplicates()
+    patients = pairs["image_id"].map(patient_of)
+    unknown = pairs["image_id"][patients.isna()]
+    if len(unknown):
+        raise InputError(
+            f"{manifest.path}: has no image '{unknown.iloc[0]}' that a prediction names "
+            f"({unknown.nunique()} such images); give the manifest the predictions were made with"
+        )
+    parts = patients.map(lambda patient: splits.of.get(patient, "none"))
+    for said in ("test", "val"):
+        wrong = (pairs["split"] == said) & (parts != said)
+        if wrong.any():
+            seen = list(dict.fromkeys(patients[wrong]))
+            raise InputError(
+                f"predictions call {_named(seen, manifest)} {said}, the splits say "
+                f"{', '.join(sorted(set(parts[wrong])))}; give the splits the predictions were made with"
+            )
+
+
+def _named(patients: list[str], manifest: Manifest) -> str:
+    """ "patient 'a' (manifest row 7) and 3 more patients"."""
+    rows = manifest.table.index[manifest.table["patient_id"] == patients[0]]
+    first = f"patient '{patients[0]}' (manifest row {int(rows[0]) + _FIRST_ROW})"
+    return first + (f" and {len(patients) - 1} more patients" if len(patients) > 1 else "")
