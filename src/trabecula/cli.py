@@ -71,7 +71,8 @@ VERBS = {
     ),
     "probe": Verb(
         "Fit linear classifiers on features with few labels.",
-        "trabecula probe --features runs/features --manifest runs/cohort --splits runs/split --out runs/probe",
+        "trabecula probe --features runs/features --manifest runs/cohort --splits runs/split "
+        "--out runs/probe",
         ("features", "manifest", "splits"),
     ),
     "finetune": Verb(
@@ -98,6 +99,25 @@ VERBS = {
         ("results", "manifest", "store", "samples"),
         ("runs",),
     ),
+}
+
+INPUTS = {
+    "classifier": "A folder written by finetune.",
+    "encoder": "A folder written by pretrain.",
+    "encoders": "Folders written by pretrain",
+    "existing": "Splits whose patients never move.",
+    "features": "A folder written by embed.",
+    "manifest": "manifest.csv, or its folder (written by cohort).",
+    "pools": "Manifests, stores or tables that pretraining reads",
+    "predictions": "Folders written by probe, finetune or predict",
+    "results": "A folder written by evaluate.",
+    "root": "The folder that holds the images.",
+    "runs": "The run folders behind the results",
+    "samples": "A generator's samples.",
+    "splits": "splits.csv, or its folder (written by split).",
+    "store": "A folder written by prepare.",
+    "table": "A table with a row per image, or per patient and side.",
+    "weights": "A weights file, or an encoder's folder.",
 }
 
 app = typer.Typer(
@@ -250,22 +270,14 @@ def _parameter(name: str, kind: Any, option: typer.models.OptionInfo) -> inspect
     )
 
 
+def _input(key: str, kind: Any, says: str) -> inspect.Parameter:
+    return _parameter(key, kind, typer.Option(f"--{key.replace('_', '-')}", metavar="PATH", help=says))
+
+
 def _command(name: str, verb: Verb) -> Callable[..., None]:
     """The function typer reads the options from: built from the table, so that they can't drift."""
-    parameters = [
-        _parameter(
-            key, Path | None, typer.Option(f"--{key.replace('_', '-')}", metavar="PATH", help="Input.")
-        )
-        for key in verb.inputs
-    ]
-    parameters += [
-        _parameter(
-            key,
-            list[Path] | None,
-            typer.Option(f"--{key.replace('_', '-')}", metavar="PATH", help="Input; may be repeated."),
-        )
-        for key in verb.lists
-    ]
+    parameters = [_input(key, Path | None, INPUTS[key]) for key in verb.inputs]
+    parameters += [_input(key, list[Path] | None, INPUTS[key] + "; may be repeated.") for key in verb.lists]
     if verb.check:
         kind = Annotated[bool, typer.Option("--check", help="Look for leaks; exit code 2 if there are any.")]
         parameters.append(
@@ -359,3 +371,7 @@ def doctor(
         from trabecula.doctor import examine
 
         examine(out)
+
+
+if __name__ == "__main__":
+    main()

@@ -13,7 +13,7 @@ import tomllib
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
@@ -230,6 +230,6 @@ def type_name(annotation: Any) -> str:
         return f"list of {type_name(args[0])}"
     if origin is dict:
         return f"table of {type_name(args[1])}"
-    if args and origin is not None and origin.__class__.__name__ == "_SpecialForm":
+    if origin is Literal:
         return "one of " + ", ".join(json.dumps(arg) for arg in args)
     return getattr(annotation, "__name__", str(annotation))

@@ -34,8 +34,7 @@ def findings(out: Path) -> Iterator[tuple[str, str]]:
     """(what was looked at, what was found)."""
     yield "trabecula", trabecula.__version__
     yield "python", f"{platform.python_version()} on {platform.platform()}"
-    for name, found in _requirements():
-        yield name, found
+    yield from _requirements()
     yield "extras", _extras()
     yield "torch threads", f"{torch.get_num_threads()} of {os.cpu_count()} logical cores"
     yield "GPUs", "; ".join(_gpus()) or "none visible; --device cpu"

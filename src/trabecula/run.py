@@ -21,7 +21,7 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -194,7 +194,16 @@ def _opened(out: Path, record: Mapping[str, Any], wait: float) -> Iterator[str |
                     "choose another --out, or remove the folder"
                 )
         done = out / "DONE"
+        if not done.exists():
+            sweep(out.rglob(".*.partial"))
         yield done.read_text().strip() if done.exists() else None
+
+
+def sweep(partials: Iterable[Path]) -> None:
+    """Remove what a killed process left of atomic writes; `Run.scratch` files are a verb's to resume."""
+    for path in partials:
+        if path.name.split(".")[-2].isdigit():
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

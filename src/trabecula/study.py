@@ -22,7 +22,7 @@ from trabecula.grid.cells import Cell, Plan, plan
 from trabecula.grid.local import Outcome, run_cells
 from trabecula.grid.recipe import read_recipe
 from trabecula.progress import Meter, duration
-from trabecula.run import locked, write_atomically
+from trabecula.run import locked, sweep, write_atomically
 
 _OWN_FILES = {"recipe.toml", "cells.json", "cells", "logs", ".lock", "report.html", "tables", "figures"}
 _SHOWN_FAILURES = 5
@@ -71,6 +71,7 @@ def run_study(study: Plan, out: Path, workers: int) -> str:
             raise InputError(f"{out}: holds something else ({foreign[0]}); choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     with locked(out, wait=2.0):
+        sweep(out.glob(".*.partial"))
         _record(study, out)
         missing = [cell for cell in study.cells if not cell.done]
         outcome = _run_missing(study, missing, workers, out)

@@ -1,0 +1,211 @@
+"""Studies end as undisturbed ones do, whatever happened on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from trabecula.errors import InputError, RunError
+from trabecula.study import make_plan, run_study, summarise, time_left
+
+RECIPE = """
+title = "Numbers"
+[stages.number]
+verb = "study_verbs.number"
+axes.value = [1, 2, 3]
+[stages.add]
+verb = "study_verbs.add"
+start = "@number"
+steps = 3
+pause = 0.03
+axes.plus = [0, 10]
+[stages.total]
+verb = "study_verbs.add"
+numbers = ["@add"]
+[stages.report]
+verb = "study_verbs.report"
+runs = ["@*"]
+"""
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def _verbs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(TESTS))
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "numbers.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+def artifacts(folder: Path) -> dict[str, bytes]:
+    """Every file but locks and what holds times or paths."""
+    skipped = {".lock", "log.jsonl", "provenance.json"}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in skipped and "logs" not in path.parts
+    }
+
+
+def start(recipe: Path, out: Path, workers: int = 2) -> subprocess.Popen[str]:
+    command = ["-m", "trabecula.cli", "study", str(recipe), "--out", str(out), "--workers", str(workers)]
+    return subprocess.Popen(
+        [sys.executable, *command],
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(recipe: Path, out: Path, *assignments: str, workers: int = 2) -> str:
+    return run_study(make_plan(recipe, out, assignments), out, workers)
+
+
+def test_a_study_runs_its_cells_and_puts_the_report_on_top(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    said = finish(recipe, out)
+    assert "pretraining paid in 10 of 10 runs" in said
+    assert f"report: {out / 'report.html'}" in said
+    assert f"11 cells done, 11 of them now: {out}" in said
+    assert (out / "report.html").read_text().startswith("<h1>Numbers</h1>\nnumber-value1\n")
+    assert (out / "tables" / "main.csv").read_text() == "runs\n10\n"
+    cells = json.loads((out / "cells.json").read_text())["cells"]
+    assert Counter(cell["stage"] for cell in cells) == {"number": 3, "add": 6, "total": 1, "report": 1}
+    assert all((out / cell["folder"] / "DONE").exists() for cell in cells)
+    assert "a verb may print" in "".join(path.read_text() for path in (out / "logs").iterdir())
+
+
+def test_the_folder_holds_the_recipe_that_made_it(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    finish(recipe, out, "add.steps=1", "add.pause=0.0")
+    again = make_plan(out / "recipe.toml", out)
+    assert len(again.cells) == 11
+    assert all(cell.done for cell in again.cells)
+
+
+def test_a_second_run_does_nothing_and_a_change_runs_what_depends_on_it(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    finish(recipe, out)
+    before = {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*")}
+    assert "11 cells done, 0 of them now" in finish(recipe, out)
+    assert before == {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*")}
+    # One more value of an axis: its 3 cells, the total and the report; the others stay.
+    assert "14 cells done, 5 of them now" in finish(recipe, out, "add.axes.plus=[0, 10, 20]")
+    after = {path: path.stat().st_mtime_ns for path in before}
+    assert {path for path in before if before[path] != after[path]} == set()
+
+
+def test_summaries_count_cells_and_what_is_done(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    rows = summarise(make_plan(recipe, out))
+    assert rows == [
+        ("number", "study_verbs.number", "value x3", 3, 0),
+        ("add", "study_verbs.add", "number.value x3, plus x2", 6, 0),
+        ("total", "study_verbs.add", "", 1, 0),
+        ("report", "study_verbs.report", "", 1, 0),
+    ]
+    finish(recipe, out)
+    assert [done for *_, done in summarise(make_plan(recipe, out, ["add.axes.plus=[0]"]))] == [3, 3, 0, 0]
+
+
+@pytest.mark.parametrize("seed", [2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 20))])
+def test_killed_at_random_moments_it_ends_like_an_undisturbed_one(
+    seed: int, recipe: Path, tmp_path: Path
+) -> None:
+    """SIGKILL to the study alone: its workers must end with it, and leave no lock and no half file."""
+    moments = random.Random(seed)
+    calm, killed = tmp_path / "calm" / "study", tmp_path / "killed" / "study"
+    for folder in (calm, killed):
+        folder.parent.mkdir()
+    finish(recipe, calm)
+    for _ in range(4):
+        process = start(recipe, killed)
+        time.sleep(moments.uniform(0.5, 2.5))
+        process.kill()
+        process.communicate()
+    said, told = (process := start(recipe, killed, workers=3)).communicate(timeout=120)
+    assert (process.returncode, told) == (0, "")
+    assert "11 cells done" in said
+    assert artifacts(killed) == artifacts(calm)
+
+
+def test_ctrl_c_stops_within_seconds_with_one_line(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    recipe.write_text(RECIPE.replace("pause = 0.03", "pause = 30"))
+    process = start(recipe, out)
+    deadline = time.monotonic() + 60
+    while not list(out.glob("cells/add-*/log.jsonl")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    said, told = process.communicate(timeout=30)
+    assert time.monotonic() - began < 5
+    assert process.returncode == 130
+    assert told == "stopped; run the same command again to go on\n"
+    assert said == ""
+
+
+def test_a_failing_cell_is_told_once_and_the_others_go_on(recipe: Path, tmp_path: Path) -> None:
+    text = RECIPE + "[stages.bad]\nverb='study_verbs.fail'\nstart='@number'\nhow='{how}'\n"
+    out = tmp_path / "study"
+    recipe.write_text(text.format(how="input"))
+    with pytest.raises(InputError) as caught:
+        finish(recipe, out)
+    assert "\n" not in str(caught.value)
+    assert "3 cell(s) failed" in str(caught.value)
+    assert "the manifest has no rows; check its path" in str(caught.value)
+    assert "(1 cell(s) that need them were not run)" in str(caught.value)  # the report
+    study = make_plan(recipe, out)
+    assert sum(cell.done for cell in study.cells) == 10
+    recipe.write_text(text.format(how="kill"))
+    with pytest.raises(RunError, match="killed by signal 9"):
+        finish(recipe, out, workers=1)
+    recipe.write_text(text.format(how="not"))
+    assert "14 cells done, 4 of them now" in finish(recipe, out)
+
+
+def test_two_studies_do_not_share_a_folder(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    recipe.write_text(RECIPE.replace("pause = 0.03", "pause = 30"))
+    process = start(recipe, out)
+    while not (out / "cells.json").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    with pytest.raises(InputError, match="another trabecula process"):
+        finish(recipe, out)
+    process.kill()
+    process.communicate()
+
+
+def test_a_folder_of_something_else_is_refused(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.docx").write_text("")
+    with pytest.raises(InputError, match="holds something else"):
+        finish(recipe, tmp_path)
+    with pytest.raises(InputError, match="is a file"):
+        finish(recipe, recipe)
+
+
+def test_time_left_weighs_stages_by_their_own_cells() -> None:
+    left = Counter({"slow": 2, "fast": 10, "new": 1})
+    seconds = {"slow": [100.0, 200.0], "fast": [1.0, 1.0]}
+    # 2 x 150 + 10 x 1 + 1 x the mean over all (75.5), shared by two workers
+    assert time_left(left, seconds, 2) == pytest.approx((300 + 10 + 75.5) / 2)
+    assert time_left(left, {}, 2) is None
+    assert time_left(Counter({"slow": 1}), seconds, 8) == pytest.approx(150)
