@@ -21,7 +21,7 @@ Fit = Literal["crop", "pad", "stretch"]
 Intensity = Literal["percentile", "as-is"]
 PERCENTILES = (0.5, 99.5)
 VERSION = 1  # of the pixels this file makes: part of the preprocessing hash
-_FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP")
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _THE_FILES_FAULT = {errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.EINVAL}
 
 

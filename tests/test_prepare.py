@@ -1,0 +1,228 @@
+"""Preparing: the store holds what the manifest says, whatever happens on the way."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trabecula import prepare
+from trabecula.config import build
+from trabecula.data import shards
+from trabecula.data.store import Store
+from trabecula.errors import InputError, RunError
+from trabecula.run import execute
+
+OWN = {"config.json", "provenance.json", "log.jsonl", "DONE", ".lock"}
+SETTINGS = {"size": 12, "shard_images": 4}
+
+
+def cohort(folder, n=10, bad=(), name="c"):
+    folder.mkdir()
+    lines = ["image_id,patient_id,path,side,cohort"]
+    rng = np.random.default_rng(1)
+    for k in range(n):
+        file = folder / f"{k}.png"
+        if k in bad:
+            file.write_bytes(b"\x89PNG\r\n\x1a\n junk")
+        else:
+            Image.fromarray(rng.integers(0, 255, (12, 12), dtype=np.uint8)).save(file)
+        lines.append(f"i{k},p{k // 2},{k}.png,{'LR'[k % 2]},{name}")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def go(manifest, out, **values):
+    return execute(
+        "prepare", build(prepare.Config, {"manifest": manifest, **SETTINGS, **values}, "prepare"), out
+    )
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in OWN}
+
+
+def test_the_store_holds_the_images(tmp_path):
+    source = cohort(tmp_path / "c")
+    assert go(source, tmp_path / "s") == "10 images of 12 x 12 pixels, 8 bit"
+    store = Store.open(tmp_path / "s")
+    assert store.index.columns.tolist() == ["image_id", "patient_id", "side", "cohort", "flipped"]
+    assert store.index["flipped"].tolist() == ["0", "1"] * 5
+    for k in range(10):
+        pixels = np.asarray(Image.open(source / f"{k}.png"))
+        assert np.array_equal(store.read([k])[0, 0].numpy(), pixels[:, ::-1] if k % 2 else pixels)
+    record = json.loads((tmp_path / "s" / "store.json").read_text())
+    assert [shard["num_images"] for shard in record["shards"]] == [4, 4, 2]
+    assert (record["num_images"], record["num_rejected"], record["spacing"]) == (10, 0, None)
+
+
+def test_bad_files_are_rejected_one_by_one(tmp_path):
+    source = cohort(tmp_path / "c", bad=(1, 5))
+    (source / "7.png").unlink()
+    assert go(source, tmp_path / "s").endswith("8 bit; 3 rejected (rejected.csv)")
+    with (tmp_path / "s" / "rejected.csv").open() as file:
+        rejected = dict(list(csv.reader(file))[1:])
+    assert list(rejected) == ["1.png", "5.png", "7.png"]
+    assert rejected["7.png"] == "no such file"
+    store = Store.open(tmp_path / "s")
+    assert store.index["image_id"].tolist() == ["i0", "i2", "i3", "i4", "i6", "i8", "i9"]
+    assert np.array_equal(store.read([4])[0, 0].numpy(), np.asarray(Image.open(source / "6.png")))
+
+
+def test_all_rejected(tmp_path):
+    source = cohort(tmp_path / "c", n=3, bad=(0, 1, 2))
+    with pytest.raises(InputError, match=r"all 3 images are rejected; the first, 0\.png: .+"):
+        go(source, tmp_path / "s")
+
+
+def test_a_shard_may_be_rejected_whole(tmp_path):
+    source = cohort(tmp_path / "c", bad=(4, 5, 6, 7))
+    go(source, tmp_path / "s")
+    store = Store.open(tmp_path / "s")
+    assert np.array_equal(store.read([4])[0, 0].numpy(), np.asarray(Image.open(source / "8.png")))
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_workers_change_nothing(tmp_path, workers):
+    source = cohort(tmp_path / "c", n=11, bad=(3,))
+    one, more = tmp_path / "one", tmp_path / "more"
+    assert go(source, one) == go(source, more, workers=workers)
+    assert content(one) == content(more)
+    assert (one / "config.json").read_bytes() == (more / "config.json").read_bytes()
+
+
+def test_an_interrupted_run_redoes_only_what_is_missing(tmp_path, monkeypatch):
+    source = cohort(tmp_path / "c", n=20, bad=(2,))
+    go(source, tmp_path / "whole")
+    decode_shard, done = shards.decode_shard, []
+
+    def interrupted(shard, recipe, folder):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(shard.number)
+        return decode_shard(shard, recipe, folder)
+
+    monkeypatch.setattr(shards, "decode_shard", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        go(source, tmp_path / "s")
+    assert not (tmp_path / "s" / "store.json").exists()
+    (tmp_path / "s" / "images-00001.npy").unlink()  # a record without its images is not done
+    again = []
+    monkeypatch.setattr(
+        shards, "decode_shard", lambda *args: again.append(args[0].number) or decode_shard(*args)
+    )
+    go(source, tmp_path / "s")
+    assert done == [0, 1, 2]
+    assert again == [1, 3, 4]
+    assert content(tmp_path / "s") == content(tmp_path / "whole")
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    from trabecula import prepare
+    from trabecula.config import build
+    from trabecula.run import execute
+
+    values = {"manifest": sys.argv[1], "size": 64, "shard_images": 8, "workers": 2}
+    execute("prepare", build(prepare.Config, values, "prepare"), Path(sys.argv[2]))
+"""
+
+
+def children(pid):
+    """Processes whose parent it is, from /proc."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are looked up in /proc")
+def test_a_killed_run_leaves_no_process_and_can_be_resumed(tmp_path):
+    source = cohort(tmp_path / "c", n=240)
+    script = tmp_path / "go.py"
+    script.write_text(SCRIPT)
+    whole, out = tmp_path / "whole", tmp_path / "s"
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(source), str(out)], stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not list(out.glob(".shard-*.json.partial")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    workers = children(process.pid)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert workers
+    assert not (out / "DONE").exists()
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+    for folder in (out, whole):
+        subprocess.run([sys.executable, str(script), str(source), str(folder)], check=True)
+    assert content(out) == content(whole)
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path, monkeypatch):
+    source = cohort(tmp_path / "c", n=8)
+    save, calls = np.save, []
+
+    def full(*args, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(*args, **options)
+
+    monkeypatch.setattr(shards.np, "save", full)
+    with pytest.raises(RunError, match="the disk is full"):
+        go(source, tmp_path / "s")
+    assert not list((tmp_path / "s").glob("*.writing.partial"))
+    go(source, tmp_path / "s")
+    assert len(calls) == 3
+    assert len(Store.open(tmp_path / "s")) == 8
+
+
+def test_preprocessing_is_of_pixels_not_of_the_cohort(tmp_path):
+    a, b = cohort(tmp_path / "a"), cohort(tmp_path / "b", n=4, name="d")
+    go(a, tmp_path / "sa")
+    go(b, tmp_path / "sb", shard_images=2, max_pixels=10**6)
+    one, other = Store.open(tmp_path / "sa"), Store.open(tmp_path / "sb")
+    assert one.preprocessing == other.preprocessing
+    assert one.id != other.id
+    changes = [
+        {"size": 11},
+        {"channels": 3},
+        {"bits": 16},
+        {"fit": "pad"},
+        {"intensity": "as-is"},
+        {"flip_side": ""},
+    ]
+    hashes = set()
+    for change in changes:
+        config = build(prepare.Config, {"manifest": a, **SETTINGS, **change}, "prepare")
+        hashes.add(prepare.preprocessing(config))
+    assert len(hashes | {one.preprocessing}) == 1 + len(changes)
+
+
+def test_settings_that_cannot_be(tmp_path):
+    source = cohort(tmp_path / "c")
+    with pytest.raises(InputError, match="size 0: must be 1 or more"):
+        go(source, tmp_path / "s", size=0)
+    with pytest.raises(InputError, match="'fit': Input should be 'crop', 'pad' or 'stretch'"):
+        go(source, tmp_path / "s", fit="zoom")
