@@ -1,1 +1,1 @@
-"""TODO"""
+"""Make-believe patients: pictures and tables drawn by rule, with known truth and no real person in them."""

@@ -1,0 +1,209 @@
+"""The shape of a make-believe knee, and the signs of osteoarthritis on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import gaussian_filter1d
+
+Floats = npt.NDArray[np.float32]
+
+_LOW, _HIGH, _STEPS = -2.0, 2.0, 4096
+AXIS = np.linspace(_LOW, _HIGH, _STEPS, dtype=np.float32)
+
+# Half widths by height: (v, medial, lateral). Femur from shaft to joint, tibia from joint to shaft.
+_FEMUR = np.array([
+    (-2.0, 0.60, 0.58), (-1.20, 0.66, 0.63), (-0.95, 0.76, 0.70), (-0.75, 0.86, 0.78),
+    (-0.58, 0.91, 0.84), (-0.42, 0.89, 0.87), (-0.26, 0.85, 0.85), (-0.10, 0.86, 0.85), (2.0, 0.86, 0.85),
+])  # fmt: skip
+_TIBIA = np.array([
+    (-2.0, 0.84, 0.84), (0.06, 0.84, 0.84), (0.18, 0.84, 0.84), (0.32, 0.81, 0.80),
+    (0.50, 0.74, 0.72), (0.70, 0.66, 0.64), (0.95, 0.58, 0.56), (2.0, 0.46, 0.44),
+])  # fmt: skip
+
+_NARROWING = (0.0, 0.05, 0.15, 0.48, 0.95)  # lost share of the worse compartment's space, by grade
+_OSTEOPHYTE = (0.0, 0.038, 0.072, 0.100, 0.145)  # length, half image widths, by grade
+_SITES_WITH_OSTEOPHYTES = (0, 1, 2, 3, 4)
+_SCLEROSIS = (0.0, 0.0, 0.12, 0.5, 1.0)
+_DEFORMITY = (0.0, 0.0, 0.0, 0.35, 1.0)
+
+
+@dataclass(frozen=True)
+class Signs:
+    """Signs of osteoarthritis; all zero in a healthy knee."""
+
+    narrowing: tuple[float, float]  # lost share of the joint space, medial and lateral; negative: opened
+    osteophytes: tuple[float, float, float, float]  # length: femur medial, lateral, tibia medial, lateral
+    tilt: tuple[float, float, float, float]  # how far each osteophyte points at the joint, radians
+    sclerosis: tuple[float, float]  # medial, lateral
+    varus: float  # radians, negative is valgus
+    depression: tuple[float, float]  # how far the plateau has sunk and the condyle flattened
+
+
+def draw_signs(rng: np.random.Generator, grade: int, effect: float) -> Signs:
+    """Draw the signs of a grade. The same numbers are drawn whatever the grade and the effect."""
+    medial = rng.random() < 0.7
+    spread = rng.standard_normal(12)
+    sites = rng.permutation(4)
+    if medial == (sites[0] % 2 == 1):  # the first osteophyte usually stands on the worse side
+        sites = sites[[1, 0, 2, 3]]
+    narrowing = float(np.clip(_NARROWING[grade] * (1 + 0.22 * spread[0]), 0, 1.1)) * effect
+    other = narrowing * float(np.clip(-0.2 + 0.25 * spread[1], -0.5, 0.4))  # it may open as the worse closes
+    lengths = np.zeros(4)
+    chosen = sites[: _SITES_WITH_OSTEOPHYTES[grade]]
+    lengths[chosen] = _OSTEOPHYTE[grade] * np.clip(1 + 0.3 * spread[2:6], 0.4, 1.7)[: chosen.size]
+    sclerosis = _SCLEROSIS[grade] * float(np.clip(1 + 0.3 * spread[6], 0, 2)) * effect
+    deformity = _DEFORMITY[grade] * float(np.clip(1 + 0.3 * spread[7], 0, 2)) * effect
+    first, second, third, fourth = (float(length) for length in lengths * effect)
+    tilts = [float(0.25 + 0.2 * number) for number in spread[8:12]]
+    return Signs(
+        narrowing=_by_side(medial, narrowing, other),
+        osteophytes=(first, second, third, fourth),
+        tilt=(tilts[0], tilts[1], tilts[2], tilts[3]),
+        sclerosis=_by_side(medial, sclerosis, 0.25 * sclerosis),
+        varus=0.06 * deformity * (1 if medial else -1),
+        depression=_by_side(medial, 0.045 * deformity, 0.0),
+    )
+
+
+def _by_side(medial: bool, worse: float, other: float) -> tuple[float, float]:
+    return (worse, other) if medial else (other, worse)
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Shape and pose of one knee; lengths in half image widths, angles in radians."""
+
+    scale: float
+    rotation: float
+    shift: tuple[float, float]
+    alignment: float  # angle between femur and tibia in health
+    femur: Floats  # (9, 3) half widths
+    tibia: Floats  # (8, 3)
+    condyles: tuple[float, float, float, float]  # centre and half width, medial then lateral
+    roundness: tuple[float, float, float]  # depth medial, lateral; exponent
+    notch: tuple[float, float]  # height, place
+    gap: tuple[float, float]  # joint space, medial and lateral
+    slope: float  # of the beam to the plateau: how far its two rims lie apart
+    spines: tuple[float, float, float, float]  # height and place, medial then lateral
+    fibula: tuple[float, float, float]  # u, v of the head; radius
+    patella: tuple[float, float, float, float, float]  # u, v, radii, density
+    leg: tuple[float, float]  # soft tissue half widths, medial and lateral
+    leg_bow: float
+    walls: float  # place of the trochlea's edge
+    scar: tuple[float, float, float]  # of the growth plate: level, phase, strength
+    cortex: float
+    texture: tuple[float, float, float]  # strength, fineness, verticality
+
+
+def draw_anatomy(patient: np.random.Generator, knee: np.random.Generator, male: bool) -> Anatomy:
+    """Draw a knee: the two of a patient resemble each other, pose and joint space differ."""
+
+    def both(mean: float, sd: float) -> float:
+        return mean + sd * float(0.8 * patient.standard_normal() + 0.6 * knee.standard_normal())
+
+    width = both(1.02 if male else 0.98, 0.025)
+    femur, tibia = _FEMUR.astype(np.float32), _TIBIA.astype(np.float32)
+    for bone in (femur, tibia):
+        bend = 0.8 * patient.normal(0, 0.016, (len(bone), 2)) + 0.6 * knee.normal(0, 0.016, (len(bone), 2))
+        bone[:, 1:] = bone[:, 1:] * width + bend
+    space = float(np.clip(both(0.113, 0.026), 0.06, 0.175))
+    return Anatomy(
+        scale=float(knee.normal(1.0, 0.035)),
+        rotation=float(knee.normal(0, 0.05)),
+        shift=(float(knee.normal(0, 0.035)), float(knee.normal(0.10, 0.05))),
+        alignment=both(0.0, 0.02),
+        femur=femur,
+        tibia=tibia,
+        condyles=(
+            both(-0.49, 0.015),
+            both(0.40, 0.012) * width,
+            both(0.48, 0.015),
+            both(0.39, 0.012) * width,
+        ),
+        roundness=(both(0.33, 0.03), both(0.29, 0.03), both(2.2, 0.15)),
+        notch=(both(0.25, 0.03), both(0.0, 0.02)),
+        gap=(space * both(0.95, 0.06), space * both(1.1, 0.07)),
+        slope=abs(both(0.03, 0.025)),
+        spines=(both(0.13, 0.025), both(-0.085, 0.015), both(0.12, 0.025), both(0.095, 0.015)),
+        fibula=(both(0.76, 0.05), both(0.50, 0.06), both(0.19, 0.015)),
+        patella=(
+            both(0.03, 0.07),
+            both(-0.56, 0.09),
+            both(0.40, 0.03),
+            both(0.40, 0.035),
+            max(0.05, both(0.24, 0.08)),
+        ),
+        leg=(both(1.08, 0.06), both(1.10, 0.06)),
+        leg_bow=both(0.0, 0.08),
+        walls=both(0.24, 0.03),
+        scar=(both(-0.50, 0.05), both(0.0, 1.0), abs(both(0.14, 0.06))),
+        cortex=max(0.5, both(1.0, 0.18)),
+        texture=(max(0.3, both(1.0, 0.3)), max(0.6, both(1.0, 0.15)), max(0.3, both(1.0, 0.25))),
+    )
+
+
+class Curve:
+    """A function of one coordinate as a table, quick to look up over a whole picture."""
+
+    def __init__(self, values: npt.NDArray[np.floating]) -> None:
+        self.values = values.astype(np.float32)
+
+    def __call__(self, x: Floats) -> Floats:
+        index = ((x - _LOW) * ((_STEPS - 1) / (_HIGH - _LOW))).astype(np.int32)
+        return self.values.take(index, mode="clip")
+
+    def at(self, x: float) -> float:
+        return float(np.interp(x, AXIS, self.values))
+
+    def steepness(self) -> Curve:
+        """1 / sqrt(1 + slope^2): turns a distance along an axis into one across the curve."""
+        slope = np.gradient(self.values, AXIS)
+        return Curve(1 / np.sqrt(1 + np.minimum(slope**2, 9)))
+
+
+def outline(points: Floats, column: int) -> Curve:
+    values = np.interp(AXIS, points[:, 0], points[:, column])
+    return Curve(gaussian_filter1d(values, 0.05 * _STEPS / (_HIGH - _LOW)))
+
+
+def edge(x: npt.NDArray[np.floating], centre: float, width: float) -> npt.NDArray[np.floating]:
+    """A smooth step from 0 to 1."""
+    step: npt.NDArray[np.floating] = 0.5 * (1 + np.tanh((x - centre) / width))
+    return step
+
+
+def bump(x: npt.NDArray[np.floating], centre: float, width: float) -> npt.NDArray[np.floating]:
+    bump: npt.NDArray[np.floating] = np.exp(-(((x - centre) / width) ** 2))
+    return bump
+
+
+def femur_surface(anatomy: Anatomy, signs: Signs) -> Curve:
+    """Lowest v of the femur for each u: two condyles and the notch between them."""
+    depth = -anatomy.notch[0] * (1 - 5 * np.minimum((AXIS - anatomy.notch[1]) ** 2, 0.1))
+    for side in (0, 1):
+        centre, half = anatomy.condyles[2 * side : 2 * side + 2]
+        outer = (centre > AXIS) == (side == 0)  # flatter towards the margin than towards the notch
+        power = np.where(outer, anatomy.roundness[2] + 0.9, anatomy.roundness[2] - 0.3)
+        t = np.minimum(np.abs((AXIS - centre) / half), 1)
+        surface = -anatomy.roundness[side] * (1 - (1 - t**power) ** (1 / power))
+        surface -= 0.5 * signs.depression[side] * (1 - t**2)
+        depth = np.maximum(depth, surface)
+    return Curve(gaussian_filter1d(depth, 0.02 * _STEPS / (_HIGH - _LOW)))
+
+
+def tibia_surface(anatomy: Anatomy, signs: Signs) -> Curve:
+    """Highest v of the tibia for each u: two plateaus and the spines between them."""
+    lateral = edge(AXIS, 0.0, 0.12)
+    height = np.zeros_like(AXIS)
+    for side, share in ((0, 1 - lateral), (1, lateral)):
+        centre, half = anatomy.condyles[2 * side : 2 * side + 2]
+        t = np.clip((AXIS - centre) / half, -1.3, 1.3)
+        hollow = (0.035, 0.012)[side] * (1 - t**2)
+        lost = anatomy.gap[side] * signs.narrowing[side]
+        height += share * (anatomy.gap[side] - lost + hollow + 0.5 * signs.depression[side] * np.abs(t))
+    first, at, second, by = anatomy.spines
+    height -= first * bump(AXIS, at, 0.055) + second * bump(AXIS, by, 0.05) + 0.05 * bump(AXIS, 0, 0.2)
+    return Curve(height)
