@@ -14,6 +14,7 @@ from trabecula import evaluate
 from trabecula.config import build
 from trabecula.data.phi import key_name, mark
 from trabecula.errors import InputError
+from trabecula.metrics import contrasts
 from trabecula.run import execute
 
 NUM_PATIENTS, SEEDS = 150, range(5)
@@ -387,3 +388,12 @@ def test_without_a_threshold_its_metrics_are_not_estimable(study, tmp_path):
 def test_evaluate_does_not_load_torch():
     code = "import sys, trabecula.evaluate; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_arm_that_a_study_left_out_gives_its_reason():
+    arms = [contrasts.Arm("resnet-moco", "timm:resnet18", "pretrained")]
+    rows = contrasts.not_run(arms, {"resnet18-imagenet": "weights.safetensors is not there"})
+    assert {row["family"]: row["reason"] for row in rows} == {
+        "random": "no random arm of this architecture among the predictions",
+        "imagenet": "weights.safetensors is not there",
+    }

@@ -57,6 +57,9 @@ class Config(Record):
     """Manifest columns (such as sex, kl) by whose values metrics are given as well."""
     metrics: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Metrics for a kind of task, such as {binary = ["auroc", "brier"]}; those not named have all."""
+    not_run: dict[str, str] = Field(default_factory=dict)
+    """Arms that a study left out, with the reason; a study fills this in. An arm named after its
+    architecture, such as resnet18-imagenet, explains that architecture's missing baseline."""
 
 
 def run(config: Config, out: Run) -> str:
@@ -80,7 +83,7 @@ def run(config: Config, out: Run) -> str:
         out, "metrics.json", {"level": config.level, "num_resamples": config.num_resamples, "rows": work.rows}
     )
     _write(out, "comparisons.json", {
-        "pairs": pairs, "label_multipliers": multipliers, "not_run": contrasts.not_run(arms),
+        "pairs": pairs, "label_multipliers": multipliers, "not_run": contrasts.not_run(arms, config.not_run),
     })  # fmt: skip
     work.curves["learning"] = contrasts.learning_curves(work.points)
     _write(out, "curves.json", work.curves)

@@ -36,7 +36,6 @@ VERBS = (
     "probe", "finetune", "predict", "evaluate", "report",
 )  # fmt: skip
 _OWN_FILES = {"config.json", "provenance.json", "log.jsonl", "DONE", ".lock"}
-_NO_EFFECT = {"workers"}  # settings that say how the work is done and change no artifact
 _UNDECIDING = ("workers",)  # settings on which no result depends
 _held: set[int] = set()  # file descriptors of the locks this process holds
 

@@ -59,14 +59,28 @@ def baselines_of(arm: Arm, arms: Sequence[Arm]) -> list[Arm]:
     return random + (imagenet if arm.family != "imagenet" else [])
 
 
-def not_run(arms: Sequence[Arm]) -> list[Row]:
-    """Architectures whose random or ImageNet arm is missing: no verdict within these."""
+def not_run(arms: Sequence[Arm], left_out: Mapping[str, str] | None = None) -> list[Row]:
+    """Architectures whose random or ImageNet arm is missing: no verdict within these.
+
+    Args:
+        left_out: arms that were planned and not run, with the reason; the one whose name holds family
+            and architecture (`resnet18-imagenet`) gives the reason.
+    """
     rows = []
     for family, name in (("random", "random"), ("imagenet", "ImageNet")):
         for architecture in sorted({arm.architecture for arm in arms}):
             if not any(a.family == family and a.architecture == architecture for a in arms):
                 reason = f"no {name} arm of this architecture among the predictions"
-                rows.append({"family": family, "architecture": architecture, "reason": reason})
+                network = architecture.rpartition(":")[2]
+                known = [
+                    why for arm, why in (left_out or {}).items() if network in arm and family in arm.lower()
+                ]
+                row = {
+                    "family": family,
+                    "architecture": architecture,
+                    "reason": known[0] if known else reason,
+                }
+                rows.append(row)
     return rows
 
 
