@@ -205,7 +205,8 @@ def test_a_folder_of_something_else_is_refused(recipe: Path, tmp_path: Path) -> 
 def test_time_left_weighs_stages_by_their_own_cells() -> None:
     left = Counter({"slow": 2, "fast": 10, "new": 1})
     seconds = {"slow": [100.0, 200.0], "fast": [1.0, 1.0]}
-    # 2 x 150 + 10 x 1 + 1 x the mean over all (75.5), shared by two workers
-    assert time_left(left, seconds, 2) == pytest.approx((300 + 10 + 75.5) / 2)
-    assert time_left(left, {}, 2) is None
-    assert time_left(Counter({"slow": 1}), seconds, 8) == pytest.approx(150)
+    # 2 x 150 + 10 x 1, shared by two workers
+    assert time_left(left, seconds, 2) == "at least 3 min left"
+    assert time_left(left, {}, 2) == ""
+    assert time_left(Counter({"slow": 2, "fast": 10, "new": 0}), seconds, 5) == "about 62 s left"
+    assert time_left(Counter({"slow": 1}), seconds, 8) == "about 2 min left"

@@ -114,8 +114,7 @@ def _run_missing(study: Plan, missing: Sequence[Cell], workers: int, out: Path) 
             if finished is not None:
                 left[finished.stage] -= 1
                 seconds[finished.stage].append(took)
-            remaining = time_left(left, seconds, workers)
-            note = f"about {duration(remaining)} left" if remaining is not None else ""
+            note = time_left(left, seconds, workers)
             if at_work:
                 note += f"{', ' if note else ''}at work: {at_work[0].name}"
                 note += f" and {len(at_work) - 1} more" if len(at_work) > 1 else ""
@@ -124,20 +123,18 @@ def _run_missing(study: Plan, missing: Sequence[Cell], workers: int, out: Path) 
         return run_cells(missing, workers, study.recipe.threads, out / "logs", told)
 
 
-def time_left(left: Counter[str], seconds: dict[str, list[float]], workers: int) -> float | None:
-    """Seconds to go: remaining cells of each stage times the mean of its finished ones.
+def time_left(left: Counter[str], seconds: dict[str, list[float]], workers: int) -> str:
+    """Time to go: remaining cells of each stage times the mean of its finished ones.
 
-    A stage without a finished cell counts with the mean over all; None before the first cell.
+    "at least" while a stage to come has no finished cell; empty before the first cell.
     """
-    every = [took for stage in seconds.values() for took in stage]
-    if not every:
-        return None
-    mean = sum(every) / len(every)
-    cost = sum(
-        count * (sum(seconds[stage]) / len(seconds[stage]) if seconds.get(stage) else mean)
-        for stage, count in left.items()
-    )
-    return cost / max(1, min(workers, sum(left.values())))
+    to_come = {stage: count for stage, count in left.items() if count}
+    known = {stage: count for stage, count in to_come.items() if seconds.get(stage)}
+    cost = sum(count * sum(seconds[stage]) / len(seconds[stage]) for stage, count in known.items())
+    if not cost:
+        return ""
+    spent = cost / max(1, min(workers, sum(to_come.values())))
+    return f"{'about' if known == to_come else 'at least'} {duration(spent)} left"
 
 
 def _failure(study: Plan, outcome: Outcome, out: Path) -> TrabeculaError:
