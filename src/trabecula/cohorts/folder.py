@@ -211,15 +211,17 @@ def _keys(images: pd.DataFrame, table: pd.DataFrame, path: Path) -> tuple[str, l
     files = list(images[_FILE])
     if "path" in table.columns:
         cells = [cell.replace("\\", "/").removeprefix("./") for cell in table["path"]]
-        whole = set(files)
-        if any(cell in whole for cell in cells):
-            return "path", files, cells
-        names = [Path(file).name for file in files]
-        rows = [Path(cell).name for cell in cells]
-        if not set(rows) & set(names):
-            names, rows = [Path(name).stem for name in names], [Path(name).stem for name in rows]
-        _unique(names, files, path)
-        return "file name", names, rows
+        kinds = [
+            ("path", lambda p: p),
+            ("file name", lambda p: Path(p).name),
+            ("file name without suffix", lambda p: Path(p).stem),
+        ]
+        options = [(key, [*map(short, files)], [*map(short, cells)]) for key, short in kinds]
+        best = max(options, key=lambda option: len(set(option[2]) & set(option[1])))
+        key, names, rows = best if set(best[1]) & set(best[2]) else options[1]
+        if key != "path":
+            _unique(names, files, path)
+        return key, names, rows
     if "image_id" in table.columns:
         stems = (
             list(images["image_id"]) if "image_id" in images.columns else [Path(file).stem for file in files]

@@ -1,0 +1,61 @@
+"""Patterns and sides: what paths and words mean."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from trabecula.cohorts.folder import compile_pattern, list_files, sides
+from trabecula.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "expected"),
+    [
+        ("{part}/{kl}/{patient_id:7}{side:1}.png", "train/3/9000099L.png",
+         {"part": "train", "kl": "3", "patient_id": "9000099", "side": "L"}),
+        ("{part}/{kl}/{patient_id:7}{side:1}.png", "train/3/900009L.png", None),
+        ("{part}/{kl}/{patient_id:7}{side:1}.png", "a/train/3/9000099L.png", None),
+        ("{patient_id}_{visit_month}.png", "A_B_12.png", {"patient_id": "A", "visit_month": "B_12"}),
+        ("*/{patient_id}.*", "x/1.jpg", {"patient_id": "1"}),
+        ("*/{patient_id}.*", "x/y/1.jpg", None),
+        ("**/{patient_id}.jpg", "x/y/1.jpg", {"patient_id": "1"}),
+        ("**/{patient_id}.jpg", "1.jpg", {"patient_id": "1"}),
+        ("{patient_id}(1).png", "7(1).png", {"patient_id": "7"}),
+        ("{patient_id}.png", "7xpng", None),
+    ],
+)  # fmt: skip
+def test_patterns(pattern, path, expected):
+    match = compile_pattern(pattern).fullmatch(path)
+    assert (match.groupdict() if match else None) == expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("{patient id}.png", r"'\{patient id\}' is no \{name\} or \{name:length\}"),
+        ("{patient_id:x}.png", r"is no \{name\}"),
+        ("{patient_id.png", "is no"),
+        ("{a}/{a}.png", r"\{a\} stands in it twice"),
+    ],
+)
+def test_patterns_that_cannot_be(pattern, message):
+    with pytest.raises(InputError, match=message):
+        compile_pattern(pattern)
+
+
+def test_sides():
+    words = ["Right", "R", "1: Right", "left", "L", "2: Left", "LEFT knee", "rt", "", " r "]
+    assert sides(pd.Series(words), "t") == ["R", "R", "R", "L", "L", "L", "L", "R", "", "R"]
+
+
+def test_sides_that_mean_nothing_sure():
+    with pytest.raises(InputError, match=r"rows 3, 4 have a side .* \('1', 'both'\)"):
+        sides(pd.Series(["L", "1", "both"]), "t")
+
+
+def test_hidden_files_are_no_images(tmp_path):
+    for name in ("b/2.png", "a/1.png", ".git/x.png", "a/.DS_Store", "3.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert list_files(tmp_path) == ["3.png", "a/1.png", "b/2.png"]

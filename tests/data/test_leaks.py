@@ -1,0 +1,117 @@
+"""Planted leaks are found and named; a clean set is called clean."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from trabecula.data.leaks import check
+from trabecula.data.manifest import read_manifest
+from trabecula.data.phi import key_name, mark, site_key
+from trabecula.errors import InputError
+
+OF = {"p0": "train", "p1": "train", "p2": "val", "p3": "test"}
+
+
+@pytest.fixture
+def clean(tmp_path, monkeypatch):
+    """Four patients with two images each, split without a leak."""
+    monkeypatch.setenv("TRABECULA_SITE_KEY", "a key of the test")
+    rows = ["image_id,patient_id,path"]
+    for k in range(8):
+        (tmp_path / f"{k}.png").write_bytes(bytes([k]) * 10)
+        rows.append(f"i{k},p{k // 2},{k}.png")
+    (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
+    write_splits(tmp_path, OF.items())
+    return tmp_path
+
+
+def write_splits(folder, pairs):
+    (folder / "splits.csv").write_text("patient_id,split\n" + "".join(f"{p},{s}\n" for p, s in pairs))
+
+
+def write_card(folder, patients, name="encoder.json", **values):
+    card = {"patients": mark(patients, site_key()), "patients_key": key_name(site_key()), **values}
+    (folder / name).write_text(json.dumps(card))
+    return folder
+
+
+def leaks(folder, **values):
+    return check(read_manifest(folder), folder / "splits.csv", **values)
+
+
+def test_no_leak(clean):
+    (clean / "pool.csv").write_text("patient_id\np0\np9\n")
+    assert leaks(clean, encoders=[write_card(clean, ["p0", "p1", "p9"])], pools=[clean / "pool.csv"]) == []
+
+
+def test_a_patient_in_two_parts(clean):
+    write_splits(clean, [*OF.items(), ("p1", "test")])
+    assert leaks(clean) == ["manifest row 4: patient p1 is in test and in train"]
+
+
+def test_a_patient_in_no_part(clean):
+    write_splits(clean, [pair for pair in OF.items() if pair[0] != "p3"])
+    assert leaks(clean) == ["manifest row 8: patient p3 has no split"]
+
+
+def test_an_unknown_part(clean):
+    write_splits(clean, {**OF, "p0": "training"}.items())
+    assert leaks(clean) == ["splits.csv row 2: patient p0 has the unknown split 'training'"]
+
+
+@pytest.mark.parametrize("name", ["encoder.json", "card.json"])
+def test_an_encoder_that_saw_held_out_patients(clean, name):
+    folder = write_card(clean, ["p0", "p2", "p3"], name)
+    found = leaks(clean, encoders=[folder])
+    assert found == [
+        f"manifest row 6: val patient p2 was seen by the encoder {folder}",
+        f"manifest row 8: test patient p3 was seen by the encoder {folder}",
+    ]
+    assert leaks(clean, encoders=[folder / name])[0].startswith("manifest row 6: val patient p2")
+
+
+def test_a_card_of_another_key_cannot_be_checked(clean, monkeypatch):
+    write_card(clean, ["p0"])
+    monkeypatch.setenv("TRABECULA_SITE_KEY", "another key")
+    (found,) = leaks(clean, encoders=[clean])
+    assert "marked under key" in found
+    assert "it cannot be checked here" in found
+
+
+def test_a_card_that_lists_nobody(clean):
+    write_card(clean, [], images_seen=1000)
+    assert "it cannot be checked" in leaks(clean, encoders=[clean])[0]
+    write_card(clean, [], images_seen=0)
+    assert leaks(clean, encoders=[clean]) == []
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "index.csv"])
+def test_a_pool_that_holds_held_out_patients(clean, name):
+    pool = clean / "pool"
+    pool.mkdir()
+    (pool / name).write_text("image_id,patient_id\nx,p3\ny,p0\nz,p3\n")
+    assert leaks(clean, pools=[pool]) == [f"manifest row 8: test patient p3 is in the pool {pool}"]
+
+
+def test_one_image_under_two_patients(clean):
+    (clean / "7.png").write_bytes((clean / "0.png").read_bytes())
+    (clean / "2.png").write_bytes((clean / "3.png").read_bytes())  # one patient's own copy is none
+    assert leaks(clean) == ["manifest rows 2 and 9: one image under patients p0 (train) and p3 (test)"]
+
+
+def test_copies_inside_a_part_are_no_leak(clean):
+    (clean / "3.png").write_bytes((clean / "0.png").read_bytes())
+    assert leaks(clean) == []
+
+
+def test_what_cannot_be_read(clean):
+    (clean / "pool.csv").write_text("patient,kl\np0,1\n")
+    with pytest.raises(InputError, match="no column 'patient_id'"):
+        leaks(clean, pools=[clean / "pool.csv"])
+    with pytest.raises(InputError, match=r"no encoder card \(encoder\.json\)"):
+        leaks(clean, encoders=[clean])
+    (clean / "encoder.json").write_text("{")
+    with pytest.raises(InputError, match="not valid JSON"):
+        leaks(clean, encoders=[clean])

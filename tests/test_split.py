@@ -1,0 +1,137 @@
+"""The split verb: parts by patient, a given column honoured, old patients kept, leaks refused."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+
+import pytest
+
+from trabecula import split
+from trabecula.config import build
+from trabecula.data.splits import read_splits
+from trabecula.errors import InputError
+from trabecula.run import execute
+
+GRADES = (0, 0, 0, 0, 1, 1, 2, 2, 3, 4)
+
+
+def cohort(folder, n=200, extra=()):
+    """n patients with two knees; the part column puts every fifth patient in "val"."""
+    folder.mkdir()
+    rows = ["image_id,patient_id,path,side,kl,part,cohort"]
+    for k in range(n):
+        for side in "LR":
+            kl = GRADES[k % 10] if side == "L" else 0
+            part = "val" if k % 5 == 4 else "train"
+            rows.append(f"{k:03d}{side},{k:03d},{k}{side}.png,{side},{kl},{part},{'ab'[k % 2]}")
+    (folder / "manifest.csv").write_text("\n".join([*rows, *extra]) + "\n")
+    return folder
+
+
+def go(manifest, out, **values):
+    return execute("split", build(split.Config, {"manifest": manifest, **values}, "split"), out)
+
+
+def test_fractions_within_strata(tmp_path):
+    source = cohort(tmp_path / "c")
+    assert go(source, tmp_path / "s", task="kl") == "train 160 patients, val 20 patients, test 20 patients"
+    of = read_splits(tmp_path / "s").of
+    strata = defaultdict(Counter)
+    for k in range(200):
+        strata[GRADES[k % 10], k % 2][of[f"{k:03d}"]] += 1
+    for count in strata.values():
+        n = sum(count.values())
+        assert abs(count["train"] - 0.8 * n) <= 1
+        assert abs(count["test"] - 0.1 * n) <= 1
+    record = json.loads((tmp_path / "s" / "splits.json").read_text())
+    assert record["parts"]["test"]["patients"] == 20
+    assert record["parts"]["test"]["images"] == 40
+    assert sum(record["parts"]["test"]["labelled"]["per_class"].values()) == 40
+    assert record["parts"]["val"]["per_cohort"].keys() == {"a", "b"}
+
+
+def test_strata_columns_need_no_task(tmp_path):
+    source = cohort(tmp_path / "c")
+    go(source, tmp_path / "a", task="kl")
+    go(source, tmp_path / "b", strata=["kl"])
+    assert read_splits(tmp_path / "a").of == read_splits(tmp_path / "b").of
+    go(source, tmp_path / "d", strata=["kl"], seed=1)
+    assert read_splits(tmp_path / "d").of != read_splits(tmp_path / "a").of
+
+
+def test_unlabelled_patients_have_a_part_too(tmp_path):
+    extra = [f"9{k}L,9{k},x{k}.png,L,,train,a" for k in range(20)]
+    source = cohort(tmp_path / "c", extra=extra)
+    go(source, tmp_path / "s", task="kl >= 2")
+    of = read_splits(tmp_path / "s").of
+    assert len(of) == 220
+    assert Counter(of[f"9{k}"] for k in range(20))["train"] in (15, 16, 17)
+
+
+def test_a_given_column_is_honoured(tmp_path):
+    source = cohort(tmp_path / "c")
+    said = go(source, tmp_path / "s", task="kl", column="part", parts={"train": "train", "val": "test"})
+    assert said == "train 128 patients, val 32 patients, test 40 patients"
+    of = read_splits(tmp_path / "s").of
+    assert {k for k in range(200) if of[f"{k:03d}"] == "test"} == set(range(4, 200, 5))
+    said = go(source, tmp_path / "t", column="part")
+    assert said.endswith("test 0 patients; test is empty")
+
+
+def test_existing_splits_are_kept(tmp_path):
+    go(cohort(tmp_path / "c", 100), tmp_path / "s", task="kl")
+    go(cohort(tmp_path / "d", 200), tmp_path / "t", task="kl", existing=tmp_path / "s")
+    old, new = read_splits(tmp_path / "s").of, read_splits(tmp_path / "t").of
+    assert {patient: new[patient] for patient in old} == old
+    assert abs(Counter(new.values())["train"] - 160) <= 4
+
+
+@pytest.mark.parametrize(
+    ("extra", "values", "message"),
+    [
+        (["000X,000,x.png,L,1,val,a"], {"column": "part"},
+         r"patient '000' is in train \(row 2\) and in val \(row 402\)"),
+        (["900L,900,x.png,L,1,hold,a", "901L,901,y.png,L,1,,a"], {"column": "part"},
+         r"rows 402, 403 have a 'part' of no known part \('', 'hold'\); say what it means"),
+        ([], {"column": "fold"}, "no column 'fold' that says the part"),
+        ([], {"column": "part", "parts": {"train": "training"}}, "'training' is no part; a part is train"),
+        ([], {"train": 0.9}, "must sum to 1"),
+        ([], {"val_fraction": 1.0}, "val_fraction 1.0: must be at least 0 and below 1"),
+        ([], {"task": "kl", "strata": ["kl"]}, "give a task or strata, not both"),
+        ([], {"strata": ["age"]}, "no column 'age' to stratify by"),
+        ([], {"task": "age"}, "no task or column 'age'"),
+        ([], {"check": True}, "give the splits to look at"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(tmp_path, extra, values, message):
+    source = cohort(tmp_path / "c", extra=extra)
+    with pytest.raises(InputError, match=message) as error:
+        go(source, tmp_path / "s", **values)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "s" / "splits.csv").exists()
+
+
+def test_check(tmp_path):
+    source = cohort(tmp_path / "c", 20)
+    go(source, tmp_path / "s", task="kl")
+    (tmp_path / "pool.csv").write_text("patient_id\n" + "".join(f"{k:03d}\n" for k in range(20)))
+    said = go(source, tmp_path / "ok", check=True, splits=tmp_path / "s")
+    assert said == "no leak in 40 images, 0 encoders, 0 pools"
+    assert sorted(path.name for path in (tmp_path / "ok").iterdir() if path.suffix in (".csv", ".json")) == [
+        "check.json", "config.json", "provenance.json",
+    ]  # fmt: skip
+    held = [patient for patient, part in read_splits(tmp_path / "s").of.items() if part != "train"]
+    with pytest.raises(InputError, match=f"^{len(held)} leaks: manifest row .* is in the pool") as error:
+        go(source, tmp_path / "bad", check=True, splits=tmp_path / "s", pools=[tmp_path / "pool.csv"])
+    assert "\n" not in str(error.value)
+    recorded = json.loads((tmp_path / "bad" / "check.json").read_text())["leaks"]
+    assert len(recorded) == len(held)
+    assert not (tmp_path / "bad" / "DONE").exists()
+
+
+def test_many_leaks_are_cut(tmp_path):
+    source = cohort(tmp_path / "c", 20)
+    (tmp_path / "splits.csv").write_text("patient_id,split\n000,train\n")
+    with pytest.raises(InputError, match=r"^19 leaks: .*; and 14 more in check\.json$"):
+        go(source, tmp_path / "s", check=True, splits=tmp_path / "splits.csv")
