@@ -60,6 +60,8 @@ def read_folder(root: Path, pattern: str, table: Path | None, columns: Mapping[s
     notes: list[str] = []
     if pattern:
         images, skipped = _match(root, files, pattern)
+        if "side" in images.columns:
+            images["side"] = _sides_of_paths(images)
     else:
         images, skipped = _by_folder(root, files)
     found = Found(images, notes, skipped=skipped)
@@ -139,8 +141,6 @@ def _join(found: Found, path: Path, columns: Mapping[str, str]) -> None:
     images = found.table
     if "side" in table.columns:
         table["side"] = sides(table["side"], str(path))
-    if "side" in images.columns:
-        images["side"] = sides(images["side"], "the pattern")
     if "patient_id" not in table.columns and "patient_id" not in images.columns:
         known = [str(name) for name in table.columns]
         raise InputError(
@@ -271,28 +271,36 @@ def sides(cells: pd.Series[str], where: str) -> list[str]:
     Raises:
         InputError: another word, or a bare digit, whose meaning differs between data sets.
     """
-    result, bad = [], []
-    for row, cell in enumerate(cells):
-        word = re.sub(r"^\d+\s*[:=-]\s*", "", str(cell).strip().lower()).split(" ")[0].strip(".")
-        side = {"": "", "r": "R", "right": "R", "rt": "R", "l": "L", "left": "L", "lt": "L"}.get(word)
-        if side is None:
-            bad.append(row)
-        result.append(side or "")
+    result = [_side(str(cell)) for cell in cells]
+    bad = [row for row, side in enumerate(result) if side is None]
     if bad:
         values = ", ".join(repr(value) for value in sorted({str(cells.iloc[row]) for row in bad})[:5])
         raise InputError(
             f"{where}: {row_numbers([row + 2 for row in bad])} a side that is neither left nor right "
             f"({values}); write L or R (a bare 1 or 2 means different sides in different data sets)"
         )
-    return result
+    return [side or "" for side in result]
+
+
+def _sides_of_paths(table: pd.DataFrame) -> list[str]:
+    for file, cell in zip(table[_FILE], table["side"], strict=True):
+        if _side(str(cell)) is None:
+            raise InputError(
+                f"the path of '{file}' gives a side that is neither left nor right ('{cell}'); "
+                "look at the pattern"
+            )
+    return [_side(str(cell)) or "" for cell in table["side"]]
+
+
+def _side(cell: str) -> str | None:
+    word = re.sub(r"^\d+\s*[:=-]\s*", "", cell.strip().lower()).split(" ")[0].strip(".")
+    return {"": "", "r": "R", "right": "R", "rt": "R", "l": "L", "left": "L", "lt": "L"}.get(word)
 
 
 def _finish(found: Found, root: Path, alone: bool) -> None:
     """Patient ids, sides, image ids and paths for every image."""
     table = found.table
     files = table[_FILE].tolist()
-    if "side" in table.columns:
-        table["side"] = sides(table["side"], "the pattern")
     if "patient_id" not in table.columns:
         if not alone:
             raise InputError("the pattern gives no {patient_id}, and no table does: patients must be known")

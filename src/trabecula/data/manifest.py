@@ -77,7 +77,7 @@ def _problems(table: pd.DataFrame) -> list[str]:
     if not len(table):
         return [*problems, "holds no image, only a header"]
     for name in set(NEEDED) - set(absent):
-        empty = [i + 2 for i in range(len(table)) if not table[name].iloc[i]]
+        empty = [i + 2 for i, cell in enumerate(table[name]) if not cell]
         if empty:
             problems.append(f"{row_numbers(empty)} no {name}")
     if "image_id" in known:
