@@ -92,7 +92,7 @@ def study(tmp_path_factory):
     table = _hospital(root / "hospital", rng)
     for arm, (architecture, family, signal) in ARMS.items():
         _predict(table, root / f"predictions-{arm}", arm, signal, rng)
-        card = {"arm": arm, "architecture": architecture, "family": family, "objective": "none", "seed": 0}
+        card = {"name": arm, "architecture": architecture, "family": family, "objective": "none", "seed": 0}
         (root / f"encoder-{arm}").mkdir()
         (root / f"encoder-{arm}" / "encoder.json").write_text(json.dumps(card))
     return root, table

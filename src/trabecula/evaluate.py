@@ -246,14 +246,14 @@ def _cards(folders: tuple[Path, ...]) -> list[Row]:
         path = (folder if folder.is_dir() else folder.parent) / "encoder.json"
         try:
             card = json.loads(path.read_text(encoding="utf-8"))
-            absent = [key for key in ("arm", "architecture", "family") if key not in card]
+            absent = [key for key in ("name", "architecture", "family") if key not in card]
         except FileNotFoundError:
             raise InputError(f"{path}: no such file; name an encoder's folder") from None
         except (ValueError, TypeError):
             raise InputError(f"{path}: not an encoder card") from None
         if absent:
             raise InputError(f"{path}: not an encoder card: no '{absent[0]}'")
-        cards.append(card)
+        cards.append({**card, "arm": card["name"]})
     return cards
 
 
