@@ -35,6 +35,8 @@ class Config(Record):
     """The page's heading."""
     command: str = ""
     """The command that made the study, shown in the provenance; absolute paths are shortened."""
+    not_run: dict[str, str] = {}
+    """What the study left out, and why."""
     num_pictures: int = 24
     """Images in the sample grid."""
 
@@ -105,6 +107,7 @@ def render(results: Results, config: Config) -> str:
         "results": results,
         "names": wording.arm_names(results),
         "tally": _tally(results),
+        "left_out": {k: without_paths(v) for k, v in config.not_run.items()},
         "verdicts": [_verdict(results, panel) for panel in results.panels],
         "sections": [_section(results, panel) for panel in results.panels],
         "figures": [_figures(results, panel) for panel in results.panels],
@@ -175,7 +178,7 @@ def _line(results: Results, panel: Panel, arm: Arm, pairs: list[Any]) -> dict[st
     name = wording.arm_names(results)[arm.name]
     pair = wording.verdict_pair(list(random.values()))
     marks = []
-    for fraction in results.fractions(panel):
+    for fraction in results.fractions(panel) if random else ():
         claim = wording.claim_of(random.get(fraction))
         symbol, words = wording.claim_words(claim)
         shown = wording.signed(random[fraction]["difference"], 2) if claim else ""
@@ -202,10 +205,9 @@ def _section(results: Results, panel: Panel) -> dict[str, Any]:
             continue
         ends = [abs(p[k]) for p in pairs for k in ("difference", "low", "high") if wording.present(p[k])]
         reach = max(ends, default=0.0) or 1.0
-        bars = [figures.difference_bar(p, reach, results.by_name[p["arm"]].style) for p in pairs]
-        claims = [wording.claim_of(p) or "unknown" for p in pairs]
-        table = tables.comparison_table(results, panel, metric)
-        compared.append({"table": table, "bars": bars, "claims": claims, "reach": wording.number(reach)})
+        table, grid = tables.comparison_grid(results, panel, metric)
+        marks = [[_mark(results, pair, reach) for pair in line] for line in grid]
+        compared.append({"table": table, "marks": marks, "reach": wording.number(reach)})
     metric_tables = tables.results_tables(results, panel)
     return {
         "name": f"{panel.task}, {wording.mode_name(panel.mode)}",
@@ -213,8 +215,18 @@ def _section(results: Results, panel: Panel) -> dict[str, Any]:
         "others": metric_tables[1:],
         "groups": tables.other_groups(results, panel),
         "comparisons": compared,
-        "multipliers": tables.multiplier_table(results, panel),
+        "multipliers": tables.multiplier_grid(results, panel),
     }
+
+
+def _mark(results: Results, pair: Any, reach: float) -> dict[str, str] | None:
+    """A cell's interval bar and reading."""
+    if pair is None:
+        return None
+    claim = wording.claim_of(pair)
+    symbol, words = wording.claim_words(claim)
+    bar = figures.difference_bar(pair, reach, results.by_name[pair["arm"]].style)
+    return {"claim": claim or "unknown", "symbol": symbol, "words": words, "bar": bar}
 
 
 def _figures(results: Results, panel: Panel) -> dict[str, Any]:

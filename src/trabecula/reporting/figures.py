@@ -22,7 +22,7 @@ from trabecula.reporting.wording import (
     share,
 )
 
-WIDTH, HEIGHT = 360, 270
+WIDTH, HEIGHT = 310, 245
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 46
 _MIN_TICK_GAP = 30  # px between tick labels that do not run into each other
 _FEW_SEEDS = 5  # below it the seeds are shown as points (the interval is over patients only)
@@ -60,6 +60,11 @@ class Axes:
     x_log: bool = False
     body: list[str] = field(default_factory=list)
 
+    @property
+    def _lines(self) -> int:
+        """Lines of text below a tick."""
+        return max((len(labels) for _, labels in self.x_ticks), default=1)
+
     def px(self, x: float) -> float:
         low, high, value = (math.log(v) if self.x_log else v for v in (*self.x, x))
         return _LEFT + (value - low) / (high - low) * (WIDTH - _LEFT - _RIGHT)
@@ -94,7 +99,7 @@ class Axes:
 
     def svg(self, title: str, description: str) -> str:
         parts = [
-            f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+            f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT - 24 + 12 * self._lines}" role="img" '
             f'aria-label="{escape(f"{title}. {description}")}">',
             *self._frame(),
             *self.body,
@@ -120,10 +125,9 @@ class Axes:
                     parts.append(f"<text {middle}>{escape(label)}</text>")
         parts.append(f'<path class="axis" d="M{left} {bottom}H{right}"/>')
         centre = (left + right) / 2
+        under = bottom + 22 + 12 * self._lines
         y_centre = (_TOP + bottom) / 2
-        parts.append(
-            f'<text x="{centre:.0f}" y="{HEIGHT - 4}" text-anchor="middle">{escape(self.x_label)}</text>'
-        )
+        parts.append(f'<text x="{centre:.0f}" y="{under}" text-anchor="middle">{escape(self.x_label)}</text>')
         parts.append(
             f'<text x="11" y="{y_centre:.0f}" text-anchor="middle" '
             f'transform="rotate(-90 11 {y_centre:.0f})">{escape(self.y_label)}</text>'
@@ -152,6 +156,8 @@ def learning_curves(results: Results, panel: Panel, metric: str) -> Group | None
             x_range, (y_ticks[0], y_ticks[-1]), "training patients (log scale), share of labels",
             metric_name(metric), x_ticks, y_ticks, x_log=True,
         )  # fmt: skip
+        for arm in arms:  # bands first: no band may cover another arm's line
+            axes.band(_bounds(curves[arm.name]), arm.style)
         for i, arm in enumerate(arms):
             _draw_learning(axes, curves[arm.name], arm.style, shift=4.0 * (i - (len(arms) - 1) / 2))
         names = arm_names(results)
@@ -169,14 +175,6 @@ def learning_curves(results: Results, panel: Panel, metric: str) -> Group | None
 
 
 def _draw_learning(axes: Axes, points: Sequence[Row], style: str, shift: float) -> None:
-    axes.band(
-        [
-            (p["num_patients"], p["low"], p["high"])
-            for p in points
-            if present(p["low"]) and present(p["high"])
-        ],
-        style,
-    )
     axes.line([(p["num_patients"], p["value"]) for p in points], style)
     for p in points:
         seeds = _seeds(p)
@@ -184,6 +182,12 @@ def _draw_learning(axes: Axes, points: Sequence[Row], style: str, shift: float) 
             for value in seeds:
                 axes.mark(p["num_patients"], value, style, "seed", shift)
         axes.mark(p["num_patients"], p["value"], style)
+
+
+def _bounds(points: Sequence[Row]) -> list[tuple[float, float, float]]:
+    return [
+        (p["num_patients"], p["low"], p["high"]) for p in points if present(p["low"]) and present(p["high"])
+    ]
 
 
 def roc_curves(results: Results, panel: Panel) -> list[Group]:
@@ -198,15 +202,17 @@ def roc_curves(results: Results, panel: Panel) -> list[Group]:
             axes = _unit_axes("1 − specificity", "sensitivity")
             for arm in arms:
                 r = chosen[arm.name]
-                if r["low"] and r["high"]:
-                    edges = zip(r["fpr"], r["low"], r["high"], strict=False)
-                    axes.band([e for e in edges if all(present(v) for v in e)], arm.style)
-                axes.line(list(zip(r["fpr"], r["tpr"], strict=False)), arm.style)
+                edges = zip(r["fpr"], r["low"] or (), r["high"] or (), strict=False)
+                axes.band([e for e in edges if all(present(v) for v in e)], arm.style)
+            for arm in arms:
+                axes.line(
+                    list(zip(chosen[arm.name]["fpr"], chosen[arm.name]["tpr"], strict=False)), arm.style
+                )
             title = f"ROC of {architecture_name(architecture)}, {panel.task}, {mode_name(panel.mode)}"
             described = f"{share(fraction)} of labels, class {name}, arms: {_listed(results, arms)}"
             figures.append(Figure(architecture_name(architecture), axes.svg(title, described), arms))
         title = f"ROC of {panel.task}, {mode_name(panel.mode)}, {share(fraction)} of labels, class {name}"
-        groups.append(Group(title, "Bands are pointwise intervals.", figures, opened=fraction == kinds[0][0]))
+        groups.append(Group(title, "Bands are pointwise intervals.", figures, opened=not groups))
     return groups
 
 

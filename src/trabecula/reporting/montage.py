@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from trabecula.errors import InputError
 
@@ -75,7 +75,7 @@ def montage(images: Sequence[Pixels]) -> str:
     for i, image in enumerate(images):
         pixels = image[0] if image.shape[0] != 3 else image.transpose(1, 2, 0)
         tile = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGBA")
-        tile.thumbnail((_TILE, _TILE), Image.Resampling.BICUBIC)
+        tile = ImageOps.contain(tile, (_TILE, _TILE), Image.Resampling.BICUBIC)
         corner = (
             i % across * step + (_TILE - tile.width) // 2,
             i // across * step + (_TILE - tile.height) // 2,

@@ -19,7 +19,6 @@ T = TypeVar("T")
 
 FAMILIES = ("random", "imagenet", "weights", "pretrained")
 NUM_STYLES = 6  # colours for arms that are neither random nor ImageNet; page.css defines them
-HEADLINES = ("auroc", "auroc_macro", "quadratic_kappa", "balanced_accuracy", "accuracy")
 
 _AXES = ("task", "arm", "mode", "fraction")
 _NEEDED: dict[str, dict[str, tuple[str, ...]]] = {
@@ -158,13 +157,9 @@ class Results:
         return [first, *(n for n in names if n != first)]
 
     def headline(self, panel: Panel) -> str:
-        """The metric that the verdict speaks of: the best known one among those compared."""
-        compared = _unique(p["metric"] for p in self.pairs if (p["task"], p["mode"]) == _key(panel))
-        names = compared or _unique(
-            r["metric"] for r in self.summaries if (r["task"], r["mode"]) == _key(panel)
-        )
-        known = [name for name in HEADLINES if name in names]
-        return (known or names)[0]
+        """The metric that the verdict speaks of: the first one that `evaluate` compares arms by."""
+        rows = [*self.pairs, *self.summaries]
+        return str(next(row["metric"] for row in rows if (row["task"], row["mode"]) == _key(panel)))
 
     def comparisons_of(self, panel: Panel, metric: str) -> list[Row]:
         return [p for p in self.pairs if (p["task"], p["mode"], p["metric"]) == (*_key(panel), metric)]
@@ -177,7 +172,8 @@ class Results:
 
     def missing_imagenet(self) -> dict[str, str]:
         """The reason for every architecture without an ImageNet arm."""
-        reasons = {r["architecture"]: r["reason"] for r in self.comparisons["not_run"]}
+        told = [r for r in self.comparisons["not_run"] if r["family"] == "imagenet"]
+        reasons = {r["architecture"]: r["reason"] for r in told}
         have = {arm.architecture for arm in self.arms if arm.family == "imagenet"}
         return {a: reasons.get(a) or "no such arm in this study" for a in self.architectures if a not in have}
 

@@ -13,6 +13,7 @@ from trabecula.reporting.results import Panel, Results, Row
 from trabecula.reporting.wording import (
     architecture_name,
     arm_names,
+    because,
     claim_of,
     claim_words,
     count,
@@ -76,19 +77,23 @@ def _results_table(results: Results, panel: Panel, metric: str) -> Table:
     }
     found = [results.summary(panel, metric, a.name, f) for a in results.arms for f in fractions]
     alike, shared = _shared_counts([row for row in found if row])
-    rows, styles, absent = [], [], results.missing_imagenet()
+    rows: list[tuple[Cell, ...]] = []
+    styles: list[str] = []
+    absent = results.missing_imagenet()
     for architecture in results.architectures:
-        shown = architecture_name(architecture)
+        shown = Cell(architecture_name(architecture))
+        start = len(rows)
         for arm in results.arms_of(architecture):
             cells = [
                 _result_cell(results.summary(panel, metric, arm.name, f), alike, (arm.name, f) in better)
                 for f in fractions
             ]
-            rows.append((Cell(shown), Cell(names[arm.name]), *cells))
+            rows.append((shown, Cell(names[arm.name]), *cells))
             styles.append(arm.style)
-        if architecture in absent:
-            rows.append((Cell(shown), Cell("ImageNet weights"), *(Cell("not run") for _ in fractions)))
-            styles.append("arm-imagenet")
+        if architecture in absent:  # where its numbers would stand: after the random arms
+            place = start + styles[start:].count("arm-random")
+            rows.insert(place, (shown, Cell("ImageNet weights"), *(Cell("not run") for _ in fractions)))
+            styles.insert(place, "arm-imagenet")
     title = f"{metric_name(metric)} of {panel.task}, {mode_name(panel.mode)}"
     columns = ("Network", "Initialisation", *(f"{share(f)} of labels" for f in fractions))
     return Table(title, columns, rows, shared, heads=2, styles=styles)
@@ -106,18 +111,15 @@ def _shared_counts(rows: Sequence[Row]) -> tuple[bool, str]:
 
 
 def _counts(row: Row) -> str:
-    seeds = row["num_seeds"]
-    return (
-        f"{count(row['num_images'])} images · {count(row['num_patients'])} patients · "
-        f"{count(row['num_events'])} events · {seeds} seed{'' if seeds == 1 else 's'}"
-    )
+    sizes = [(row[f"num_{unit}s"], unit) for unit in ("image", "patient", "event", "seed")]
+    return " · ".join(f"{count(n)} {unit}{'' if n == 1 else 's'}" for n, unit in sizes if n is not None)
 
 
 def _result_cell(row: Row | None, alike: bool, strong: bool) -> Cell:
     if row is None:
         return Cell("not run")
     if row["value"] is None:
-        return Cell("not estimable", small=row["note"])
+        return Cell("not estimable", small=because(row["note"]))
     spread = f" ({number(row['sd_seeds'])})" if row["sd_seeds"] is not None else ""
     counts = "" if alike else _counts(row)
     small = " · ".join(part for part in (counts, row["note"]) if part)
@@ -144,17 +146,14 @@ def other_groups(results: Results, panel: Panel) -> Table | None:
 def comparison_table(results: Results, panel: Panel, metric: str) -> Table:
     names, rows, styles = arm_names(results), [], []
     for pair in results.comparisons_of(panel, metric):
-        arm, baseline = results.by_name[pair["arm"]], results.by_name[pair["baseline"]]
-        against = names[baseline.name]
-        if not pair["same_architecture"]:
-            against += f" of {architecture_name(baseline.architecture)}"
+        arm = results.by_name[pair["arm"]]
         claim = claim_of(pair)
         bounds = interval(pair["low"], pair["high"]) if claim else "–"
         rows.append(
             (
                 Cell(architecture_name(arm.architecture)),
                 Cell(names[arm.name]),
-                Cell(against),
+                Cell(_against(results, pair["arm"], pair["baseline"])),
                 Cell(share(pair["fraction"])),
                 Cell(signed(pair["difference"]), strong=claim == "better"),
                 Cell(bounds),
@@ -196,6 +195,97 @@ def multiplier_table(results: Results, panel: Panel) -> Table:
     columns = ("Network", "Initialisation", "Against", "Metric", "Labels", "Worth", "Interval", "Note")
     title = f"Label multipliers, {panel.task}, {mode_name(panel.mode)}"
     return Table(title, columns, rows, heads=3, styles=styles)
+
+
+def comparison_grid(results: Results, panel: Panel, metric: str) -> tuple[Table, list[list[Row | None]]]:
+    """Differences with fractions as columns, for the page; beside it the pair behind each cell."""
+    pairs = results.comparisons_of(panel, metric)
+    fractions = sorted({p["fraction"] for p in pairs})
+    names, order = arm_names(results), [arm.name for arm in results.arms]
+    kinds = sorted(
+        {(p["arm"], p["baseline"]) for p in pairs}, key=lambda k: (order.index(k[0]), order.index(k[1]))
+    )
+    of = {(p["arm"], p["baseline"], p["fraction"]): p for p in pairs}
+    grid = [[of.get((*kind, fraction)) for fraction in fractions] for kind in kinds]
+    rows = [
+        (
+            Cell(architecture_name(results.by_name[arm].architecture)),
+            Cell(names[arm]),
+            Cell(_against(results, arm, baseline)),
+            *(_difference_cell(pair) for pair in line),
+        )
+        for (arm, baseline), line in zip(kinds, grid, strict=True)
+    ]
+    sizes = {(p["num_patients"], p["num_seeds"]) for p in pairs}
+    note = f"Every difference: {' · '.join(_pair_counts(pairs[0]))}." if len(sizes) == 1 else ""
+    columns = ("Network", "Initialisation", "Against", *(f"{share(f)} of labels" for f in fractions))
+    title = f"Differences in {metric_name(metric)} of {panel.task}, {mode_name(panel.mode)}"
+    styles = [results.by_name[arm].style for arm, _ in kinds]
+    return Table(title, columns, rows, note, heads=3, styles=styles), grid
+
+
+def _against(results: Results, arm: str, baseline: str) -> str:
+    other = results.by_name[baseline]
+    same = other.architecture == results.by_name[arm].architecture
+    return arm_names(results)[baseline] + ("" if same else f" of {architecture_name(other.architecture)}")
+
+
+def _pair_counts(pair: Row) -> tuple[str, str]:
+    seeds = pair["num_seeds"]
+    return f"{count(pair['num_patients'])} patients", f"{count(seeds)} seed{'' if seeds == 1 else 's'}"
+
+
+def _difference_cell(pair: Row | None) -> Cell:
+    if pair is None:
+        return Cell("–")
+    if not claim_of(pair):
+        return Cell("not estimable", small=because(pair.get("note")))
+    small = f"p {probability(pair['p'])}, Holm {probability(pair['p_holm'])}"
+    if pair.get("note"):
+        small += f"; {pair['note']}"
+    better = pair["claim"] == "better"
+    return Cell(signed(pair["difference"]), interval(pair["low"], pair["high"]), small, better)
+
+
+def multiplier_grid(results: Results, panel: Panel) -> Table:
+    """Label multipliers with fractions as columns, for the page."""
+    found = [
+        m for m in results.comparisons["label_multipliers"]
+        if (m["task"], m["mode"]) == (panel.task, panel.mode)
+    ]  # fmt: skip
+    fractions = sorted({m["fraction"] for m in found})
+    names, order = arm_names(results), [arm.name for arm in results.arms]
+    kinds = sorted(
+        {(m["arm"], m["baseline"], m["metric"]) for m in found},
+        key=lambda k: (order.index(k[0]), order.index(k[1]), k[2]),
+    )
+    several = len({kind[2] for kind in kinds}) > 1
+    of = {(m["arm"], m["baseline"], m["metric"], m["fraction"]): m for m in found}
+    rows = [
+        (
+            Cell(architecture_name(results.by_name[kind[0]].architecture)),
+            Cell(names[kind[0]]),
+            Cell(_against(results, kind[0], kind[1])),
+            *([Cell(metric_name(kind[2]))] if several else []),
+            *(_multiplier_cell(of.get((*kind, fraction))) for fraction in fractions),
+        )
+        for kind in kinds
+    ]
+    metric = ("Metric",) if several else ()
+    columns = ("Network", "Initialisation", "Against", *metric, *(f"{share(f)} of labels" for f in fractions))
+    by = f" by {metric_name(kinds[0][2])}" if kinds and not several else ""
+    title = f"Label multipliers{by}, {panel.task}, {mode_name(panel.mode)}"
+    note = "How many times as many labels the baseline needs for the arm's value."
+    styles = [results.by_name[kind[0]].style for kind in kinds]
+    return Table(title, columns, rows, note, heads=3 + several, styles=styles)
+
+
+def _multiplier_cell(row: Row | None) -> Cell:
+    if row is None:
+        return Cell("–")
+    note = because(row["note"]) if row["value"] is None and not row["censored"] else ""
+    bounds = multiplier_interval(row)
+    return Cell(multiplier_value(row), "" if bounds == "–" else bounds, note)
 
 
 def fraction_table(results: Results, task: str) -> Table:
@@ -261,7 +351,8 @@ def to_latex(tables: Sequence[Table]) -> str:
 def _latex(table: Table) -> str:
     align = "l" * table.heads + "r" * (len(table.columns) - table.heads)
     lines = [
-        r"\begin{table}[htbp]", r"\centering\footnotesize", rf"\caption{{{tex(_caption(table))}}}",
+        r"\begin{table}[htbp]", r"\centering\scriptsize\setlength{\tabcolsep}{3pt}",
+        rf"\caption{{{tex(_caption(table))}}}",
         rf"\begin{{tabular}}{{{align}}}", r"\toprule",
         " & ".join(tex(name) for name in table.columns) + r" \\", r"\midrule",
     ]  # fmt: skip

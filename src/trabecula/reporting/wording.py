@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
-from typing import Any
 
 from trabecula.reporting.results import Arm, Panel, Results, Row
 
@@ -24,8 +24,9 @@ _ARCHITECTURES = {
 }  # fmt: skip
 _METRICS = {
     "auroc": "AUROC", "auroc_macro": "macro AUROC",
-    "brier": "Brier score", "f1": "F1",
-    "macro_f1": "macro F1", "mcc": "Matthews correlation", "quadratic_kappa": "quadratic kappa",
+    "brier": "Brier score", "ece": "calibration error (ECE)", "f1": "F1",
+    "macro_f1": "macro F1", "mcc": "Matthews correlation", "mae": "mean absolute error",
+    "quadratic_kappa": "quadratic kappa",
     "ppv": "positive predictive value", "npv": "negative predictive value",
 }  # fmt: skip
 CLAIMS = {"better": ("▲", "better"), "worse": ("▼", "worse"), "none": ("=", "no difference shown")}
@@ -74,16 +75,19 @@ def interval(low: float | None, high: float | None, digits: int = 3) -> str:
     return f"{number(low, digits)} to {number(high, digits)}"
 
 
-def span(values: Sequence[int]) -> str:
+def span(values: Sequence[int | None]) -> str:
     """The range of a count over seeds: "231", or "229 to 231"."""
-    if not values:
+    known = [value for value in values if value is not None]
+    if not known:
         return "–"
-    low, high = min(values), max(values)
+    low, high = min(known), max(known)
     return count(low) if low == high else f"{count(low)} to {count(high)}"
 
 
 def metric_name(metric: str) -> str:
-    return _METRICS.get(metric, metric.replace("_", " "))
+    name, _, label = metric.partition("[")
+    shown = _METRICS.get(name, name.replace("_", " "))
+    return f"{shown} of {label.removesuffix(']')}" if label else shown
 
 
 def mode_name(mode: str) -> str:
@@ -95,7 +99,8 @@ def architecture_name(architecture: str) -> str:
     bare = architecture.partition(":")[2] or architecture
     for prefix, name in _ARCHITECTURES.items():
         if bare.startswith(prefix):
-            return name + bare.removeprefix(prefix).replace("_", " ")
+            version = re.sub(r"(?<=\d)_(?=\d)", ".", bare.removeprefix(prefix))
+            return name + version.replace("_", " ")
     return bare.replace("_", " ")
 
 
@@ -145,18 +150,13 @@ def multiplier_value(row: Row) -> str:
 
 
 def multiplier_interval(row: Row) -> str:
-    if row["value"] is None and row["low"] is None and row["high"] is None:
+    """A bound that lies beyond the baseline's learning curve is null, and none is shown for it."""
+    low, high = row["low"], row["high"]
+    if low is None and high is None:
         return "–"
-    return f"{_bound(row, 'low')} to {_bound(row, 'high')}"
-
-
-def _bound(row: Row, name: str) -> str:
-    """A bound at the end of the baseline's curve is no value: `evaluate` says so in the note."""
-    if row[name] is None:
-        return "beyond the curve" if name == "high" else "below the curve"
-    note = row["note"] or ""
-    words = "more than " if f"{name} is above" in note else "less than " if f"{name} is below" in note else ""
-    return words + times(row[name])
+    if high is None:
+        return f"at least {times(low)}"
+    return f"at most {times(high)}" if low is None else f"{times(low)} to {times(high)}"
 
 
 def labels_phrase(results: Results, task: str, fraction: float) -> str:
@@ -167,7 +167,8 @@ def labels_phrase(results: Results, task: str, fraction: float) -> str:
         if s["task"] == task and s["fraction"] == fraction
     ]
     labels = "all labels" if fraction == 1 else f"{share(fraction)} of labels"
-    return f"{labels} ({span(drawn)} training patients)" if drawn else labels
+    patients = span(drawn)
+    return labels if patients == "–" else f"{labels} ({patients} training patients)"
 
 
 def verdict_pair(pairs: Sequence[Row]) -> Row | None:
@@ -177,13 +178,19 @@ def verdict_pair(pairs: Sequence[Row]) -> Row | None:
 
 
 def sentence(results: Results, panel: Panel, arm: Arm, pair: Row | None, name: str) -> dict[str, str]:
-    """One arm's verdict in plain words: keys `claim`, `lead`, `words`, `labels`."""
+    """One arm's verdict in plain words: keys `claim`, `lead`, `words`, `ending`, `labels`."""
     metric = results.headline(panel)
     lead = f"{name[0].upper()}{name[1:]} of {architecture_name(arm.architecture)}"
     what = f"{metric_name(metric)} of {panel.task} by {mode_name(panel.mode)}"
     if pair is None:
         note = _why_not(results, panel, metric, arm)
-        return {"claim": "", "lead": lead, "words": f"{what}: not estimable{note}.", "labels": ""}
+        return {
+            "claim": "",
+            "lead": lead,
+            "words": f"{what}: not estimable{note}.",
+            "ending": "",
+            "labels": "",
+        }
     level = f"{results.metrics['level'] * 100:.4g} % CI"
     with_labels = labels_phrase(results, panel.task, pair["fraction"])
     row = results.summary(panel, metric, arm.name, pair["fraction"])
@@ -198,10 +205,10 @@ def sentence(results: Results, panel: Panel, arm: Arm, pair: Row | None, name: s
     }.get(claim, claim)
     words = (
         f"{what} with {with_labels}{value} {difference(pair)} against random initialisation of the same "
-        f"network; Holm-adjusted p {probability(pair['p_holm'])}: {ending}."
+        f"network; Holm-adjusted p {probability(pair['p_holm'])}:"
     )
-    multiplier = results.multiplier(pair)
-    return {"claim": claim, "lead": lead, "words": words, "labels": _labels(multiplier)}
+    multiplier = results.multiplier(pair) if claim != "none" else None  # no effect is worth no labels
+    return {"claim": claim, "lead": lead, "words": words, "ending": ending, "labels": _labels(multiplier)}
 
 
 def difference(pair: Row) -> str:
@@ -218,7 +225,14 @@ def _labels(row: Row | None) -> str:
     return f"Like having {multiplier_value(row)} the labels" + (f" ({bounds})." if bounds != "–" else ".")
 
 
+def because(note: str | None) -> str:
+    """A note beside the words "not estimable", which it need not say again."""
+    return (note or "").removeprefix("not estimable").lstrip(": ")
+
+
 def _why_not(results: Results, panel: Panel, metric: str, arm: Arm) -> str:
+    if not any(other.family == "random" for other in results.arms_of(arm.architecture)):
+        return "not compared (no random arm of this network was run)"
     rows = [results.summary(panel, metric, arm.name, f) for f in results.fractions(panel)]
-    notes: list[Any] = [r["note"] for r in rows if r and r["value"] is None and r["note"]]
-    return f" ({notes[0]})" if notes else ""
+    notes = [because(r["note"]) for r in rows if r and r["value"] is None and r["note"]]
+    return "not estimable" + (f" ({notes[0]})" if notes and notes[0] else "")
