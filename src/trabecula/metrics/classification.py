@@ -55,7 +55,7 @@ def _ranked(y: ArrayLike, p: ArrayLike, weights: Array | None, precision: bool) 
     if not positives.size or not negatives.size:
         return np.full(num_resamples, np.nan), np.full(num_resamples, np.nan)
     s_pos, s_neg = -score[positives], -score[negatives]  # ascending
-    above = _running(by_image[negatives])  # (m + 1, R): weight of the negatives before row i
+    above = running_sums(by_image[negatives])  # (m + 1, R): weight of the negatives before row i
     weight = np.ascontiguousarray(by_image[positives])  # (k, R)
     first, last = np.searchsorted(s_neg, s_pos, "left"), np.searchsorted(s_neg, s_pos, "right")
     before, through = above[first], above[last]
@@ -67,13 +67,13 @@ def _ranked(y: ArrayLike, p: ArrayLike, weights: Array | None, precision: bool) 
         area = _dot(weight, below) / (2 * total_pos * total_neg)
         if not precision:
             return area, np.empty(0)
-        true = _running(weight)[np.searchsorted(s_pos, s_pos, "right")]
+        true = running_sums(weight)[np.searchsorted(s_pos, s_pos, "right")]
         called = true + through
         share = np.divide(true, called, out=np.zeros_like(true), where=called > 0)
         return area, _dot(weight, share) / total_pos
 
 
-def _running(rows: Array) -> Array:
+def running_sums(rows: Array) -> Array:
     """(m, R) -> (m + 1, R) sums of the rows before each; a loop over rows of R keeps to the cache."""
     total = np.zeros((rows.shape[0] + 1, rows.shape[1]), rows.dtype)
     for i in range(rows.shape[0]):

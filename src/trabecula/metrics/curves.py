@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trabecula.metrics.bootstrap import interval
-from trabecula.metrics.classification import bins_of, confidence_and_event
+from trabecula.metrics.classification import bins_of, confidence_and_event, running_sums
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -25,28 +25,31 @@ def roc(y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> Floats:
     """
     truth, score = np.asarray(y), np.asarray(p, float)
     order = np.argsort(-score, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))  # last image of each score
+    corners = np.concatenate([[0], 1 + np.flatnonzero(np.append(np.diff(score[order]) != 0, True))])
     by_image = np.ones((truth.size, 1)) if weights is None else weights.T
-    sorted_weights = by_image[order].astype(float)
-    positive = (truth[order] == 1)[:, None]
-    rates = []
-    for chosen in (positive, ~positive):
-        counts = np.cumsum(np.where(chosen, sorted_weights, 0), axis=0)[ends]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            rates.append(np.vstack([np.zeros_like(counts[:1]), counts]) / counts[-1])
-    tpr, fpr = rates  # (G + 1, R)
-    result = np.full((fpr.shape[1], GRID.size), np.nan)
-    for r in np.flatnonzero(np.isfinite(tpr[-1]) & np.isfinite(fpr[-1])):
-        result[r] = _at(fpr[:, r], tpr[:, r])
+    in_order, positive = by_image[order], (truth[order] == 1)[:, None]
+    true = running_sums(in_order * positive)[corners]  # (G + 1, R): after each distinct score
+    false = running_sums(in_order * ~positive)[corners]
+    result = np.full((by_image.shape[1], GRID.size), np.nan)
+    kept = np.flatnonzero((true[-1] > 0) & (false[-1] > 0))
+    if kept.size:
+        shares = (counts.T[kept].astype(float) for counts in (true, false))
+        tpr, fpr = (share / share[:, -1:] for share in shares)
+        result[kept] = _joined(fpr, tpr)
     return result
 
 
-def _at(fpr: Floats, tpr: Floats) -> Floats:
-    after = np.searchsorted(fpr, GRID + 1e-12, "right")
-    left, right = after - 1, np.minimum(after, fpr.size - 1)
-    run = fpr[right] - fpr[left]
-    share = np.divide(GRID - fpr[left], run, out=np.zeros_like(run), where=run > 0)
-    result: Floats = tpr[left] + np.clip(share, 0, 1) * (tpr[right] - tpr[left])
+def _joined(fpr: Floats, tpr: Floats) -> Floats:
+    """(R, G + 1) corners -> (R, 101) rates at `GRID`; one search serves all rows, set 2 apart."""
+    num, width = fpr.shape
+    offset = 2.0 * np.arange(num)[:, None]
+    after = np.searchsorted((fpr + offset).ravel(), (GRID + offset + 1e-9).ravel(), "right")
+    left = after - 1
+    right = np.minimum(after, np.repeat(np.arange(1, num + 1) * width - 1, GRID.size))
+    x, y = fpr.ravel(), tpr.ravel()
+    run = x[right] - x[left]
+    share = np.divide(np.tile(GRID, num) - x[left], run, out=np.zeros_like(run), where=run > 0)
+    result: Floats = (y[left] + np.clip(share, 0, 1) * (y[right] - y[left])).reshape(num, GRID.size)
     return result
 
 

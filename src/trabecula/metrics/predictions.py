@@ -66,7 +66,8 @@ def read_predictions(folders: Sequence[Path]) -> pd.DataFrame:
         raise InputError(
             f"{FILE}: {int(twice.sum())} predictions are made twice, the first of image "
             f"'{row['image_id']}' by arm '{row['arm']}' ({row['mode']}, fraction {row['fraction']:g}, "
-            f"seed {row['seed']}); name each folder once; models pretrained with other seeds need another pretrain_seed"
+            f"seed {row['seed']}); name each folder once; models of other pretraining seeds need "
+            "another pretrain_seed"
         )
     return table
 
