@@ -16,16 +16,21 @@ from typer.testing import CliRunner
 
 from trabecula import cli
 from trabecula.config import Record
+from trabecula.data.phi import SITE_KEY
 from trabecula.run import VERBS, verb_module
 
 runner = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})
 
 
 def call(*words: object, home: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """`trabecula words`; with a `home` of its own that holds no site key."""
     environment = {**os.environ, "COLUMNS": "200", "PYTHONPATH": str(Path(__file__).parent)}
+    if home is not None:
+        environment["XDG_CONFIG_HOME"] = str(home)
+        environment.pop(SITE_KEY, None)
     return subprocess.run(
         [sys.executable, "-m", "trabecula.cli", *map(str, words)],
-        env=environment if home is None else {**environment, "XDG_CONFIG_HOME": str(home)},
+        env=environment,
         capture_output=True,
         text=True,
         timeout=120,
@@ -202,6 +207,9 @@ def test_show_tells_every_setting_of_a_verb(tmp_path: Path) -> None:
     text = runner.invoke(cli.app, ["show", "prepare"]).output
     for key in verb_module("prepare").Config.model_fields:
         assert re.search(rf"\b{key}\b", text)
+    assert re.search(r"workers\W+integer\W+1\W+Processes", text)
+    assert re.search(r"bits\W+one of 8, 16\W+8\W", text)
+    assert re.search(r"weights\W+path\W+not set\W", runner.invoke(cli.app, ["show", "pretrain"]).output)
     text = runner.invoke(cli.app, ["show", "moco"]).output
     assert "Settings of MoCo" in text
     assert "temperature" in text
@@ -210,6 +218,24 @@ def test_show_tells_every_setting_of_a_verb(tmp_path: Path) -> None:
     text = runner.invoke(cli.app, ["show", str(tmp_path / "p")]).output
     assert "DONE: 2 knees" in text
     assert "num_patients = 1" in text
+
+
+def test_split_check_needs_no_folder_and_a_leak_ends_with_2(hospital: Path, tmp_path: Path) -> None:
+    manifest = hospital / "cohort"
+    ids = [f"{100 + patient}" for patient in range(12)]
+    parts = ["train"] * 8 + ["val"] * 2 + ["test"] * 2
+    splits = tmp_path / "splits.csv"
+    lines = [f"{patient},{part}\n" for patient, part in zip(ids, parts, strict=True)]
+    splits.write_text("patient_id,split\n" + "".join(lines))
+    fine = call("split", "--check", "--manifest", manifest, "--splits", splits)
+    assert (fine.returncode, fine.stderr) == (0, "")
+    assert "no leak" in fine.stdout
+    (tmp_path / "pool.csv").write_text(f"patient_id\n{ids[-1]}\n")
+    words = ("split", "--check", "--manifest", manifest, "--splits", splits, "--pools", tmp_path / "pool.csv")
+    leak = call(*words)
+    assert leak.returncode == 2
+    assert leak.stderr.startswith("error: ")
+    assert leak.stderr.count("\n") == 1
 
 
 def test_doctor_looks_and_leaves_nothing(tmp_path: Path) -> None:

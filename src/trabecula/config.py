@@ -215,6 +215,8 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "needed"
     value = field.get_default(call_default_factory=True)
+    if value is None:
+        return "not set"
     return json.dumps(value.model_dump(mode="json") if isinstance(value, Record) else value, default=str)
 
 
@@ -229,7 +231,7 @@ def type_name(annotation: Any) -> str:
     if origin in (tuple, list):
         return f"list of {type_name(args[0])}"
     if origin is dict:
-        return f"table of {type_name(args[1])}"
+        return "table" if args[1] is Any else f"table of {type_name(args[1])}"
     if origin is Literal:
         return "one of " + ", ".join(json.dumps(arg) for arg in args)
     return getattr(annotation, "__name__", str(annotation))

@@ -73,14 +73,14 @@ def print_run(folder: Path) -> None:
     provenance = folder / "provenance.json"
     if provenance.exists():
         for key, paths in json.loads(provenance.read_text()).get("inputs", {}).items():
-            print(f"{key}: {', '.join(paths)}")
-    print("\n[settings]\n" + to_toml(config.get("settings", {})).strip())
+            print(f"{key}: {', '.join(paths) or 'not set'}")
+    print("\n[settings]\n" + to_toml(config.get("settings", {}), "settings.").strip())
     for card in sorted(folder.glob("*.json")):
         if card.name in ("config.json", "provenance.json"):
             continue
         values = json.loads(card.read_text())
         if isinstance(values, dict):
-            print(f"\n[{card.name}]\n" + to_toml(_shortened(values)).strip())
+            print(f"\n[{card.name}]\n" + to_toml(_shortened(values), f"{card.name}.").strip())
 
 
 def _shortened(value: Any) -> Any:

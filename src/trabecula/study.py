@@ -153,7 +153,7 @@ def _failure(study: Plan, outcome: Outcome, out: Path) -> TrabeculaError:
 
 def _conclude(study: Plan, out: Path, ran: int) -> str:
     """Put the report on top of the study folder; the last words of the study."""
-    lines = [f"{reason}: {label} was not run" for label, reason in study.recipe.not_run.items()]
+    lines = [f"not run: {label}: {reason}" for label, reason in study.recipe.not_run.items()]
     reports = [cell for cell in study.cells if cell.verb.rpartition(".")[2] == "report"]
     for cell in reports:
         lines.append((cell.folder / "DONE").read_text().strip())
