@@ -243,7 +243,8 @@ def test_not_estimable_says_why(made: Path, page: str) -> None:
 
 def test_censored_multiplier_is_more_than(made: Path, page: str) -> None:
     assert "Like having 3.2× the labels (1.8× to 9.4×)." in visible(page)
-    assert "more than 10×" in visible(page)
+    assert "Like having more than 10× the labels (at least 2.4×)." in visible(page)
+    assert "it did worse . Like having 0.45× the labels (at most 0.93×)." in visible(page)
     assert r"more than 10$\times$" in (made / "tables/label_multipliers.tex").read_text()
 
 

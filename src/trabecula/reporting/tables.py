@@ -344,22 +344,22 @@ def _md(text: str) -> str:
 
 
 def to_latex(tables: Sequence[Table]) -> str:
-    """One floating table each; the document needs \\usepackage{booktabs}."""
-    return "% needs \\usepackage{booktabs}\n" + "\n".join(_latex(table) for table in tables)
+    """One floating table each, shrunk if wider than the text; needs the packages booktabs and graphicx."""
+    return "% needs \\usepackage{booktabs,graphicx}\n" + "\n".join(_latex(table) for table in tables)
 
 
 def _latex(table: Table) -> str:
     align = "l" * table.heads + "r" * (len(table.columns) - table.heads)
     lines = [
-        r"\begin{table}[htbp]", r"\centering\scriptsize\setlength{\tabcolsep}{3pt}",
+        r"\begin{table}[htbp]", r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
         rf"\caption{{{tex(_caption(table))}}}",
-        rf"\begin{{tabular}}{{{align}}}", r"\toprule",
-        " & ".join(tex(name) for name in table.columns) + r" \\", r"\midrule",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{" rf"\begin{{tabular}}{{{align}}}",
+        r"\toprule", " & ".join(tex(name) for name in table.columns) + r" \\", r"\midrule",
     ]  # fmt: skip
     for row in table.rows:
         cells = [rf"\textbf{{{tex(cell.plain)}}}" if cell.strong else tex(cell.plain) for cell in row]
         lines.append(" & ".join(cells) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])
 
 
 def _caption(table: Table) -> str:
