@@ -176,5 +176,6 @@ def remark(sample: Sample, metric: str, has_threshold: bool) -> str:
     if sample.kind == "binary" and metric in at_threshold and not has_threshold:
         return "not estimable: no threshold was chosen on validation"
     if absent and metric in ("balanced_accuracy", "auroc_macro"):
-        return f"left out, no test image: {', '.join(absent)}"
+        why = "test images of one class" if sample.kind == "multilabel" else "no test image"
+        return f"left out, {why}: {', '.join(absent)}"
     return ""

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+
+from trabecula.metrics.contrasts import Arm, Result, baselines_of, compare, multipliers, not_run, pair_seeds
+
+ARMS = [
+    Arm("critic-gan", "critic", "pretrained"),
+    Arm("critic-random", "critic", "random"),
+    Arm("res-imagenet", "resnet", "imagenet"),
+    Arm("res-moco", "resnet", "pretrained"),
+    Arm("res-random", "resnet", "random"),
+]
+
+
+def _result(
+    arm, value, seeds=(0, 1, 2, 3, 4), pretrain=(0,), fraction=0.1, patients=20.0, seed=0, spread=0.01
+):
+    units = tuple((p, s) for p in pretrain for s in seeds)
+    rng = np.random.default_rng(seed)
+    common = 0.03 * rng.normal(size=(400, 1))
+    values = value + spread * np.random.default_rng([seed, len(arm)]).normal(size=len(units))
+    return Result(
+        "oa", arm, "probe", fraction, "auroc", units, values,
+        values + common + 1e-3 * rng.normal(size=(400, len(units))), 30.0, 60, patients,
+    )  # fmt: skip
+
+
+def test_baselines_are_the_own_random_arm_and_all_imagenet_arms():
+    names = {arm.name: [base.name for base in baselines_of(arm, ARMS)] for arm in ARMS}
+    assert names == {
+        "critic-gan": ["critic-random", "res-imagenet"],
+        "critic-random": [],
+        "res-imagenet": ["res-random"],
+        "res-moco": ["res-random", "res-imagenet"],
+        "res-random": [],
+    }
+    assert [(r["family"], r["architecture"]) for r in not_run(ARMS)] == [("imagenet", "critic")]
+
+
+def test_what_arms_share_cancels():
+    """Patients move both arms by 0.03 together; the difference of 0.02 is sure all the same."""
+    pairs = compare([_result("res-moco", 0.72, spread=0), _result("res-random", 0.70, spread=0)], ARMS, 0.95)
+    assert [(p["arm"], p["baseline"], p["claim"]) for p in pairs] == [("res-moco", "res-random", "better")]
+    assert pairs[0]["high"] - pairs[0]["low"] < 0.01
+
+
+def test_holm_counts_the_arms_of_one_kind_of_baseline():
+    results = [_result(arm.name, 0.7, seed=1) for arm in ARMS]
+    pairs = compare(results, ARMS, 0.95)
+    for row in pairs:
+        family = [p for p in pairs if (p["baseline_family"], p["same_architecture"])
+                  == (row["baseline_family"], row["same_architecture"])]  # fmt: skip
+        smallest = min(p["p"] for p in family)
+        if row["p"] == smallest:
+            assert row["p_holm"] == pytest.approx(min(1, smallest * len(family)))
+    assert len(pairs) == 5
+
+
+def test_seeds_are_paired_and_the_rest_is_left_out():
+    a, b = _result("res-moco", 0.72, seeds=(0, 1, 2)), _result("res-random", 0.70, seeds=(1, 2, 3))
+    (values, draws, base, _), note = pair_seeds(a, b)
+    np.testing.assert_array_equal(values, a.values[1:])
+    np.testing.assert_array_equal(draws, a.draws[:, 1:])
+    np.testing.assert_array_equal(base, b.values[:2])
+    assert note == "2 seeds that one arm lacks are left out"
+
+
+def test_pretraining_seeds_are_averaged_against_a_baseline_without():
+    a, b = _result("res-moco", 0.72, pretrain=(5, 6)), _result("res-random", 0.70)
+    (values, _, base, _), note = pair_seeds(a, b)
+    np.testing.assert_allclose(values, (a.values[:5] + a.values[5:]) / 2)
+    np.testing.assert_array_equal(base, b.values)
+    assert note == ""
+
+
+def test_arms_without_a_common_seed_are_not_compared():
+    a, b = _result("res-moco", 0.72, seeds=(0, 1)), _result("res-random", 0.70, seeds=(2, 3))
+    (row,) = compare([a, b], ARMS, 0.95)
+    assert np.isnan(row["difference"])
+    assert np.isnan(row["p_holm"])
+    assert (row["claim"], row["num_seeds"], row["note"]) == ("none", 0, "the arms share no seed")
+
+
+def test_multipliers_read_the_baselines_curve():
+    curve = [_result("res-random", v, fraction=f, patients=n, spread=0)
+             for f, n, v in ((0.01, 10, 0.6), (0.1, 100, 0.7), (1.0, 1000, 0.8))]  # fmt: skip
+    arm = _result("res-moco", 0.7, fraction=0.01, patients=10.0, spread=0, seed=3)
+    (row,) = [r for r in multipliers([*curve, arm], ARMS, 0.95, 0) if r["arm"] == "res-moco"]
+    assert row["value"] == pytest.approx(10, rel=1e-6)
+    assert row["low"] < 10 < row["high"]
+    assert row["censored"] == ""
+    unknown = _result("res-moco", 0.7, patients=float("nan"))
+    (row,) = [r for r in multipliers([*curve, unknown], ARMS, 0.95, 0) if r["arm"] == "res-moco"]
+    assert np.isnan(row["value"])
+    assert "not recorded" in row["note"]

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from trabecula.metrics import scores
+from trabecula.metrics.bootstrap import resample
+from trabecula.metrics.scores import METRICS, Sample, num_events, remark, score, smallest_class
+
+RNG = np.random.default_rng(0)
+PATIENTS = np.repeat(np.arange(40), 3)
+WEIGHTS = resample(PATIENTS, 50, 0)
+
+
+def _sample(kind, y, names):
+    return Sample(kind, names, PATIENTS, y, WEIGHTS)
+
+
+def _binary(y=None):
+    return _sample("binary", RNG.integers(0, 2, 120) if y is None else y, ("0", "1"))
+
+
+def _probabilities(num):
+    p = RNG.random((120, num))
+    return p / p.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "ordinal", "multilabel"])
+def test_every_metric_of_a_kind_is_given_for_every_resample(kind):
+    num = 2 if kind == "binary" else 3
+    y = RNG.integers(0, 2, (120, 3)) if kind == "multilabel" else RNG.integers(0, num, 120)
+    sample = _sample(kind, y, tuple("abc"[:num]))
+    found = score(sample, _probabilities(num), 0.5, METRICS[kind], weighted=True)
+    wanted = (
+        {"auroc_macro", "auroc[a]", "auroc[b]", "auroc[c]"} if kind == "multilabel" else set(METRICS[kind])
+    )
+    assert set(found) == wanted
+    assert all(values.shape == (50,) and np.isfinite(values).all() for values in found.values())
+    assert set(scores.COMPARED[kind]) <= set(found)
+
+
+def test_blocks_of_resamples_change_nothing(monkeypatch):
+    sample, p = _binary(), _probabilities(2)
+    whole = score(sample, p, 0.5, METRICS["binary"], weighted=True)
+    monkeypatch.setattr(scores, "_BLOCK", 7 * 120)
+    parts = score(sample, p, 0.5, METRICS["binary"], weighted=True)
+    for name, values in whole.items():
+        np.testing.assert_allclose(parts[name], values, rtol=1e-5)
+
+
+def test_a_part_keeps_its_draws():
+    sample = _binary()
+    mask = PATIENTS < 25
+    part = sample.only(mask)
+    np.testing.assert_array_equal(part.weights, sample.weights[:, mask])
+    assert part.num_patients == 25
+    p = _probabilities(2)
+    expected = [sk.roc_auc_score(part.y, p[mask, 1], sample_weight=w) for w in part.weights]
+    np.testing.assert_allclose(
+        score(part, p[mask], 0.5, ("auroc",), weighted=True)["auroc"], expected, atol=1e-12
+    )
+
+
+def test_smallest_class_and_events_count_patients_and_images():
+    y = np.zeros(120, int)
+    y[:4] = 1  # three images of the first patient, one of the second
+    sample = _binary(y)
+    assert smallest_class(sample, "auroc") == 2
+    assert smallest_class(sample, "sensitivity") == 2
+    assert smallest_class(sample, "specificity") == 39
+    assert smallest_class(sample, "brier") == 40
+    assert num_events(sample, "auroc") == 4
+    labels = _sample("multilabel", np.stack([y, 1 - y, np.ones(120, int)], axis=1), ("a", "b", "c"))
+    assert smallest_class(labels, "auroc_macro") == 2
+    assert num_events(labels, "auroc[b]") == 116
+    assert num_events(labels, "auroc_macro") is None
+
+
+def test_remarks_say_what_is_left_out_or_not_estimable():
+    one = _binary(np.zeros(120, int))
+    assert remark(one, "auroc", True) == "not estimable: no test image of class 1"
+    assert remark(one, "brier", True) == ""
+    assert "no threshold" in remark(_binary(), "sensitivity", False)
+    assert remark(_binary(), "sensitivity", True) == ""
+    gap = _sample("ordinal", RNG.integers(0, 2, 120), ("0", "1", "2"))
+    assert remark(gap, "balanced_accuracy", False) == "left out, no test image: 2"
+    labels = _sample("multilabel", np.stack([RNG.integers(0, 2, 120), np.ones(120, int)], axis=1), ("a", "b"))
+    assert "one class" in remark(labels, "auroc[b]", False)
+    assert remark(labels, "auroc[a]", False) == ""
+    assert remark(labels, "auroc_macro", False) == "left out, test images of one class: b"
+
+
+def test_without_a_threshold_only_its_metrics_are_nan():
+    found = score(_binary(), _probabilities(2), float("nan"), METRICS["binary"], weighted=False)
+    assert {name for name, value in found.items() if np.isnan(value[0])} == {
+        "balanced_accuracy", "sensitivity", "specificity",
+    }  # fmt: skip
