@@ -356,7 +356,9 @@ def _latex(table: Table) -> str:
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{" rf"\begin{{tabular}}{{{align}}}",
         r"\toprule", " & ".join(tex(name) for name in table.columns) + r" \\", r"\midrule",
     ]  # fmt: skip
-    for row in table.rows:
+    for i, row in enumerate(table.rows):
+        if i and table.heads > 1 and row[0] != table.rows[i - 1][0]:
+            lines.append(r"\addlinespace")
         cells = [rf"\textbf{{{tex(cell.plain)}}}" if cell.strong else tex(cell.plain) for cell in row]
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])
