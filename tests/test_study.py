@@ -61,10 +61,11 @@ def artifacts(folder: Path) -> dict[str, bytes]:
 
 
 def start(recipe: Path, out: Path, workers: int = 2) -> subprocess.Popen[str]:
+    path = os.pathsep.join([str(TESTS), *(part for part in sys.path if part)])
     command = ["-m", "trabecula.cli", "study", str(recipe), "--out", str(out), "--workers", str(workers)]
     return subprocess.Popen(
         [sys.executable, *command],
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        env={**os.environ, "PYTHONPATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -132,12 +133,20 @@ def test_killed_at_random_moments_it_ends_like_an_undisturbed_one(
     calm, killed = tmp_path / "calm" / "study", tmp_path / "killed" / "study"
     for folder in (calm, killed):
         folder.parent.mkdir()
+    recipe.write_text(RECIPE.replace("pause = 0.03", "pause = 0.15"))
     finish(recipe, calm)
+    unfinished = 0
     for _ in range(4):
+        (killed / "cells.json").unlink(missing_ok=True)
         process = start(recipe, killed)
-        time.sleep(moments.uniform(0.5, 2.5))
+        while not (killed / "cells.json").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        time.sleep(moments.uniform(0.3, 1.5))
         process.kill()
         process.communicate()
+        unfinished += len(list(killed.glob("cells/add-*/step-*"))) % 3
+    assert unfinished > 0  # else no kill came while a cell was at work
     said, told = (process := start(recipe, killed, workers=3)).communicate(timeout=120)
     assert (process.returncode, told) == (0, "")
     assert "11 cells done" in said

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from trabecula.config import dump
 from trabecula.grid.cells import Cell, Plan, plan
 from trabecula.grid.local import Outcome, run_cells
 from trabecula.grid.recipe import parse_recipe
-from trabecula.run import identity
+from trabecula.run import identity, locked
 
 DIAMOND = {
     "number": {"verb": "study_verbs.number", "axes": {"value": [3, 4]}},
@@ -113,30 +116,44 @@ def test_a_failure_stops_only_what_waits_for_it(how: str, kind: str, told: str, 
         assert "Traceback" in (bad.folder / "log.jsonl").read_text()
 
 
-def test_a_worker_ends_with_its_parent() -> None:
+def test_a_worker_at_work_ends_with_its_parent(tmp_path: Path) -> None:
+    (cell,) = planned({"bad": {"verb": "study_verbs.fail", "how": "hang"}}, tmp_path).cells
+    job = {
+        "verb": cell.verb,
+        "config": dump(cell.config),
+        "out": str(cell.folder),
+        "threads": 1,
+        "id": cell.id,
+    }
+    code = (
+        "import os, subprocess, sys, time\n"
+        "worker = subprocess.Popen([sys.executable, '-m', 'trabecula.grid.worker', str(os.getpid())],\n"
+        "    stdin=subprocess.PIPE, start_new_session=True, text=True)\n"
+        "worker.stdin.write(sys.argv[1]); worker.stdin.flush()\n"
+        "print(worker.pid, flush=True); time.sleep(60)\n"
+    )
     parent = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import subprocess, sys, time, os\n"
-            "w = subprocess.Popen([sys.executable, '-m', 'trabecula.grid.worker', str(os.getpid())],\n"
-            "    stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)\n"
-            "print(w.pid, flush=True); time.sleep(60)",
-        ],
+        [sys.executable, "-c", code, json.dumps(job) + "\n"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         stdout=subprocess.PIPE,
         text=True,
     )
     assert parent.stdout is not None
     worker = int(parent.stdout.readline())
     parent.stdout.close()
-    time.sleep(0.5)
+    wait_for(lambda: (cell.folder / "config.json").exists())
     parent.kill()
     parent.wait()
-    for _ in range(100):
-        if not alive(worker):
-            return
-        time.sleep(0.1)
-    raise AssertionError("the worker outlived its parent by ten seconds")
+    wait_for(lambda: not alive(worker))
+    with locked(cell.folder):
+        pass
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def alive(pid: int) -> bool:
