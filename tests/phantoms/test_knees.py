@@ -220,7 +220,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize(("describe", "most"), [(statistics, 0.60), (spectrum, 0.68)])
+@pytest.mark.parametrize(("describe", "most"), [(statistics, 0.60), (spectrum, 0.66)])
 def test_no_global_statistic_gives_the_grade_away(describe, most: float, model: str) -> None:  # type: ignore[no-untyped-def]
     """AUROC of KL >= 2 over 800 knees of 400 patients, five folds by patient; SE about 0.02."""
     images, grades, patients = cohort()

@@ -23,7 +23,7 @@ _TIBIA = np.array([
     (0.50, 0.74, 0.72), (0.70, 0.66, 0.64), (0.95, 0.58, 0.56), (2.0, 0.46, 0.44),
 ])  # fmt: skip
 
-_NARROWING = (0.0, 0.05, 0.15, 0.48, 0.95)  # lost share of the worse compartment's space, by grade
+_NARROWING = (0.0, 0.05, 0.15, 0.45, 0.95)  # lost share of the worse compartment's space, by grade
 _OSTEOPHYTE = (0.0, 0.038, 0.072, 0.100, 0.145)  # length, half image widths, by grade
 _SITES_WITH_OSTEOPHYTES = (0, 1, 2, 3, 4)
 _SCLEROSIS = (0.0, 0.0, 0.12, 0.5, 1.0)
@@ -50,7 +50,9 @@ def draw_signs(rng: np.random.Generator, grade: int, effect: float) -> Signs:
     if medial == (sites[0] % 2 == 1):  # the first osteophyte usually stands on the worse side
         sites = sites[[1, 0, 2, 3]]
     narrowing = float(np.clip(_NARROWING[grade] * (1 + 0.22 * spread[0]), 0, 1.1)) * effect
-    other = narrowing * float(np.clip(-0.2 + 0.25 * spread[1], -0.5, 0.4))  # it may open as the worse closes
+    other = narrowing * float(
+        np.clip(-0.25 + 0.25 * spread[1], -0.55, 0.4)
+    )  # it may open as the worse closes
     lengths = np.zeros(4)
     chosen = sites[: _SITES_WITH_OSTEOPHYTES[grade]]
     lengths[chosen] = _OSTEOPHYTE[grade] * np.clip(1 + 0.3 * spread[2:6], 0.4, 1.7)[: chosen.size]
@@ -109,7 +111,7 @@ def draw_anatomy(patient: np.random.Generator, knee: np.random.Generator, male: 
     for bone in (femur, tibia):
         bend = 0.8 * patient.normal(0, 0.016, (len(bone), 2)) + 0.6 * knee.normal(0, 0.016, (len(bone), 2))
         bone[:, 1:] = bone[:, 1:] * width + bend
-    space = float(np.clip(both(0.113, 0.026), 0.06, 0.175))
+    space = float(np.clip(both(0.114, 0.030), 0.055, 0.185))
     return Anatomy(
         scale=float(knee.normal(1.0, 0.035)),
         rotation=float(knee.normal(0, 0.05)),
