@@ -48,7 +48,7 @@ def run(config: Config, out: Run) -> str:
     check_fit(encoder.card, store, config.store)
     encoder = encoder.with_pool(config.pool)
     card, device = encoder.card, choose_device(config.device)
-    encoder = encoder.to(device).eval()
+    encoder = encoder.to(device).to(memory_format=torch.channels_last).eval()
     features = np.lib.format.open_memmap(
         out.scratch("features.npy"), mode="w+", dtype=np.float32, shape=(len(store), card.num_features)
     )
@@ -87,7 +87,8 @@ def check_fit(card: Card, store: Store, path: Path) -> None:
 def embed(encoder: Encoder, images: torch.Tensor, device: torch.device) -> torch.Tensor:
     """uint8, uint16 or float images (B, C, H, W) -> features (B, D) float32 on the CPU."""
     with torch.inference_mode(), exact():
-        features: torch.Tensor = encoder(to_float(images.to(device)))
+        pixels = to_float(images.to(device)).contiguous(memory_format=torch.channels_last)
+        features: torch.Tensor = encoder(pixels)
     return features.float().cpu()
 
 
