@@ -50,9 +50,7 @@ def draw_signs(rng: np.random.Generator, grade: int, effect: float) -> Signs:
     if medial == (sites[0] % 2 == 1):  # the first osteophyte usually stands on the worse side
         sites = sites[[1, 0, 2, 3]]
     narrowing = float(np.clip(_NARROWING[grade] * (1 + 0.22 * spread[0]), 0, 1.1)) * effect
-    other = narrowing * float(
-        np.clip(-0.25 + 0.25 * spread[1], -0.55, 0.4)
-    )  # may open as the worse closes
+    other = narrowing * float(np.clip(-0.25 + 0.25 * spread[1], -0.55, 0.4))  # may open as the worse closes
     lengths = np.zeros(4)
     chosen = sites[: _SITES_WITH_OSTEOPHYTES[grade]]
     lengths[chosen] = _OSTEOPHYTE[grade] * np.clip(1 + 0.3 * spread[2:6], 0.4, 1.7)[: chosen.size]
