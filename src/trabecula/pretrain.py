@@ -7,11 +7,11 @@ saw no pretraining is made here too (`objective = "none"`): random weights, or a
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 import trabecula
 from trabecula.config import Record, build, dump
@@ -28,8 +28,8 @@ from trabecula.objectives.objective import Objective, Setting
 from trabecula.progress import Meter
 from trabecula.run import Run
 from trabecula.train import ranks
-from trabecula.train.device import choose_device
-from trabecula.train.loop import Point, Precision, resolve, train
+from trabecula.train.device import Precision, choose_device, resolve
+from trabecula.train.loop import Point, train
 
 NUM_SAMPLES = 64
 """Images drawn from a generator for a person to look at."""
@@ -76,6 +76,13 @@ class Config(Record):
     """Of weights, order, views and noise."""
     device: str = "auto"
     """cpu, cuda, cuda:1; auto takes a GPU if there is one."""
+
+    @model_validator(mode="after")
+    def _method_is_known(self) -> Self:
+        """A study finds a mistyped setting of a method before it runs anything."""
+        if self.objective != "none":
+            build(find(self.objective).Config, self.settings, f"settings of {self.objective}")
+        return self
 
 
 def run(config: Config, out: Run) -> str:

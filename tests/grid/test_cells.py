@@ -227,6 +227,18 @@ def test_a_wrong_recipe_is_refused_before_anything_runs(text: str, told: str, tm
     assert not (tmp_path / "study").exists()
 
 
+def test_a_mistyped_setting_of_a_method_is_found_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    text = f"[stages.pretrain]\nstore = '{tmp_path / 'store'}'\nobjective = 'moco'\n"
+    assert planned(text, tmp_path).cells[0].config.objective == "moco"
+    with pytest.raises(
+        InputError, match="settings of moco: unknown key 'temprature', did you mean 'temperature'"
+    ):
+        planned(text, tmp_path, "pretrain.settings.temprature=0.1")
+    with pytest.raises(InputError, match="unknown objective 'mocco', did you mean 'moco'"):
+        planned(text, tmp_path, "pretrain.objective=mocco")
+
+
 def test_an_unknown_stage_in_an_assignment_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown stage 'nmber', did you mean 'number'"):
         planned(HEAD, tmp_path, "nmber.value=3")
