@@ -1,1 +1,1 @@
-"""TODO"""
+"""From an encoder to a classifier with few labels: linear probes, fine-tuning, thresholds."""

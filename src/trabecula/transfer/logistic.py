@@ -1,0 +1,367 @@
+"""Exact L2-regularised multinomial logistic regression: all problems of a probe's grid in one solve.
+
+One problem is a training subset; its path is the solution at each strength C of
+
+    minimise over W, b:   sum_i w_i CE(softmax(W x_i + b), y_i) + ||W||^2 / (2 C)
+
+with the intercept b unpenalised: C times this is the objective of scikit-learn's
+`LogisticRegression(C=C)`, for two classes too (whose one weight vector is w = W_1 - W_0).
+
+How it is solved. The optimum lies in the span of the centred images, and the penalty does not feel
+rotations, so each subset is first rotated to the principal axes of its images: at most
+min(n - 1, d) coordinates, in which the Hessian at W = 0 is diagonal. Then subsets of like size and
+neighbouring strengths are solved together by a truncated Newton method (Nocedal and Wright,
+Numerical Optimization, 2nd ed. 2006, algorithm 7.1) with Jacobi-preconditioned conjugate gradients,
+weak strengths starting from their stronger neighbours' solutions. Objective and gradient are
+float64; the inner products with the Hessian may be float32, which costs steps but no exactness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_MAX_ELEMENTS = 4_000_000  # of one (subsets, images, classes, strengths) array: 32 MB in float64
+_PADDING = 1.25  # subsets whose sizes differ by more are not solved together
+_NEIGHBOURS = 5  # strengths solved together; the next ones start from the last of them
+_MAX_STEPS = 30
+_MAX_INNER = 500
+_MAX_HALVINGS = 40
+_SLOW = 10  # after so many steps the directions themselves are too coarse
+_ARMIJO = 1e-4
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One training subset: features (n, d), labels (n,) in 0..num_classes-1, image weights (n,) or None."""
+
+    features: Tensor
+    labels: Tensor
+    num_classes: int
+    weights: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Path:
+    """The solutions of one problem, one per strength.
+
+    Classes without a training image have no finite optimum (their intercept falls without end);
+    `present` is False for them and their probability is 0.
+    """
+
+    strengths: NDArray[np.float64]  # (P,)
+    centre: Tensor  # (d,)
+    basis: Tensor  # (d, r): orthonormal columns
+    coefficients: Tensor  # (P, K, r): weights in the basis
+    intercepts: Tensor  # (P, K): of centred features, summing to zero over present classes
+    present: Tensor  # (K,) bool
+    objectives: Tensor  # (P,): the objective above
+    residuals: Tensor  # (P,): ||gradient|| / (||W|| / C), a bound on the relative error of W
+    converged: Tensor  # (P,) bool
+    steps: Tensor  # (P,): Newton steps
+
+    def weights(self, index: int) -> tuple[Tensor, Tensor]:
+        """W (K, d) and b (K,) of one strength, for uncentred features; b is -inf for absent classes."""
+        weights = self.coefficients[index] @ self.basis.T
+        intercept = self.intercepts[index] - weights @ self.centre
+        return weights, intercept.masked_fill(~self.present, -torch.inf)
+
+    def log_probabilities(self, features: Tensor) -> Tensor:
+        """(m, d) -> (P, m, K), -inf for absent classes."""
+        coordinates = (features.to(self.basis) - self.centre) @ self.basis  # (m, r)
+        logits = torch.einsum("mr,pkr->pmk", coordinates, self.coefficients) + self.intercepts[:, None]
+        return logits.masked_fill(~self.present, -torch.inf).log_softmax(-1)
+
+
+def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:
+    """n / (number of present classes * n_class) for each image: scikit-learn's "balanced"."""
+    counts = torch.bincount(labels, minlength=num_classes)
+    return (len(labels) / ((counts > 0).sum() * counts.clamp(min=1)).double())[labels]
+
+
+def solve(
+    problems: Sequence[Problem],
+    strengths: Sequence[float],
+    tolerance: float = 1e-6,
+    inner: torch.dtype = torch.float32,
+) -> list[Path]:
+    """Solve every problem at every strength.
+
+    Args:
+        strengths: C, positive, in any order; the paths keep that order.
+        tolerance: stop where ||gradient|| <= tolerance * ||W|| / C. As the objective is strongly
+            convex in W with modulus 1/C, W is then exact to `tolerance` and the objective to its
+            square, relatively.
+        inner: dtype of the Hessian products.
+    """
+    problems = [_counting(problem) for problem in problems]
+    order = np.argsort(np.asarray(strengths, dtype=np.float64))
+    ascending = np.asarray(strengths, dtype=np.float64)[order]
+    back = torch.from_numpy(np.argsort(order))
+    paths: dict[int, Path] = {}
+    for members in _groups(problems):
+        bundle = _Bundle([problems[i] for i in members], inner)
+        solved = bundle.path(ascending, tolerance)
+        for slot, i in enumerate(members):
+            paths[i] = bundle.unpack(slot, solved, np.asarray(strengths, np.float64), back)
+    return [paths[i] for i in range(len(problems))]
+
+
+def _counting(problem: Problem) -> Problem:
+    """The problem without the images of weight 0, whose classes may be absent otherwise."""
+    if problem.weights is None or bool((problem.weights > 0).all()):
+        return problem
+    rows = problem.weights > 0
+    return Problem(problem.features[rows], problem.labels[rows], problem.num_classes, problem.weights[rows])
+
+
+def _groups(problems: Sequence[Problem]) -> Iterator[list[int]]:
+    """Problems of like size, small enough together."""
+    order = sorted(range(len(problems)), key=lambda i: (problems[i].num_classes, len(problems[i].labels), i))
+    group: list[int] = []
+    for i in order:
+        n, K = len(problems[i].labels), problems[i].num_classes
+        if group:
+            first = problems[group[0]]
+            alike = first.num_classes == K and n <= _PADDING * len(first.labels) + 4
+            if not alike or (len(group) + 1) * n * max(n, K * _NEIGHBOURS) > _MAX_ELEMENTS:
+                yield group
+                group = []
+        group.append(i)
+    if group:
+        yield group
+
+
+def _rotate(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(n, d) -> centre (d,), orthonormal basis (d, r), coordinates (n, r) along the principal axes."""
+    features = features.double()
+    centre = features.mean(0)
+    centred = features - centre
+    n, d = centred.shape
+    if n < d:
+        span, triangle = torch.linalg.qr(centred.T)  # (d, n), (n, n)
+        axes = torch.linalg.eigh(triangle @ triangle.T).eigenvectors
+        return centre, span @ axes, triangle.T @ axes
+    axes = torch.linalg.eigh(centred.T @ centred).eigenvectors
+    return centre, axes, centred @ axes
+
+
+@dataclass
+class _State:
+    """Solutions so far of a run of strengths, S subsets by P strengths."""
+
+    point: Tensor  # (S, P, K, R): coefficients, intercept last
+    value: Tensor  # (S, P)
+    residual: Tensor  # (S, P)
+    converged: Tensor  # (S, P)
+    steps: Tensor  # (S, P)
+
+
+class _Bundle:
+    """S subsets of like size, padded with images of weight 0 and axes of length 0.
+
+    R = r + 1 coordinates: the axes, then the intercept. Solutions are rows, (S, P, K, R): a product
+    of few rows with a large matrix is several times as fast as of a large matrix with few columns.
+    """
+
+    def __init__(self, problems: Sequence[Problem], inner: torch.dtype) -> None:
+        self.rotated = [_rotate(problem.features) for problem in problems]
+        K = problems[0].num_classes
+        n = max(len(p.labels) for p in problems)
+        r = max(coordinates.shape[1] for _, _, coordinates in self.rotated)
+        S, device = len(problems), problems[0].features.device
+        self.design = torch.zeros(S, n, r + 1, dtype=torch.float64, device=device)
+        labels = torch.zeros(S, n, dtype=torch.int64, device=device)
+        self.image_weights = torch.zeros(S, n, dtype=torch.float64, device=device)
+        self.present = torch.zeros(S, K, dtype=torch.bool, device=device)
+        for s, problem in enumerate(problems):
+            coordinates, m = self.rotated[s][2], len(problem.labels)
+            self.design[s, :m, : coordinates.shape[1]] = coordinates
+            self.design[s, :m, -1] = 1.0
+            labels[s] = problem.labels[0]  # of padding: a class with a finite logit
+            labels[s, :m] = problem.labels
+            self.image_weights[s, :m] = 1.0 if problem.weights is None else problem.weights
+            self.present[s, problem.labels] = True
+        self.labels = labels[:, None, None]  # (S, 1, 1, n)
+        self.transposed = self.design.mT.contiguous()
+        self.inner = self.design.to(inner)
+        self.absent = torch.zeros(S, 1, K, 1, dtype=torch.float64, device=device)
+        self.absent.masked_fill_(~self.present[:, None, :, None], -torch.inf)
+
+    def path(self, strengths: NDArray[np.float64], tolerance: float) -> _State:
+        """Solve ascending strengths, a few at a time, each lot from where the last two before it point."""
+        S, K = self.present.shape
+        # a binary problem has one weight vector w = W_1 - W_0, and W_1 = -W_0 at the optimum:
+        # ||w||^2 = 2 (||W_0||^2 + ||W_1||^2)
+        penalties = (2.0 if K == 2 else 1.0) / torch.from_numpy(strengths).to(self.design.device)
+        log = penalties.log()
+        start = self.design.new_zeros(S, 1, K, self.design.shape[2])
+        slope = torch.zeros_like(start)
+        states = []
+        for first in range(0, len(penalties), _NEIGHBOURS):
+            lot = slice(first, first + _NEIGHBOURS)
+            ahead = (
+                (log[lot] - log[first - 1])[:, None, None] if first else log.new_zeros(len(log[lot]), 1, 1)
+            )
+            state = self._newton(start + ahead * slope, penalties[lot], tolerance, self.inner)
+            if self.inner.dtype != torch.float64 and not bool(state.converged.all()):
+                # one image with two labels, almost no penalty: float32 curvature is too coarse
+                state = self._newton(state.point, penalties[lot], tolerance, self.design)
+            states.append(state)
+            point = states[-1].point
+            start = point[:, -1:]
+            if len(log[lot]) > 1:
+                slope = (point[:, -1:] - point[:, -2:-1]) / (log[lot][-1] - log[lot][-2])
+        return _State(
+            *(torch.cat(parts, 1) for parts in zip(*(vars(s).values() for s in states), strict=True))
+        )
+
+    def unpack(self, slot: int, solved: _State, strengths: NDArray[np.float64], back: Tensor) -> Path:
+        centre, basis, _ = self.rotated[slot]
+        present = self.present[slot]
+        point = solved.point[slot, back]  # (P, K, R)
+        shift = point[..., -1].masked_fill(~present, 0.0).sum(-1, keepdim=True) / present.sum()
+        coefficients = point[..., : basis.shape[1]].contiguous()
+        return Path(
+            strengths, centre, basis, coefficients, point[..., -1] - shift, present,
+            solved.value[slot, back], solved.residual[slot, back],
+            solved.converged[slot, back], solved.steps[slot, back],
+        )  # fmt: skip
+
+    def _newton(self, point: Tensor, penalties: Tensor, tolerance: float, inner: Tensor) -> _State:
+        """Newton steps with a backtracking line search; each (subset, strength) stops on its own."""
+        S, P, _, _ = point.shape
+        total = self.image_weights.sum(1, keepdim=True)  # (S, 1)
+        steps = torch.zeros(S, P, dtype=torch.int64, device=point.device)
+        logits = self._logits(point)
+        value, probability, others = self._value(logits, point, penalties)
+        for step in range(_MAX_STEPS + 1):
+            slope = probability.scatter(2, self._index(P), -others).mul_(self.image_weights[:, None, None])
+            gradient = _times(slope, self.design)
+            gradient[..., :-1] += penalties[:, None, None] * point[..., :-1]
+            norm = _norm(gradient)
+            scale = penalties * _norm(point[..., :-1])
+            converged = norm <= tolerance * scale + 1e-14 * total
+            if step == _MAX_STEPS or bool(converged.all()):
+                break
+            forcing = (0.5 * (norm / total).sqrt()).clamp(1e-2, 0.1) * (1.0 if step < _SLOW else 1e-3)
+            move = self._direction(gradient, probability, penalties, forcing, converged, inner)
+            point, logits, value, probability, others = self._search(
+                point, logits, value, gradient, move, penalties, ~converged
+            )
+            steps += ~converged
+        tiny = torch.finfo(torch.float64).tiny
+        return _State(point, value, norm / scale.clamp(min=tiny), converged, steps)
+
+    def _index(self, P: int) -> Tensor:
+        return self.labels.expand(-1, P, -1, -1)
+
+    def _logits(self, point: Tensor) -> Tensor:
+        return _times(point, self.transposed) + self.absent
+
+    def _value(self, logits: Tensor, point: Tensor, penalties: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Objective (S, P), probabilities (S, P, K, n), and those of all wrong classes (S, P, 1, n).
+
+        1 - p of the true class is summed from the others: where the classes are separated it is
+        far below float64's eps, and both objective and gradient are made of it.
+        """
+        index = self._index(logits.shape[1])
+        log_p = logits.log_softmax(2)
+        probability = log_p.exp()
+        others = probability.scatter(2, index, 0.0).sum(2, keepdim=True)
+        loss = torch.where(others < 0.5, -torch.log1p(-others.clamp(max=0.5)), -log_p.gather(2, index))
+        penalty = 0.5 * penalties * point[..., :-1].square().sum((2, 3))
+        return penalty + (loss.squeeze(2) @ self.image_weights[:, :, None]).squeeze(2), probability, others
+
+    def _direction(
+        self, gradient: Tensor, probability: Tensor, penalties: Tensor, forcing: Tensor, idle: Tensor,
+        design: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """An approximate solution of Hessian @ move = -gradient, (S, P, K, R), in the design's dtype."""
+        inner = design.dtype
+        transposed = design.mT.contiguous()
+        p = probability.to(inner)
+        weighted = (probability * self.image_weights[:, None, None]).to(inner)
+        index = self._index(p.shape[1])
+        ridge = penalties.to(inner)[:, None, None]
+
+        def hessian(v: Tensor) -> Tensor:
+            u = _times(v, transposed)  # (S, P, K, n)
+            # relative to the true class: a curvature p(1-p) far below float32's eps stays accurate
+            u -= u.gather(2, index)
+            u *= weighted
+            u -= p * u.sum(2, keepdim=True)
+            product = _times(u, design)
+            product[..., :-1] += ridge * v[..., :-1]
+            return product
+
+        diagonal = _times(weighted * (1 - p), design.square())
+        diagonal[..., :-1] += ridge
+        diagonal = torch.where(diagonal > 0, diagonal, 1.0)
+        size = _norm(gradient).clamp(min=torch.finfo(torch.float64).tiny)[..., None, None]
+        target = (-gradient / size).to(inner)
+        move = _conjugate_gradients(hessian, diagonal, target, forcing.to(inner), idle).double() * size
+        downhill = (move * gradient).sum((2, 3)) < 0
+        return torch.where(downhill[..., None, None], move, -gradient / diagonal.double())
+
+    def _search(
+        self, point: Tensor, logits: Tensor, value: Tensor, gradient: Tensor, move: Tensor,
+        penalties: Tensor, active: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+        """Halve the step until the objective falls as it should (Armijo); idle problems stay put."""
+        slope = (move * gradient).sum((2, 3))
+        length = active.double()
+        change = _times(move, self.transposed)
+        for _ in range(_MAX_HALVINGS):
+            there = point + length[..., None, None] * move
+            new_logits = logits + length[..., None, None] * change
+            new, probability, others = self._value(new_logits, there, penalties)
+            short = active & (new > value + _ARMIJO * length * slope + 1e-13 * value)
+            if not bool(short.any()):
+                break
+            length = torch.where(short, length / 2, length)
+        return there, new_logits, new, probability, others
+
+
+def _times(rows: Tensor, matrix: Tensor) -> Tensor:
+    """(S, P, K, a) times (S, a, b) -> (S, P, K, b)."""
+    product = torch.bmm(rows.flatten(1, 2), matrix)
+    return product.view(*rows.shape[:3], -1)
+
+
+def _norm(x: Tensor) -> Tensor:
+    """Of each problem: (S, P, K, R) -> (S, P)."""
+    return torch.sqrt(x.square().sum((2, 3)))
+
+
+def _conjugate_gradients(
+    product: Callable[[Tensor], Tensor], diagonal: Tensor, target: Tensor, forcing: Tensor, idle: Tensor
+) -> Tensor:
+    """Jacobi-preconditioned conjugate gradients for many systems, each (S, P) until its own `forcing`."""
+    move = torch.zeros_like(target)
+    residual = target.clone()
+    scaled = residual / diagonal
+    direction = scaled.clone()
+    energy = (residual * scaled).sum((2, 3))
+    goal = energy * forcing.square()
+    active = ~idle
+    for _ in range(_MAX_INNER):
+        image = product(direction)
+        curvature = (direction * image).sum((2, 3))
+        active = active & (curvature > 0)
+        alpha = torch.where(active, energy / torch.where(active, curvature, 1.0), 0.0)[..., None, None]
+        move += alpha * direction
+        residual -= alpha * image
+        scaled = residual / diagonal
+        new = (residual * scaled).sum((2, 3))
+        active = active & (new > goal)
+        if not bool(active.any()):
+            break
+        direction.mul_((new / torch.where(energy > 0, energy, 1.0))[..., None, None]).add_(scaled)
+        energy = new
+    return move
