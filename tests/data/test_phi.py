@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import secrets
 import stat
 from concurrent.futures import ThreadPoolExecutor
 
@@ -57,6 +58,21 @@ def test_processes_that_start_together_agree():
     with ThreadPoolExecutor(8) as pool:
         keys = list(pool.map(lambda _: site_key(), range(32)))
     assert len(set(keys)) == 1
+
+
+@pytest.mark.usefixtures("home")
+def test_a_key_that_another_process_made_meanwhile_stays(monkeypatch):
+    token_hex = secrets.token_hex
+
+    def slow(length):
+        if length == 32 and not key_file().exists():
+            key_file().write_text("the first\n")
+            key_file().chmod(0o600)
+        return token_hex(length)
+
+    monkeypatch.setattr(secrets, "token_hex", slow)
+    assert site_key() == b"the first"
+    assert os.listdir(key_file().parent) == ["site.key"]
 
 
 def test_the_default_place_is_the_users_config_folder(home, monkeypatch):
