@@ -1,3 +1,48 @@
 """Trabecula: image encoders from many medical images and few labels, and whether it paid."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from trabecula.data.batches import Batch, Stream
+    from trabecula.data.manifest import Manifest, read_manifest
+    from trabecula.data.store import Store
+    from trabecula.data.tasks import Task
+    from trabecula.data.views import Views, view
+    from trabecula.errors import InputError, RunError
+    from trabecula.nets.encoder import Encoder, load_encoder
+    from trabecula.run import execute
+    from trabecula.train.loop import train
+
+# Loaded when first asked for, so that `import trabecula` and `--help` need no torch.
+_HOME = {
+    "Batch": "data.batches",
+    "Encoder": "nets.encoder",
+    "InputError": "errors",
+    "Manifest": "data.manifest",
+    "RunError": "errors",
+    "Store": "data.store",
+    "Stream": "data.batches",
+    "Task": "data.tasks",
+    "Views": "data.views",
+    "execute": "run",
+    "load_encoder": "nets.encoder",
+    "read_manifest": "data.manifest",
+    "train": "train.loop",
+    "view": "data.views",
+}
+
+__all__ = [
+    "Batch", "Encoder", "InputError", "Manifest", "RunError", "Store", "Stream", "Task", "Views", "execute",
+    "load_encoder", "read_manifest", "train", "view",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'trabecula' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"trabecula.{_HOME[name]}"), name)

@@ -178,12 +178,13 @@ def _stop(line: str, code: int) -> None:
 def run_verb(name: str, given: dict[str, Any]) -> None:
     """One verb from the command line: settings, then a run folder, then its summary on stdout."""
     with _answered():
-        threads = cores()
         workers = given["workers"]
-        os.environ.setdefault("OMP_NUM_THREADS", str(workers or threads))  # before torch is imported
+        wished = os.environ.get("OMP_NUM_THREADS", "")
+        threads = int(wished) if wished.isdecimal() and int(wished) else cores()
         from trabecula.config import build
         from trabecula.run import execute, verb_module
 
+        os.environ["OMP_NUM_THREADS"] = str(workers or threads)  # before torch is imported
         cls: type[Record] = verb_module(name).Config
         if workers and "workers" not in cls.model_fields:
             threads = workers

@@ -28,8 +28,7 @@ from trabecula.nets.encoder import Encoder, load_encoder
 from trabecula.objectives.classify import Classify, ClassifyConfig
 from trabecula.objectives.objective import Setting
 from trabecula.run import Run
-from trabecula.train.device import choose_device
-from trabecula.train.loop import Precision
+from trabecula.train.device import Precision, choose_device
 from trabecula.train.optim import Optimizer
 from trabecula.transfer.fit import Fitted, Validation, fit
 from trabecula.transfer.threshold import thresholds

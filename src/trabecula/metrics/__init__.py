@@ -1,1 +1,1 @@
-"""TODO"""
+"""How good, how sure, and is it better: numpy and scipy only, vectorised over resamples."""

@@ -9,7 +9,8 @@ others; what is needed to do so is kept in the encoder.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +58,7 @@ class Moco(Objective):
 
     Config = MocoConfig
     batch_coupled = True
+    tiny: ClassVar[Mapping[str, Any]] = {"dim": 16, "queue": 16, "bn_rows": 4}
 
     def __init__(self, config: MocoConfig, encoder: Encoder, setting: Setting) -> None:
         super().__init__(config, encoder, setting)

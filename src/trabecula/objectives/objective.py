@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +63,9 @@ class Objective(nn.Module):
     batch_coupled: bool = False
     """True where the loss of one row depends on the other rows: it cannot be accumulated."""
     zero_gradients: ClassVar[Mapping[str, str]] = {}
-    """Weights whose gradient is zero by mathematics: name -> reason."""
+    """Weights whose gradient is zero by mathematics: pattern of names -> reason."""
+    tiny: ClassVar[Mapping[str, Any]] = {}
+    """Settings at which the method runs on a few dozen images; the contract tests use them."""
 
     def __init__(self, config: Record, encoder: Encoder, setting: Setting) -> None:  # noqa: ARG002
         super().__init__()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -52,7 +52,10 @@ class WganGp(Objective):
     batch_coupled = True  # the generator has batch norm
     zero_gradients: ClassVar[Mapping[str, str]] = {
         "critic.output.bias": "the Wasserstein loss is a difference of scores, so a constant cancels",
+        "generator.blocks.*.1.bias": "the batch norm that follows subtracts the mean",
     }
+
+    tiny: ClassVar[Mapping[str, Any]] = {"critic_steps": 2, "latent": 8, "ema": 0.5}
 
     def __init__(self, config: WganGpConfig, encoder: Encoder, setting: Setting) -> None:
         super().__init__(config, encoder, setting)

@@ -99,7 +99,7 @@ class Axes:
 
     def svg(self, title: str, description: str) -> str:
         parts = [
-            f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT - 24 + 12 * self._lines}" role="img" '
+            f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT - _BOTTOM + 28 + 12 * self._lines}" role="img" '
             f'aria-label="{escape(f"{title}. {description}")}">',
             *self._frame(),
             *self.body,

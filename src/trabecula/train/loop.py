@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +24,7 @@ from trabecula.nets.norm import use_global_batch_norm
 from trabecula.objectives.objective import Group, Objective, Steps, Update
 from trabecula.train import checkpoint as checkpoints
 from trabecula.train import ranks
-
-Precision = Literal["auto", "float32", "bf16"]
+from trabecula.train.device import Precision, autocast
 
 
 @dataclass(frozen=True)
@@ -180,27 +178,12 @@ def _one_step(
 def _advance(run: Steps, device: torch.device, precision: Precision) -> Update | None:
     """Run a step up to its next yield, in the run's precision."""
     grad = torch.is_grad_enabled()
-    with _autocast(device, precision):
+    with autocast(device, precision):
         cast = torch.is_autocast_enabled(device.type)
         update = next(run, None)
         if torch.is_grad_enabled() != grad or torch.is_autocast_enabled(device.type) != cast:
             raise RuntimeError("a step yielded inside a `with`: close it before the yield")
     return update
-
-
-def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    if resolve(precision, device) == "float32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
-
-
-def resolve(precision: Precision, device: torch.device) -> Literal["float32", "bf16"]:
-    """What "auto" means here: bf16 where the hardware multiplies it."""
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "float32"
-    return "bf16" if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "float32"
 
 
 def _backward(update: Update, group: Group, parts: int, step: int) -> None:

@@ -17,7 +17,8 @@ from trabecula.data.store import Store, to_float
 from trabecula.metrics import classification as metrics
 from trabecula.objectives.classify import MASKED, Classify
 from trabecula.progress import Meter
-from trabecula.train.loop import Precision, train
+from trabecula.train.device import Precision
+from trabecula.train.loop import train
 
 Select = Literal["loss", "metric"]
 

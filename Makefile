@@ -1,0 +1,46 @@
+# Everything runs in .venv, which the targets make when it is missing or out of date.
+PYTHON ?= python3
+BIN := .venv/bin
+export MPLBACKEND := Agg
+
+.PHONY: setup demo test test-all test-gpu check docs bench clean
+
+setup: .venv/.complete
+
+# What a user needs.
+.venv/.ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+# What a developer needs besides.
+.venv/.complete: .venv/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
+	touch $@
+
+demo: .venv/.ready
+	$(BIN)/trabecula study recipes/demo.toml --out runs/demo --workers 2
+
+test: .venv/.complete
+	$(BIN)/python -m pytest
+
+test-all: .venv/.complete
+	$(BIN)/python -m pytest -m 'not gpu' --timeout 1800
+
+test-gpu: .venv/.complete
+	$(BIN)/python -m pytest -n 0 -m gpu
+
+check: .venv/.complete
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 0 tests/test_project.py tests/contracts
+
+docs: .venv/.complete
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+bench: .venv/.complete
+	for script in bench/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf .venv runs docs/_build

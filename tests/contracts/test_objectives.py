@@ -1,0 +1,180 @@
+"""The contract that every objective keeps; a new line in the table is tested without a new line here."""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from trabecula.config import build
+from trabecula.data.batches import Stream
+from trabecula.data.store import Store
+from trabecula.errors import InputError
+from trabecula.nets.encoder import make_encoder
+from trabecula.objectives import TABLE, find
+from trabecula.objectives.objective import Objective, Setting
+from trabecula.train.loop import train
+
+NAMES = sorted(TABLE)
+BATCH = 8
+
+
+def make(name: str, store: Store, architecture: str = "critic") -> tuple[Objective, Stream]:
+    method = find(name)
+    encoder = make_encoder(architecture, store.channels, store.size, seed=3)
+    settings = build(method.Config, method.tiny, name)
+    objective = method(settings, encoder, Setting(len(store), BATCH, seed=5))
+    labels = np.arange(len(store)) % 2
+    return objective, Stream(store, np.arange(len(store)), BATCH, seed=7, labels=labels)
+
+
+def advance(objective: Objective, stream: Stream, steps: int, **options: Any) -> list[float]:
+    images = steps * objective.batches * stream.batch_size
+    points = train(objective, stream, images=images, every=1, **{"precision": "float32", **options})
+    return [v for p in points for k, v in p.scalars.items() if k.endswith("/loss")]
+
+
+def trainable(objective: Objective) -> dict[str, torch.nn.Parameter]:
+    return {name: w for name, w in objective.named_parameters() if w.requires_grad}
+
+
+def is_zero(objective: Objective, name: str) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in objective.zero_gradients)
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> list[str]:
+    """Names that differ by a bit."""
+    return [k for k in a.keys() | b.keys() if k not in a or k not in b or not torch.equal(a[k], b[k])]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_weight_is_in_a_group_gets_a_gradient_and_moves(name: str, store: Store) -> None:
+    objective, stream = make(name, store)
+    before = {k: w.detach().clone() for k, w in trainable(objective).items()}
+    grouped = {id(w) for group in objective.groups().values() for w in group.weights}
+    assert [k for k, w in trainable(objective).items() if id(w) not in grouped] == []
+    advance(objective, stream, 3)
+    for key, weight in trainable(objective).items():
+        assert weight.grad is not None, key
+        scale = max(float(w.grad.abs().max()) for w in trainable(objective).values() if w.grad is not None)
+        if is_zero(objective, key):
+            assert float(weight.grad.abs().max()) < 1e-5 * max(scale, 1), key
+        else:
+            assert float(weight.grad.abs().max()) > 0, key
+            assert not torch.equal(weight, before[key]), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_batch_can_be_learned(name: str, store: Store) -> None:
+    objective, stream = make(name, store)
+    if len(objective.groups()) > 1:
+        pytest.skip("adversarial: its losses have no floor to fall to")
+    stream = Stream(store, np.arange(BATCH), BATCH, seed=7, labels=np.arange(BATCH) % 2)
+    losses = advance(objective, stream, 150)
+    assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5]), (losses[0], losses[-1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stop_and_resume_is_bit_identical(name: str, store: Store, tmp_path: Path) -> None:
+    whole, stream = make(name, store)
+    advance(whole, stream, 6)
+    checkpoint = tmp_path / "checkpoint.pt"
+    first, stream = make(name, store)
+    images = 6 * first.batches * BATCH
+    for point in train(
+        first, stream, images=images, every=1, precision="float32", checkpoint=checkpoint, save_s=0
+    ):
+        if point.images > images // 2:
+            break  # the checkpoint of this point is never written, as if killed here
+    second, stream = make(name, store)
+    advance(second, stream, 6, checkpoint=checkpoint)
+    assert same(whole.state_dict(), second.state_dict()) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_accumulation_is_exact_or_refused(name: str, store: Store) -> None:
+    whole, stream = make(name, store)
+    parts, _ = make(name, store)
+    if whole.batch_coupled:
+        with pytest.raises(InputError, match="accumulate=2"):
+            advance(parts, stream, 1, accumulate=2)
+        return
+    advance(whole, stream, 1)
+    advance(parts, stream, 1, accumulate=2)
+    for key, weight in trainable(whole).items():
+        torch.testing.assert_close(trainable(parts)[key].grad, weight.grad, rtol=1e-4, atol=1e-7, msg=key)
+
+
+def test_a_norm_over_the_batch_refuses_accumulation(store: Store) -> None:
+    objective, stream = make("classify", store, "timm:resnet10t")
+    with pytest.raises(InputError, match="batch norm"):
+        advance(objective, stream, 1, accumulate=2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bf16_runs_and_stays_near_float32(name: str, store: Store) -> None:
+    exact, stream = make(name, store)
+    coarse, _ = make(name, store)
+    a, b = advance(exact, stream, 2), advance(coarse, stream, 2, precision="bf16")
+    np.testing.assert_allclose(a, b, atol=0.15)
+    assert a != b  # else bf16 was not used at all
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_leave_the_global_random_numbers_alone(name: str, store: Store) -> None:
+    before = torch.get_rng_state()
+    objective, stream = make(name, store)
+    advance(objective, stream, 2)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_state_across_steps_is_in_buffers(name: str, store: Store) -> None:
+    """A copy made from the state dict alone goes on like the original."""
+    first, stream = make(name, store)
+    advance(first, stream, 3)
+    second, _ = make(name, store)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    a, b = (advance(objective, stream, 1) for objective in (first, second))
+    assert a == b
+
+
+def _two_processes(rank: int, name: str, architecture: str, path: Path, out: Path) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{out / 'rendezvous'}", rank=rank, world_size=2
+    )
+    store = Store.open(path)
+    objective, stream = make(name, store, architecture)
+    stream = Stream(
+        store, np.arange(len(store)), BATCH, seed=7, labels=stream.labels, rank=rank, world_size=2
+    )
+    advance(objective, stream, 2)
+    if rank == 0:
+        grads = {k: w.grad for k, w in trainable(objective).items()}
+        torch.save({"grads": grads, "state": objective.state_dict()}, out / "two.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [(name, "critic") for name in NAMES] + [(name, "timm:resnet10t") for name in NAMES if name != "wgan_gp"],
+)
+def test_two_processes_equal_one(name: str, architecture: str, hospital: Path, tmp_path: Path) -> None:
+    mp.spawn(_two_processes, (name, architecture, hospital / "store", tmp_path), nprocs=2)
+    two = torch.load(tmp_path / "two.pt", weights_only=True)
+    one, stream = make(name, Store.open(hospital / "store"), architecture)
+    advance(one, stream, 2)
+    scale = max(float(w.grad.abs().max()) for w in trainable(one).values() if w.grad is not None)
+    for key, weight in trainable(one).items():
+        if not is_zero(one, key):
+            torch.testing.assert_close(two["grads"][key], weight.grad, rtol=2e-3, atol=2e-4 * scale, msg=key)
+    for key, buffer in one.named_buffers():
+        if key in two["state"] and buffer.is_floating_point():
+            torch.testing.assert_close(two["state"][key], buffer, rtol=2e-3, atol=2e-3, msg=key)
