@@ -119,12 +119,17 @@ def test_a_verb_runs_resumes_and_says_done(tmp_path: Path) -> None:
     assert other.stderr.count("\n") == 1
 
 
-def test_the_workers_flag_gives_threads_to_a_verb_without_workers(tmp_path: Path) -> None:
+def test_the_workers_flag_gives_threads_to_a_verb_without_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ("phantom", "-s", "num_patients=1", "-s", "size=32")
     assert call(*words, "--out", tmp_path / "a", "--workers", 3).returncode == 0
     assert '"threads": 3' in (tmp_path / "a" / "config.json").read_text()
-    assert call(*words, "--out", tmp_path / "b").returncode == 0
-    assert f'"threads": {cli.cores()}' in (tmp_path / "b" / "config.json").read_text()
+    for name, wished, threads in (("b", "5", 5), ("c", "", cli.cores())):
+        monkeypatch.setenv("OMP_NUM_THREADS", wished)
+        assert call(*words, "--out", tmp_path / name).returncode == 0
+        assert f'"threads": {threads}' in (tmp_path / name / "config.json").read_text()
+    assert 1 <= cli.cores() <= (os.cpu_count() or 1)
 
 
 def test_settings_come_from_the_file_then_options_then_assignments(tmp_path: Path) -> None:
