@@ -41,7 +41,10 @@ def arms() -> list[dict[str, Any]]:
 
 def level(arm: dict[str, Any], fraction: float, task: str, mode: str) -> float:
     value = 0.58 + 0.08 * FRACTIONS.index(fraction) + 0.02 * (task == TASKS[0]) + 0.015 * (mode == "finetune")
-    gain = {"none": 0.0, "moco": 1.0, "wgan_gp": 0.5}[arm["objective"]] + 0.6 * (arm["family"] == "imagenet")
+    weights = -0.6 if (task, mode) == (TASKS[1], "probe") else 0.6  # ImageNet weights harm once
+    gain = {"none": 0.0, "moco": 1.0, "wgan_gp": 0.5}[arm["objective"]] + weights * (
+        arm["family"] == "imagenet"
+    )
     value += 0.01 * ARCHITECTURES.index(arm["architecture"])
     return round(value + gain * GAINS[fraction], 4)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import html
 import io
 import json
 import re
@@ -51,7 +52,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Config:
         results=write_results(root / "results"),
         manifest=write_manifest(root / "data"),
         store=write_store(root / "store"),
-        runs=(write_run(root / "r1", "probe", 1), write_run(root / "r0", "pretrain", 0)),
+        runs=tuple(
+            write_run(root / f"r{i}", verb, i) for i, verb in enumerate(("probe", "pretrain", "probe"))
+        ),
         samples=root / "samples.npy",
         title="Does <pretraining> pay?",
         command="trabecula study /home/ann/SECRET/knees.toml --out runs",
@@ -248,15 +251,18 @@ def test_censored_multiplier_is_more_than(made: Path, page: str) -> None:
     assert r"more than 10$\times$" in (made / "tables/label_multipliers.tex").read_text()
 
 
-def test_only_claims_are_bold(page: str) -> None:
-    table = re.search(r"<caption>AUROC of kl &gt;= 2, linear probe.*?</table>", page, re.S)
+@pytest.mark.parametrize("task", TASKS)
+def test_only_claims_against_random_are_bold(page: str, task: str) -> None:
+    table = re.search(
+        rf"<caption>AUROC of {re.escape(html.escape(task))}, linear probe.*?</table>", page, re.S
+    )
     assert table is not None
     bold = re.findall(r"<strong>([^<]*)", table[0])
     better = [p for p in comparisons()["pairs"] if (p["task"], p["mode"], p["claim"], p["baseline_family"])
-              == (TASKS[0], "probe", "better", "random")]  # fmt: skip
+              == (task, "probe", "better", "random")]  # fmt: skip
     values = {(r["arm"], r["fraction"]): f"{number(r['value'])} ({number(r['sd_seeds'])})"
               for r in metrics()["rows"] if (r["task"], r["mode"], r["metric"], r["seed"], r["cohort"])
-              == (TASKS[0], "probe", "auroc", "all", "all")}  # fmt: skip
+              == (task, "probe", "auroc", "all", "all")}  # fmt: skip
     assert sorted(bold) == sorted(values[p["arm"], p["fraction"]] for p in better)
     assert 0 < len(bold) < len(values)
 
