@@ -4,6 +4,7 @@ from sklearn import metrics as sk
 
 from trabecula.metrics import scores
 from trabecula.metrics.bootstrap import resample
+from trabecula.metrics.classification import auroc_macro
 from trabecula.metrics.scores import METRICS, Sample, num_events, remark, score, smallest_class
 
 RNG = np.random.default_rng(0)
@@ -36,6 +37,16 @@ def test_every_metric_of_a_kind_is_given_for_every_resample(kind):
     assert set(found) == wanted
     assert all(values.shape == (50,) and np.isfinite(values).all() for values in found.values())
     assert set(scores.COMPARED[kind]) <= set(found)
+
+
+def test_masked_labels_count_for_nothing():
+    y = RNG.integers(-1, 2, (120, 3))
+    sample, p = _sample("multilabel", y, ("a", "b", "c")), _probabilities(3)
+    found = score(sample, p, float("nan"), METRICS["multilabel"], weighted=True)
+    np.testing.assert_allclose(found["auroc_macro"], auroc_macro(y, p, WEIGHTS), atol=1e-12)
+    known = y[:, 1] >= 0
+    expected = [sk.roc_auc_score(y[known, 1], p[known, 1], sample_weight=w[known]) for w in WEIGHTS]
+    np.testing.assert_allclose(found["auroc[b]"], expected, atol=1e-12)
 
 
 def test_blocks_of_resamples_change_nothing(monkeypatch):
