@@ -268,7 +268,7 @@ def test_only_claims_against_random_are_bold(page: str, task: str) -> None:
 
 
 def test_no_patient_and_no_path_in_any_file(made: Path) -> None:
-    for path in [made / "report.html", *(made / "tables").iterdir()]:
+    for path in [made / "report.html", *(made / "tables").iterdir(), *(made / "figures").iterdir()]:
         assert "SECRET" not in path.read_text(), path.name
 
 
@@ -299,8 +299,10 @@ def test_latex_is_escaped_and_balanced(made: Path) -> None:
 def test_same_inputs_give_the_same_bytes(study: Config, made: Path, tmp_path: Path) -> None:
     turned = Config(**{**dump(study), "runs": study.runs[::-1]})
     execute("report", turned, tmp_path / "again")
-    files = ["report.html", *(f"tables/{p.name}" for p in (made / "tables").iterdir())]
-    assert len(files) == 13
+    files = [
+        str(p.relative_to(made)) for kind in ("*.html", "tables/*", "figures/*") for p in made.glob(kind)
+    ]
+    assert len(files) == 1 + 12 + len(list((made / "figures").iterdir()))
     for name in files:
         assert (tmp_path / "again" / name).read_bytes() == (made / name).read_bytes(), name
 

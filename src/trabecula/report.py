@@ -5,6 +5,7 @@ id, and is the same bytes for the same inputs.
 
     report.html
     tables/results.*  comparisons.*  label_multipliers.*  fractions.*     each as csv, md, tex
+    figures/*.svg                      every figure of the page, with its legend
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from trabecula.config import Record
 from trabecula.reporting import figures, tables, wording
+from trabecula.reporting.drawings import figure_files, style_sheet
 from trabecula.reporting.flow import read_cohort, task_flows
 from trabecula.reporting.provenance import read_runs, without_paths
 from trabecula.reporting.results import Arm, Panel, Results, read_results
@@ -48,10 +50,14 @@ def run(config: Config, out: Run) -> str:
         InputError: a file is missing or is not what `evaluate`, `prepare` or `cohort` write.
     """
     results = read_results(config.results)
-    page = render(results, config)
+    drawn = [_figures(results, panel) for panel in results.panels]
+    page = render(results, config, drawn)
     (out / "tables").mkdir(exist_ok=True)
     for name, content in table_files(results).items():
         out.write(f"tables/{name}", content)
+    (out / "figures").mkdir(exist_ok=True)
+    for name, content in figure_files(drawn, wording.arm_names(results)).items():
+        out.write(f"figures/{name}", content)
     out.write("report.html", page)
     claims = [wording.claim_of(pair) for pair in _against_random(results)]
     return (
@@ -90,18 +96,17 @@ def table_files(results: Results) -> dict[str, str]:
     return files
 
 
-def render(results: Results, config: Config) -> str:
-    """The page."""
+def render(results: Results, config: Config, drawn: list[dict[str, Any]]) -> str:
+    """The page, with the figures drawn for each panel of the results."""
     import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("trabecula", "reporting"),
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    source = environment.loader.get_source(environment, "page.css")[0]  # type: ignore[union-attr]
     context = {
         "title": config.title,
-        "css": source,
+        "css": style_sheet("figure.css") + style_sheet("page.css"),
         "level": f"{results.metrics['level'] * 100:.4g}",
         "resamples": wording.count(results.metrics.get("num_resamples")),
         "results": results,
@@ -110,7 +115,7 @@ def render(results: Results, config: Config) -> str:
         "left_out": {k: without_paths(v) for k, v in config.not_run.items()},
         "verdicts": [_verdict(results, panel) for panel in results.panels],
         "sections": [_section(results, panel) for panel in results.panels],
-        "figures": [_figures(results, panel) for panel in results.panels],
+        "figures": drawn,
         "pictures": _pictures(config),
         "cohort": read_cohort(config.manifest, config.store),
         "flows": task_flows(results),

@@ -25,6 +25,7 @@ from trabecula.reporting.wording import (
         (3.21, 1.84, None, "", "", "3.2×", "at least 1.8×"),
         (10.0, 2.4, None, "above", "", "more than 10×", "at least 2.4×"),
         (0.1, None, 0.6, "below", "", "less than 0.1×", "at most 0.6×"),
+        (0.52, None, None, "", "", "0.52×", "not bounded by the curve"),
         (None, None, None, "above", "", "more than the baseline's curve covers", "–"),
         (None, None, None, "", "not estimable", "not estimable", "–"),
     ],

@@ -153,7 +153,7 @@ def multiplier_interval(row: Row) -> str:
     """A bound that lies beyond the baseline's learning curve is null, and none is shown for it."""
     low, high = row["low"], row["high"]
     if low is None and high is None:
-        return "–"
+        return "–" if row["value"] is None else "not bounded by the curve"
     if high is None:
         return f"at least {times(low)}"
     return f"at most {times(high)}" if low is None else f"{times(low)} to {times(high)}"

@@ -1,0 +1,83 @@
+"""The page's figures as SVG files of their own: title, legend and plain colours, for a paper or a slide."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib import resources
+from typing import Any
+
+from trabecula.reporting.figures import WIDTH, Figure, Group
+
+_TITLE, _ROW = 38, 16  # px above the plot; px of one legend row
+
+
+def style_sheet(name: str) -> str:
+    return (resources.files("trabecula.reporting") / name).read_text(encoding="utf-8")
+
+
+def figure_files(drawn: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> dict[str, str]:
+    """File name -> SVG of every panel; `names` is what arms are called."""
+    rules = style_sheet("figure.css")
+    files: dict[str, str] = {}
+    for figures in drawn:
+        for kind in ("learning", "roc", "reliability"):
+            for group in figures[kind]:
+                for figure in group.figures:
+                    name = _free(f"{kind}-{_slug(group.title)}-{_slug(figure.title)}", files)
+                    files[f"{name}.svg"] = _standalone(group, figure, names, rules)
+    return files
+
+
+def _standalone(group: Group, figure: Figure, names: Mapping[str, str], rules: str) -> str:
+    """Variables of the style sheet are written out: few programs but browsers know them."""
+    found = re.search(r'viewBox="0 0 \d+ (\d+)"[^>]*aria-label="([^"]*)">(.*)</svg>', figure.svg, re.S)
+    if not found:
+        raise ValueError("a figure without a viewBox")
+    height, label, body = int(found[1]), found[2], found[3]
+    total = _TITLE + height + _ROW * len(figure.arms) + 6
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="plot" width="{WIDTH}" height="{total}" '
+        f'viewBox="0 0 {WIDTH} {total}" role="img" aria-label="{label}">',
+        f"<style>{plain_rules(rules, [arm.style for arm in figure.arms])}</style>",
+        f'<text x="4" y="14">{escape(group.title)}</text>',
+        f'<text x="4" y="29" font-weight="bold">{escape(figure.title)}</text>',
+        f'<g transform="translate(0 {_TITLE})">{body}</g>',
+    ]
+    for i, arm in enumerate(figure.arms):
+        y = _TITLE + height + _ROW * i + 6
+        parts.append(f'<path class="line {arm.style}" d="M46 {y}h26"/>')
+        parts.append(f'<circle class="mark {arm.style}" cx="59" cy="{y}" r="3.2"/>')
+        parts.append(f'<text x="79" y="{y + 4}">{escape(names[arm.name])}</text>')
+    return "".join([*parts, "</svg>\n"])
+
+
+def plain_rules(sheet: str, styles: Sequence[str]) -> str:
+    """The sheet's rules for these arms, with light colours in place of variables."""
+    values = dict(re.findall(r"--(\w+): (#\w+)", sheet))
+    arms = {
+        name: dict(re.findall(r"--(c|dash): ([^;]+);", body))
+        for name, body in re.findall(r"\.(arm-\w+) \{([^}]*)\}", sheet)
+    }
+    rules = []
+    for selector, body in re.findall(r"^\.((?!arm-)[\w ]+) \{([^}]*)\}", sheet, re.M):
+        if "var(--c)" not in body:
+            rules.append(f".{selector}{{{body}}}")
+            continue
+        for style in dict.fromkeys(styles):
+            own = body.replace("var(--c)", arms[style]["c"])
+            own = own.replace("var(--dash, none)", arms[style].get("dash", "none"))
+            rules.append(f".{selector}.{style}{{{own}}}")
+    return re.sub(r"var\(--(\w+)\)", lambda m: values[m[1]], "".join(rules))
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _free(name: str, taken: Mapping[str, str]) -> str:
+    number, free = 2, name
+    while f"{free}.svg" in taken:
+        free, number = f"{name}-{number}", number + 1
+    return free
