@@ -385,6 +385,32 @@ def test_without_a_threshold_its_metrics_are_not_estimable(study, tmp_path):
     assert "no threshold" in row["note"]
 
 
+def test_findings_are_evaluated_one_by_one_and_masked_where_unknown(study, tmp_path):
+    path, table = _copied(study, tmp_path)
+    rng = np.random.default_rng(0)
+    manifest_path = tmp_path / "hospital" / "manifest.csv"
+    manifest = pd.read_csv(manifest_path, dtype=str, keep_default_na=False)
+    for name in ("cyst", "spur"):
+        manifest[name] = rng.choice(["0", "1", "-1", ""], len(manifest), p=[0.5, 0.3, 0.1, 0.1])
+    manifest.loc[manifest["kl"] == "", ["cyst", "spur"]] = ""
+    manifest.to_csv(manifest_path, index=False)
+    task = {"findings": {"kind": "multilabel", "labels": ["cyst", "spur"]}}
+    (tmp_path / "hospital" / "tasks.json").write_text(json.dumps(task))
+    _spoil(path, lambda t: t[t["task"] == "oa"].assign(task="findings", p_cyst=t["p_1"], p_spur=t["p_0"]))
+    choices = path.with_name("choices.csv")
+    _spoil(choices, lambda t: t[t["task"] == "oa"].assign(task="findings", threshold="0.5;0.4"))
+    execute("evaluate", _config(tmp_path, ("resnet-moco",)), tmp_path / "out")
+    results = {"metrics.json": json.loads((tmp_path / "out" / "metrics.json").read_text())}
+    where = {"task": "findings", "arm": "resnet-moco", "fraction": 1.0}
+    each = [_row(results, metric=f"auroc[{name}]", **where) for name in ("cyst", "spur")]
+    assert _row(results, metric="auroc_macro", **where)["value"] == pytest.approx(
+        np.mean([row["value"] for row in each]), abs=1e-5
+    )
+    test = manifest[manifest["image_id"].isin(table.loc[table["split"] == "test", "image_id"])]
+    assert [row["num_events"] for row in each] == [(test[name] == "1").sum() for name in ("cyst", "spur")]
+    assert all(row["low"] < 0.5 < row["high"] for row in each)  # the findings are random
+
+
 def test_evaluate_does_not_load_torch():
     code = "import sys, trabecula.evaluate; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
