@@ -78,6 +78,17 @@ class Path:
         return logits.masked_fill(~self.present, -torch.inf).log_softmax(-1)
 
 
+def standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (d,) of features (n, d), in float64; 1 for constant features.
+
+    To be measured on the training images of a subset only. A feature that is constant there gets
+    no weight, whatever it does elsewhere.
+    """
+    wide = features.double()
+    mean, std = wide.mean(0), wide.std(0, correction=0)
+    return mean, torch.where(std > 1e-7 * mean.abs(), std, 1.0)
+
+
 def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:
     """n / (number of present classes * n_class) for each image: scikit-learn's "balanced"."""
     counts = torch.bincount(labels, minlength=num_classes)
@@ -93,6 +104,7 @@ def solve(
     """Solve every problem at every strength.
 
     Args:
+        problems: one without images gives every class the same probability.
         strengths: C, positive, in any order; the paths keep that order.
         tolerance: stop where ||gradient|| <= tolerance * ||W|| / C. As the objective is strongly
             convex in W with modulus 1/C, W is then exact to `tolerance` and the objective to its
@@ -109,7 +121,18 @@ def solve(
         solved = bundle.path(ascending, tolerance)
         for slot, i in enumerate(members):
             paths[i] = bundle.unpack(slot, solved, np.asarray(strengths, np.float64), back)
-    return [paths[i] for i in range(len(problems))]
+    return [paths.get(i) or _uniform(problem, strengths) for i, problem in enumerate(problems)]
+
+
+def _uniform(problem: Problem, strengths: Sequence[float]) -> Path:
+    """Without an image, the optimum is W = 0, b = 0: all classes alike."""
+    d, P, K = problem.features.shape[1], len(strengths), problem.num_classes
+    zeros = torch.zeros(P, dtype=torch.float64, device=problem.features.device)
+    return Path(
+        np.asarray(strengths, np.float64), zeros.new_zeros(d), zeros.new_zeros(d, 0),
+        zeros.new_zeros(P, K, 0), zeros.new_zeros(P, K), zeros.new_ones(K).bool(),
+        zeros, zeros, zeros == 0, zeros.long(),
+    )  # fmt: skip
 
 
 def _counting(problem: Problem) -> Problem:
@@ -121,15 +144,17 @@ def _counting(problem: Problem) -> Problem:
 
 
 def _groups(problems: Sequence[Problem]) -> Iterator[list[int]]:
-    """Problems of like size, small enough together."""
-    order = sorted(range(len(problems)), key=lambda i: (problems[i].num_classes, len(problems[i].labels), i))
+    """Problems of like size, small enough together; those without images are left out."""
+    some = [i for i in range(len(problems)) if len(problems[i].labels)]
+    order = sorted(some, key=lambda i: (problems[i].num_classes, len(problems[i].labels), i))
     group: list[int] = []
     for i in order:
         n, K = len(problems[i].labels), problems[i].num_classes
         if group:
             first = problems[group[0]]
             alike = first.num_classes == K and n <= _PADDING * len(first.labels) + 4
-            if not alike or (len(group) + 1) * n * max(n, K * _NEIGHBOURS) > _MAX_ELEMENTS:
+            width = max(min(problems[i].features.shape), K * _NEIGHBOURS)
+            if not alike or (len(group) + 1) * n * width > _MAX_ELEMENTS:
                 yield group
                 group = []
         group.append(i)

@@ -1,0 +1,333 @@
+"""features + few labels -> linear classifiers, predictions: the encoder stays as it is.
+
+All label fractions and seeds are solved together, each at a whole path of strengths, exactly; the
+strength is chosen on the few-label validation part, the test part is predicted once.
+
+predictions.csv     validation and test images of every (task, fraction, seed)
+choices.csv         strength, threshold and counts of each
+probe.safetensors   weight, bias, mean and std of each
+probe.json          what they predict, and from which features
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from trabecula.config import Record
+from trabecula.data.manifest import Manifest, read_manifest
+from trabecula.data.predictions import Choice, Origin, cohorts_of, prediction_rows, write_predictions
+from trabecula.data.splits import Splits, Subset, draw_subset, read_splits
+from trabecula.data.tasks import Task, Truth, find_task, truth
+from trabecula.errors import InputError
+from trabecula.metrics.classification import auroc_macro, balanced_accuracy
+from trabecula.nets.devices import choose_device
+from trabecula.progress import Meter
+from trabecula.run import Run
+from trabecula.transfer.logistic import Path as Solutions
+from trabecula.transfer.logistic import Problem, balanced_weights, solve, standardisation
+from trabecula.transfer.threshold import thresholds
+
+FORMAT = 1
+_TIE = 1e-6  # validation log-losses closer than the solver's tolerance are equal
+
+
+class Config(Record):
+    """Settings of `probe`."""
+
+    features: Path
+    """A folder written by `embed`."""
+    manifest: Path
+    """manifest.csv with the labels."""
+    splits: Path
+    """splits.csv by patient."""
+    task: str | tuple[str, ...]
+    """One or several of: a task of tasks.json, a rule such as "kl >= 2", a label column."""
+    fractions: tuple[float, ...] = Field((0.01, 0.05, 0.1), min_length=1)
+    """Parts of the labelled patients of train and val that are used (Rajamohan et al. 2026: 1, 5, 10 %)."""
+    seeds: tuple[int, ...] = Field(tuple(range(10)), min_length=1)
+    """Each draws its own few-label subsets."""
+    num_strengths: int = Field(50, ge=1)
+    """Length of the path, evenly spaced in the logarithm of C (as many settings as a search of 50 trials)."""
+    strength_range: tuple[float, float] = (1e-5, 1e5)
+    """Smallest and largest C; a small C is a strong penalty ||W||^2 / (2 C) beside the summed loss."""
+    standardise: bool = True
+    """Whether features get mean 0 and standard deviation 1 on each few-label training part."""
+    class_weight: Literal["none", "balanced"] = "none"
+    """balanced: each class weighs as much as the others in the loss, whatever its number of images."""
+    select: Literal["log_loss", "balanced_accuracy", "auroc"] = "log_loss"
+    """What chooses C on the few-label validation part; the others are coarse where it has 6 patients."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1; auto takes a GPU if there is one."""
+
+
+@dataclass(frozen=True)
+class _Features:
+    """Features (N, D) with their images' names, and the record of the encoder."""
+
+    values: Tensor
+    row_of: dict[str, int]
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Linear:
+    """One few-label classifier at each strength; a multi-label task has one solution a finding."""
+
+    mean: Tensor  # (D,)
+    std: Tensor  # (D,)
+    solutions: tuple[Solutions, ...]
+    single: bool  # whether the outputs are classes, not findings
+
+    def log_probabilities(self, features: Tensor) -> Tensor:
+        """(m, D) -> (P, m, K), or of findings (P, m, L, 2): absent, present."""
+        x = (features.double() - self.mean) / self.std
+        values = [solution.log_probabilities(x) for solution in self.solutions]
+        return values[0] if self.single else torch.stack(values, 2)
+
+    def tensors(self, index: int) -> dict[str, Tensor]:
+        """weight (K, D), bias (K,), mean (D,), std (D,) of one strength, float32."""
+        pairs = [solution.weights(index) for solution in self.solutions]
+        if self.single:
+            weight, bias = pairs[0]
+        else:
+            weight = torch.stack([w[1] - w[0] for w, _ in pairs])
+            bias = torch.stack([b[1] - b[0] for _, b in pairs])
+        named = {"weight": weight, "bias": bias, "mean": self.mean, "std": self.std}
+        return {name: value.float().cpu().contiguous() for name, value in named.items()}
+
+
+def run(config: Config, out: Run) -> str:
+    """Write predictions.csv, choices.csv and the classifiers."""
+    device = choose_device(config.device)
+    features = _read_features(config.features, device)
+    manifest, splits = read_manifest(config.manifest), read_splits(config.splits)
+    specs = (config.task,) if isinstance(config.task, str) else config.task
+    tasks = [(spec, find_task(spec, manifest)) for spec in specs]
+    frames: list[pd.DataFrame] = []
+    choices: list[tuple[Origin, Choice]] = []
+    weights: dict[str, Tensor] = {}
+    cards: list[dict[str, Any]] = []
+    with Meter("probing", len(tasks) * len(config.fractions) * len(config.seeds), "probes") as meter:
+        for spec, task in tasks:
+            labelled = _with_features(truth(task, manifest), features, config.features)
+            out.log("task", task=task.name or spec, images=len(labelled), exclusions=labelled.exclusions)
+            rows = torch.tensor([features.row_of[i] for i in labelled.image_ids], device=device)
+            data = _Labelled(task, labelled, features.values, rows, splits, manifest)
+            for fraction in config.fractions:
+                subsets = [draw_subset(splits, labelled, fraction, seed) for seed in config.seeds]
+                for subset, linear in zip(subsets, _solve(config, data, subsets), strict=True):
+                    origin = Origin(
+                        task=task.name or spec, arm=features.record["arm"], mode="probe", fraction=fraction,
+                        seed=subset.record["seed"], pretrain_seed=features.record["pretrain_seed"],
+                    )  # fmt: skip
+                    index, choice, made = _finish(config, data, origin, subset, linear)
+                    out.log("choice", **origin.model_dump(), **choice.model_dump(), subset=subset.record)
+                    frames += made
+                    choices.append((origin, choice))
+                    key = f"{len(cards):04d}"
+                    weights |= {f"{key}.{name}": value for name, value in linear.tensors(index).items()}
+                    cards.append({"key": key, **_card(task, origin, choice)})
+                meter.add(len(subsets))
+    write_predictions(out, frames, choices)
+    out.write("probe.safetensors", safetensors_bytes(weights))
+    out.write_json("probe.json", {"format": FORMAT, "features": features.record, "classifiers": cards})
+    names = ", ".join(task.name or spec for spec, task in tasks)
+    edges = sum("end of the path" in choice.note for _, choice in choices)
+    return (
+        f"{features.record['arm']}: {len(choices)} probes of {names}, {config.num_strengths} strengths each"
+        + (f"; {edges} chose an end of the path" if edges else "")
+    )
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """One task's labelled images and their features."""
+
+    task: Task
+    truth: Truth
+    values: Tensor  # (N, D) of the whole store
+    rows: Tensor  # (n,) of the truth's images
+    splits: Splits
+    manifest: Manifest
+
+    def at(self, positions: NDArray[np.int64]) -> Tensor:
+        return self.values[self.rows[torch.from_numpy(positions).to(self.rows.device)]]
+
+
+def _solve(config: Config, data: _Labelled, subsets: Sequence[Subset]) -> list[_Linear]:
+    """All subsets of a fraction at once; equal ones (fraction 1) once."""
+    distinct = {subset.train.tobytes(): subset.train for subset in subsets}
+    problems: list[Problem] = []
+    scales = []
+    for positions in distinct.values():
+        features = data.at(positions).double()
+        mean, std = torch.zeros_like(features[0]), torch.ones_like(features[0])
+        if config.standardise:
+            mean, std = standardisation(features)
+        scales.append((mean, std))
+        problems += _problems(config, (features - mean) / std, data.truth.y[positions], data.task)
+    paths = solve(problems, _strengths(config))
+    each = len(problems) // len(distinct)
+    solved = {
+        key: _Linear(*scales[i], tuple(paths[i * each : (i + 1) * each]), data.task.kind != "multilabel")
+        for i, key in enumerate(distinct)
+    }
+    return [solved[subset.train.tobytes()] for subset in subsets]
+
+
+def _strengths(config: Config) -> list[float]:
+    low, high = config.strength_range
+    if not 0 < low <= high:
+        raise InputError(f"strength_range {low:g}, {high:g}: must be above 0 and rise")
+    return [float(v) for v in np.geomspace(low, high, config.num_strengths)]
+
+
+def _problems(config: Config, x: Tensor, y: NDArray[np.int64], task: Task) -> Iterator[Problem]:
+    """One problem of classes, or one a finding on the images where it is labelled."""
+    for column in y.T if y.ndim == 2 else y[None]:
+        known = torch.from_numpy(np.flatnonzero(column >= 0)).to(x.device)
+        labels = torch.from_numpy(column).to(x.device)[known]
+        num_classes = 2 if y.ndim == 2 else task.num_outputs
+        weights = balanced_weights(labels, num_classes) if config.class_weight == "balanced" else None
+        yield Problem(x if len(known) == len(x) else x[known], labels, num_classes, weights)
+
+
+def _finish(
+    config: Config, data: _Labelled, origin: Origin, subset: Subset, linear: _Linear
+) -> tuple[int, Choice, list[pd.DataFrame]]:
+    """Choose strength and threshold on validation, then predict validation and test."""
+    y, (train, val) = data.truth.y[subset.val], (subset.record[part] for part in ("train", "val"))
+    on_val = linear.log_probabilities(data.at(subset.val)).cpu().numpy()
+    index, why = choose(on_val, y, config.select, _strengths(config))
+    notes = [subset.record["note"], *_remarks(data, subset, linear), why]
+    test = np.flatnonzero(data.splits.rows("test", data.truth.patient_ids))
+    frames: list[pd.DataFrame] = []
+    threshold: tuple[float, ...] = ()
+    for part, positions in (("val", subset.val), ("test", test)):
+        p = np.exp(linear.log_probabilities(data.at(positions))[index].cpu().numpy())
+        p = p if linear.single else p[..., 1]
+        if part == "val":
+            threshold, note = thresholds(data.task, y, p)
+            notes.append(note)
+        cohorts = cohorts_of(data.manifest, data.truth.rows[positions])
+        ids = data.truth.image_ids[positions]
+        frames.append(prediction_rows(origin, ids, cohorts, part, p, data.truth.class_names))
+    choice = Choice(
+        threshold=threshold, strength=_strengths(config)[index],
+        num_train_images=train["images"], num_train_patients=train["patients"],
+        num_val_images=val["images"], num_val_patients=val["patients"], note="; ".join(filter(None, notes)),
+    )  # fmt: skip
+    return index, choice, frames
+
+
+def _remarks(data: _Labelled, subset: Subset, linear: _Linear) -> list[str]:
+    """What the training part could not teach."""
+    notes = []
+    y = data.truth.y[subset.train]
+    names = data.truth.class_names
+    if linear.single and len(np.unique(y)) == 1:
+        notes.append(f"train has class {names[int(y[0])]} only: predicted for every image")
+    if not linear.single:
+        flat = [name for k, name in enumerate(names) if len(np.unique(y[y[:, k] >= 0, k])) < 2]
+        notes += [f"train does not tell {', '.join(flat)} present from absent"] if flat else []
+    loose = sum(int((~solution.converged).sum()) for solution in linear.solutions)
+    return [*notes, f"{loose} strengths did not converge"] if loose else notes
+
+
+def choose(
+    log_p: NDArray[np.float64], y: NDArray[np.int64], select: str, strengths: Sequence[float]
+) -> tuple[int, str]:
+    """The position of the best strength on validation, the strongest penalty of equally good ones.
+
+    A multi-label task has one strength, best on the mean over its findings. An undefined metric
+    (validation has one class only) is replaced by the log-loss.
+
+    Args:
+        log_p: (P, m, K), or (P, m, L, 2) for findings. y: (m,), or (m, L) with -1 where masked.
+        strengths: P, ascending.
+
+    Returns:
+        The position, and a note on a choice at an end of the path or by another metric.
+    """
+    note = ""
+    scores = np.array([_score(values, y, select) for values in log_p])
+    if not np.isfinite(scores).all():
+        scores, note = np.array([_score(values, y, "log_loss") for values in log_p]), f"{select} is undefined"
+        note += " on validation: strength chosen by log_loss"
+    index = int(np.flatnonzero(scores >= scores.max() - _TIE)[0])
+    end = "strongest" if index == 0 else "weakest" if index == len(strengths) - 1 else ""
+    if end and len(strengths) > 1:
+        note = "; ".join(filter(None, (note, f"strength at the {end} end of the path")))
+    return index, note
+
+
+def _score(log_p: NDArray[np.float64], y: NDArray[np.int64], select: str) -> float:
+    """Higher is better; NaN where validation cannot say."""
+    if y.ndim == 2:
+        known = [(k, y[:, k] >= 0) for k in range(y.shape[1])]
+        each = np.array([_score(log_p[on, k], y[on, k], select) for k, on in known if on.any()])
+        return float(each[np.isfinite(each)].mean()) if np.isfinite(each).any() else np.nan
+    if select == "log_loss":
+        # a class that training lacks has p = 0 at every strength: finite, so that the rest decides
+        return float(np.maximum(log_p[np.arange(len(y)), y], np.log(1e-15)).mean())
+    metric = balanced_accuracy if select == "balanced_accuracy" else auroc_macro
+    return float(metric(y, np.exp(log_p))[0])
+
+
+def _card(task: Task, origin: Origin, choice: Choice) -> dict[str, Any]:
+    records = {"task": task, "origin": origin, "choice": choice}
+    return {
+        "class_names": list(task.class_names),
+        **{name: record.model_dump(mode="json") for name, record in records.items()},
+    }
+
+
+def _read_features(path: Path, device: torch.device) -> _Features:
+    """Features with their images and their encoder.
+
+    Raises:
+        InputError: a file is missing, the files disagree, or a feature is no number.
+    """
+    folder = path if path.is_dir() else path.parent
+    for name in ("features.npy", "features.json", "index.csv"):
+        if not (folder / name).exists():
+            raise InputError(f"{folder}: no {name}; name a folder that `trabecula embed` wrote")
+    values = np.load(folder / "features.npy", allow_pickle=False)
+    record = json.loads((folder / "features.json").read_text())
+    images = pd.read_csv(folder / "index.csv", dtype=str, keep_default_na=False)["image_id"].tolist()
+    if values.ndim != 2 or len(values) != len(images):
+        raise InputError(
+            f"{folder}: features.npy has shape {values.shape}, index.csv names {len(images)} images; "
+            "run `trabecula embed` again"
+        )
+    bad = ~np.isfinite(values).all(axis=1)
+    if bad.any():
+        raise InputError(f"{folder}: the features of image '{images[int(bad.argmax())]}' are no numbers")
+    return _Features(
+        torch.from_numpy(values).to(device), {image: row for row, image in enumerate(images)}, record
+    )
+
+
+def _with_features(labelled: Truth, features: _Features, path: Path) -> Truth:
+    """The labelled images that have features; the others are counted among the exclusions."""
+    keep = np.array([image in features.row_of for image in labelled.image_ids], dtype=bool)
+    if not keep.any():
+        raise InputError(f"{path}: has features of none of the labelled images; are they of this manifest?")
+    lost = int((~keep).sum())
+    exclusions = {**labelled.exclusions, **({"without features": lost} if lost else {})}
+    return Truth(
+        labelled.image_ids[keep], labelled.patient_ids[keep], labelled.y[keep], labelled.class_names,
+        exclusions, labelled.rows[keep],
+    )  # fmt: skip
