@@ -7,8 +7,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from evaluated_study import ARCHITECTURES, TASKS, write_results
 
+from evaluated_study import ARCHITECTURES, TASKS, write_results
 from trabecula.reporting.drawings import figure_files, plain_rules, style_sheet
 from trabecula.reporting.figures import learning_curves, reliability_plots, roc_curves
 from trabecula.reporting.results import read_results

@@ -23,7 +23,7 @@ from trabecula.reporting.wording import (
 )
 
 WIDTH, HEIGHT = 310, 245
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 18, 10, 46
 _MIN_TICK_GAP = 30  # px between tick labels that do not run into each other
 _FEW_SEEDS = 5  # below it the seeds are shown as points (the interval is over patients only)
 
