@@ -44,7 +44,8 @@ def generate(folder: Path) -> None:
         (folder / f"{name}.md").write_text(page(name, text, method.Config))
     for verb in VERBS:
         module = importlib.import_module(f"trabecula.{verb}")
-        (folder / f"verb-{verb}.md").write_text(page(f"trabecula {verb}", f"```text\n{module.__doc__.strip()}\n```", module.Config))
+        text = f"```text\n{(module.__doc__ or '').strip()}\n```"
+        (folder / f"verb-{verb}.md").write_text(page(f"trabecula {verb}", text, module.Config))
 
 
 generate(Path(__file__).parent / "methods")

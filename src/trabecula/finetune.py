@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -24,12 +23,13 @@ from trabecula.data.tasks import Task, Truth, find_task, truth
 from trabecula.data.views import Views
 from trabecula.errors import InputError
 from trabecula.nets.classifier import Classifier, ClassifierCard, save_classifier
+from trabecula.nets.devices import choose_device
 from trabecula.nets.encoder import Encoder, load_encoder
 from trabecula.objectives.classify import Classify, ClassifyConfig
 from trabecula.objectives.objective import Setting
 from trabecula.run import Run
-from trabecula.train.device import Precision, choose_device
 from trabecula.train.optim import Optimizer
+from trabecula.train.precision import Precision
 from trabecula.transfer.fit import Fitted, Validation, fit
 from trabecula.transfer.threshold import thresholds
 
@@ -98,7 +98,7 @@ def run(config: Config, out: Run) -> str:
     )  # fmt: skip
     classifier = Classifier(card, objective.encoder, objective.head)
     test = np.flatnonzero(splits.rows("test", labelled.patient_ids))
-    device, frames = torch.device(choose_device(config.device)), []
+    device, frames = choose_device(config.device), []
     for part, positions in (("val", subset.val), ("test", test)):
         p = classifier.probabilities(store, rows[positions], device)
         if part == "val":
@@ -138,7 +138,7 @@ def _fit(
     )  # fmt: skip
     batch_size = min(config.batch_size, len(y))
     objective = Classify(settings, encoder, Setting(len(y), batch_size, config.seed))
-    device = torch.device(choose_device(config.device))
+    device = choose_device(config.device)
     stream = Stream(store, rows[subset.train], batch_size, config.seed, device, labels=y)
     fitted = fit(
         objective, stream, Validation(store, rows[subset.val], labelled.y[subset.val]),

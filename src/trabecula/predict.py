@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from trabecula.config import Record
@@ -16,8 +15,8 @@ from trabecula.data.predictions import prediction_rows, write_predictions
 from trabecula.data.store import Store
 from trabecula.errors import InputError
 from trabecula.nets.classifier import Classifier, load_classifier
+from trabecula.nets.devices import choose_device
 from trabecula.run import Run
-from trabecula.train.device import choose_device
 
 
 class Config(Record):
@@ -42,7 +41,7 @@ def run(config: Config, out: Run) -> str:
             "the same settings"
         )
     rows = np.arange(len(store))
-    p = classifier.probabilities(store, rows, torch.device(choose_device(config.device)))
+    p = classifier.probabilities(store, rows, choose_device(config.device))
     index = store.index
     cohorts = index["cohort"].to_numpy(dtype=str) if "cohort" in index else np.full(len(rows), "")
     frame = prediction_rows(

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-import torch
 from pydantic import Field, model_validator
 
 import trabecula
@@ -21,6 +20,7 @@ from trabecula.data.splits import Splits, read_splits
 from trabecula.data.store import Store
 from trabecula.errors import InputError
 from trabecula.nets.critic import Generator
+from trabecula.nets.devices import choose_device
 from trabecula.nets.encoder import Encoder, make_encoder, save_encoder
 from trabecula.nets.generator import GeneratorCard, sample, save_generator
 from trabecula.objectives import find
@@ -28,8 +28,8 @@ from trabecula.objectives.objective import Objective, Setting
 from trabecula.progress import Meter
 from trabecula.run import Run
 from trabecula.train import ranks
-from trabecula.train.device import Precision, choose_device, resolve
 from trabecula.train.loop import Point, train
+from trabecula.train.precision import Precision, resolve
 
 NUM_SAMPLES = 64
 """Images drawn from a generator for a person to look at."""
@@ -98,7 +98,7 @@ def run(config: Config, out: Run) -> str:
     method = find(config.objective)
     settings = build(method.Config, config.settings, f"settings of {config.objective}")
     objective = method(settings, encoder, Setting(len(pool), config.batch_size, config.seed))
-    device = torch.device(choose_device(config.device))
+    device = choose_device(config.device)
     stream = Stream(
         store, pool, config.batch_size, config.seed, device, rank=ranks.rank(), world_size=ranks.world_size()
     )

@@ -159,6 +159,8 @@ def execute(verb: str, config: Record, out: Path, threads: int = 1, wait: float 
             except Exception as error:
                 with suppress(OSError):
                     run.log("failed", error=str(error), traceback=traceback.format_exc())
+                if isinstance(error, InputError) and not _artifacts(out):
+                    (out / "config.json").unlink()  # nothing was done: the corrected command may use --out
                 raise
             run.write("DONE", summary + "\n")
             return summary
@@ -178,8 +180,7 @@ def _opened(out: Path, record: Mapping[str, Any], wait: float) -> Iterator[str |
         raise InputError(f"{out}: is a file; --out needs a folder")
     existing = out / "config.json"
     if not existing.exists():
-        foreign = sorted({p.name for p in out.iterdir()} - _OWN_FILES) if out.is_dir() else []
-        foreign = [name for name in foreign if not name.endswith(".partial")]
+        foreign = _artifacts(out) if out.is_dir() else []
         if foreign:
             raise InputError(f"{out}: holds something else ({foreign[0]}); choose another --out")
     out.mkdir(parents=True, exist_ok=True)
@@ -196,6 +197,12 @@ def _opened(out: Path, record: Mapping[str, Any], wait: float) -> Iterator[str |
         if not done.exists():
             sweep(out.rglob(".*.partial"))
         yield done.read_text().strip() if done.exists() else None
+
+
+def _artifacts(folder: Path) -> list[str]:
+    """Names in a folder that are not a run's own records."""
+    names = {path.name for path in folder.iterdir()} - _OWN_FILES
+    return sorted(name for name in names if not name.endswith(".partial"))
 
 
 def sweep(partials: Iterable[Path]) -> None:

@@ -71,13 +71,12 @@ def test_every_weight_is_in_a_group_gets_a_gradient_and_moves(name: str, store: 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_one_batch_can_be_learned(name: str, store: Store) -> None:
+def test_a_small_pool_can_be_learned(name: str, store: Store) -> None:
     objective, stream = make(name, store)
     if len(objective.groups()) > 1:
         pytest.skip("adversarial: its losses have no floor to fall to")
-    stream = Stream(store, np.arange(BATCH), BATCH, seed=7, labels=np.arange(BATCH) % 2)
-    losses = advance(objective, stream, 150)
-    assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5]), (losses[0], losses[-1])
+    losses = np.array(advance(objective, stream, 150)).reshape(-1, 10).mean(1)
+    assert losses[-1] < 0.6 * losses.max(), losses
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -14,6 +14,7 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
 
 from trabecula.config import build
+from trabecula.data.batches import RowRandom
 from trabecula.data.views import (
     View,
     Views,
@@ -149,6 +150,14 @@ def test_a_marked_box_moves_with_its_view():
     mask = resample((images > 0).float(), result.affine, 128, "zeros", "nearest")
     assert set(mask.unique().tolist()) == {0.0, 1.0}
     assert ((result.images > 0.5) != (mask > 0.5)).float().mean() < 0.01
+
+
+def test_boxes_are_given_by_their_edges():
+    box = torch.tensor([[[10.0, 20, 30, 40]]])
+    doubled = view(picture(1), Rows([0]), still(size=128)).affine
+    assert torch.allclose(move_boxes(box, doubled, 128), 2 * box, atol=1e-4)
+    flipped = view(picture(1), Rows([0]), still(size=64, flip=1.0)).affine
+    assert torch.allclose(move_boxes(box, flipped, 64), torch.tensor([[[34.0, 20, 54, 40]]]), atol=1e-4)
 
 
 def test_a_box_that_left_the_view_has_no_area():
@@ -307,6 +316,17 @@ def test_a_view_depends_on_its_own_row_only(ids):
         alone = view(images[place : place + 1], Rows([row]), EVERYTHING)
         assert torch.equal(together.affine[place], alone.affine[0])
         assert torch.allclose(together.images[place], alone.images[0], atol=1e-5)
+
+
+def test_a_batch_cut_in_two_gives_the_same_views():
+    images = picture(batch=6)
+
+    def rows(low, high):
+        return view(images[low:high], RowRandom(5, 6, slice(low, high), torch.device("cpu")), EVERYTHING)
+
+    whole, parts = rows(0, 6), [rows(0, 4), rows(4, 6)]
+    assert torch.equal(whole.affine, torch.cat([part.affine for part in parts]))
+    assert torch.allclose(whole.images, torch.cat([part.images for part in parts]), atol=1e-5)
 
 
 def test_the_numbers_drawn_depend_on_the_config_alone():

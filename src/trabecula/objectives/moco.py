@@ -58,7 +58,10 @@ class Moco(Objective):
 
     Config = MocoConfig
     batch_coupled = True
-    tiny: ClassVar[Mapping[str, Any]] = {"dim": 16, "queue": 16, "bn_rows": 4}
+    tiny: ClassVar[Mapping[str, Any]] = {
+        "dim": 16, "queue": 16, "bn_rows": 4, "momentum": 0.99, "optimizer": {"name": "adam", "lr": 3e-4},
+        "scale_lr": False, "views": {"crop_scale": (0.8, 1.0), "rotate": 5, "blur": 0, "intensity": 0},
+    }  # fmt: skip
 
     def __init__(self, config: MocoConfig, encoder: Encoder, setting: Setting) -> None:
         super().__init__(config, encoder, setting)
@@ -94,10 +97,8 @@ class Moco(Objective):
         ema(self.key, self.query, self.config.momentum)  # before the keys (algorithm 1)
         keys = self._keys(batch)  # (B * ranks, dim)
         k = keys[ranks.my_rows(len(keys))]  # (B, dim)
-        logits = torch.cat([(q * k).sum(1, keepdim=True), q @ self.queue.clone().t()], dim=1)
-        logits = logits / self.config.temperature  # (B, 1 + queue), the positive first
-        loss = F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.int64))
-        yield Update("query", loss, {"top1": (logits.detach().argmax(1) == 0).float().mean()})
+        loss, top1 = contrast(q, k, self.queue.clone(), self.config.temperature)
+        yield Update("query", loss, {"top1": top1})
         self._enqueue(keys)
 
     @torch.no_grad()
@@ -114,6 +115,21 @@ class Moco(Objective):
         start = int(self.pointer)
         self.queue[start : start + len(keys)] = keys
         self.pointer.fill_((start + len(keys)) % len(self.queue))
+
+
+def contrast(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """InfoNCE: the cross-entropy of finding a query's own key among the queue (v1, equation 1).
+
+    Args:
+        q, k: (B, dim), unit rows; row i of `k` is the positive of row i of `q`.
+        queue: (K, dim), unit rows, the negatives.
+
+    Returns:
+        The mean loss, and the share of rows whose positive came first.
+    """
+    logits = torch.cat([(q * k).sum(1, keepdim=True), q @ queue.t()], dim=1) / temperature  # (B, 1 + K)
+    labels = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
+    return F.cross_entropy(logits, labels), (logits.detach().argmax(1) == 0).float().mean()
 
 
 def _check(config: MocoConfig, setting: Setting) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from trabecula.nets.norm import use_global_batch_norm
 from trabecula.objectives.objective import Group, Objective, Steps, Update
 from trabecula.train import checkpoint as checkpoints
 from trabecula.train import ranks
-from trabecula.train.device import Precision, autocast
+from trabecula.train.means import Means
+from trabecula.train.precision import Precision, autocast
 
 
 @dataclass(frozen=True)
@@ -38,24 +39,6 @@ class Point:
     images: int
     scalars: dict[str, float]
     last: bool
-
-
-@dataclass
-class _Means:
-    """Running means of what is logged, kept on the device until somebody looks."""
-
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-
-    def add(self, name: str, value: Tensor) -> None:
-        value = value.detach().float()
-        self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.counts[name] = self.counts.get(name, 0) + 1
-
-    def take(self) -> dict[str, float]:
-        means = {name: float(self.sums[name]) / self.counts[name] for name in sorted(self.sums)}
-        self.sums, self.counts = {}, {}
-        return means
 
 
 def train(
@@ -95,7 +78,7 @@ def train(
     step_images = objective.batches * stream.batch_size
     num_steps = -(-images // step_images)
     point_steps = max(every // step_images, 1)
-    step, means = _resume(checkpoint, objective, optimizers, memory, device), _Means()
+    step, means = _resume(checkpoint, objective, optimizers, memory, device), Means()
     saved = time.monotonic()
     while step < num_steps and not memory.get("stopped"):
         objective.train()
@@ -144,7 +127,7 @@ def _one_step(
     progress: float,
     precision: Precision,
     accumulate: int,
-    means: _Means,
+    means: Means,
     step: int,
 ) -> None:
     """Drive one step: with accumulation, the parts' steps advance side by side from yield to yield."""

@@ -17,8 +17,8 @@ from trabecula.data.store import Store, to_float
 from trabecula.metrics import classification as metrics
 from trabecula.objectives.classify import MASKED, Classify
 from trabecula.progress import Meter
-from trabecula.train.device import Precision
 from trabecula.train.loop import train
+from trabecula.train.precision import Precision
 
 Select = Literal["loss", "metric"]
 

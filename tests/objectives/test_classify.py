@@ -1,0 +1,54 @@
+"""Classification losses against torch's own, masks and weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from trabecula.nets.encoder import make_encoder
+from trabecula.objectives.classify import Classify, ClassifyConfig
+from trabecula.objectives.objective import Setting
+
+
+def make(**settings: object) -> Classify:
+    encoder = make_encoder("critic", 1, 32, seed=0)
+    return Classify(ClassifyConfig(**settings), encoder, Setting(10, 4, 0))
+
+
+def test_classes_have_cross_entropy() -> None:
+    logits, labels = torch.randn(6, 3), torch.tensor([0, 1, 2, 2, 1, 0])
+    torch.testing.assert_close(make(num_classes=3).loss(logits, labels), F.cross_entropy(logits, labels))
+
+
+def test_class_weights_weigh_and_add_up_over_parts_of_a_batch() -> None:
+    objective = make(num_classes=2, class_weights=(0.5, 2.0))
+    logits, labels = torch.randn(8, 2), torch.tensor([0, 1, 1, 1, 0, 0, 0, 0])
+    whole = objective.loss(logits, labels)
+    halves = (objective.loss(logits[:4], labels[:4]) + objective.loss(logits[4:], labels[4:])) / 2
+    torch.testing.assert_close(whole, halves)
+    torch.testing.assert_close(
+        whole, F.cross_entropy(logits, labels, weight=torch.tensor([0.5, 2.0]), reduction="sum") / 8
+    )
+
+
+def test_masked_labels_change_nothing() -> None:
+    objective = make(kind="multilabel", num_classes=3)
+    logits = torch.randn(4, 3, requires_grad=True)
+    labels = torch.tensor([[1, 0, -1], [0, -1, 1], [1, 1, 1], [-1, 0, 0]])
+    objective.loss(logits, labels).backward()
+    assert logits.grad is not None
+    assert torch.equal(logits.grad == 0, labels == -1)
+
+
+def test_label_weights_are_torch_s_positive_weights() -> None:
+    objective = make(kind="multilabel", num_classes=2, class_weights=(3.0, 1.0))
+    logits, labels = torch.randn(5, 2), torch.tensor([[1, 0], [0, 1], [1, 1], [0, 0], [1, 0]])
+    expected = F.binary_cross_entropy_with_logits(logits, labels.float(), pos_weight=torch.tensor([3.0, 1.0]))
+    torch.testing.assert_close(objective.loss(logits, labels), expected)
+
+
+def test_probabilities_sum_to_one_over_classes_but_not_over_labels() -> None:
+    logits = torch.tensor([[2.0, 2.0, 2.0]])
+    assert make(num_classes=3).probabilities(logits).sum() == pytest.approx(1)
+    assert make(kind="multilabel", num_classes=3).probabilities(logits).sum() > 2

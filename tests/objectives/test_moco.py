@@ -1,0 +1,143 @@
+"""MoCo v2: golden value, queue, key batch norm, order of the step."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from trabecula.config import build
+from trabecula.data.batches import Stream
+from trabecula.data.store import Store
+from trabecula.errors import InputError
+from trabecula.nets.encoder import make_encoder
+from trabecula.nets.norm import GlobalBatchNorm
+from trabecula.objectives.moco import Moco, MocoConfig, contrast
+from trabecula.objectives.objective import Setting
+from trabecula.train.loop import train
+
+BATCH = 8
+
+
+def golden() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """q, k and a queue given by closed formulas."""
+    i, j = torch.meshgrid(torch.arange(8.0).double(), torch.arange(6.0).double(), indexing="ij")
+    q = F.normalize(torch.sin(0.7 * i + 1.3 * j + 0.1 * i * j), dim=1)
+    k = F.normalize(torch.cos(0.5 * i - 0.9 * j + 0.2 * i * j), dim=1)
+    r, c = torch.meshgrid(torch.arange(16.0).double(), torch.arange(6.0).double(), indexing="ij")
+    return q, k, F.normalize(torch.sin(0.3 * r + 0.8 * c - 0.05 * r * c), dim=1)
+
+
+def test_the_loss_has_the_golden_value_and_the_gradient_of_lightly() -> None:
+    q, k, queue = golden()
+    q.requires_grad_()
+    loss, _ = contrast(q, k, queue, temperature=0.2)
+    assert loss.item() == pytest.approx(2.1375702409104, abs=1e-12)
+    loss.backward()
+    from lightly.loss import NTXentLoss
+
+    theirs = NTXentLoss(temperature=0.2, memory_bank_size=(16, 6)).double()
+    theirs.memory_bank.bank = queue.t().contiguous()
+    theirs.memory_bank.bank_ptr = torch.zeros(1, dtype=torch.int64)
+    q2 = q.detach().clone().requires_grad_()
+    theirs(q2, k).backward()
+    torch.testing.assert_close(q.grad, q2.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_equal_rows_and_queue_give_log_of_their_number() -> None:
+    same = F.normalize(torch.ones(4, 6), dim=1)
+    loss, top1 = contrast(same, same, same.repeat(5, 1), temperature=0.07)
+    assert float(loss) == pytest.approx(np.log(1 + 20), rel=1e-6)
+
+
+def make(store: Store, **settings: object) -> tuple[Moco, Stream]:
+    encoder = make_encoder("timm:resnet10t", store.channels, store.size, seed=0)
+    config = build(MocoConfig, {**Moco.tiny, **settings}, "moco")
+    return Moco(config, encoder, Setting(len(store), BATCH, 1)), Stream(
+        store, np.arange(len(store)), BATCH, 2
+    )
+
+
+def run(objective: Moco, stream: Stream, steps: int) -> None:
+    for _ in train(objective, stream, images=steps * BATCH, every=BATCH, precision="float32"):
+        pass
+
+
+def test_the_queue_is_first_in_first_out_and_wraps(store: Store) -> None:
+    moco, stream = make(store, queue=24)
+    start, seen = moco.queue.clone(), []
+    for step in range(4):
+        twin = copy.deepcopy(moco)
+        run_one(moco, stream, step)
+        # The keys of this step: those of a twin with the weights the key encoder had after its update.
+        rows = slice(step * BATCH % 24, step * BATCH % 24 + BATCH)
+        seen.append(moco.queue[rows].clone())
+        kept = torch.ones(24, dtype=torch.bool)
+        kept[rows] = False
+        assert torch.equal(moco.queue[kept], twin.queue[kept])
+        assert int(moco.pointer) == (step + 1) * BATCH % 24
+    assert torch.equal(moco.queue[:8], seen[3])
+    assert torch.equal(moco.queue[8:16], seen[1])
+    assert not torch.equal(moco.queue, start)
+    torch.testing.assert_close(moco.queue.norm(dim=1), torch.ones(24))
+
+
+def run_one(moco: Moco, stream: Stream, number: int) -> None:
+    optimizer = torch.optim.SGD(moco.query.parameters(), lr=0.1)
+    moco.train()
+    for update in moco.step([stream.batch(number)], 0.0):
+        optimizer.zero_grad()
+        update.loss.backward()
+        optimizer.step()
+
+
+def test_the_key_encoder_follows_before_the_keys_and_has_no_gradient(store: Store) -> None:
+    moco, stream = make(store, momentum=0.5)
+    for weight in moco.query.parameters():
+        weight.data.add_(0.25)
+    before = [w.clone() for w in moco.key.parameters()]
+    step = moco.step([stream.batch(0)], 0.0)
+    next(step)
+    for key, old, query in zip(moco.key.parameters(), before, moco.query.parameters(), strict=True):
+        torch.testing.assert_close(key, (old + query.detach()) / 2)
+        assert not key.requires_grad
+    assert int(moco.pointer) == 0  # nothing is enqueued before the logits
+    assert next(step, None) is None
+    assert int(moco.pointer) == BATCH
+
+
+def test_key_statistics_are_taken_over_other_rows_than_the_query_s(store: Store) -> None:
+    """Without the shuffle the statistics of a group would sign its positives."""
+    moco, stream = make(store, bn_rows=4)
+    batch = stream.batch(0)
+    norms = [m for m in moco.key.modules() if isinstance(m, GlobalBatchNorm)]
+    assert norms
+    assert all(norm.rows == 4 for norm in norms)
+    inputs = []
+    hook = moco.key.register_forward_hook(lambda _m, args, _o: inputs.append(args[0]))
+    moco.train()
+    with torch.no_grad():
+        keys = moco._keys(batch)
+    hook.remove()
+    replay = stream.batch(0)
+    plain = replay.view(moco.views)  # the same draws, in the batch's own order
+    assert not torch.equal(inputs[0], plain)
+    torch.testing.assert_close(inputs[0].sum(), plain.sum())
+    moco.eval()
+    torch.testing.assert_close(keys.shape, torch.Size([BATCH, 16]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"queue": 12}, "queue 12 is not a multiple of the batch size 8"),
+        ({"queue": 65536}, "larger than the pool of 24 images.*settings.queue=24"),
+        ({"bn_rows": 3}, "8 images per process are not whole groups of bn_rows 3"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(store: Store, settings: dict[str, int], text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        make(store, **settings)
