@@ -134,6 +134,19 @@ def test_affine_names_the_input_pixel_of_every_output_pixel():
     assert error[inside].max() < 2e-3
 
 
+def test_a_crop_is_resized_first_and_turned_about_the_view_s_middle():
+    images = picture(batch=6, height=90, width=60)
+    plain = view(images, Rows(range(6)), Views(size=32, rotate=0, flip=0)).affine
+    turned = view(images, Rows(range(6)), Views(size=32, rotate=40, flip=0)).affine
+    last = torch.tensor([0.0, 0, 1]).expand(6, 1, 3)
+    turn = torch.linalg.solve(torch.cat([plain, last], 1), torch.cat([turned, last], 1))
+    assert torch.allclose(turn[:, :2, :2] @ turn[:, :2, :2].mT, torch.eye(2), atol=1e-4)
+    assert torch.allclose(torch.linalg.det(turn), torch.ones(6), atol=1e-4)
+    middle = torch.tensor([15.5, 15.5, 1])
+    assert torch.allclose(turn @ middle, middle.expand(6, 3), atol=1e-3)
+    assert turn[:, 0, 1].abs().max() > 0.2
+
+
 def test_a_marked_box_moves_with_its_view():
     images = torch.zeros(16, 1, 96, 80, dtype=torch.uint8)
     images[:, :, 30:50, 20:44] = 255

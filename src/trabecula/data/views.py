@@ -250,9 +250,7 @@ def _area_quantiles(scale: tuple[float, float], ratio: tuple[float, float], imag
         return np.full(_TABLE + 1, min(nearest / image, image / nearest), np.float32)
     area = np.linspace(*scale, 16 * _TABLE + 1)
     length = _lengths(area, ratio, image)
-    weight = np.where(
-        length >= -1e-9, np.maximum(length, 1e-9), 0
-    )  # a single ratio has length 0, not weight 0
+    weight = np.where(length >= -1e-9, np.maximum(length, 1e-9), 0)  # a single ratio is no empty range
     mass = np.concatenate([[0.0], np.cumsum((weight[1:] + weight[:-1]) / 2)])
     return np.interp(np.linspace(0, mass[-1], _TABLE + 1), mass, area).astype(np.float32)
 
