@@ -172,7 +172,7 @@ def _advance(run: Steps, device: torch.device, precision: Precision) -> Update |
 def _backward(update: Update, group: Group, parts: int, step: int) -> None:
     if not torch.isfinite(update.loss):
         raise RunError(
-            f"step {step}: the loss of '{update.group}' is {float(update.loss)}; the last checkpoint is "
+            f"step {step}: the loss of '{update.group}' is {update.loss.item()}; the last checkpoint is "
             "kept. Lower the learning rate, or try precision=float32"
         )
     (update.loss / parts).backward(inputs=list(group.weights))
