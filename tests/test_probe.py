@@ -129,7 +129,7 @@ def test_classifier_is_that_of_sklearn_at_the_chosen_strength(hospital: Path, do
     rows = predictions[(predictions[list(at)] == pd.Series(at)).all(axis=1)]
     new = (values.loc[rows["image_id"]].to_numpy() - mean) / std
     ours = rows[[f"p_{k}" for k in range(4)]].to_numpy()
-    np.testing.assert_allclose(ours, model.predict_proba(new), atol=1e-5)
+    np.testing.assert_allclose(ours, model.predict_proba(new), atol=1e-4)
 
 
 @pytest.mark.parametrize("task", ["oa", "grade", "findings"])

@@ -102,7 +102,7 @@ def test_gradient_vanishes(case: str, num_classes: int, inner: torch.dtype) -> N
     if case == "missing class" and num_classes == 2:
         pytest.skip("one class is left: see test_single_class_is_certain")
     p = problem(case, num_classes, seed=3, weighted=True)
-    (path,) = solve([p], STRENGTHS, inner=inner)
+    (path,) = solve([p], STRENGTHS, 1e-6, inner)
     for i, strength in enumerate(STRENGTHS):
         same, W, b = present_only(p, path, i)
         W, b = W.clone().requires_grad_(), b.clone().requires_grad_()
@@ -119,7 +119,7 @@ def test_gradient_vanishes(case: str, num_classes: int, inner: torch.dtype) -> N
 def test_no_point_on_a_line_through_the_solution_is_lower(seed: int, K: int, strength: float) -> None:
     """The objective is convex: along t it is least at the solution, and never above its chord."""
     p = problem("random", K, seed)
-    (path,) = solve([p], [strength])
+    (path,) = solve([p], [strength], 1e-6)
     W, b = path.weights(0)
     g = torch.Generator().manual_seed(seed)
     V = W + torch.randn(W.shape, generator=g, dtype=torch.float64)
@@ -137,8 +137,8 @@ def test_rotated_and_shifted_features_give_the_same_probabilities(seed: int, K: 
     g = torch.Generator().manual_seed(seed)
     Q, _ = torch.linalg.qr(torch.randn(d, d, generator=g, dtype=torch.float64))
     shift = torch.randn(d, generator=g, dtype=torch.float64)
-    (a,) = solve([p], STRENGTHS)
-    (b,) = solve([Problem(p.features @ Q + shift, p.labels, K)], STRENGTHS)
+    (a,) = solve([p], STRENGTHS, 1e-6)
+    (b,) = solve([Problem(p.features @ Q + shift, p.labels, K)], STRENGTHS, 1e-6)
     new = torch.randn(7, d, generator=g, dtype=torch.float64)
     torch.testing.assert_close(
         a.log_probabilities(new).exp(), b.log_probabilities(new @ Q + shift).exp(), rtol=0, atol=1e-4
@@ -160,7 +160,7 @@ def test_together_is_one_at_a_time() -> None:
 
 def test_strengths_keep_their_order() -> None:
     p = problem("random", 3)
-    (up,), (down,) = solve([p], STRENGTHS), solve([p], STRENGTHS[::-1])
+    (up,), (down,) = solve([p], STRENGTHS, 1e-6), solve([p], STRENGTHS[::-1], 1e-6)
     torch.testing.assert_close(up.objectives, down.objectives.flip(0), rtol=1e-9, atol=0)
     norms = up.coefficients.square().sum((1, 2))
     assert bool((norms.diff() > 0).all())

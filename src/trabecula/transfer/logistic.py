@@ -98,7 +98,7 @@ def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:
 def solve(
     problems: Sequence[Problem],
     strengths: Sequence[float],
-    tolerance: float = 1e-6,
+    tolerance: float = 1e-4,
     inner: torch.dtype = torch.float32,
 ) -> list[Path]:
     """Solve every problem at every strength.
@@ -275,6 +275,8 @@ class _Bundle:
             if step == _MAX_STEPS or bool(converged.all()):
                 break
             forcing = (0.5 * (norm / total).sqrt()).clamp(1e-2, 0.1) * (1.0 if step < _SLOW else 1e-3)
+            enough = 0.3 * tolerance * scale / norm.clamp(min=torch.finfo(torch.float64).tiny)
+            forcing = torch.maximum(forcing, enough.clamp(max=0.3))
             move = self._direction(gradient, probability, penalties, forcing, converged, inner)
             point, logits, value, probability, others = self._search(
                 point, logits, value, gradient, move, penalties, ~converged
