@@ -39,7 +39,8 @@ from trabecula.data.views import REFERENCE_SIZE, Views
 from trabecula.nets.encoder import make_encoder
 from trabecula.objectives.moco import Moco, MocoConfig
 from trabecula.objectives.objective import Setting
-from trabecula.train.loop import Precision, train
+from trabecula.train.loop import train
+from trabecula.train.precision import Precision
 
 QUEUE, NUM_IMAGES = 4096, 4096
 
