@@ -97,11 +97,12 @@ def variance(values: Floats, draws: Floats, df_patients: float) -> tuple[float, 
         return over_patients, df_patients
     each = float(draws.var(axis=0, ddof=1).mean())
     interaction = max(0.0, (each - over_patients) / (num - 1))
-    over_seeds = max(0.0, float(values.var(ddof=1)) / num - interaction)
-    total = over_patients + over_seeds
-    if total == 0:
-        return 0.0, df_patients
-    df = total**2 / (over_patients**2 / df_patients + over_seeds**2 / (num - 1))
+    between = float(values.var(ddof=1)) / num  # seeds and interaction
+    if between <= interaction:
+        return over_patients, df_patients
+    total = over_patients + between - interaction
+    # the two estimates whose sum this is: one over patients only, one over seeds
+    df = total**2 / ((over_patients - interaction) ** 2 / df_patients + between**2 / (num - 1))
     return total, df
 
 
