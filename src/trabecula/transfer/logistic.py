@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_MAX_ELEMENTS = 4_000_000  # of one (subsets, images, classes, strengths) array: 32 MB in float64
+_MAX_ELEMENTS = 600_000  # of the design and of one value an image, class and strength: stays in cache
 _PADDING = 1.25  # subsets whose sizes differ by more are not solved together
 _NEIGHBOURS = 5  # strengths solved together; the next ones start from the last of them
 _MAX_STEPS = 30
@@ -213,7 +213,6 @@ class _Bundle:
             self.image_weights[s, :m] = 1.0 if problem.weights is None else problem.weights
             self.present[s, problem.labels] = True
         self.labels = labels[:, None, None]  # (S, 1, 1, n)
-        self.transposed = self.design.mT.contiguous()
         self.inner = self.design.to(inner)
         self.absent = torch.zeros(S, 1, K, 1, dtype=torch.float64, device=device)
         self.absent.masked_fill_(~self.present[:, None, :, None], -torch.inf)
@@ -289,7 +288,7 @@ class _Bundle:
         return self.labels.expand(-1, P, -1, -1)
 
     def _logits(self, point: Tensor) -> Tensor:
-        return _times(point, self.transposed) + self.absent
+        return _times(point, self.design.mT) + self.absent
 
     def _value(self, logits: Tensor, point: Tensor, penalties: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Objective (S, P), probabilities (S, P, K, n), and those of all wrong classes (S, P, 1, n).
@@ -311,14 +310,13 @@ class _Bundle:
     ) -> Tensor:  # fmt: skip
         """An approximate solution of Hessian @ move = -gradient, (S, P, K, R), in the design's dtype."""
         inner = design.dtype
-        transposed = design.mT.contiguous()
         p = probability.to(inner)
         weighted = (probability * self.image_weights[:, None, None]).to(inner)
         index = self._index(p.shape[1])
         ridge = penalties.to(inner)[:, None, None]
 
         def hessian(v: Tensor) -> Tensor:
-            u = _times(v, transposed)  # (S, P, K, n)
+            u = _times(v, design.mT)  # (S, P, K, n)
             # relative to the true class: a curvature p(1-p) far below float32's eps stays accurate
             u -= u.gather(2, index)
             u *= weighted
@@ -343,7 +341,7 @@ class _Bundle:
         """Halve the step until the objective falls as it should (Armijo); idle problems stay put."""
         slope = (move * gradient).sum((2, 3))
         length = active.double()
-        change = _times(move, self.transposed)
+        change = _times(move, self.design.mT)
         for _ in range(_MAX_HALVINGS):
             there = point + length[..., None, None] * move
             new_logits = logits + length[..., None, None] * change
