@@ -30,9 +30,12 @@ def make_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         (root / "images").mkdir()
         for patient in range(num_patients):
             for side in "LR":
-                # Smooth blobs: white noise would leave a convolution nothing to learn from.
-                small = generator.integers(0, 256, (4, 4), dtype=np.uint8)
-                picture = Image.fromarray(small).resize((size, size), Image.Resampling.BICUBIC)
+                # Blobs, as white noise would leave a convolution nothing to learn from; a little noise on
+                # top, as ties between pixels leave max-pooling's gradient undefined.
+                small = generator.integers(20, 236, (4, 4), dtype=np.uint8)
+                blobs = Image.fromarray(small).resize((size, size), Image.Resampling.BICUBIC)
+                noisy = np.asarray(blobs, dtype=float) + generator.normal(0, 6, (size, size))
+                picture = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
                 picture.save(root / "images" / f"{100 + patient}{side}_{patient % 3}.png")
         config = cohort.Config(root=root / "images", pattern="{patient_id:3}{side:1}_{kl}.png")
         execute("cohort", config, root / "cohort")

@@ -51,7 +51,7 @@ class GlobalBatchNorm(_BatchNorm):
                 self.running_mean.copy_(ranks.total(torch.stack(means).mean(0)) / count)  # type: ignore[arg-type]
                 self.running_var.copy_(ranks.total(torch.stack(variances).mean(0)) / count)  # type: ignore[arg-type]
                 self._count()
-        return torch.cat(outputs)
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     def _over_ranks(self, x: Tensor) -> Tensor:
         dims = [d for d in range(x.ndim) if d != 1]

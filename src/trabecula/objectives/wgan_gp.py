@@ -55,7 +55,7 @@ class WganGp(Objective):
         "generator.blocks.*.1.bias": "the batch norm that follows subtracts the mean",
     }
 
-    tiny: ClassVar[Mapping[str, Any]] = {"critic_steps": 2, "latent": 8, "ema": 0.5}
+    tiny: ClassVar[Mapping[str, Any]] = {"critic_steps": 1, "latent": 8, "ema": 0.5}
 
     def __init__(self, config: WganGpConfig, encoder: Encoder, setting: Setting) -> None:
         super().__init__(config, encoder, setting)
