@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trabecula.errors import InputError, TrabeculaError
+from trabecula.errors import InputError, TrabeculaError, disk_full, is_disk_full
 
 if TYPE_CHECKING:
     from trabecula.config import Record
@@ -142,7 +142,7 @@ def main() -> None:
     """The entry point."""
     signal.signal(signal.SIGTERM, _terminated)
     with _answered():
-        app()
+        sys.exit(app(standalone_mode=False))
 
 
 def _terminated(*_: object) -> None:
@@ -163,10 +163,27 @@ def _answered() -> Iterator[None]:
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        _stop(f"error: {disk_full(error.filename or 'output')}", 1)
+    except MemoryError as error:
+        _stop(f"error: out of memory ({error or 'no detail'}); lower size, batch_size or --workers", 1)
     except Exception as error:
+        if hasattr(error, "format_message"):  # a usage error of typer's, whose classes are private
+            _usage(error)
         if type(error).__name__ != "OutOfMemoryError":  # torch's own, which is not imported here
             raise
         _stop("error: the device is out of memory; lower batch_size, or raise accumulate", 1)
+
+
+def _usage(error: Any) -> None:
+    """A mistyped verb or option in one line; bare `trabecula` shows the help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        sys.exit(error.exit_code)
+    path = error.ctx.command_path if getattr(error, "ctx", None) else "trabecula"
+    _stop(f"error: {error.format_message().rstrip('.')}; see `{path} --help`", error.exit_code)
 
 
 def _stop(line: str, code: int) -> None:

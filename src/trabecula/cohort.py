@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from trabecula.cohorts.folder import Found, read_folder
 from trabecula.config import Record
-from trabecula.data.manifest import read_manifest, write_manifest
+from trabecula.data.manifest import Manifest, read_manifest, write_manifest
 from trabecula.data.tasks import Task, truth
 from trabecula.errors import InputError
 from trabecula.run import Run
@@ -50,9 +50,10 @@ def run(config: Config, out: Run) -> str:
     ]
     table = table.sort_values(["patient_id", "image_id"], kind="stable").reset_index(drop=True)
     tasks = {name: task.model_copy(update={"name": name}) for name, task in config.tasks.items()}
+    checked = Manifest(table, out / "manifest.csv")  # before anything is written
+    labelled = [f"{name}: {len(truth(task, checked))} labelled" for name, task in tasks.items()]
     write_manifest(out, table, tasks)
     manifest = read_manifest(out.path)
-    labelled = [f"{name}: {len(truth(task, manifest))} labelled" for name, task in tasks.items()]
     _write_left_out(found, out)
     for note in found.notes:
         out.log("note", text=note)

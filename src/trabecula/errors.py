@@ -7,6 +7,8 @@
 A programmer's mistake stays an ordinary exception with its traceback.
 """
 
+import errno
+
 
 class TrabeculaError(Exception):
     """Anything the command line answers with one line."""
@@ -22,3 +24,14 @@ class InputError(TrabeculaError, ValueError):
 
 class RunError(TrabeculaError, RuntimeError):
     """Good input, failed work: a diverged loss, a full disk."""
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether the disk or the user's quota is used up."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def disk_full(place: object) -> RunError:
+    return RunError(
+        f"{place}: the disk is full; free some space and run the same command again, what is done is kept"
+    )

@@ -31,6 +31,8 @@ from trabecula.train import ranks
 from trabecula.train.loop import Point, train
 from trabecula.train.precision import Precision, resolve
 
+SAVE_S = 30.0
+"""Seconds between two checkpoints, at the least."""
 NUM_SAMPLES = 64
 """Images drawn from a generator for a person to look at."""
 
@@ -88,17 +90,18 @@ class Config(Record):
 def run(config: Config, out: Run) -> str:
     """Pretrain into out.path: encoder.safetensors, encoder.json, training.json[, generator.*]."""
     store = Store.open(config.store)
+    device = choose_device(config.device)
     encoder = _encoder(config, store)
     if config.objective == "none":
         _save(encoder, config, store, out, [], 0)
         return f"{encoder.card.name}: {encoder.card.num_features} features, no pretraining"
     if config.splits is None:
         raise InputError("pretrain: give the splits file, so that validation and test patients stay out")
-    pool, patients = pretraining_pool(store, read_splits(config.splits))
+    splits = read_splits(config.splits)
+    pool, patients = pretraining_pool(store, splits)
     method = find(config.objective)
     settings = build(method.Config, config.settings, f"settings of {config.objective}")
     objective = method(settings, encoder, Setting(len(pool), config.batch_size, config.seed))
-    device = choose_device(config.device)
     stream = Stream(
         store, pool, config.batch_size, config.seed, device, rank=ranks.rank(), world_size=ranks.world_size()
     )
@@ -120,14 +123,17 @@ def run(config: Config, out: Run) -> str:
             np.save(file, sample(generator, NUM_SAMPLES, config.seed).numpy())
         out.publish("samples.npy")
     (out / "checkpoint.pt").unlink(missing_ok=True)
-    return f"{encoder.card.name}: {images:,} images seen of {len(pool):,} from {len(patients):,} patients"
+    told = f"{encoder.card.name}: {images:,} images seen of {len(pool):,} from {len(patients):,} patients"
+    strangers = set(store.index["patient_id"]).isdisjoint(splits.of)
+    return told + ("; none of them is in the splits, are they of this store?" if strangers else "")
 
 
 def _train(config: Config, objective: Objective, stream: Stream, out: Run, memory: dict[str, Any]) -> int:
     with Meter(f"pretraining {config.objective}", config.images, "images") as meter:
         for point in train(
             objective, stream, images=config.images, every=config.every, precision=config.precision,
-            accumulate=config.accumulate, checkpoint=out / "checkpoint.pt", memory=memory,
+            accumulate=config.accumulate, checkpoint=out / "checkpoint.pt", save_s=SAVE_S,
+            memory=memory,
         ):  # fmt: skip
             if not meter.done and point.images > config.every * 2:
                 meter.skip(point.images - config.every)

@@ -29,7 +29,7 @@ from typing import Any
 
 import trabecula
 from trabecula.config import Record, digest, dump, inputs, suggest
-from trabecula.errors import InputError, RunError
+from trabecula.errors import InputError, disk_full, is_disk_full
 
 VERBS = (
     "phantom", "cohort", "split", "prepare", "pretrain", "embed",
@@ -159,17 +159,12 @@ def execute(verb: str, config: Record, out: Path, threads: int = 1, wait: float 
             except Exception as error:
                 with suppress(OSError):
                     run.log("failed", error=str(error), traceback=traceback.format_exc())
-                if isinstance(error, InputError) and not _artifacts(out):
-                    (out / "config.json").unlink()  # nothing was done: the corrected command may use --out
                 raise
             run.write("DONE", summary + "\n")
             return summary
     except OSError as error:
-        if error.errno in (28, 122):  # ENOSPC, EDQUOT
-            raise RunError(
-                f"{out}: the disk is full; free some space and run the same command again, "
-                "what is done is kept"
-            ) from None
+        if is_disk_full(error):
+            raise disk_full(out) from None
         raise
 
 
@@ -179,16 +174,18 @@ def _opened(out: Path, record: Mapping[str, Any], wait: float) -> Iterator[str |
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; --out needs a folder")
     existing = out / "config.json"
-    if not existing.exists():
-        foreign = _artifacts(out) if out.is_dir() else []
+    if _run_id(out) is None:
+        foreign = _artifacts(out) + (["config.json"] if existing.exists() else []) if out.is_dir() else []
         if foreign:
             raise InputError(f"{out}: holds something else ({foreign[0]}); choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except NotADirectoryError:
+        raise InputError(f"{out}: lies in a file, not in a folder; choose another --out") from None
     with locked(out, wait):
         if existing.exists():
-            old = json.loads(existing.read_text())
-            differing = differences(old, record)
-            if differing:
+            differing = differences(json.loads(existing.read_text()), record)
+            if differing and not _barren(out):
                 raise InputError(
                     f"{out}: holds a run of another config ({'; '.join(differing)}); "
                     "choose another --out, or remove the folder"
@@ -203,6 +200,11 @@ def _artifacts(folder: Path) -> list[str]:
     """Names in a folder that are not a run's own records."""
     names = {path.name for path in folder.iterdir()} - _OWN_FILES
     return sorted(name for name in names if not name.endswith(".partial"))
+
+
+def _barren(folder: Path) -> bool:
+    """Whether a run failed before it wrote anything: a corrected command may use its folder."""
+    return all(path.name in _OWN_FILES - {"DONE"} for path in folder.iterdir())
 
 
 def sweep(partials: Iterable[Path]) -> None:
@@ -239,12 +241,14 @@ def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What sets two config.json apart, one phrase a key, at most five."""
+    """What sets two config.json apart, one phrase a key, at most five; of two verbs only that."""
     phrases = [
         f"{key} was {json.dumps(_of(old, key))}, now {json.dumps(_of(new, key))}"
         for key in ("verb", "threads")
         if _of(old, key) != _of(new, key)
     ]
+    if _of(old, "verb") != _of(new, "verb"):
+        return phrases[:1]
     was, now = _leaves(old.get("settings", {})), _leaves(new.get("settings", {}))
     for key in sorted(was.keys() | now.keys()):
         if was.get(key) != now.get(key):

@@ -82,12 +82,12 @@ def run(config: Config, out: Run) -> str:
 
 def _check(config: Config, manifest: Manifest, out: Run) -> str:
     if config.splits is None:
-        raise InputError("check: give the splits to look at (splits=FOLDER)")
+        raise InputError("split --check: give the splits to look at (--splits FOLDER)")
     leaks = check(manifest, config.splits, config.encoders, config.pools)
     out.write_json("check.json", {"leaks": leaks})
     if leaks:
         more = f"; and {len(leaks) - 5} more in check.json" if len(leaks) > 5 else ""
-        raise InputError(f"{len(leaks)} leaks: {'; '.join(leaks[:5])}{more}")
+        raise InputError(f"{len(leaks)} leak{'s' * (len(leaks) > 1)}: {'; '.join(leaks[:5])}{more}")
     looked = [f"{len(manifest):,} images", f"{len(config.encoders)} encoders", f"{len(config.pools)} pools"]
     return f"no leak in {', '.join(looked)}"
 

@@ -56,7 +56,7 @@ def read_folder(root: Path, pattern: str, table: Path | None, columns: Mapping[s
         )
     files = list_files(root)
     if not files:
-        raise InputError(f"{root}: holds no file")
+        raise InputError(f"{root}: holds no file; --root is the folder of the images")
     notes: list[str] = []
     if pattern:
         images, skipped = _match(root, files, pattern)
@@ -142,7 +142,7 @@ def _join(found: Found, path: Path, columns: Mapping[str, str]) -> None:
     if "side" in table.columns:
         table["side"] = sides(table["side"], str(path))
     if "patient_id" not in table.columns and "patient_id" not in images.columns:
-        known = [str(name) for name in table.columns]
+        known = list(read_table(path).columns)  # as the file has them
         raise InputError(
             f"{path}: no column 'patient_id' (columns: {', '.join(known)}){_likely(known)}; name it with "
             "-s columns.patient_id=COLUMN"
@@ -195,7 +195,7 @@ def _named(table: pd.DataFrame, path: Path, columns: Mapping[str, str]) -> pd.Da
 
 
 def _likely(known: list[str]) -> str:
-    guess = [name for name in known if re.search(r"pat|subj|case|(^|_| )id$|pseudonym", name.lower())]
+    guess = [name for name in known if re.search(r"pat(?!h)|subj|case|(^|_| )id$|pseudonym", name.lower())]
     return f", perhaps '{guess[0]}'" if guess else ""
 
 

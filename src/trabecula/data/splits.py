@@ -159,6 +159,11 @@ def draw_subset(splits: Splits, truth: Truth, fraction: float, seed: int) -> Sub
     """
     if not 0 < fraction <= 1:
         raise InputError(f"fraction {fraction}: must be above 0 and at most 1")
+    if not any(patient in splits.of for patient in truth.patient_ids):
+        raise InputError(
+            f"no labelled patient is in the splits (the labels have '{truth.patient_ids[0]}', the splits "
+            f"'{min(splits.of)}'); are they of this manifest?"
+        )
     drawn: dict[str, npt.NDArray[np.int64]] = {}
     record: dict[str, Any] = {"fraction": fraction, "seed": seed}
     notes = []

@@ -111,7 +111,7 @@ def _read_xlsx(path: Path) -> list[list[str]]:
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
-        raise InputError(f"{path}: not a readable .xlsx file: {error}") from None
+        raise InputError(f"{path}: not a readable .xlsx file ({error}); save it again, or as CSV") from None
     try:
         sheet = book.worksheets[0]
         return [[_cell_text(cell.value, cell.number_format) for cell in row] for row in sheet.iter_rows()]

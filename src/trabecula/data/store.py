@@ -51,7 +51,10 @@ class Store:
         file = folder / "store.json"
         if not file.exists():
             raise InputError(f"{path}: no store (store.json); write one with `trabecula prepare`")
-        record = json.loads(file.read_text())
+        try:
+            record = json.loads(file.read_text())
+        except ValueError as error:
+            raise InputError(f"{file}: damaged ({error}); prepare the store again") from None
         if record.get("format") != FORMAT:
             raise InputError(
                 f"{file}: store format {record.get('format')}, this version reads {FORMAT}; prepare it again"
@@ -93,14 +96,25 @@ class Store:
 
     @cached_property
     def index(self) -> pd.DataFrame:
-        """One row per image in the order of the store, every column text."""
-        return read_table(self.path / "index.csv")
+        """One row per image in the order of the store, every column text.
+
+        Raises:
+            InputError: the table is not there, or is not that of these images.
+        """
+        table = read_table(self.path / "index.csv")
+        if len(table) != len(self):
+            raise InputError(
+                f"{self.path / 'index.csv'}: has {len(table)} rows for {len(self)} images; "
+                "prepare the store again"
+            )
+        return table
 
     def read(self, rows: npt.NDArray[np.integer[Any]] | Sequence[int] | slice) -> torch.Tensor:
         """Copy images out of the memory map: uint8 or uint16 (B, C, H, W), in the order asked for.
 
         Raises:
             IndexError: a row outside the store.
+            InputError: a damaged file.
         """
         import torch  # here, so that a store can be looked at without loading torch
 
@@ -122,7 +136,10 @@ class Store:
     def _map(self, shard: int) -> npt.NDArray[Any]:
         if shard not in self._maps:
             file = self.path / self.record["shards"][shard]["file"]
-            self._maps[shard] = np.load(file, mmap_mode="r", allow_pickle=False)
+            try:
+                self._maps[shard] = np.load(file, mmap_mode="r", allow_pickle=False)
+            except ValueError:
+                raise InputError(f"{file}: is cut short or damaged; prepare the store again") from None
         return self._maps[shard]
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import operator
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -121,6 +122,7 @@ def _clause(part: str, rule: str) -> Clause:
     if (
         not found
         or not found[3]
+        or found[3][0] in "<>=!"  # a sign people mistype, such as kl => 2
         or (ordered and not _QUOTED.fullmatch(found[3]) and number(found[3]) is None)
     ):
         raise InputError(
@@ -218,6 +220,21 @@ class Truth:
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    def among(self, images: Container[str], where: Path, lost_because: str) -> Truth:
+        """The rows whose image is one of `images`; the others are counted as exclusions.
+
+        Raises:
+            InputError: none is.
+        """
+        keep = np.array([image in images for image in self.image_ids], dtype=bool)
+        if not keep.any():
+            raise InputError(f"{where}: has none of the labelled images; does it belong to this manifest?")
+        exclusions = self.exclusions | ({} if keep.all() else {lost_because: int((~keep).sum())})
+        return Truth(
+            self.image_ids[keep], self.patient_ids[keep], self.y[keep], self.class_names, exclusions,
+            self.rows[keep],
+        )  # fmt: skip
 
 
 def find_task(spec: str, manifest: Manifest) -> Task:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 import trabecula
 from trabecula.config import Record, build
+from trabecula.data.store import Store
 from trabecula.errors import InputError
 from trabecula.nets.backbone import Backbone, Stem, build_backbone
 from trabecula.nets.weights import fit, load_weights, read_weights
@@ -164,6 +165,25 @@ def pooling(backbone: Backbone, pool: PoolChoice) -> tuple[Pool, int]:
     return chosen, backbone.num_features * factor
 
 
+def check_fit(card: Card, store: Store, path: Path) -> None:
+    """Refuse a store that the encoder was not made for.
+
+    Raises:
+        InputError: other channels, another size, or pixels prepared in another way.
+    """
+    for what, theirs, ours in (("channels", card.channels, store.channels), ("size", card.size, store.size)):
+        if theirs != ours:
+            raise InputError(
+                f"{path}: images have {what} {ours}, encoder '{card.name}' takes {theirs}; "
+                f"prepare the store again with {what} {theirs}, or use an encoder of {what} {ours}"
+            )
+    if card.preprocessing and card.preprocessing != store.preprocessing:
+        raise InputError(
+            f"{path}: preprocessing {store.preprocessing[:12]}, but encoder '{card.name}' was pretrained on "
+            f"{card.preprocessing[:12]}; prepare these images with the settings of that store"
+        )
+
+
 def make_encoder(
     architecture: str,
     channels: int,
@@ -288,7 +308,9 @@ def read_card(path: Path) -> Card:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path}: no encoder there ({CARD_FILE} is missing)") from None
+        raise InputError(
+            f"{path}: no encoder there ({CARD_FILE} is missing); `trabecula pretrain` writes one"
+        ) from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{file}: not a card: {error}") from None
     if not isinstance(values, dict):

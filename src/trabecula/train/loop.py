@@ -172,8 +172,8 @@ def _advance(run: Steps, device: torch.device, precision: Precision) -> Update |
 def _backward(update: Update, group: Group, parts: int, step: int) -> None:
     if not torch.isfinite(update.loss):
         raise RunError(
-            f"step {step}: the loss of '{update.group}' is {update.loss.item()}; the last checkpoint is "
-            "kept. Lower the learning rate, or try precision=float32"
+            f"step {step}: the loss of '{update.group}' is {update.loss.item()}; lower the learning rate, "
+            "or try precision=float32 (any earlier checkpoint is kept)"
         )
     (update.loss / parts).backward(inputs=list(group.weights))
 
@@ -183,8 +183,8 @@ def _clip(group: Group, step: int, name: str) -> Tensor:
     norm = nn.utils.get_total_norm(grads)
     if not torch.isfinite(norm):
         raise RunError(
-            f"step {step}: the gradient of '{name}' is not finite; the last checkpoint is kept. "
-            "Lower the learning rate, or set clip_norm"
+            f"step {step}: the gradient of '{name}' is not finite; lower the learning rate, or set clip_norm "
+            "(any earlier checkpoint is kept)"
         )
     if group.optimizer.clip_norm is not None:
         nn.utils.clip_grads_with_norm_(group.weights, group.optimizer.clip_norm, norm)
