@@ -17,9 +17,9 @@ from pydantic import Field
 
 from trabecula.config import Record
 from trabecula.data.store import Store, to_float
-from trabecula.errors import InputError, RunError
+from trabecula.errors import RunError
 from trabecula.nets.devices import choose_device, exact
-from trabecula.nets.encoder import WEIGHTS_FILE, Card, Encoder, PoolChoice, load_encoder
+from trabecula.nets.encoder import WEIGHTS_FILE, Card, Encoder, PoolChoice, check_fit, load_encoder
 from trabecula.progress import Meter
 from trabecula.run import Run
 
@@ -63,25 +63,6 @@ def run(config: Config, out: Run) -> str:
     out.write("index.csv", store.index[["image_id", "patient_id"]].to_csv(index=False, lineterminator="\n"))
     out.write_json("features.json", _record(card, config.encoder, store))
     return f"{card.name}: {card.num_features} features of each of {len(store):,} images"
-
-
-def check_fit(card: Card, store: Store, path: Path) -> None:
-    """Refuse a store that the encoder was not made for.
-
-    Raises:
-        InputError: other channels, another size, or pixels prepared in another way.
-    """
-    for what, theirs, ours in (("channels", card.channels, store.channels), ("size", card.size, store.size)):
-        if theirs != ours:
-            raise InputError(
-                f"{path}: images have {what} {ours}, encoder '{card.name}' takes {theirs}; "
-                f"prepare the store again with {what} {theirs}, or use an encoder of {what} {ours}"
-            )
-    if card.preprocessing and card.preprocessing != store.preprocessing:
-        raise InputError(
-            f"{path}: preprocessing {store.preprocessing[:12]}, but encoder '{card.name}' was pretrained on "
-            f"{card.preprocessing[:12]}; prepare these images with the settings of that store"
-        )
 
 
 def embed(encoder: Encoder, images: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -21,10 +21,9 @@ from trabecula.data.splits import Subset, draw_subset, read_splits
 from trabecula.data.store import Store, rows_of
 from trabecula.data.tasks import Task, Truth, find_task, truth
 from trabecula.data.views import Views
-from trabecula.errors import InputError
 from trabecula.nets.classifier import Classifier, ClassifierCard, save_classifier
 from trabecula.nets.devices import choose_device
-from trabecula.nets.encoder import Encoder, load_encoder
+from trabecula.nets.encoder import Encoder, check_fit, load_encoder
 from trabecula.objectives.classify import Classify, ClassifyConfig
 from trabecula.objectives.objective import Setting
 from trabecula.run import Run
@@ -80,10 +79,10 @@ class Config(Record):
 def run(config: Config, out: Run) -> str:
     """Write predictions.csv, choices.csv and, if kept, the classifier."""
     encoder, store = load_encoder(config.encoder), Store.open(config.store)
-    check_store(encoder, store, config.encoder)
+    check_fit(encoder.card, store, config.store)
     manifest, splits = read_manifest(config.manifest), read_splits(config.splits)
     task = find_task(config.task, manifest)
-    labelled = in_store(truth(task, manifest), store)
+    labelled = truth(task, manifest).among(set(store.index["image_id"]), config.store, "not in the store")
     subset = draw_subset(splits, labelled, config.fraction, config.seed)
     out.log("subset", **subset.record)
     rows = rows_of(store, labelled.image_ids)
@@ -165,36 +164,3 @@ def balanced_weights(y: NDArray[np.int64], num_classes: int) -> tuple[float, ...
         return tuple(float(v) for v in negative / np.maximum(positive, 1))
     counts = np.bincount(y, minlength=num_classes)
     return tuple(float(v) for v in len(y) / (num_classes * np.maximum(counts, 1)))
-
-
-def in_store(labelled: Truth, store: Store) -> Truth:
-    """The labelled images that `prepare` could read."""
-    there = set(store.index["image_id"])
-    keep = np.array([image in there for image in labelled.image_ids], dtype=bool)
-    lost = int((~keep).sum())
-    if not keep.any():
-        raise InputError(f"{store.path}: holds none of the labelled images; is it a store of this manifest?")
-    exclusions = {**labelled.exclusions, **({"not in the store": lost} if lost else {})}
-    return Truth(
-        labelled.image_ids[keep], labelled.patient_ids[keep], labelled.y[keep], labelled.class_names,
-        exclusions, labelled.rows[keep],
-    )  # fmt: skip
-
-
-def check_store(encoder: Encoder, store: Store, where: Path) -> None:
-    """Refuse images prepared otherwise than the encoder's own.
-
-    Raises:
-        InputError: another preprocessing, size or number of channels.
-    """
-    card = encoder.card
-    if card.preprocessing and card.preprocessing != store.preprocessing:
-        raise InputError(
-            f"{where}: was trained on images prepared otherwise (preprocessing {card.preprocessing[:8]}, the "
-            f"store has {store.preprocessing[:8]}); prepare the store with the same settings"
-        )
-    if (card.size, card.channels) != (store.size, store.channels):
-        raise InputError(
-            f"{where}: takes {card.size} px and {card.channels} channels, the store has {store.size} px and "
-            f"{store.channels}; prepare it anew"
-        )

@@ -121,7 +121,7 @@ def run(config: Config, out: Run) -> str:
     cards: list[dict[str, Any]] = []
     with Meter("probing", len(tasks) * len(config.fractions) * len(config.seeds), "probes") as meter:
         for spec, task in tasks:
-            labelled = _with_features(truth(task, manifest), features, config.features)
+            labelled = truth(task, manifest).among(features.row_of, config.features, "without features")
             out.log("task", task=task.name or spec, images=len(labelled), exclusions=labelled.exclusions)
             rows = torch.tensor([features.row_of[i] for i in labelled.image_ids], device=device)
             data = _Labelled(task, labelled, features.values, rows, splits, manifest)
@@ -318,16 +318,3 @@ def _read_features(path: Path, device: torch.device) -> _Features:
     return _Features(
         torch.from_numpy(values).to(device), {image: row for row, image in enumerate(images)}, record
     )
-
-
-def _with_features(labelled: Truth, features: _Features, path: Path) -> Truth:
-    """The labelled images that have features; the others are counted among the exclusions."""
-    keep = np.array([image in features.row_of for image in labelled.image_ids], dtype=bool)
-    if not keep.any():
-        raise InputError(f"{path}: has features of none of the labelled images; are they of this manifest?")
-    lost = int((~keep).sum())
-    exclusions = {**labelled.exclusions, **({"without features": lost} if lost else {})}
-    return Truth(
-        labelled.image_ids[keep], labelled.patient_ids[keep], labelled.y[keep], labelled.class_names,
-        exclusions, labelled.rows[keep],
-    )  # fmt: skip

@@ -1,0 +1,162 @@
+"""finetune and predict: few labels, early stopping, threshold, and the classifier on another store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from trabecula import finetune, predict, prepare, pretrain, split
+from trabecula.data.batches import Stream
+from trabecula.data.splits import read_splits
+from trabecula.data.store import Store, to_float
+from trabecula.data.tasks import Task
+from trabecula.errors import InputError
+from trabecula.nets.classifier import load_classifier
+from trabecula.nets.encoder import make_encoder
+from trabecula.objectives.classify import Classify, ClassifyConfig
+from trabecula.objectives.objective import Setting
+from trabecula.run import execute
+from trabecula.transfer import fit as fitting
+from trabecula.transfer.fit import Validation, fit
+from trabecula.transfer.threshold import thresholds
+
+
+@pytest.fixture(scope="module")
+def tuned(hospital: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("tuned")
+    execute(
+        "split",
+        split.Config(manifest=hospital / "cohort", task="kl", train=0.5, val=0.25, test=0.25),
+        root / "split",
+    )
+    execute("pretrain", pretrain.Config(store=hospital / "store", architecture="critic"), root / "encoder")
+    execute("finetune", config(hospital, root), root / "finetune")
+    return root
+
+
+def config(hospital: Path, root: Path, **settings: object) -> finetune.Config:
+    values = {
+        "encoder": root / "encoder", "store": hospital / "store", "manifest": hospital / "cohort",
+        "splits": root / "split", "task": "kl >= 1", "images": 96, "batch_size": 8, "every": 16,
+        "precision": "float32",
+    }  # fmt: skip
+    return finetune.Config(**{**values, **settings})
+
+
+def test_predictions_are_of_validation_and_test_and_carry_no_label(tuned: Path) -> None:
+    table = pd.read_csv(tuned / "finetune" / "predictions.csv", dtype={"image_id": str})
+    assert list(table.columns) == [
+        "image_id", "task", "cohort", "arm", "mode", "fraction", "seed", "pretrain_seed", "split",
+        "p_0", "p_1",
+    ]  # fmt: skip
+    parts = read_splits(tuned / "split")
+    for name, rows in table.groupby("split"):
+        assert set(rows["image_id"].str[:3]) == set(parts.patients(str(name)))
+    assert set(table["split"]) == {"val", "test"}
+    np.testing.assert_allclose(table["p_0"] + table["p_1"], 1, atol=1e-6)
+    choice = pd.read_csv(tuned / "finetune" / "choices.csv").iloc[0]
+    assert 0 < choice["threshold"] < 1
+    assert choice["num_train_patients"] == len(parts.patients("train"))
+
+
+def test_a_run_again_gives_the_same_bytes(hospital: Path, tuned: Path, tmp_path: Path) -> None:
+    execute("finetune", config(hospital, tuned), tmp_path / "again")
+    for name in ("predictions.csv", "choices.csv", "classifier.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (tuned / "finetune" / name).read_bytes()
+
+
+def test_the_classifier_predicts_the_same_on_the_store_it_knows(
+    hospital: Path, tuned: Path, tmp_path: Path
+) -> None:
+    execute(
+        "predict", predict.Config(classifier=tuned / "finetune", store=hospital / "store"), tmp_path / "p"
+    )
+    new = pd.read_csv(tmp_path / "p" / "predictions.csv", dtype={"image_id": str, "called": str}).set_index(
+        "image_id"
+    )
+    old = pd.read_csv(tuned / "finetune" / "predictions.csv", dtype={"image_id": str}).set_index("image_id")
+    np.testing.assert_allclose(new.loc[old.index, "p_1"], old["p_1"], rtol=1e-5)
+    threshold = pd.read_csv(tuned / "finetune" / "choices.csv")["threshold"][0]
+    assert (new["called"] == (new["p_1"] >= threshold).astype(int).astype(str)).all()
+    assert len(new) == 24
+
+
+def test_a_store_prepared_otherwise_is_refused(hospital: Path, tuned: Path, tmp_path: Path) -> None:
+    execute(
+        "prepare", prepare.Config(manifest=hospital / "cohort", size=32, flip_side="L"), tmp_path / "other"
+    )
+    with pytest.raises(InputError, match="prepared otherwise"):
+        execute(
+            "predict", predict.Config(classifier=tuned / "finetune", store=tmp_path / "other"), tmp_path / "p"
+        )
+    with pytest.raises(InputError, match="preprocessing"):
+        execute("finetune", config(hospital, tuned, store=tmp_path / "other"), tmp_path / "f")
+
+
+def test_nothing_is_frozen(hospital: Path, tuned: Path) -> None:
+    from trabecula.nets.encoder import load_encoder
+
+    start = dict(load_encoder(tuned / "encoder").backbone.net.named_parameters())
+    end = dict(load_classifier(tuned / "finetune").encoder.backbone.net.named_parameters())
+    assert [name for name in start if torch.equal(start[name], end[name])] == []
+
+
+def test_the_best_checkpoint_is_restored_and_patience_counts(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Losses 3, 2, 2.5, 2.6 under patience 2: stop at the fourth look, keep the weights of the second."""
+    told = iter([(3.0, 0.5), (2.0, 0.5), (2.5, 0.9), (2.6, 0.9), (0.0, 1.0)])
+    weights = []
+
+    def scripted(objective: Classify, *_: object) -> tuple[float, float]:
+        weights.append(objective.head.output.weight.detach().clone())
+        return next(told)
+
+    monkeypatch.setattr(fitting, "measure", scripted)
+    objective = Classify(ClassifyConfig(), make_encoder("critic", 1, 32), Setting(24, 8, 0))
+    stream = Stream(store, np.arange(24), 8, seed=0, labels=np.arange(24) % 2)
+    validation = Validation(store, np.arange(4), np.array([0, 1, 0, 1]))
+    options = {"images": 800, "every": 8, "patience": 2, "precision": "float32"}
+    fitted = fit(objective, stream, validation, select="loss", **options)
+    assert (fitted.images_seen, fitted.points) == (16, 4)
+    assert torch.equal(objective.head.output.weight, weights[1])
+    assert not torch.equal(weights[1], weights[3])
+
+
+def test_measure_is_the_loss_and_metric_of_plain_images(store: Store) -> None:
+    objective = Classify(ClassifyConfig(), make_encoder("critic", 1, 32), Setting(24, 8, 0))
+    y = np.arange(24) % 2
+    loss, metric = fitting.measure(objective, Validation(store, np.arange(24), y), torch.device("cpu"))
+    with torch.no_grad():
+        logits = objective(to_float(store.read(np.arange(24))))
+    from sklearn.metrics import log_loss, roc_auc_score
+
+    p = logits.softmax(1)[:, 1].numpy()
+    assert loss == pytest.approx(log_loss(y, p), rel=1e-5)
+    assert metric == pytest.approx(roc_auc_score(y, p))
+
+
+def test_thresholds_fall_back_where_validation_has_one_class() -> None:
+    task = Task(name="t", positive="kl >= 2")
+    p = np.array([[0.2, 0.8], [0.6, 0.4]])
+    assert thresholds(task, np.array([1, 0]), p)[1] == ""
+    assert thresholds(task, np.array([1, 1]), p) == (
+        (0.5,),
+        "validation has one class only (1): threshold 0.5",
+    )
+    labels = Task(name="m", kind="multilabel", labels=("a", "b"))
+    values, note = thresholds(labels, np.array([[1, 0], [0, -1]]), p)
+    assert len(values) == 2
+    assert values[0] == pytest.approx(0.2)  # the positive scores below the negative: all are called
+    assert note == "validation has one class only (b): threshold 0.5"
+
+
+def test_balanced_weights() -> None:
+    assert finetune.balanced_weights(np.array([0, 0, 0, 1]), 2) == pytest.approx((4 / 6, 2.0))
+    assert finetune.balanced_weights(np.array([[1, 1], [0, 1], [0, -1], [0, 0]]), 2) == pytest.approx(
+        (3.0, 0.5)
+    )

@@ -1,0 +1,135 @@
+"""pretrain: the pool, the card, resume, arms without pretraining."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trabecula import pretrain, split
+from trabecula.data.phi import key_name, mark, site_key
+from trabecula.data.splits import read_splits
+from trabecula.data.store import Store
+from trabecula.errors import InputError
+from trabecula.nets.encoder import load_encoder, read_card
+from trabecula.nets.generator import load_generator
+from trabecula.run import execute
+
+
+@pytest.fixture(scope="module")
+def splits(hospital: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("splits") / "split"
+    execute(
+        "split", split.Config(manifest=hospital / "cohort", task="kl", train=0.5, val=0.25, test=0.25), out
+    )
+    return out
+
+
+def config(hospital: Path, splits: Path, **settings: object) -> pretrain.Config:
+    values = {
+        "store": hospital / "store", "splits": splits, "architecture": "critic", "objective": "wgan_gp",
+        "settings": {"critic_steps": 2}, "images": 64, "every": 16, "batch_size": 8, "precision": "float32",
+    }  # fmt: skip
+    return pretrain.Config(**{**values, **settings})
+
+
+def test_the_pool_holds_no_validation_or_test_patient(hospital: Path, splits: Path) -> None:
+    store, parts = Store.open(hospital / "store"), read_splits(splits)
+    rows, patients = pretrain.pretraining_pool(store, parts)
+    assert set(patients) == set(parts.patients("train"))
+    assert set(store.index["patient_id"].iloc[rows]) == set(patients)
+    assert len(rows) == 2 * len(patients)
+
+
+def test_the_card_says_what_was_seen_and_by_whom(hospital: Path, splits: Path, tmp_path: Path) -> None:
+    summary = execute("pretrain", config(hospital, splits), tmp_path / "run")
+    card = read_card(tmp_path / "run")
+    assert (card.name, card.family, card.objective, card.images_seen) == (
+        "critic-wgan_gp",
+        "pretrained",
+        "wgan_gp",
+        64,
+    )
+    assert "64 images seen of 12 from 6 patients" in summary
+    key = site_key()
+    assert card.patients_key == key_name(key)
+    assert list(card.patients) == sorted(mark(read_splits(splits).patients("train"), key))
+    text = (tmp_path / "run" / "encoder.json").read_text()
+    assert not any(f'"{patient}"' in text for patient in read_splits(splits).of)
+    points = json.loads((tmp_path / "run" / "training.json").read_text())["points"]
+    assert [p["images"] for p in points] == [16, 32, 48, 64]
+    generator, told = load_generator(tmp_path / "run")
+    assert (told.images_seen, generator.latent) == (64, 100)
+    samples = np.load(tmp_path / "run" / "samples.npy")
+    assert samples.shape == (64, 1, 32, 32)
+    assert samples.dtype == np.uint8
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def test_the_same_settings_give_the_same_bytes_and_a_killed_run_goes_on(
+    hospital: Path, splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute("pretrain", config(hospital, splits), tmp_path / "whole")
+    from trabecula.train import loop
+
+    real, calls = loop._one_step, []
+
+    def killed(*args: object) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "_one_step", killed)
+    monkeypatch.setattr("trabecula.pretrain.SAVE_S", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        execute("pretrain", config(hospital, splits), tmp_path / "killed")
+    assert (tmp_path / "killed" / "checkpoint.pt").exists()
+    calls.clear()
+    calls.extend([1] * 10)
+    execute("pretrain", config(hospital, splits), tmp_path / "killed")
+    assert len(calls) == 12  # two steps were left of four
+    for name in (
+        "encoder.safetensors",
+        "encoder.json",
+        "training.json",
+        "generator.safetensors",
+        "samples.npy",
+    ):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_arms_without_pretraining(hospital: Path, tmp_path: Path) -> None:
+    values = {"store": hospital / "store", "architecture": "critic"}
+    execute("pretrain", pretrain.Config(**values, seed=1), tmp_path / "one")
+    execute("pretrain", pretrain.Config(**values, seed=2), tmp_path / "two")
+    cards = [read_card(tmp_path / name) for name in ("one", "two")]
+    assert [(c.name, c.family, c.objective, c.images_seen, c.patients) for c in cards] == [
+        ("critic-random", "random", "none", 0, ())
+    ] * 2
+    assert cards[0].preprocessing == Store.open(hospital / "store").preprocessing
+    a, b = (tmp_path / name / "encoder.safetensors" for name in ("one", "two"))
+    assert a.read_bytes() != b.read_bytes()
+
+
+def test_a_second_pretraining_keeps_what_the_first_has_seen(
+    hospital: Path, splits: Path, tmp_path: Path
+) -> None:
+    execute("pretrain", config(hospital, splits), tmp_path / "first")
+    again = config(hospital, splits, init="encoder", weights=tmp_path / "first", arm="twice")
+    execute("pretrain", again, tmp_path / "second")
+    card = load_encoder(tmp_path / "second").card
+    assert (card.name, card.images_seen) == ("twice", 128)
+    assert card.patients == read_card(tmp_path / "first").patients
+
+
+def test_bad_input_is_one_line(hospital: Path, splits: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="give the splits file"):
+        execute("pretrain", config(hospital, splits).model_copy(update={"splits": None}), tmp_path / "a")
+    nobody = tmp_path / "splits.csv"
+    patients = read_splits(splits).of
+    nobody.write_text("patient_id,split\n" + "".join(f"{p},test\n" for p in patients))
+    with pytest.raises(InputError, match="none is left"):
+        execute("pretrain", config(hospital, nobody), tmp_path / "b")
