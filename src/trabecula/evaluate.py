@@ -119,6 +119,8 @@ class _Work:
         patients = known.patient_ids[at]
         weights = resample(patients, self.config.num_resamples, self.config.seed)
         whole = Sample(task.kind, known.class_names, patients, known.y[at], weights)
+        mine = table[table["task"] == name]
+        leakage.check_predicted(mine, known.image_ids[at], patients, self.manifest)
         parts = self._parts(known.rows[at])
         chosen = _chosen(task.kind, self.config)
         for group in reading.groups(table, choices, name, known.image_ids[at], known.class_names):

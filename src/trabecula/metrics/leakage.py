@@ -74,6 +74,30 @@ def check_parts(predictions: pd.DataFrame, manifest: Manifest, splits: Splits) -
             )
 
 
+def check_predicted(
+    predictions: pd.DataFrame, image_ids: Iterable[str], patient_ids: Iterable[str], manifest: Manifest
+) -> None:
+    """Refuse models that lack a test image: they may have been trained on its patient.
+
+    Args:
+        predictions: of one task and of the test part; the columns that name a model, and image_id.
+        image_ids, patient_ids: the task's test images.
+    Raises:
+        InputError: a test image without a prediction, with its patient's manifest row.
+    """
+    pairs = list(zip(image_ids, patient_ids, strict=True))
+    for (arm, mode, fraction, seed), rows in predictions.groupby(["arm", "mode", "fraction", "seed"]):
+        made = set(rows["image_id"])
+        absent = [patient for image, patient in pairs if image not in made]
+        if absent:
+            raise InputError(
+                f"arm '{arm}' ({mode}, fraction {fraction:g}, seed {seed}): no prediction for {len(absent)} of "
+                f"{len(pairs)} test images, of {_named(list(dict.fromkeys(absent)), manifest)}; if they were "
+                "made with other splits it may have been trained on that patient: make them anew with these "
+                "splits (images that cannot be predicted are taken out by the task's 'eligible' rule)"
+            )
+
+
 def _named(patients: list[str], manifest: Manifest) -> str:
     """ "patient 'a' (manifest row 7) and 3 more patients"."""
     rows = manifest.table.index[manifest.table["patient_id"] == patients[0]]
