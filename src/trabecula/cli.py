@@ -11,15 +11,15 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trabecula.errors import InputError, TrabeculaError, disk_full, is_disk_full
+from trabecula.answers import answered
+from trabecula.errors import InputError
 
 if TYPE_CHECKING:
     from trabecula.config import Record
@@ -141,7 +141,7 @@ Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes
 def main() -> None:
     """The entry point."""
     signal.signal(signal.SIGTERM, _terminated)
-    with _answered():
+    with answered():
         sys.exit(app(standalone_mode=False))
 
 
@@ -149,52 +149,9 @@ def _terminated(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-@contextmanager
-def _answered() -> Iterator[None]:
-    """Errors that a person can mend become one line and an exit code, never a traceback."""
-    try:
-        yield
-    except TrabeculaError as error:
-        _stop(f"error: {error}", error.exit_code)
-    except KeyboardInterrupt:
-        _stop("stopped; run the same command again to go on", 130)
-    except PermissionError as error:
-        _stop(f"error: {error.filename}: not allowed; choose another folder or mend its rights", 2)
-    except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except OSError as error:
-        if not is_disk_full(error):
-            raise
-        _stop(f"error: {disk_full(error.filename or 'output')}", 1)
-    except MemoryError as error:
-        _stop(f"error: out of memory ({error or 'no detail'}); lower size, batch_size or --workers", 1)
-    except Exception as error:
-        if hasattr(error, "format_message"):  # a usage error of typer's, whose classes are private
-            _usage(error)
-        if type(error).__name__ != "OutOfMemoryError":  # torch's own, which is not imported here
-            raise
-        _stop("error: the device is out of memory; lower batch_size, or raise accumulate", 1)
-
-
-def _usage(error: Any) -> None:
-    """A mistyped verb or option in one line; bare `trabecula` shows the help."""
-    if type(error).__name__ == "NoArgsIsHelpError":
-        error.show()
-        sys.exit(error.exit_code)
-    path = error.ctx.command_path if getattr(error, "ctx", None) else "trabecula"
-    _stop(f"error: {error.format_message().rstrip('.')}; see `{path} --help`", error.exit_code)
-
-
-def _stop(line: str, code: int) -> None:
-    sys.stdout.flush()
-    print(line, file=sys.stderr, flush=True)
-    sys.exit(code)
-
-
 def run_verb(name: str, given: dict[str, Any]) -> None:
     """One verb from the command line: settings, then a run folder, then its summary on stdout."""
-    with _answered():
+    with answered():
         workers = given["workers"]
         wished = os.environ.get("OMP_NUM_THREADS", "")
         threads = int(wished) if wished.isdecimal() and int(wished) else cores()
@@ -339,7 +296,7 @@ def study(
     dry_run: DryRun = False,
 ) -> None:
     """Run a recipe's whole grid of verbs, or what is missing of it."""
-    with _answered():
+    with answered():
         from trabecula.study import make_plan, run_study
 
         if out is None and not dry_run:
@@ -374,7 +331,7 @@ def show(
     name: Annotated[str, typer.Argument(help="A verb, an objective, a run folder or a recipe.")] = "",
 ) -> None:
     """Show a verb's or objective's settings, or what is in a run folder or recipe."""
-    with _answered():
+    with answered():
         from trabecula.show import print_names, print_subject
 
         print_subject(name) if name else print_names()
@@ -385,7 +342,7 @@ def doctor(
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where runs will lie.")] = Path("."),
 ) -> None:
     """Say what this machine has: versions, devices, disk, rights."""
-    with _answered():
+    with answered():
         from trabecula.doctor import examine
 
         examine(out)

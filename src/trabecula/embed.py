@@ -16,6 +16,7 @@ import torch
 from pydantic import Field
 
 from trabecula.config import Record
+from trabecula.data.arrays import open_new_array
 from trabecula.data.store import Store, to_float
 from trabecula.errors import RunError
 from trabecula.nets.devices import choose_device, exact
@@ -49,9 +50,8 @@ def run(config: Config, out: Run) -> str:
     encoder = encoder.with_pool(config.pool)
     card, device = encoder.card, choose_device(config.device)
     encoder = encoder.to(device).to(memory_format=torch.channels_last).eval()
-    features = np.lib.format.open_memmap(
-        out.scratch("features.npy"), mode="w+", dtype=np.float32, shape=(len(store), card.num_features)
-    )
+    shape = (len(store), card.num_features)
+    features = open_new_array(out.scratch("features.npy"), shape, np.float32)
     with Meter(f"embedding with {card.name}", len(store), "images") as meter:
         for start in range(0, len(store), config.batch_size):
             rows = np.arange(start, min(start + config.batch_size, len(store)))

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 import trabecula
 from trabecula.config import Record, build, dump
+from trabecula.data.arrays import save_array
 from trabecula.data.batches import Stream
 from trabecula.data.phi import key_name, mark, site_key
 from trabecula.data.splits import Splits, read_splits
@@ -120,7 +121,7 @@ def run(config: Config, out: Run) -> str:
         )  # fmt: skip
         save_generator(generator, card, out)
         with out.scratch("samples.npy").open("wb") as file:
-            np.save(file, sample(generator, NUM_SAMPLES, config.seed).numpy())
+            save_array(file, sample(generator, NUM_SAMPLES, config.seed).numpy())
         out.publish("samples.npy")
     (out / "checkpoint.pt").unlink(missing_ok=True)
     told = f"{encoder.card.name}: {images:,} images seen of {len(pool):,} from {len(patients):,} patients"

@@ -66,21 +66,28 @@ def print_run(folder: Path) -> None:
         return
     if not (folder / "config.json").exists():
         raise InputError(f"{folder}: is no run folder; it has no config.json")
-    config = json.loads((folder / "config.json").read_text())
+    config = _read(folder / "config.json")
     done = folder / "DONE"
     print(f"{folder}: {config.get('verb', '?')}, id {str(config.get('id', ''))[:8]}")
     print("DONE: " + done.read_text().strip() if done.exists() else "not finished; run its command again")
     provenance = folder / "provenance.json"
     if provenance.exists():
-        for key, paths in json.loads(provenance.read_text()).get("inputs", {}).items():
+        for key, paths in _read(provenance).get("inputs", {}).items():
             print(f"{key}: {', '.join(paths) or 'not set'}")
     print("\n[settings]\n" + to_toml(config.get("settings", {}), "settings.").strip())
     for card in sorted(folder.glob("*.json")):
         if card.name in ("config.json", "provenance.json"):
             continue
-        values = json.loads(card.read_text())
+        values = _read(card)
         if isinstance(values, dict):
             print(f"\n[{card.name}]\n" + to_toml(_shortened(values), f"{card.name}.").strip())
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON: {error}") from None
 
 
 def _shortened(value: Any) -> Any:

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from trabecula.data.arrays import save_array
 from trabecula.data.raster import Fit, Intensity, Rejected, decode, render
 from trabecula.errors import RunError
 
@@ -140,7 +141,7 @@ def _put(path: Path, content: np.ndarray[Any, Any] | bytes) -> None:
             if isinstance(content, bytes):
                 file.write(content)
             else:
-                np.save(file, content, allow_pickle=False)
+                save_array(file, content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)

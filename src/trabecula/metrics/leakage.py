@@ -91,8 +91,8 @@ def check_predicted(
         absent = [patient for image, patient in pairs if image not in made]
         if absent:
             raise InputError(
-                f"arm '{arm}' ({mode}, fraction {fraction:g}, seed {seed}): no prediction for {len(absent)} of "
-                f"{len(pairs)} test images, of {_named(list(dict.fromkeys(absent)), manifest)}; if they were "
+                f"arm '{arm}' ({mode}, fraction {fraction:g}, seed {seed}): no prediction for {len(absent)} "
+                f"of {len(pairs)} test images, of {_named([*dict.fromkeys(absent)], manifest)}; if they were "
                 "made with other splits it may have been trained on that patient: make them anew with these "
                 "splits (images that cannot be predicted are taken out by the task's 'eligible' rule)"
             )

@@ -13,13 +13,24 @@ from trabecula.errors import InputError
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write whole or not at all; a checkpoint there before stays until then."""
+    """Write whole or not at all; a checkpoint there before stays until then.
+
+    Raises:
+        OSError: the disk is full.
+    """
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):  # torch's writer hides the system's reason behind its own
+            raise error.__context__ from None
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
