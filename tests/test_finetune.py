@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from trabecula import finetune, predict, prepare, pretrain, split
+from trabecula import embed, finetune, predict, prepare, pretrain, probe, split
 from trabecula.data.batches import Stream
 from trabecula.data.splits import read_splits
 from trabecula.data.store import Store, to_float
@@ -85,6 +85,38 @@ def test_the_classifier_predicts_the_same_on_the_store_it_knows(
     assert len(new) == 24
 
 
+def test_probes_predict_the_same_on_the_features_they_know(
+    hospital: Path, tuned: Path, tmp_path: Path
+) -> None:
+    execute("embed", embed.Config(encoder=tuned / "encoder", store=hospital / "store"), tmp_path / "features")
+    common = {"features": tmp_path / "features", "manifest": hospital / "cohort", "splits": tuned / "split"}
+    for task in ("kl >= 1", "kl"):
+        folder = tmp_path / task.replace(" ", "")
+        learned = probe.Config(**common, task=task, fractions=(0.5, 1.0), seeds=(0, 1))
+        execute("probe", learned, folder)
+        told = execute(
+            "predict",
+            predict.Config(classifier=folder, features=tmp_path / "features"),
+            folder.with_suffix(".p"),
+        )
+        assert told.startswith("4 classifiers")
+        key = ["image_id", "fraction", "seed"]
+        new, old = (
+            pd.read_csv(path / "predictions.csv", dtype={"image_id": str}).set_index(key)
+            for path in (folder.with_suffix(".p"), folder)
+        )
+        columns = [name for name in old if name.startswith("p_")]
+        np.testing.assert_allclose(new.loc[old.index, columns], old[columns], rtol=1e-3, atol=1e-6)
+    execute(
+        "pretrain",
+        pretrain.Config(store=hospital / "store", architecture="critic", seed=9),
+        tmp_path / "other",
+    )
+    execute("embed", embed.Config(encoder=tmp_path / "other", store=hospital / "store"), tmp_path / "foreign")
+    with pytest.raises(InputError, match="made with other weights"):
+        execute("predict", predict.Config(classifier=folder, features=tmp_path / "foreign"), tmp_path / "no")
+
+
 def test_a_store_prepared_otherwise_is_refused(hospital: Path, tuned: Path, tmp_path: Path) -> None:
     execute(
         "prepare", prepare.Config(manifest=hospital / "cohort", size=32, flip_side="L"), tmp_path / "other"
@@ -97,7 +129,7 @@ def test_a_store_prepared_otherwise_is_refused(hospital: Path, tuned: Path, tmp_
         execute("finetune", config(hospital, tuned, store=tmp_path / "other"), tmp_path / "f")
 
 
-def test_nothing_is_frozen(hospital: Path, tuned: Path) -> None:
+def test_nothing_is_frozen(tuned: Path) -> None:
     from trabecula.nets.encoder import load_encoder
 
     start = dict(load_encoder(tuned / "encoder").backbone.net.named_parameters())

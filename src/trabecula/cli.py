@@ -82,9 +82,9 @@ VERBS = {
         ("encoder", "store", "manifest", "splits"),
     ),
     "predict": Verb(
-        "Apply a fine-tuned classifier to another store.",
+        "Apply trained classifiers to other images.",
         "trabecula predict --classifier runs/fine --store runs/other --out runs/predicted",
-        ("classifier", "store"),
+        ("classifier", "store", "features"),
     ),
     "evaluate": Verb(
         "Join predictions with the truth: metrics, intervals, comparisons.",

@@ -1,21 +1,28 @@
-"""classifier + any store -> predictions: an external cohort, new films, proxy grades.
+"""classifier + any images -> predictions: an external cohort, new films, proxy grades.
 
 The threshold is the one that was fixed on validation when the classifier was trained.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, softmax
 
-from trabecula.config import Record
-from trabecula.data.predictions import prediction_rows, write_predictions
+from trabecula.config import Record, build
+from trabecula.data.features import read_features
+from trabecula.data.predictions import Choice, Origin, prediction_rows, write_predictions
 from trabecula.data.store import Store
+from trabecula.data.tasks import Task
 from trabecula.errors import InputError
-from trabecula.nets.classifier import Classifier, load_classifier
+from trabecula.nets.classifier import load_classifier
 from trabecula.nets.devices import choose_device
+from trabecula.nets.weights import read_weights
 from trabecula.run import Run
 
 
@@ -23,15 +30,46 @@ class Config(Record):
     """Settings of `predict`."""
 
     classifier: Path
-    """A folder written by `finetune`."""
-    store: Path
-    """Prepared images, of any cohort, prepared as the classifier's own were."""
+    """A folder written by `finetune`, or by `probe`: then every classifier in it predicts."""
+    store: Path | None = None
+    """For a fine-tuned classifier: images of any cohort, prepared as the classifier's own were."""
+    features: Path | None = None
+    """For probes: features of any cohort, made by the probes' own encoder."""
     device: str = "auto"
     """cpu, cuda, cuda:1; auto takes a GPU if there is one."""
 
 
 def run(config: Config, out: Run) -> str:
     """Write predictions.csv (with the call at the stored threshold) and choices.csv."""
+    folder = config.classifier if config.classifier.is_dir() else config.classifier.parent
+    found = _probes(config, folder) if (folder / "probe.json").exists() else _tuned(config)
+    frames = []
+    for told in found:
+        frame = prediction_rows(told.origin, told.images, told.cohorts, "test", told.p, told.task.class_names)
+        frame["called"] = called(told.task, told.choice, told.p)
+        frames.append(frame)
+    write_predictions(out, frames, [(told.origin, told.choice) for told in found])
+    counts = frames[0]["called"].value_counts().sort_index()
+    calls = ", ".join(f"{name or 'none'}: {count}" for name, count in counts.items())
+    first = f"{found[0].origin.task}: {len(frames[0]):,} images called {calls}"
+    return first if len(found) == 1 else f"{len(found)} classifiers; of the first, {first}"
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What one classifier says of every image."""
+
+    task: Task
+    origin: Origin
+    choice: Choice
+    images: Sequence[str]
+    cohorts: Sequence[str]
+    p: NDArray[np.float64]
+
+
+def _tuned(config: Config) -> list[_Told]:
+    if config.store is None:
+        raise InputError("predict: a fine-tuned classifier needs --store, the images to be classified")
     classifier, store = load_classifier(config.classifier), Store.open(config.store)
     card = classifier.card
     if store.preprocessing != card.preprocessing:
@@ -40,26 +78,43 @@ def run(config: Config, out: Run) -> str:
             f"{store.preprocessing[:8]}, wanted {card.preprocessing[:8]}, {card.size} px): prepare it with "
             "the same settings"
         )
-    rows = np.arange(len(store))
-    p = classifier.probabilities(store, rows, choose_device(config.device))
-    index = store.index
-    cohorts = index["cohort"].to_numpy(dtype=str) if "cohort" in index else np.full(len(rows), "")
-    frame = prediction_rows(
-        card.origin, index["image_id"].to_numpy(dtype=str), cohorts, "test", p, card.class_names
-    )
-    frame["called"] = called(classifier, p)
-    write_predictions(out, [frame], [(card.origin, card.choice)])
-    counts = frame["called"].value_counts().sort_index()
-    told = ", ".join(f"{name or 'none'}: {count}" for name, count in counts.items())
-    return f"{card.task.name}: {len(frame):,} images called {told}"
+    p = classifier.probabilities(store, np.arange(len(store)), choose_device(config.device))
+    images = store.index["image_id"].tolist()
+    cohorts = store.index["cohort"].tolist() if "cohort" in store.index else [""] * len(images)
+    return [_Told(card.task, card.origin, card.choice, images, cohorts, p)]
 
 
-def called(classifier: Classifier, p: NDArray[np.float64]) -> list[str]:
+def _probes(config: Config, folder: Path) -> list[_Told]:
+    if config.features is None:
+        raise InputError("predict: probes need --features, those of the images to be classified")
+    record = json.loads((folder / "probe.json").read_text())
+    features = read_features(config.features)
+    for key in ("weights", "preprocessing"):
+        if features.record[key] != record["features"][key]:
+            raise InputError(
+                f"{config.features}: made with other {key} than the features the probes learned from; embed "
+                "these images with the same encoder, from a store prepared alike"
+            )
+    state, found = read_weights(folder / "probe.safetensors"), []
+    for card in record["classifiers"]:
+        task = build(Task, card["task"], str(folder / "probe.json"))
+        origin, choice = Origin(**card["origin"]), Choice(**card["choice"])
+        weight, bias, mean, std = (
+            state[f"{card['key']}.{name}"].double().numpy() for name in ("weight", "bias", "mean", "std")
+        )
+        logits = (features.values - mean) / std @ weight.T + bias
+        p = expit(logits) if task.kind == "multilabel" else softmax(logits, axis=1)
+        images = features.image_ids
+        found.append(_Told(task, origin, choice, images, [""] * len(images), p))
+    return found
+
+
+def called(task: Task, choice: Choice, p: NDArray[np.float64]) -> list[str]:
     """The class of each image at the stored threshold; for labels those above theirs, joined by ';'."""
-    card, names = classifier.card, classifier.card.class_names
-    if card.task.kind == "binary":
-        return [names[int(value >= card.choice.threshold[0])] for value in p[:, 1]]
-    if card.task.kind == "multilabel":
-        above = p >= np.array(card.choice.threshold)
+    names = task.class_names
+    if task.kind == "binary":
+        return [names[int(value >= choice.threshold[0])] for value in p[:, 1]]
+    if task.kind == "multilabel":
+        above = p >= np.array(choice.threshold)
         return [";".join(name for name, on in zip(names, row, strict=True) if on) for row in above]
     return [names[int(k)] for k in p.argmax(1)]

@@ -11,7 +11,6 @@ probe.json          what they predict, and from which features
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from trabecula.config import Record
+from trabecula.data.features import read_features
 from trabecula.data.manifest import Manifest, read_manifest
 from trabecula.data.predictions import Choice, Origin, cohorts_of, prediction_rows, write_predictions
 from trabecula.data.splits import Splits, Subset, draw_subset, read_splits
@@ -73,15 +73,6 @@ class Config(Record):
 
 
 @dataclass(frozen=True)
-class _Features:
-    """Features (N, D) with their images' names, and the record of the encoder."""
-
-    values: Tensor
-    row_of: dict[str, int]
-    record: dict[str, Any]
-
-
-@dataclass(frozen=True)
 class _Linear:
     """One few-label classifier at each strength; a multi-label task has one solution a finding."""
 
@@ -111,7 +102,8 @@ class _Linear:
 def run(config: Config, out: Run) -> str:
     """Write predictions.csv, choices.csv and the classifiers."""
     device = choose_device(config.device)
-    features = _read_features(config.features, device)
+    features = read_features(config.features)
+    values = torch.from_numpy(features.values).to(device)
     manifest, splits = read_manifest(config.manifest), read_splits(config.splits)
     specs = (config.task,) if isinstance(config.task, str) else config.task
     tasks = [(spec, find_task(spec, manifest)) for spec in specs]
@@ -124,7 +116,7 @@ def run(config: Config, out: Run) -> str:
             labelled = truth(task, manifest).among(features.row_of, config.features, "without features")
             out.log("task", task=task.name or spec, images=len(labelled), exclusions=labelled.exclusions)
             rows = torch.tensor([features.row_of[i] for i in labelled.image_ids], device=device)
-            data = _Labelled(task, labelled, features.values, rows, splits, manifest)
+            data = _Labelled(task, labelled, values, rows, splits, manifest)
             for fraction in config.fractions:
                 subsets = [draw_subset(splits, labelled, fraction, seed) for seed in config.seeds]
                 for subset, linear in zip(subsets, _solve(config, data, subsets), strict=True):
@@ -292,29 +284,3 @@ def _card(task: Task, origin: Origin, choice: Choice) -> dict[str, Any]:
         "class_names": list(task.class_names),
         **{name: record.model_dump(mode="json") for name, record in records.items()},
     }
-
-
-def _read_features(path: Path, device: torch.device) -> _Features:
-    """Features with their images and their encoder.
-
-    Raises:
-        InputError: a file is missing, the files disagree, or a feature is no number.
-    """
-    folder = path if path.is_dir() else path.parent
-    for name in ("features.npy", "features.json", "index.csv"):
-        if not (folder / name).exists():
-            raise InputError(f"{folder}: no {name}; name a folder that `trabecula embed` wrote")
-    values = np.load(folder / "features.npy", allow_pickle=False)
-    record = json.loads((folder / "features.json").read_text())
-    images = pd.read_csv(folder / "index.csv", dtype=str, keep_default_na=False)["image_id"].tolist()
-    if values.ndim != 2 or len(values) != len(images):
-        raise InputError(
-            f"{folder}: features.npy has shape {values.shape}, index.csv names {len(images)} images; "
-            "run `trabecula embed` again"
-        )
-    bad = ~np.isfinite(values).all(axis=1)
-    if bad.any():
-        raise InputError(f"{folder}: the features of image '{images[int(bad.argmax())]}' are no numbers")
-    return _Features(
-        torch.from_numpy(values).to(device), {image: row for row, image in enumerate(images)}, record
-    )

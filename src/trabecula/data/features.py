@@ -1,0 +1,58 @@
+"""Features on disk: one vector an image, written by `embed` and read by all that follow.
+
+features.npy     (N, D) float32, in the order of the store
+features.json    the encoder, how it was applied, and to what
+index.csv        image_id, patient_id
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trabecula.data.spreadsheet import read_table
+from trabecula.errors import InputError
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features (N, D), the images they are of, and the record of the encoder."""
+
+    values: NDArray[np.float32]
+    image_ids: list[str]
+    record: dict[str, Any]
+
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        """Row of each image."""
+        return {image: row for row, image in enumerate(self.image_ids)}
+
+
+def read_features(path: Path) -> Features:
+    """Read a folder that `embed` wrote, or one of its files.
+
+    Raises:
+        InputError: a file is missing, the files disagree, or a feature is no number.
+    """
+    folder = path if path.is_dir() else path.parent
+    for name in ("features.npy", "features.json", "index.csv"):
+        if not (folder / name).exists():
+            raise InputError(f"{folder}: no {name}; name a folder that `trabecula embed` wrote")
+    values = np.load(folder / "features.npy", allow_pickle=False)
+    record = json.loads((folder / "features.json").read_text())
+    images = read_table(folder / "index.csv")["image_id"].tolist()
+    if values.ndim != 2 or len(values) != len(images):
+        raise InputError(
+            f"{folder}: features.npy has shape {values.shape}, index.csv names {len(images)} images; "
+            "run `trabecula embed` again"
+        )
+    bad = ~np.isfinite(values).all(axis=1)
+    if bad.any():
+        raise InputError(f"{folder}: the features of image '{images[int(bad.argmax())]}' are no numbers")
+    return Features(values, images, record)
