@@ -181,7 +181,7 @@ def test_a_killed_run_leaves_no_process_and_can_be_resumed(tmp_path):
 
 def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path, monkeypatch):
     source = cohort(tmp_path / "c", n=8)
-    save, calls = np.save, []
+    save, calls = shards.save_array, []
 
     def full(*args, **options):
         calls.append(1)
@@ -189,7 +189,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         save(*args, **options)
 
-    monkeypatch.setattr(shards.np, "save", full)
+    monkeypatch.setattr(shards, "save_array", full)
     with pytest.raises(RunError, match="the disk is full"):
         go(source, tmp_path / "s")
     assert not list((tmp_path / "s").glob("*.writing.partial"))

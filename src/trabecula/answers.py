@@ -58,7 +58,8 @@ def _usage(error: Any) -> None:
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
         sys.exit(error.exit_code)
-    path = error.ctx.command_path if getattr(error, "ctx", None) else "trabecula"
+    context = getattr(error, "ctx", None)
+    path = f"trabecula {context.info_name}" if context and context.parent else "trabecula"
     _stop(f"error: {error.format_message().rstrip('.')}; see `{path} --help`", error.exit_code)
 
 

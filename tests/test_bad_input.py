@@ -1,0 +1,529 @@
+# ruff: noqa: E501 - the table quotes whole answers
+"""Bad input, as people meet it, through the command line: one line that says what to do, nothing lost.
+
+`REFUSED` is also the source of docs/guides/errors.md, which may only quote it.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import pickle
+import re
+import shlex
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openpyxl
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from trabecula import cli, pretrain, study
+from trabecula.data import shards
+from trabecula.objectives.wgan_gp import WganGp
+from trabecula.train import checkpoint
+
+GUIDE = Path(__file__).parents[1] / "docs" / "guides" / "errors.md"
+GAN = (
+    "pretrain --store store --splits split -s architecture=critic -s objective=wgan_gp "
+    "-s settings.critic_steps=1 -s batch_size=2"
+)
+PROBE = "probe --features features --manifest cohort --splits split"
+FINE = "finetune --encoder encoder --store store --manifest cohort --splits split -s images=4 -s batch_size=2"
+EVALUATE = "evaluate --predictions probe --encoders encoder --manifest cohort --splits split"
+WEIGHTS = "pretrain --store store -s architecture=torchvision:squeezenet1_0 -s stem=sum -s init=weights"
+
+REFUSED = {
+    # folders and tables
+    "cohort --root nowhere": "nowhere: no such file or folder",
+    "cohort --root empty": "empty: holds no file; --root is the folder of the images",
+    "cohort --root films --table no_patient.csv": "no_patient.csv: no column 'patient_id' (columns: file, PatNr, kl), perhaps 'PatNr'; name it with -s columns.patient_id=COLUMN",
+    "cohort --root films --table numbers.xlsx -s 'pattern={patient_id:4}{side:1}.png'": "they agree but for leading zeros: save the table with its ids as text",
+    "cohort --root films --table damaged.xlsx": "damaged.xlsx: not a readable .xlsx file (File is not a zip file); save it again, or as CSV",
+    "cohort --root films --table twice.csv": "twice.csv: path '0000L.png' stands in rows 2, 3",
+    "cohort --root films -s 'pattern={patient_id:9}.png'": "films: no file matches the pattern '{patient_id:9}.png'; the first file is '0000L.png'",
+    "prepare --manifest nowhere": "nowhere: no such file or folder",
+    "prepare --manifest empty": "empty/manifest.csv: no such manifest; write one with `trabecula cohort`",
+    "prepare --manifest same_ids.csv": "same_ids.csv: image_id 'a' stands in rows 2, 3",
+    "prepare --manifest patientless.csv": "patientless.csv: no column 'patient_id', did you mean 'patient'?",
+    "prepare --manifest cohort -s max_pixels=9": "the first, ../images/100L_0.png: 32 x 32 pixels, more than the limit of 9",
+    "embed --encoder empty --store store": "empty: no encoder there (encoder.json is missing); `trabecula pretrain` writes one",
+    "embed --encoder encoder --store empty": "empty: no store (store.json); write one with `trabecula prepare`",
+    "embed --encoder encoder --store cut": "cut/images-00000.npy: is cut short or damaged; prepare the store again",
+    "embed --encoder encoder --store torn": "torn/index.csv: has 20 rows for 24 images; prepare the store again",
+    "embed --encoder encoder --store damaged": "damaged/store.json: damaged (Expecting value: line 1 column 1 (char 0)); prepare the store again",
+    # tasks and labels
+    f"{PROBE} -s 'task=kll >= 2'": "task 'kll >= 2': no column 'kll' in the manifest, did you mean 'kl'?",
+    f"{PROBE} -s 'task=kl => 2'": "rule 'kl => 2': 'kl => 2' is no comparison; write for example kl >= 2",
+    f"{PROBE} -s 'task=kl >= 7'": "task 'kl >= 7': every labelled row is of class 0; a task needs two classes",
+    f"{FINE} -s 'task=kl >= 7'": "task 'kl >= 7': every labelled row is of class 0; a task needs two classes",
+    "probe --features features --manifest odd --splits split -s task=grade": "row 3 has",
+    "probe --features features --manifest odd --splits split -s 'task=kl >= 2'": "rule 'kl >= 2': row 3 has no number in 'kl' ('x')",
+    f"{PROBE} -s 'task=kl >= 2' -s 'fractions=[2]'": "fraction 2.0: must be above 0 and at most 1",
+    "cohort --root films --table plain.csv -s 'tasks.oa.positive=KL >= 2'": "task 'oa': no column 'KL' in the manifest",
+    # settings
+    f"{PROBE} -s 'task=kl >= 2' -s fracton=0.1": "unknown key 'fracton', did you mean 'fractions'?",
+    f"{GAN} -s settings.critic.lrr=1": "settings of wgan_gp: unknown key 'critic.lrr', did you mean 'lr'?",
+    f"{GAN} -s objective=wgan_pg": "unknown objective 'wgan_pg', did you mean 'wgan_gp'?",
+    f"{GAN} -s architecture=critc": "architecture 'critc' is not known, did you mean 'critic'?",
+    f"{GAN} --device cuda:77": "device 'cuda:77':",
+    f"{GAN} --device mps:3": "device 'mps:3': is not there; use cpu or auto",
+    f"{GAN} --device gpu": "device 'gpu': unknown; use auto, cpu, cuda or cuda:1",
+    "pretrain --store store --device cuda:77 -s architecture=critic": "device 'cuda:77':",
+    f"{GAN} -s architecture=torchvision:squeezenet1_0": "wgan_gp pretrains the architecture 'critic', not 'torchvision:squeezenet1_0'",
+    f"{GAN} -s objective=moco -s settings={{}}": "moco: queue 65536 is larger than the pool of <pool> images: the same image would be its own negative; set settings.queue=<pool>",
+    "pretrain --store store40 -s architecture=critic": "size 40: the critic halves the side 5 times, so the size must be a multiple of 32 px; the nearest is 32",
+    "prepare --manifest cohort -s size=big": "'size': Input should be a valid integer",
+    "prepare --manifest cohort -s size": "-s size: write key=value, for example -s size=64",
+    "prepare --manifest cohort --seed 3": "has no --seed; `trabecula show prepare` lists its settings",
+    "prepare --manifset cohort": "No such option: --manifset",
+    "pretrian --store store": "No such command 'pretrian'. Did you mean 'pretrain'?; see `trabecula --help`",
+    "show moko": "'moko' is no verb, objective, run folder or recipe, did you mean 'moco'?",
+    # recipes
+    "study nowhere.toml": "nowhere.toml: no such file",
+    "study top.toml": "top.toml: unknown part 'titel', did you mean 'title'?",
+    "study stage.toml": "[stages.phantom]: unknown key 'num_pateints', did you mean 'num_patients'?",
+    "study nested.toml": "[stages.pretrain]: settings of wgan_gp: unknown key 'critic.lrr', did you mean 'lr'?",
+    "study verb.toml": "unknown verb 'phantm', did you mean 'phantom'?",
+    "study broken.toml": "broken.toml: not valid TOML: Invalid value (at line 2, column 8)",
+    # files that do not belong together
+    f"{WEIGHTS} --weights resnet18.pt": "its keys are those of torchvision:resnet18: set architecture = 'torchvision:resnet18'",
+    f"{WEIGHTS} --weights evil.pt": "evil.pt: holds code or objects, not only tensors, and is not loaded, as that could run anything",
+    f"{WEIGHTS} --weights evil.safetensors": "evil.safetensors: not a safetensors file, or cut short",
+    "embed --encoder encoder --store unflipped": "prepare these images with the settings of that store",
+    "embed --encoder encoder --store store40": "images have size 40, encoder 'critic-wgan_gp' takes 32",
+    "predict --classifier fine --store unflipped": "unflipped: ",
+    f"{PROBE} -s 'task=kl >= 2' --splits strangers.csv": "no labelled patient is in the splits (the labels have '100', the splits 'X0'); are they of this manifest?",
+    "probe --features features --manifest renamed --splits split -s 'task=kl >= 2'": "it belong to this manifest?",
+    f"{EVALUATE} --splits strangers.csv": "the splits say none; give the splits the predictions were made with",
+    f"{EVALUATE} --manifest renamed": "give the manifest the predictions were made with",
+    f"{EVALUATE} --encoders empty": "empty/encoder.json: no such file; name an encoder's folder",
+    # leaks
+    "split --check --manifest cohort --splits split --encoders leaky": "1 leak: manifest row <row>: test patient <patient> was seen by the encoder leaky",
+    "split --check --manifest cohort --splits two_parts.csv": "1 leak: manifest row <row>: patient <patient> is in test and in train",
+    "evaluate --predictions leaky_probe --encoders leaky --manifest cohort --splits split": "encoder 'leaky' was pretrained on patient '<patient>' (manifest row <row>) of the test part; pretrain it again without validation and test patients",
+    f"{EVALUATE} --splits leaky.csv": "predictions call patient '<patient>' (manifest row <row>) test, the splits say train; give the splits the predictions were made with",
+    "evaluate --predictions trained_on_test --encoders encoder --manifest cohort --splits split": "no prediction for 2 of <tests> test images, of patient '<patient>' (manifest row <row>)",
+    # --out
+    "split --manifest cohort": "trabecula split: give --out FOLDER, where the result will lie",
+    "split --manifest cohort --out thesis": "thesis: holds something else (thesis.docx); choose another --out",
+    "split --manifest cohort --out model": "model: holds something else (config.json); choose another --out",
+    "split --manifest cohort --out plain.csv": "plain.csv: is a file; --out needs a folder",
+    "split --manifest cohort --out plain.csv/x": "plain.csv/x: lies in a file, not in a folder; choose another --out",
+    "study stages.toml --out thesis": "thesis: holds something else (thesis.docx); choose another --out",
+    "prepare --manifest cohort -s size=48 --out store": "store: holds a run of another config (size was 32, now 48); choose another --out, or remove the folder",
+    "split --manifest cohort --out store": "store: holds a run of another config (verb was \"prepare\", now \"split\"); choose another --out, or remove the folder",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+
+Main = Callable[..., Answer]
+
+
+@pytest.fixture
+def main(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, world: Path) -> Main:
+    """The command line in this process, in the folder of the made-up study."""
+
+    def call(*words: object) -> Answer:
+        monkeypatch.chdir(world)
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        monkeypatch.setattr(sys, "argv", ["trabecula", *map(str, words)])
+        before = signal.getsignal(signal.SIGTERM)
+        capfd.readouterr()
+        try:
+            with pytest.raises(SystemExit) as end:
+                cli.main()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        return Answer(int(end.value.code or 0), *capfd.readouterr())
+
+    return call
+
+
+def words(command: str, out: Path) -> list[str]:
+    """A command of the table, with an --out unless it has or needs none."""
+    given = shlex.split(command)
+    bare = (
+        "--out" in given or "--check" in given or given[0] == "show" or command == "split --manifest cohort"
+    )
+    return given if bare else [*given, "--out", str(out)]
+
+
+@pytest.fixture(scope="module")
+def world(make_store: Callable[..., Path]) -> Path:
+    """A study of 12 patients with every artifact, and everything that can be wrong beside it."""
+    root = make_store(name="bad_input")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setenv("OMP_NUM_THREADS", "1")
+        _good()
+        _tables(root)
+        _files(root)
+        _leaks(root)
+    return root
+
+
+def _do(command: str) -> None:
+    """A command that must succeed."""
+    cli.app(shlex.split(command), standalone_mode=False)
+
+
+def _good() -> None:
+    _do("split --manifest cohort --out split -s 'task=kl >= 2' -s train=0.6 -s val=0.2 -s test=0.2")
+    _do(f"{GAN} --out encoder -s images=4")
+    _do("embed --encoder encoder --store store --out features")
+    _do(f"{PROBE} --out probe -s 'task=kl >= 2' -s fractions=[1] -s seeds=[0]")
+    _do(f"{FINE} --out fine -s 'task=kl >= 2'")
+    _do("prepare --manifest cohort --out unflipped -s size=32 -s flip_side=")
+    _do("prepare --manifest cohort --out store40 -s size=40")
+
+
+def _tables(root: Path) -> None:
+    (root / "films").mkdir()
+    noise = np.random.default_rng(0)
+    for i in range(6):
+        Image.fromarray(noise.integers(0, 256, (40, 40), dtype=np.uint8)).save(root / f"films/000{i}L.png")
+    rows = [(f"000{i}L.png", f"000{i}", str(i % 5)) for i in range(6)]
+    (root / "plain.csv").write_text("file,patient_id,kl\n" + "".join(f"{','.join(row)}\n" for row in rows))
+    (root / "no_patient.csv").write_text("file,PatNr,kl\n" + "".join(f"{','.join(row)}\n" for row in rows))
+    (root / "twice.csv").write_text("file,patient_id\n0000L.png,0000\n0000L.png,0000\n")
+    (root / "same_ids.csv").write_text("image_id,patient_id,path\na,1,x.png\na,2,y.png\n")
+    (root / "patientless.csv").write_text("image_id,patient,path\na,1,x.png\n")
+    (root / "damaged.xlsx").write_bytes(b"no archive")
+    sheet(root / "numbers.xlsx", [("patient_id", "kl"), *((i, i % 5) for i in range(6))])
+    manifest = (root / "cohort/manifest.csv").read_text().splitlines()
+    for name, edit in (("renamed", "z"), ("odd", "")):
+        (root / name).mkdir()
+        (root / name / "manifest.csv").write_text("\n".join([manifest[0], *(edit + r for r in manifest[1:])]))
+    bad = manifest[2].rpartition(",")[0] + ",x"
+    assert manifest[0].endswith(",kl")
+    (root / "odd/manifest.csv").write_text("\n".join([*manifest[:2], bad, *manifest[3:]]))
+    task = {"labels": ["kl"], "kind": "multiclass", "classes": ["0", "1", "2"]}
+    (root / "odd/tasks.json").write_text(json.dumps({"grade": task}))
+
+
+def sheet(path: Path, rows: list[tuple[Any, ...]]) -> None:
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(row)
+    book.save(path)
+
+
+class Evil:
+    """Unpickling it would write a file."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("unpickled"),))
+
+
+def _files(root: Path) -> None:
+    from torchvision import models
+
+    for name in ("empty", "thesis", "model"):
+        (root / name).mkdir()
+    (root / "thesis/thesis.docx").touch()
+    (root / "model/config.json").write_text('{"model_type": "bert"}')
+    torch.save(models.resnet18(weights=None).state_dict(), root / "resnet18.pt")
+    for name in ("evil.pt", "evil.safetensors"):
+        (root / name).write_bytes(pickle.dumps(Evil()))
+    for name in ("cut", "torn", "damaged"):
+        shutil.copytree(root / "store", root / name)
+        (root / name / "config.json").unlink()
+    array = (root / "store/images-00000.npy").read_bytes()
+    (root / "cut/images-00000.npy").write_bytes(array[:-1000])
+    index = (root / "store/index.csv").read_text().splitlines(keepends=True)
+    (root / "torn/index.csv").write_text("".join(index[:-4]))
+    (root / "damaged/store.json").write_text("")
+    stages = "[stages.phantom]\nnum_patients = 2\nsize = 32\n"
+    (root / "stages.toml").write_text(stages)
+    (root / "top.toml").write_text("titel = 'x'\n" + stages)
+    (root / "stage.toml").write_text(stages.replace("patients", "pateints"))
+    (root / "verb.toml").write_text(stages + "[stages.other]\nverb = 'phantm'\n")
+    (root / "broken.toml").write_text("[stages.phantom]\nsize = \n")
+    (root / "nested.toml").write_text(
+        "[stages.pretrain]\nstore = 'store'\nobjective = 'wgan_gp'\nsettings.critic.lrr = 1\n"
+    )
+
+
+def a_test_patient(root: Path) -> str:
+    """A patient of the test part."""
+    lines = (root / "split/splits.csv").read_text().split()
+    return next(line.partition(",")[0] for line in lines if line.endswith(",test"))
+
+
+def _leaks(root: Path) -> None:
+    """One test patient in a pretraining pool, and one in the training part of a probe."""
+    splits, patient = (root / "split/splits.csv").read_text(), a_test_patient(root)
+    (root / "leaky.csv").write_text(splits.replace(f"{patient},test", f"{patient},train"))
+    (root / "two_parts.csv").write_text(f"{splits}{patient},train\n")
+    (root / "strangers.csv").write_text("patient_id,split\nX0,train\nX1,val\nX2,test\n")
+    _do(f"{GAN} --splits leaky.csv --out leaky -s arm=leaky -s images=4")
+    _do("embed --encoder leaky --store store --out leaky_features")
+    few = "-s 'task=kl >= 2' -s fractions=[1] -s seeds=[0]"
+    _do(f"{PROBE} --features leaky_features --out leaky_probe {few}")
+    _do(f"{PROBE} --splits leaky.csv --out trained_on_test {few}")
+
+
+@pytest.mark.parametrize(("command", "told"), REFUSED.items(), ids=range(len(REFUSED)))
+def test_bad_input_is_answered_in_one_line(
+    command: str, told: str, main: Main, world: Path, tmp_path: Path
+) -> None:
+    patient = a_test_patient(world)
+    manifest = (world / "cohort/manifest.csv").read_text().splitlines()
+    of = dict(line.split(",") for line in (world / "split/splits.csv").read_text().split()[1:])
+    counts = {part: 2 * sum(value == part for value in of.values()) for part in ("train", "test")}
+    facts = {
+        "<patient>": patient, "<pool>": str(counts["train"]), "<tests>": str(counts["test"]),
+        "<row>": str(next(i for i, line in enumerate(manifest, 1) if line.startswith(patient))),
+    }  # fmt: skip
+    for name, value in facts.items():
+        told = told.replace(name, value)
+    answer = main(*words(command, tmp_path / "out"))
+    assert told in answer.err
+    assert answer.code == 2
+    assert answer.err.startswith("error: ")
+    assert answer.err.count("\n") == 1
+    assert not (tmp_path / "out/DONE").exists()
+    assert not (world / "unpickled").exists()
+
+
+def test_the_guide_quotes_real_answers() -> None:
+    known = [re.sub(r"<\w+>", "...", told) for told in REFUSED.values()]
+    quoted = re.findall(r"\| `{1,2}error: (?:\.\.\. )?(.*?) ?`{1,2} \|$", GUIDE.read_text(), re.M)
+    assert len(quoted) > 30
+    assert [answer for answer in quoted if not any(answer in told for told in known)] == []
+
+
+def png(path: Path, width: int, height: int, pixels: bytes) -> None:
+    """A PNG whose header claims a size, whatever its pixels are."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    body = head + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+
+
+def test_bad_images_are_rejected_one_by_one_and_the_rest_goes_on(
+    main: Main, world: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(world / "films", tmp_path / "films")
+    whole = (tmp_path / "films/0001L.png").read_bytes()
+    (tmp_path / "films/0007L.png").write_bytes(whole[:300])
+    (tmp_path / "films/0008L.png").write_bytes(b"\x89PNG\r\n\x1a\nnoise")
+    (tmp_path / "films/0009L.png").write_bytes(b"")
+    png(tmp_path / "films/0010L.png", 60_000, 60_000, b"\0" * 9)
+    pattern = "pattern={patient_id:4}{side:1}.png"
+    assert main("cohort", "--root", tmp_path / "films", "--out", tmp_path / "c", "-s", pattern).code == 0
+    answer = main("prepare", "--manifest", tmp_path / "c", "--out", tmp_path / "s", "-s", "size=32")
+    assert answer.code == 0
+    assert answer.out.startswith("6 images of 32 x 32 pixels, 8 bit; 4 rejected (rejected.csv)")
+    rejected = (tmp_path / "s/rejected.csv").read_text().splitlines()[1:]
+    assert [re.findall(r"\d{4}L", line) for line in rejected] == [["0007L"], ["0008L"], ["0009L"], ["0010L"]]
+    assert "truncated" in rejected[0]
+    assert "60000 x 60000 pixels, more than the limit" in rejected[3]
+
+
+@pytest.mark.parametrize("kind", ["comma", "semicolon", "bom", "latin-1", "utf-16", "xlsx"])
+def test_tables_of_any_dialect_are_read_and_ids_keep_their_zeros(
+    kind: str, main: Main, tmp_path: Path
+) -> None:
+    rows = [("file", "patient_id", "kl", "Ärztin")]
+    rows += [(f"000{i}L.png", f"000{i}", str(i), "Müller") for i in range(6)]
+    table = tmp_path / ("t.xlsx" if kind == "xlsx" else "t.csv")
+    encodings = {"bom": "utf-8-sig", "latin-1": "latin-1", "utf-16": "utf-16"}
+    if kind == "xlsx":
+        sheet(table, rows)
+    else:
+        text = "".join((";" if kind == "semicolon" else ",").join(row) + "\n" for row in rows)
+        table.write_bytes(text.encode(encodings.get(kind, "utf-8")))
+    answer = main("cohort", "--root", "films", "--table", table, "--out", tmp_path / "c")
+    assert (answer.code, answer.out) == (0, "6 images of 6 patients\n")
+    lines = (tmp_path / "c/manifest.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "image_id,patient_id,path,kl,Ärztin"
+    assert [line.split(",")[1] for line in lines[1:]] == [f"000{i}" for i in range(6)]
+    assert lines[1].endswith(",0,Müller")
+
+
+def test_a_class_that_a_part_lacks_is_noted(main: Main, world: Path, tmp_path: Path) -> None:
+    of = dict(line.split(",") for line in (world / "split/splits.csv").read_text().split()[1:])
+    lines = (world / "cohort/manifest.csv").read_text().splitlines()
+    (tmp_path / "m").mkdir()
+    edited = [
+        line.rpartition(",")[0] + (",0" if of[line.split(",")[1]] == "val" else f",{i % 2}")
+        for i, line in enumerate(lines[1:])
+    ]
+    (tmp_path / "m/manifest.csv").write_text("\n".join([lines[0], *edited]) + "\n")
+    command = f"{PROBE} -s task=kl -s fractions=[1] -s seeds=[0]".replace("cohort", str(tmp_path / "m"))
+    assert main(*words(command, tmp_path / "p")).code == 0
+    assert "val has no image of class 1" in (tmp_path / "p/choices.csv").read_text()
+
+
+def test_a_corrected_command_may_use_the_folder_of_a_failed_one(main: Main, tmp_path: Path) -> None:
+    for wrong, right in (
+        ("cohort --root films --table plain.csv -s 'tasks.oa.positive=KL >= 2'", "KL/kl"),
+        (f"{FINE} -s task=kll", "kll/kl"),
+        ("pretrain --store store -s architecture=critc", "critc/critic"),
+        (f"{GAN} -s images=8 -s settings.critic.lr=1e30", "1e30/1e-4"),
+    ):
+        out = tmp_path / right.replace("/", "-")
+        refused = main(*words(wrong, out))
+        assert refused.code == (1 if "1e30" in wrong else 2)
+        assert main(*words(wrong.replace(*right.split("/")), out)).code == 0
+    assert main(*words("cohort --root films", out)).err.count("holds a run of another config") == 1
+
+
+class Full:
+    """A function that finds the disk full at its n-th call."""
+
+    def __init__(self, real: Callable[..., Any], at: int) -> None:
+        self.real, self.at, self.calls = real, at, 0
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        self.calls += 1
+        if self.calls == self.at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self.real(*given, **named)
+
+
+def test_a_full_disk_loses_nothing_of_prepare(
+    main: Main, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = f"prepare --manifest cohort -s size=32 -s shard_images=8 --out {tmp_path / 's'}".split()
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "save_array", Full(shards.save_array, at=2))
+        answer = main(*command)
+    assert answer.code == 1
+    assert answer.err == (
+        f"error: {tmp_path / 's'}: the disk is full; free some space and run the same command again, "
+        "what is done is kept\n"
+    )
+    first = (tmp_path / "s/images-00000.npy").stat().st_mtime_ns
+    assert main(*command).code == 0
+    assert (tmp_path / "s/images-00000.npy").stat().st_mtime_ns == first
+    parts = [np.load(tmp_path / f"s/images-0000{i}.npy") for i in range(3)]
+    np.testing.assert_array_equal(np.concatenate(parts), np.load(world / "store/images-00000.npy"))
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(
+    main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through torch's own writer, which hides the system's reason."""
+    command = f"{GAN} -s images=8 -s every=2 --out"
+
+    class Disk(io.FileIO):
+        def write(self, data: Any) -> int:  # noqa: ARG002
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    saved: list[int] = []
+
+    def save(state: Any, file: Any) -> None:
+        saved.append(state["step"])
+        with Disk(file.fileno(), "wb", closefd=False) as full:
+            torch_save(state, file if len(saved) < 3 else full)
+
+    torch_save = torch.save
+    monkeypatch.setattr(pretrain, "SAVE_S", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.torch, "save", save)
+        answer = main(*shlex.split(command), tmp_path / "e")
+    assert (answer.code, answer.err.count("the disk is full")) == (1, 1)
+    assert saved == [1, 2, 3]
+    assert checkpoint.load(tmp_path / "e/checkpoint.pt")["step"] == 2
+    assert not list((tmp_path / "e").glob(".*.partial"))
+    for name in ("e", "undisturbed"):
+        assert main(*shlex.split(command), tmp_path / name).code == 0
+    mine, other = (load_file(tmp_path / name / "encoder.safetensors") for name in ("e", "undisturbed"))
+    assert all(torch.equal(mine[key], other[key]) for key in other)
+
+
+def test_a_full_disk_stops_a_study_in_one_line(
+    main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "write_atomically", Full(study.write_atomically, at=2))
+        answer = main("study", "stages.toml", "--out", tmp_path / "s", "--workers", 1)
+    assert (answer.code, answer.err.count("\n")) == (1, 1)
+    assert "the disk is full; free some space and run the same command again" in answer.err
+    assert main("study", "stages.toml", "--out", tmp_path / "s", "--workers", 1).code == 0
+
+
+def test_a_loss_that_is_no_number_names_the_step_and_keeps_the_checkpoint(
+    main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = main(*words(f"{GAN} -s images=8 -s settings.critic.lr=1e30", tmp_path / "high"))
+    assert answer.code == 1
+    assert re.fullmatch(
+        r"error: step \d: the (loss|gradient) of '\w+' is (nan|inf|-inf|not finite); lower the learning rate.*\n",
+        answer.err,
+    )
+    real = WganGp.step
+
+    def step(self: WganGp, batches: Any, progress: float) -> Iterator[Any]:
+        for update in real(self, batches, progress):
+            yield replace(update, loss=update.loss * float("nan")) if progress >= 0.75 else update
+
+    monkeypatch.setattr(pretrain, "SAVE_S", 0.0)
+    monkeypatch.setattr(WganGp, "step", step)
+    answer = main(*words(f"{GAN} -s images=8 -s every=2", tmp_path / "late"))
+    assert answer.code == 1
+    assert answer.err.startswith("error: step 3: the loss of 'critic' is nan; ")
+    assert checkpoint.load(tmp_path / "late/checkpoint.pt")["step"] == 3
+
+
+def interrupted(command: str, world: Path, ready: Callable[[], bool]) -> Answer:
+    """A command in a process of its own, stopped by Ctrl-C once it is at work."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trabecula.cli", *shlex.split(command)],
+        cwd=world, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    until = time.monotonic() + 60
+    while not ready() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    return Answer(process.returncode, out, err)
+
+
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(main: Main, world: Path, tmp_path: Path) -> None:
+    log = tmp_path / "e/log.jsonl"
+    command = f"{GAN} -s images=100 -s every=2 --out {tmp_path / 'e'}"
+    answer = interrupted(command, world, lambda: log.exists() and '"point"' in log.read_text())
+    assert (answer.code, answer.out) == (130, "")
+    assert answer.err.splitlines()[-1] == "stopped; run the same command again to go on"
+    assert "Traceback" not in answer.err
+    assert not (tmp_path / "e/DONE").exists()
+    assert main(*shlex.split(command)).code == 0
+
+
+def test_ctrl_c_of_a_study_is_one_line_and_it_goes_on(main: Main, world: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text("[stages.phantom]\nnum_patients = 40\nsize = 64\n")
+    command = f"study {tmp_path / 'r.toml'} --out {tmp_path / 's'} --workers 1"
+    answer = interrupted(command, world, lambda: bool(list(tmp_path.glob("s/cells/*/images/*.png"))))
+    assert (answer.code, answer.out) == (130, "")
+    assert answer.err.splitlines()[-1] == "stopped; run the same command again to go on"
+    assert not list(tmp_path.glob("s/cells/*/DONE"))
+    assert main(*shlex.split(command)).code == 0
+    assert len(list(tmp_path.glob("s/cells/*/images/*.png"))) == 80
