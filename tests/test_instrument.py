@@ -1,0 +1,95 @@
+"""The control study: planted effects are found, planted nulls are not, and a broken instrument is noticed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+BENCH = Path(__file__).parents[1] / "bench" / "instrument.py"
+
+
+@pytest.fixture
+def instrument(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("instrument_bench", BENCH)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def fast(*arguments: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Exit code and the lines by kind."""
+    command = [sys.executable, str(BENCH), "--fast", "--workers", "2", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines, done.stderr
+    return done.returncode, {line["name"].removeprefix("instrument_"): line for line in lines}
+
+
+def row(kind: str, claim: str) -> dict[str, Any]:
+    return {"kind": kind, "difference": 0.1, "low": 0.0, "high": 0.2, "p": 0.05, "claim": claim}
+
+
+def rows(kind: str, **claims: int) -> list[dict[str, Any]]:
+    return [row(kind, claim) for claim, count in claims.items() for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("some", "met"),
+    [
+        (rows("effect", better=16, none=4), True),
+        (rows("effect", better=15, none=5), False),
+        (rows("effect", worse=16, none=4), False),  # a claim in the wrong direction finds nothing
+        (rows("null_noise", better=1, none=19), True),
+        (rows("null_noise", better=1, worse=1, none=18), False),
+        (rows("null_weights", worse=2, none=18), False),
+        (rows("one_network", worse=9, none=11), True),  # reported, without a bar
+    ],
+)
+def test_bars(instrument: ModuleType, some: list[dict[str, Any]], met: bool) -> None:
+    ((line, good),) = instrument.summarise(some)
+    assert good is met
+    assert line["repeats"] == 20
+
+
+def test_more_repeats_have_a_bar_that_a_sound_instrument_keeps(instrument: ModuleType) -> None:
+    from scipy import stats
+
+    assert instrument.most_claims(12) == instrument.most_claims(20) == 1
+    for repeats in (80, 200):
+        most = instrument.most_claims(repeats)
+        assert stats.binom.cdf(most, repeats, 0.05) >= 0.95
+        assert stats.binom.cdf(most, repeats, 0.12) < 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_finds_a_planted_effect_and_no_planted_null() -> None:
+    code, lines = fast()
+    assert code == 0, lines
+    assert lines["effect"]["claimed"] >= 3
+    assert lines["effect"]["repeats"] == lines["null_weights"]["repeats"] == 4
+    assert lines["null_noise"]["repeats"] + lines["null_regraded"]["repeats"] == 12
+    assert lines["null_noise"]["claimed"] + lines["null_regraded"]["claimed"] <= 1
+    assert lines["null_weights"]["claimed"] <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("sabotage", "kinds", "missed"), [("labels", "effect", "effect"), ("errors", "noise", "null_regraded")]
+)
+def test_notices_a_broken_instrument(sabotage: str, kinds: str, missed: str) -> None:
+    code, lines = fast("--sabotage", sabotage, "--kinds", kinds)
+    assert code == 1, lines
+    assert not lines[missed]["met"]
