@@ -1,0 +1,218 @@
+# ruff: noqa: E501 - the table quotes whole answers
+"""A small study with everything that can be wrong beside it, and what each refused command answers."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openpyxl
+import torch
+from PIL import Image
+
+from trabecula import cli
+
+GAN = (
+    "pretrain --store store --splits split -s architecture=critic -s objective=wgan_gp "
+    "-s settings.critic_steps=1 -s batch_size=2"
+)
+PROBE = "probe --features features --manifest cohort --splits split"
+FINE = "finetune --encoder encoder --store store --manifest cohort --splits split -s images=4 -s batch_size=2"
+EVALUATE = "evaluate --predictions probe --encoders encoder --manifest cohort --splits split"
+WEIGHTS = "pretrain --store store -s architecture=torchvision:squeezenet1_0 -s stem=sum -s init=weights"
+
+REFUSED = {
+    # folders and tables
+    "cohort --root nowhere": "nowhere: no such file or folder",
+    "cohort --root empty": "empty: holds no file; --root is the folder of the images",
+    "cohort --root films --table no_patient.csv": "no_patient.csv: no column 'patient_id' (columns: file, PatNr, kl), perhaps 'PatNr'; name it with -s columns.patient_id=COLUMN",
+    "cohort --root films --table numbers.xlsx -s 'pattern={patient_id:4}{side:1}.png'": "they agree but for leading zeros: save the table with its ids as text",
+    "cohort --root films --table damaged.xlsx": "damaged.xlsx: not a readable .xlsx file (File is not a zip file); save it again, or as CSV",
+    "cohort --root films --table twice.csv": "twice.csv: path '0000L.png' stands in rows 2, 3",
+    "cohort --root films -s 'pattern={patient_id:9}.png'": "films: no file matches the pattern '{patient_id:9}.png'; the first file is '0000L.png'",
+    "prepare --manifest nowhere": "nowhere: no such file or folder",
+    "prepare --manifest empty": "empty/manifest.csv: no such manifest; write one with `trabecula cohort`",
+    "prepare --manifest same_ids.csv": "same_ids.csv: image_id 'a' stands in rows 2, 3",
+    "prepare --manifest patientless.csv": "patientless.csv: no column 'patient_id', did you mean 'patient'?",
+    "prepare --manifest cohort -s max_pixels=9": "the first, ../images/100L_0.png: 32 x 32 pixels, more than the limit of 9",
+    "embed --encoder empty --store store": "empty: no encoder there (encoder.json is missing); `trabecula pretrain` writes one",
+    "embed --encoder encoder --store empty": "empty: no store (store.json); write one with `trabecula prepare`",
+    "embed --encoder encoder --store cut": "cut/images-00000.npy: is cut short or damaged; prepare the store again",
+    "embed --encoder encoder --store torn": "torn/index.csv: has 20 rows for 24 images; prepare the store again",
+    "embed --encoder encoder --store damaged": "damaged/store.json: damaged (Expecting value: line 1 column 1 (char 0)); prepare the store again",
+    # tasks and labels
+    f"{PROBE} -s 'task=kll >= 2'": "task 'kll >= 2': no column 'kll' in the manifest, did you mean 'kl'?",
+    f"{PROBE} -s 'task=kl => 2'": "rule 'kl => 2': 'kl => 2' is no comparison; write for example kl >= 2",
+    f"{PROBE} -s 'task=kl >= 7'": "task 'kl >= 7': every labelled row is of class 0; a task needs two classes",
+    f"{FINE} -s 'task=kl >= 7'": "task 'kl >= 7': every labelled row is of class 0; a task needs two classes",
+    "probe --features features --manifest odd --splits split -s task=grade": "row 3 has",
+    "probe --features features --manifest odd --splits split -s 'task=kl >= 2'": "rule 'kl >= 2': row 3 has no number in 'kl' ('x')",
+    f"{PROBE} -s 'task=kl >= 2' -s 'fractions=[2]'": "fraction 2.0: must be above 0 and at most 1",
+    "cohort --root films --table plain.csv -s 'tasks.oa.positive=KL >= 2'": "task 'oa': no column 'KL' in the manifest",
+    # settings
+    f"{PROBE} -s 'task=kl >= 2' -s fracton=0.1": "unknown key 'fracton', did you mean 'fractions'?",
+    f"{GAN} -s settings.critic.lrr=1": "settings of wgan_gp: unknown key 'critic.lrr', did you mean 'lr'?",
+    f"{GAN} -s objective=wgan_pg": "unknown objective 'wgan_pg', did you mean 'wgan_gp'?",
+    f"{GAN} -s architecture=critc": "architecture 'critc' is not known, did you mean 'critic'?",
+    f"{GAN} --device cuda:77": "device 'cuda:77':",
+    f"{GAN} --device mps:3": "device 'mps:3': is not there; use cpu or auto",
+    f"{GAN} --device gpu": "device 'gpu': unknown; use auto, cpu, cuda or cuda:1",
+    "pretrain --store store --device cuda:77 -s architecture=critic": "device 'cuda:77':",
+    f"{GAN} -s architecture=torchvision:squeezenet1_0": "wgan_gp pretrains the architecture 'critic', not 'torchvision:squeezenet1_0'",
+    f"{GAN} -s objective=moco -s settings={{}}": "moco: queue 65536 is larger than the pool of <pool> images: the same image would be its own negative; set settings.queue=<pool>",
+    "pretrain --store store40 -s architecture=critic": "size 40: the critic halves the side 5 times, so the size must be a multiple of 32 px; the nearest is 32",
+    "prepare --manifest cohort -s size=big": "'size': Input should be a valid integer",
+    "prepare --manifest cohort -s size": "-s size: write key=value, for example -s size=64",
+    "prepare --manifest cohort --seed 3": "has no --seed; `trabecula show prepare` lists its settings",
+    "prepare --manifset cohort": "No such option: --manifset",
+    "pretrian --store store": "No such command 'pretrian'. Did you mean 'pretrain'?; see `trabecula --help`",
+    "show moko": "'moko' is no verb, objective, run folder or recipe, did you mean 'moco'?",
+    # recipes
+    "study nowhere.toml": "nowhere.toml: no such file",
+    "study top.toml": "top.toml: unknown part 'titel', did you mean 'title'?",
+    "study stage.toml": "[stages.phantom]: unknown key 'num_pateints', did you mean 'num_patients'?",
+    "study nested.toml": "[stages.pretrain]: settings of wgan_gp: unknown key 'critic.lrr', did you mean 'lr'?",
+    "study verb.toml": "unknown verb 'phantm', did you mean 'phantom'?",
+    "study broken.toml": "broken.toml: not valid TOML: Invalid value (at line 2, column 8)",
+    # files that do not belong together
+    f"{WEIGHTS} --weights resnet18.pt": "its keys are those of torchvision:resnet18: set architecture = 'torchvision:resnet18'",
+    f"{WEIGHTS} --weights evil.pt": "evil.pt: holds code or objects, not only tensors, and is not loaded, as that could run anything",
+    f"{WEIGHTS} --weights evil.safetensors": "evil.safetensors: not a safetensors file, or cut short",
+    "embed --encoder encoder --store unflipped": "prepare these images with the settings of that store",
+    "embed --encoder encoder --store store40": "images have size 40, encoder 'critic-wgan_gp' takes 32",
+    "predict --classifier fine --store unflipped": "unflipped: ",
+    f"{PROBE} -s 'task=kl >= 2' --splits strangers.csv": "no labelled patient is in the splits (the labels have '100', the splits 'X0'); are they of this manifest?",
+    "probe --features features --manifest renamed --splits split -s 'task=kl >= 2'": "it belong to this manifest?",
+    f"{EVALUATE} --splits strangers.csv": "the splits say none; give the splits the predictions were made with",
+    f"{EVALUATE} --manifest renamed": "give the manifest the predictions were made with",
+    f"{EVALUATE} --encoders empty": "empty/encoder.json: no such file; name an encoder's folder",
+    # leaks
+    "split --check --manifest cohort --splits split --encoders leaky": "1 leak: manifest row <row>: test patient <patient> was seen by the encoder leaky",
+    "split --check --manifest cohort --splits two_parts.csv": "1 leak: manifest row <row>: patient <patient> is in test and in train",
+    "evaluate --predictions leaky_probe --encoders leaky --manifest cohort --splits split": "encoder 'leaky' was pretrained on patient '<patient>' (manifest row <row>) of the test part; pretrain it again without validation and test patients",
+    f"{EVALUATE} --splits leaky.csv": "predictions call patient '<patient>' (manifest row <row>) test, the splits say train; give the splits the predictions were made with",
+    "evaluate --predictions trained_on_test --encoders encoder --manifest cohort --splits split": "no prediction for 2 of <tests> test images, of patient '<patient>' (manifest row <row>)",
+    # --out
+    "split --manifest cohort": "trabecula split: give --out FOLDER, where the result will lie",
+    "split --manifest cohort --out thesis": "thesis: holds something else (thesis.docx); choose another --out",
+    "split --manifest cohort --out model": "model: holds something else (config.json); choose another --out",
+    "split --manifest cohort --out plain.csv": "plain.csv: is a file; --out needs a folder",
+    "split --manifest cohort --out plain.csv/x": "plain.csv/x: lies in a file, not in a folder; choose another --out",
+    "study stages.toml --out thesis": "thesis: holds something else (thesis.docx); choose another --out",
+    "prepare --manifest cohort -s size=48 --out store": "store: holds a run of another config (size was 32, now 48); choose another --out, or remove the folder",
+    "split --manifest cohort --out store": "store: holds a run of another config (verb was \"prepare\", now \"split\"); choose another --out, or remove the folder",
+}  # fmt: skip
+
+
+def build(root: Path) -> None:
+    """Fill the folder, which holds images, cohort and store of a hospital and is the working one."""
+    _good()
+    _tables(root)
+    _files(root)
+    _leaks(root)
+
+
+def _do(command: str) -> None:
+    """A command that must succeed."""
+    cli.app(shlex.split(command), standalone_mode=False)
+
+
+def _good() -> None:
+    _do("split --manifest cohort --out split -s 'task=kl >= 2' -s train=0.6 -s val=0.2 -s test=0.2")
+    _do(f"{GAN} --out encoder -s images=4")
+    _do("embed --encoder encoder --store store --out features")
+    _do(f"{PROBE} --out probe -s 'task=kl >= 2' -s fractions=[1] -s seeds=[0]")
+    _do(f"{FINE} --out fine -s 'task=kl >= 2'")
+    _do("prepare --manifest cohort --out unflipped -s size=32 -s flip_side=")
+    _do("prepare --manifest cohort --out store40 -s size=40")
+
+
+def _tables(root: Path) -> None:
+    (root / "films").mkdir()
+    noise = np.random.default_rng(0)
+    for i in range(6):
+        Image.fromarray(noise.integers(0, 256, (40, 40), dtype=np.uint8)).save(root / f"films/000{i}L.png")
+    rows = [(f"000{i}L.png", f"000{i}", str(i % 5)) for i in range(6)]
+    (root / "plain.csv").write_text("file,patient_id,kl\n" + "".join(f"{','.join(row)}\n" for row in rows))
+    (root / "no_patient.csv").write_text("file,PatNr,kl\n" + "".join(f"{','.join(row)}\n" for row in rows))
+    (root / "twice.csv").write_text("file,patient_id\n0000L.png,0000\n0000L.png,0000\n")
+    (root / "same_ids.csv").write_text("image_id,patient_id,path\na,1,x.png\na,2,y.png\n")
+    (root / "patientless.csv").write_text("image_id,patient,path\na,1,x.png\n")
+    (root / "damaged.xlsx").write_bytes(b"no archive")
+    sheet(root / "numbers.xlsx", [("patient_id", "kl"), *((i, i % 5) for i in range(6))])
+    manifest = (root / "cohort/manifest.csv").read_text().splitlines()
+    for name, edit in (("renamed", "z"), ("odd", "")):
+        (root / name).mkdir()
+        (root / name / "manifest.csv").write_text("\n".join([manifest[0], *(edit + r for r in manifest[1:])]))
+    bad = manifest[2].rpartition(",")[0] + ",x"
+    assert manifest[0].endswith(",kl")
+    (root / "odd/manifest.csv").write_text("\n".join([*manifest[:2], bad, *manifest[3:]]))
+    task = {"labels": ["kl"], "kind": "multiclass", "classes": ["0", "1", "2"]}
+    (root / "odd/tasks.json").write_text(json.dumps({"grade": task}))
+
+
+def sheet(path: Path, rows: list[tuple[Any, ...]]) -> None:
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(row)
+    book.save(path)
+
+
+class Evil:
+    """Unpickling it would write a file."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("unpickled"),))
+
+
+def _files(root: Path) -> None:
+    from torchvision import models
+
+    for name in ("empty", "thesis", "model"):
+        (root / name).mkdir()
+    (root / "thesis/thesis.docx").touch()
+    (root / "model/config.json").write_text('{"model_type": "bert"}')
+    torch.save(models.resnet18(weights=None).state_dict(), root / "resnet18.pt")
+    for name in ("evil.pt", "evil.safetensors"):
+        (root / name).write_bytes(pickle.dumps(Evil()))
+    for name in ("cut", "torn", "damaged"):
+        shutil.copytree(root / "store", root / name)
+        (root / name / "config.json").unlink()
+    array = (root / "store/images-00000.npy").read_bytes()
+    (root / "cut/images-00000.npy").write_bytes(array[:-1000])
+    index = (root / "store/index.csv").read_text().splitlines(keepends=True)
+    (root / "torn/index.csv").write_text("".join(index[:-4]))
+    (root / "damaged/store.json").write_text("")
+    stages = "[stages.phantom]\nnum_patients = 2\nsize = 32\n"
+    (root / "stages.toml").write_text(stages)
+    (root / "top.toml").write_text("titel = 'x'\n" + stages)
+    (root / "stage.toml").write_text(stages.replace("patients", "pateints"))
+    (root / "verb.toml").write_text(stages + "[stages.other]\nverb = 'phantm'\n")
+    (root / "broken.toml").write_text("[stages.phantom]\nsize = \n")
+    (root / "nested.toml").write_text(
+        "[stages.pretrain]\nstore = 'store'\nobjective = 'wgan_gp'\nsettings.critic.lrr = 1\n"
+    )
+
+
+def a_test_patient(root: Path) -> str:
+    """A patient of the test part."""
+    lines = (root / "split/splits.csv").read_text().split()
+    return next(line.partition(",")[0] for line in lines if line.endswith(",test"))
+
+
+def _leaks(root: Path) -> None:
+    """One test patient in a pretraining pool, and one in the training part of a probe."""
+    splits, patient = (root / "split/splits.csv").read_text(), a_test_patient(root)
+    (root / "leaky.csv").write_text(splits.replace(f"{patient},test", f"{patient},train"))
+    (root / "two_parts.csv").write_text(f"{splits}{patient},train\n")
+    (root / "strangers.csv").write_text("patient_id,split\nX0,train\nX1,val\nX2,test\n")
+    _do(f"{GAN} --splits leaky.csv --out leaky -s arm=leaky -s images=4")
+    _do("embed --encoder leaky --store store --out leaky_features")
+    few = "-s 'task=kl >= 2' -s fractions=[1] -s seeds=[0]"
+    _do(f"{PROBE} --features leaky_features --out leaky_probe {few}")
+    _do(f"{PROBE} --splits leaky.csv --out trained_on_test {few}")
