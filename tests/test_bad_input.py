@@ -180,6 +180,8 @@ def test_a_class_that_a_part_lacks_is_noted(main: Main, world: Path, tmp_path: P
     command = f"{PROBE} -s task=kl -s fractions=[1] -s seeds=[0]".replace("cohort", str(tmp_path / "m"))
     assert main(*words(command, tmp_path / "p")).code == 0
     assert "val has no image of class 1" in (tmp_path / "p/choices.csv").read_text()
+    command = f"{FINE} -s 'task=kl >= 1'".replace("cohort", str(tmp_path / "m"))
+    assert "metric not estimable; val has no image of class 1" in main(*words(command, tmp_path / "f")).out
 
 
 def test_a_corrected_command_may_use_the_folder_of_a_failed_one(main: Main, tmp_path: Path) -> None:
@@ -235,8 +237,10 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     command = f"{GAN} -s images=8 -s every=2 --out"
 
     class Disk(io.FileIO):
-        def write(self, data: Any) -> int:  # noqa: ARG002
-            raise OSError(errno.ENOSPC, "No space left on device")
+        def write(self, data: Any) -> int:
+            if self.tell() > 1000:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
 
     saved: list[int] = []
 
@@ -277,7 +281,7 @@ def test_a_loss_that_is_no_number_names_the_step_and_keeps_the_checkpoint(
     answer = main(*words(f"{GAN} -s images=8 -s settings.critic.lr=1e30", tmp_path / "high"))
     assert answer.code == 1
     assert re.fullmatch(
-        r"error: step \d: the (loss|gradient) of '\w+' is (nan|-?inf|not finite); lower the learning rate.*\n",
+        r"error: step \d: the (loss|gradient) of '\w+' is (nan|-?inf|not finite); lower the .*\n",
         answer.err,
     )
     real = WganGp.step

@@ -112,9 +112,11 @@ def run(config: Config, out: Run) -> str:
         save_classifier(classifier, out)
     write_predictions(out, frames, [(origin, classifier.card.choice)])
     (out / "checkpoint.pt").unlink(missing_ok=True)
+    known = f"{fitted.metric:.3f}" if np.isfinite(fitted.metric) else "not estimable"
+    note = subset.record["note"]
     return (
         f"{origin.arm}, {origin.task}, {config.fraction:.3g} of labels, seed {config.seed}: stopped at "
-        f"{fitted.images_seen:,} images, validation metric {fitted.metric:.3f}"
+        f"{fitted.images_seen:,} images, validation metric {known}" + (f"; {note}" if note else "")
     )
 
 
