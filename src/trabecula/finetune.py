@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -18,7 +19,7 @@ from trabecula.data.batches import Stream
 from trabecula.data.manifest import read_manifest
 from trabecula.data.predictions import Choice, Origin, cohorts_of, prediction_rows, write_predictions
 from trabecula.data.splits import Subset, draw_subset, read_splits
-from trabecula.data.store import Store, rows_of
+from trabecula.data.store import Store, rows_of, to_float
 from trabecula.data.tasks import Task, Truth, find_task, truth
 from trabecula.data.views import Views
 from trabecula.nets.classifier import Classifier, ClassifierCard, save_classifier
@@ -64,6 +65,9 @@ class Config(Record):
     """Adam 1e-4 (inferred: the rate of den Boer's GAN)."""
     class_weight: Literal["none", "balanced"] = "none"
     """balanced: each class weighs as much as the others in the loss, whatever its number of images."""
+    standardise: bool = True
+    """Whether the head's input is centred and scaled by the features of the labelled training images before
+    training starts, so that a learning rate means the same for every arm."""
     augment: bool = True
     """Whether training images are augmented by `views`."""
     views: Views = ClassifyConfig().views
@@ -140,6 +144,8 @@ def _fit(
     batch_size = min(config.batch_size, len(y))
     objective = Classify(settings, encoder, Setting(len(y), batch_size, config.seed))
     device = choose_device(config.device)
+    if config.standardise:
+        _calibrate(objective, store, rows[subset.train], device)
     stream = Stream(store, rows[subset.train], batch_size, config.seed, device, labels=y)
     fitted = fit(
         objective, stream, Validation(store, rows[subset.val], labelled.y[subset.val]),
@@ -149,6 +155,15 @@ def _fit(
     )  # fmt: skip
     out.log("fitted", images_seen=fitted.images_seen, loss=fitted.loss, points=fitted.points)
     return objective, fitted
+
+
+@torch.no_grad()
+def _calibrate(objective: Classify, store: Store, rows: NDArray[np.int64], device: torch.device) -> None:
+    objective.to(device).eval()
+    parts = np.array_split(rows, -(-len(rows) // 256))
+    objective.head.calibrate(
+        torch.cat([objective.encoder(to_float(store.read(part)).to(device)).float() for part in parts])
+    )
 
 
 def _choice(subset: Subset, images_seen: int) -> Choice:

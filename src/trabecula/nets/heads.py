@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import torch
 from torch import Tensor, nn
 
 
@@ -26,13 +27,32 @@ class ProjectionHead(nn.Module):
 
 
 class LinearHead(nn.Module):
-    """One linear layer from features to logits."""
+    """One linear layer from features to logits, on features that can be brought to a common scale.
+
+    centre, scale: subtracted from the features, and divided by; 0 and 1 until `calibrate`.
+    """
+
+    centre: Tensor
+    scale: Tensor
 
     def __init__(self, num_features: int, num_outputs: int) -> None:
         super().__init__()
         self.output = nn.Linear(num_features, num_outputs)
+        self.register_buffer("centre", torch.zeros(num_features))
+        self.register_buffer("scale", torch.ones(()))
+
+    @torch.no_grad()
+    def calibrate(self, features: Tensor) -> None:
+        """Centre (N, num_features) and bring their mean variance to 1.
+
+        Features of one network can differ a hundredfold between two initialisations; the same learning
+        rate would then mean another thing for each arm.
+        """
+        self.centre.copy_(features.mean(0))
+        spread = (features - self.centre).square().mean().sqrt()
+        self.scale.copy_(torch.where(spread > 0, spread, torch.ones_like(spread)))
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, num_features) -> (B, num_outputs) logits."""
-        logits: Tensor = self.output(features)
+        logits: Tensor = self.output((features - self.centre) / self.scale)
         return logits
