@@ -192,3 +192,9 @@ def test_balanced_weights() -> None:
     assert finetune.balanced_weights(np.array([[1, 1], [0, 1], [0, -1], [0, 0]]), 2) == pytest.approx(
         (3.0, 0.5)
     )
+
+
+def test_the_kept_classifier_holds_the_scale_of_its_features(tuned: Path) -> None:
+    head = load_classifier(tuned / "finetune").head
+    assert head.scale.item() != 1
+    assert head.centre.abs().max() > 0
