@@ -83,7 +83,7 @@ def test_the_same_settings_give_the_same_bytes_and_a_killed_run_goes_on(
         real(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(loop, "_one_step", killed)
-    monkeypatch.setattr("trabecula.pretrain.SAVE_S", 0.0)
+    monkeypatch.setenv("TRABECULA_SAVE_S", "0")
     with pytest.raises(KeyboardInterrupt):
         execute("pretrain", config(hospital, splits), tmp_path / "killed")
     assert (tmp_path / "killed" / "checkpoint.pt").exists()

@@ -32,8 +32,6 @@ from trabecula.train import ranks
 from trabecula.train.loop import Point, train
 from trabecula.train.precision import Precision, resolve
 
-SAVE_S = 30.0
-"""Seconds between two checkpoints, at the least."""
 NUM_SAMPLES = 64
 """Images drawn from a generator for a person to look at."""
 
@@ -133,8 +131,7 @@ def _train(config: Config, objective: Objective, stream: Stream, out: Run, memor
     with Meter(f"pretraining {config.objective}", config.images, "images") as meter:
         for point in train(
             objective, stream, images=config.images, every=config.every, precision=config.precision,
-            accumulate=config.accumulate, checkpoint=out / "checkpoint.pt", save_s=SAVE_S,
-            memory=memory,
+            accumulate=config.accumulate, checkpoint=out / "checkpoint.pt", memory=memory,
         ):  # fmt: skip
             if not meter.done and point.images > config.every * 2:
                 meter.skip(point.images - config.every)

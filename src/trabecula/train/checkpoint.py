@@ -12,6 +12,23 @@ import torch
 from trabecula.errors import InputError
 
 
+SAVE_S = "TRABECULA_SAVE_S"
+"""Environment variable: seconds between two checkpoints, 30 if unset. No result depends on it."""
+
+
+def seconds_between() -> float:
+    """How often a checkpoint is written.
+
+    Raises:
+        InputError: the variable holds no number.
+    """
+    text = os.environ.get(SAVE_S, "30")
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"${SAVE_S} is '{text}'; it must be a number of seconds") from None
+
+
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write whole or not at all; a checkpoint there before stays until then.
 

@@ -50,14 +50,14 @@ def train(
     precision: Precision = "auto",
     accumulate: int = 1,
     checkpoint: Path | None = None,
-    save_s: float = 30.0,
+    save_s: float | None = None,
     memory: dict[str, Any] | None = None,
 ) -> Iterator[Point]:
     """Train until `images` are seen; yield a Point about every `every` images and at the end.
 
     The checkpoint is written after the consumer has handled a point, so what it put into `memory`
-    (plain values and tensors) is in it; at most one in `save_s` seconds, since how often it is written
-    changes no result. With a checkpoint at hand, training goes on from there.
+    (plain values and tensors) is in it; at most one in `save_s` seconds (by default $TRABECULA_SAVE_S or 30),
+    since how often it is written changes no result. With a checkpoint at hand, training goes on from there.
 
     Raises:
         InputError: accumulation asked of a method whose loss mixes rows.
@@ -79,6 +79,7 @@ def train(
     num_steps = -(-images // step_images)
     point_steps = max(every // step_images, 1)
     step, means = _resume(checkpoint, objective, optimizers, memory, device), Means()
+    save_s = checkpoints.seconds_between() if save_s is None else save_s
     saved = time.monotonic()
     while step < num_steps and not memory.get("stopped"):
         objective.train()

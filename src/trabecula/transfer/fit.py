@@ -53,7 +53,6 @@ def fit(
     select: Select,
     precision: Precision,
     checkpoint: Path | None = None,
-    save_s: float = 30.0,
     label: str = "fine-tuning",
 ) -> Fitted:
     """Train until the validation part has not improved for `patience` points; restore the best weights.
@@ -65,7 +64,7 @@ def fit(
     with Meter(label, images, "images") as meter:
         for point in train(
             objective, stream, images=images, every=every, precision=precision, checkpoint=checkpoint,
-            save_s=save_s, memory=memory,
+            memory=memory,
         ):  # fmt: skip
             loss, metric = measure(objective, validation, stream.device)
             score = [-loss] if select == "loss" or np.isnan(metric) else [metric, -loss]
