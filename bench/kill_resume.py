@@ -82,8 +82,8 @@ pretrain = { architecture = "timm:resnet10t", objective = "moco", images = 640, 
 
 COMPARED = (
     "predictions.csv", "choices.csv", "metrics.json", "comparisons.json", "curves.json", "flow.json",
-    "encoder.safetensors", "generator.safetensors", "training.json", "features.npy", "manifest.csv", "splits.csv",
-    "report.html",
+    "encoder.safetensors", "generator.safetensors", "training.json", "features.npy", "manifest.csv",
+    "splits.csv", "report.html",
 )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ import torch
 from safetensors.torch import load_file
 
 from bad_inputs import FINE, GAN, PROBE, REFUSED, a_test_patient, build, sheet
-from trabecula import cli, pretrain, study
+from trabecula import cli, study
 from trabecula.data import shards
 from trabecula.objectives.wgan_gp import WganGp
 from trabecula.train import checkpoint
@@ -250,7 +250,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
             torch_save(state, file if len(saved) < 3 else full)
 
     torch_save = torch.save
-    monkeypatch.setattr(pretrain, "SAVE_S", 0.0)
+    monkeypatch.setenv("TRABECULA_SAVE_S", "0")
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint.torch, "save", save)
         answer = main(*shlex.split(command), tmp_path / "e")
@@ -290,7 +290,7 @@ def test_a_loss_that_is_no_number_names_the_step_and_keeps_the_checkpoint(
         for update in real(self, batches, progress):
             yield replace(update, loss=update.loss * float("nan")) if progress >= 0.75 else update
 
-    monkeypatch.setattr(pretrain, "SAVE_S", 0.0)
+    monkeypatch.setenv("TRABECULA_SAVE_S", "0")
     monkeypatch.setattr(WganGp, "step", step)
     answer = main(*words(f"{GAN} -s images=8 -s every=2", tmp_path / "late"))
     assert answer.code == 1

@@ -11,7 +11,6 @@ import torch
 
 from trabecula.errors import InputError
 
-
 SAVE_S = "TRABECULA_SAVE_S"
 """Environment variable: seconds between two checkpoints, 30 if unset. No result depends on it."""
 
