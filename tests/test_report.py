@@ -55,7 +55,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Config:
         runs=tuple(
             write_run(root / f"r{i}", verb, i) for i, verb in enumerate(("probe", "pretrain", "probe"))
         ),
-        samples=root / "samples.npy",
+        samples=(root / "samples.npy",),
         title="Does <pretraining> pay?",
         command="trabecula study /home/ann/SECRET/knees.toml --out runs",
     )

@@ -96,8 +96,8 @@ VERBS = {
     "report": Verb(
         "Write the report: report.html, tables, figures.",
         "trabecula report --results runs/results --manifest runs/cohort --out runs/report",
-        ("results", "manifest", "store", "samples"),
-        ("runs",),
+        ("results", "manifest", "store"),
+        ("runs", "samples"),
     ),
 }
 

@@ -10,6 +10,7 @@ id, and is the same bytes for the same inputs.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ class Config(Record):
     """The store of the study's images, for the sample grid and the rejected files."""
     runs: tuple[Path, ...] = ()
     """Every run folder behind the results, for the provenance."""
-    samples: Path | None = None
-    """A generator's samples: a store, a .npy file, or a folder with one."""
+    samples: tuple[Path, ...] = ()
+    """Generators' samples: folders that `pretrain` wrote (those without a generator are passed over),
+    stores, or .npy files."""
     title: str = "Did the pretraining pay?"
     """The page's heading."""
     command: str = ""
@@ -251,8 +253,15 @@ def _pictures(config: Config) -> list[dict[str, Any]]:
         found.append(
             ("Images of the store, the first by image id", store_images(config.store, config.num_pictures))
         )
-    if config.samples:
-        found.append(("Samples of the generator", sample_images(config.samples, config.num_pictures)))
+    for path in config.samples:
+        if path.is_dir() and (path / "encoder.json").exists():
+            if not (path / "samples.npy").exists():
+                continue  # an arm that has no generator
+            arm = json.loads((path / "encoder.json").read_text())["name"]
+            caption = f"Samples of the generator of {arm}"
+            found.append((caption, sample_images(path / "samples.npy", config.num_pictures)))
+        else:
+            found.append(("Samples of a generator", sample_images(path, config.num_pictures)))
     return [
         {"caption": caption, "number": len(images), "data": montage(images)}
         for caption, images in found
@@ -265,9 +274,9 @@ def _identities(config: Config) -> dict[str, str]:
         "results": config.results,
         "manifest": config.manifest,
         "store": config.store,
-        "samples": config.samples,
     }
-    return {name: identity(path) for name, path in named.items() if path}
+    known = {name: identity(path) for name, path in named.items() if path}
+    return known | {f"samples {i}": identity(path) for i, path in enumerate(config.samples, 1)}
 
 
 def _seeds(results: Results) -> dict[str, str]:
