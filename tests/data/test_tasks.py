@@ -81,6 +81,9 @@ def test_rule_problems_name_rows():
         holds("kl >= 2", kl=["1", "A", "B"])
     with pytest.raises(InputError, match="no column 'kll' in the manifest, did you mean 'kl'"):
         holds("kll >= 2", kl=["1"])
+    m = manifest(kl=["", "2", "-1", "A", "0"])  # rows without a label are counted too
+    with pytest.raises(InputError, match=r"row 5 has no number in 'kl' \('A'\)"):
+        truth(find_task("kl >= 2", m), m)
 
 
 def test_binary_from_a_rule():

@@ -82,8 +82,13 @@ class Rule:
     def columns(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(clause.column for clause in self.clauses))
 
-    def holds(self, table: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    def holds(
+        self, table: pd.DataFrame, among: npt.NDArray[np.bool_] | None = None
+    ) -> npt.NDArray[np.bool_]:
         """Where the rule holds, (n,); an empty cell satisfies only `== ''` and `!= value`.
+
+        Args:
+            among: (n,) the rows whose cells must make sense to the rule; all by default.
 
         Raises:
             InputError: a column is not there, or a cell that is no number is compared as one.
@@ -91,7 +96,7 @@ class Rule:
         result = np.ones(len(table), dtype=bool)
         for clause in self.clauses:
             cells = _column(table, clause.column, f"rule '{self.text}'")
-            bad = [i for i, cell in enumerate(cells) if not clause.fits(cell)]
+            bad = [i for i, cell in enumerate(cells) if (among is None or among[i]) and not clause.fits(cell)]
             if bad:
                 values = sorted({cells[i] for i in bad})[:5]
                 raise InputError(
@@ -327,8 +332,7 @@ def _classes(
         if task.classes:
             for name in task.labels:
                 _index(columns[name], task.classes, certain, f"{where}: column '{name}'")
-        rule = parse_rule(task.positive)
-        y[certain] = rule.holds(table.loc[certain].reset_index(drop=True)) if certain.any() else 0
+        y[certain] = parse_rule(task.positive).holds(table, among=certain)[certain]
     else:
         allowed = task.classes or ("0", "1")
         name = task.labels[0]

@@ -61,7 +61,7 @@ class Classifier(nn.Module):
     ) -> NDArray[np.float64]:
         """(n, K) of these rows of a store: classes sum to 1, labels each have their own."""
         self.to(device).eval()
-        parts = []
+        parts = [torch.empty(0, len(self.card.class_names), dtype=torch.float64)]
         for start in range(0, len(rows), batch_size):
             images = to_float(store.read(rows[start : start + batch_size])).to(device)
             logits = self.head(self.encoder(images)).float()

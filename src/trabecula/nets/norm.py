@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from trabecula.errors import InputError
 from trabecula.train import ranks
 
 
@@ -85,7 +86,7 @@ def use_global_batch_norm(module: nn.Module, rows: int | None = None) -> int:
     """Make every batch norm below `module` a `GlobalBatchNorm`; returns how many there are.
 
     Raises:
-        ValueError: a batch norm with a forward of its own (an activation fused into it, say).
+        InputError: a batch norm with a forward of its own (an activation fused into it, say).
     """
     found = 0
     for part in module.modules():
@@ -94,7 +95,11 @@ def use_global_batch_norm(module: nn.Module, rows: int | None = None) -> int:
         if isinstance(part, GlobalBatchNorm):
             part.rows = rows if rows is not None else part.rows
         elif type(part).forward is not _BatchNorm.forward:
-            raise ValueError(f"{type(part).__name__} cannot be synchronised: it has a forward of its own")
+            raise InputError(
+                f"{type(part).__name__} has a forward of its own, so its statistics cannot be those of "
+                "groups of rows or of several processes; choose an architecture with plain batch norm, such "
+                "as timm:resnet18, or one without"
+            )
         else:
             # The class changes, the weights stay: names, optimizers and state dicts go on working.
             _become(part)

@@ -17,6 +17,7 @@ from trabecula.nets.backbone import Backbone
 
 _SHOWN = 3
 _NONE = torch.empty(0)
+_COUNTER = ".num_batches_tracked"  # of a batch norm: read only where its momentum is None, in no network here
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 # Networks whose weights files people hold: offered when a file fits another network than the one asked for.
 _COMMON = (
@@ -100,6 +101,8 @@ def fit(backbone: Backbone, state: Mapping[str, Tensor], where: str) -> None:
         if key in own or not key.startswith(tuple(backbone.classifier) or ("\0",))
     }
     first = f"{backbone.first_conv}.weight"
+    # files older than torch 0.4.1, torchvision's own ResNets among them, do not count batches
+    given |= {key: own[key] for key in own if key.endswith(_COUNTER) and key not in given}
     if backbone.stem == "sum" and first in given and given[first].ndim == 4 and given[first].shape[1] == 3:
         given[first] = given[first].sum(1, keepdim=True)
     problem = mismatch(own, given)
