@@ -60,13 +60,24 @@ def test_strata_columns_need_no_task(tmp_path):
     assert read_splits(tmp_path / "d").of != read_splits(tmp_path / "a").of
 
 
-def test_unlabelled_patients_have_a_part_too(tmp_path):
-    extra = [f"9{k}L,9{k},x{k}.png,L,,train,a" for k in range(20)]
+def test_unlabelled_patients_go_to_train_where_they_serve_pretraining(tmp_path):
+    extra = [f"x{k}L,x{k},x{k}.png,L,,train,a" for k in range(40)]
     source = cohort(tmp_path / "c", extra=extra)
-    go(source, tmp_path / "s", task="kl >= 2")
+    go(source, tmp_path / "s", task="kl")
     of = read_splits(tmp_path / "s").of
-    assert len(of) == 220
-    assert Counter(of[f"9{k}"] for k in range(20))["train"] in (15, 16, 17)
+    assert {of[f"x{k}"] for k in range(40)} == {"train"}
+    assert Counter(of[f"{k:03d}"] for k in range(200)) == {"train": 160, "val": 20, "test": 20}
+    go(source, tmp_path / "d", task="kl", unlabelled="divide")
+    assert len({read_splits(tmp_path / "d").of[f"x{k}"] for k in range(40)}) == 3
+
+
+def test_a_patient_whom_another_task_labels_is_divided(tmp_path):
+    extra = [f"x{k}L,x{k},x{k}.png,L,,train,{'ab'[k % 2]}" for k in range(40)]
+    source = cohort(tmp_path / "c", extra=extra)
+    tasks = {"where": {"kind": "multiclass", "labels": ["cohort"], "classes": ["a", "b"]}}
+    (source / "tasks.json").write_text(json.dumps(tasks))
+    go(source, tmp_path / "s", task="kl")
+    assert len({read_splits(tmp_path / "s").of[f"x{k}"] for k in range(40)}) == 3
 
 
 def test_a_given_column_is_honoured(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -40,6 +40,9 @@ class Config(Record):
     """What that column's values mean: `parts = {train = "train", val = "test"}`."""
     val_fraction: float = 0.2
     """Where that column names no val: the fraction of its train patients that becomes val."""
+    unlabelled: Literal["train", "divide"] = "train"
+    """With a task: where patients without a label under it, or under any task in tasks.json, go. In train
+    their images serve pretraining; divided, those in val and test serve nothing."""
     existing: Path | None = None
     """Splits whose patients never move; new ones fill the smallest part."""
     seed: int = 0
@@ -65,7 +68,11 @@ def run(config: Config, out: Run) -> str:
         return _check(config, manifest, out)
     _validate(config)
     labelled = truth(find_task(config.task, manifest), manifest) if config.task else None
-    of = _assign(config, manifest, _strata(config, manifest, labelled))
+    strata = _strata(config, manifest, labelled)
+    silent = _silent(config, manifest, labelled)
+    of = dict.fromkeys(silent, "train") | _assign(
+        config, manifest, {patient: s for patient, s in strata.items() if patient not in silent}
+    )
     splits = Splits(of)
     summary = {part: _summary(part, splits, manifest, labelled) for part in PARTS}
     out.write_json("splits.json", {"task": config.task, "seed": config.seed, "parts": summary})
@@ -124,6 +131,17 @@ def _strata(config: Config, manifest: Manifest, labelled: Truth | None) -> dict[
         for patient, cells in values.items():
             worst[patient].append(max(cells, key=lambda cell: (number(cell) or 0.0, cell)))
     return {patient: "|".join(values) for patient, values in worst.items()}
+
+
+def _silent(config: Config, manifest: Manifest, labelled: Truth | None) -> set[str]:
+    """Patients who go to train because nothing could be asked of them in val or test."""
+    if labelled is None or config.column or config.unlabelled == "divide":
+        return set()
+    heard = set(labelled.patient_ids.tolist())
+    for task in manifest.tasks.values():
+        heard |= set(truth(task, manifest).patient_ids.tolist())
+    kept = set(read_splits(config.existing).of) if config.existing else set()
+    return {str(patient) for patient in manifest.table["patient_id"]} - heard - kept
 
 
 def _assign(config: Config, manifest: Manifest, strata: dict[str, str]) -> dict[str, str]:
