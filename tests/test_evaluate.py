@@ -368,7 +368,14 @@ def test_pretraining_seeds_are_seeds_too_and_pair_with_a_baseline_without(study,
             (tmp_path / name / file.name).write_bytes(file.read_bytes())
     for file in (path, path.with_name("choices.csv")):
         _spoil(file, lambda t: pd.concat([t, t.assign(pretrain_seed=1)]))
-    execute("evaluate", _config(tmp_path, ("resnet-moco", "resnet-random")), tmp_path / "out")
+    config = _config(tmp_path, ("resnet-moco", "resnet-random"))
+    with pytest.raises(InputError, match="'resnet-moco' has predictions with pretraining seed 1 and no enc"):
+        execute("evaluate", config, tmp_path / "out")  # nobody knows whom that one saw
+    card = json.loads((tmp_path / "encoder-resnet-moco" / "encoder.json").read_text())
+    (tmp_path / "second").mkdir()
+    (tmp_path / "second" / "encoder.json").write_text(json.dumps(card | {"seed": 1}))
+    config = config.model_copy(update={"encoders": (*config.encoders, tmp_path / "second")})
+    execute("evaluate", config, tmp_path / "out")
     results = {name: json.loads((tmp_path / "out" / name).read_text()) for name in FILES}
     row = _row(results, task="oa", arm="resnet-moco", fraction=1.0, metric="auroc")
     assert (row["num_seeds"], row["pretrain_seed"]) == (10, "all")

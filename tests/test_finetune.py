@@ -115,6 +115,21 @@ def test_probes_predict_the_same_on_the_features_they_know(
     execute("embed", embed.Config(encoder=tmp_path / "other", store=hospital / "store"), tmp_path / "foreign")
     with pytest.raises(InputError, match="made with other weights"):
         execute("predict", predict.Config(classifier=folder, features=tmp_path / "foreign"), tmp_path / "no")
+    pooled = embed.Config(encoder=tuned / "encoder", store=hospital / "store", pool="mean")
+    execute("embed", pooled, tmp_path / "pooled")  # at 32 px as many features as flatten gives
+    with pytest.raises(InputError, match="made with other pool"):
+        execute("predict", predict.Config(classifier=folder, features=tmp_path / "pooled"), tmp_path / "no2")
+
+
+def test_without_a_test_part_only_validation_is_predicted(
+    hospital: Path, tuned: Path, tmp_path: Path
+) -> None:
+    whole = split.Config(manifest=hospital / "cohort", task="kl", train=0.6, val=0.4, test=0)
+    execute("split", whole, tmp_path / "split")
+    execute("finetune", config(hospital, tuned, splits=tmp_path / "split"), tmp_path / "finetune")
+    table = pd.read_csv(tmp_path / "finetune" / "predictions.csv")
+    assert set(table["split"]) == {"val"}
+    assert list(table.columns)[-2:] == ["p_0", "p_1"]
 
 
 def test_a_store_prepared_otherwise_is_refused(hospital: Path, tuned: Path, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_arms_without_pretraining(hospital: Path, tmp_path: Path) -> None:
 
 
 def test_a_second_pretraining_keeps_what_the_first_has_seen(
-    hospital: Path, splits: Path, tmp_path: Path
+    hospital: Path, splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execute("pretrain", config(hospital, splits), tmp_path / "first")
     again = config(hospital, splits, init="encoder", weights=tmp_path / "first", arm="twice")
@@ -123,6 +123,11 @@ def test_a_second_pretraining_keeps_what_the_first_has_seen(
     card = load_encoder(tmp_path / "second").card
     assert (card.name, card.images_seen) == ("twice", 128)
     assert card.patients == read_card(tmp_path / "first").patients
+    monkeypatch.setenv("TRABECULA_SITE_KEY", "another key")
+    with pytest.raises(InputError, match="marked with another site key"):
+        execute("pretrain", again, tmp_path / "third")
+    assert not (tmp_path / "third" / "checkpoint.pt").exists()
+    assert '"point"' not in (tmp_path / "third" / "log.jsonl").read_text()  # refused before the work
 
 
 def test_bad_input_is_one_line(hospital: Path, splits: Path, tmp_path: Path) -> None:

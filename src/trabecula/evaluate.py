@@ -276,6 +276,14 @@ def _arms(cards: list[Row], table: pd.DataFrame) -> list[contrasts.Arm]:
             f"arm '{absent[0]}' has predictions and no encoder: what it is and which patients it saw is "
             "not known; add its encoder's folder to 'encoders'"
         )
+    given = {(card["arm"], card.get("seed", 0)) for card in cards}
+    used = table[["arm", "pretrain_seed"]].drop_duplicates().sort_values(["arm", "pretrain_seed"])
+    for arm_name, seed in used.itertuples(index=False):
+        if (arm_name, seed) not in given:
+            raise InputError(
+                f"arm '{arm_name}' has predictions with pretraining seed {seed} and no encoder of that seed: "
+                "which patients it saw is not known; add its encoder's folder to 'encoders'"
+            )
     return [known[name] for name in names]
 
 

@@ -91,6 +91,7 @@ def run(config: Config, out: Run) -> str:
     store = Store.open(config.store)
     device = choose_device(config.device)
     encoder = _encoder(config, store)
+    _check_key(encoder, config)
     if config.objective == "none":
         _save(encoder, config, store, out, [], 0)
         return f"{encoder.card.name}: {encoder.card.num_features} features, no pretraining"
@@ -173,16 +174,21 @@ def pretraining_pool(store: Store, splits: Splits) -> tuple[np.ndarray, list[str
     return rows, sorted(set(patients[rows]))
 
 
+def _check_key(encoder: Encoder, config: Config) -> None:
+    """Before the work: the site's key can be read, and the start's patients are marked under it."""
+    key, card = key_name(site_key()), encoder.card
+    if card.patients and card.patients_key != key:
+        raise InputError(
+            f"{config.weights}: its patients were marked with another site key ({card.patients_key}), so "
+            "what this encoder has seen could not be checked; set TRABECULA_SITE_KEY to that site's key"
+        )
+
+
 def _save(encoder: Encoder, config: Config, store: Store, out: Run, patients: list[str], images: int) -> None:
     """Write the encoder with the card that says what it has seen."""
     card = encoder.card
     key = site_key()
     seen = set(mark(patients, key)) | set(card.patients)
-    if card.patients and card.patients_key != key_name(key):
-        raise InputError(
-            f"{config.weights}: its patients were marked with another site key ({card.patients_key}), so "
-            "what this encoder has seen could not be checked; set TRABECULA_SITE_KEY to that site's key"
-        )
     encoder.card = card.model_copy(
         update={
             "objective": config.objective if config.objective != "none" else card.objective,

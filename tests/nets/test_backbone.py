@@ -246,6 +246,18 @@ def test_files_that_do_not_fit_are_refused_and_change_nothing(
     assert all(torch.equal(before[key], value) for key, value in backbone.net.state_dict().items())
 
 
+def test_a_file_older_than_batch_counters_fits(resnet: Path, tmp_path: Path) -> None:
+    state = torch.load(resnet, weights_only=True)
+    counters = [key for key in state if key.endswith("num_batches_tracked")]
+    assert len(counters) == 20
+    old = change(resnet, tmp_path, **dict.fromkeys(counters))
+    backbone = build_backbone("torchvision:resnet18", 3, 64)
+    load_weights(backbone, old)
+    assert torch.equal(backbone.net.state_dict()["bn1.running_var"], state["bn1.running_var"])
+    with pytest.raises(InputError, match="missing"):  # counters alone make no batch norm
+        load_weights(build_backbone("torchvision:vgg16_bn", 3, 64), old)
+
+
 def test_three_names_and_a_count_of_each(resnet: Path) -> None:
     with pytest.raises(InputError) as caught:
         load_weights(build_backbone("torchvision:densenet121", 3, 64), resnet)

@@ -140,3 +140,9 @@ def test_key_statistics_are_taken_over_other_rows_than_the_query_s(store: Store)
 def test_settings_that_cannot_work_are_refused(store: Store, settings: dict[str, int], text: str) -> None:
     with pytest.raises(InputError, match=text):
         make(store, **settings)
+
+
+def test_a_network_whose_batch_norm_cannot_be_grouped_is_refused_in_one_line() -> None:
+    encoder = make_encoder("timm:efficientnet_b0", 1, 32)
+    with pytest.raises(InputError, match=r"BatchNormAct2d has a forward of its own.*choose"):
+        Moco(MocoConfig(queue=64), encoder, Setting(100, 64, 0))

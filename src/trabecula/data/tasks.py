@@ -82,21 +82,17 @@ class Rule:
     def columns(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(clause.column for clause in self.clauses))
 
-    def holds(
-        self, table: pd.DataFrame, among: npt.NDArray[np.bool_] | None = None
-    ) -> npt.NDArray[np.bool_]:
-        """Where the rule holds, (n,); an empty cell satisfies only `== ''` and `!= value`.
-
-        Args:
-            among: (n,) the rows whose cells must make sense to the rule; all by default.
+    def holds(self, table: pd.DataFrame, among: npt.ArrayLike = True) -> npt.NDArray[np.bool_]:
+        """Where the rule holds, (n,), `among` these rows; an empty cell satisfies only `== ''`, `!= value`.
 
         Raises:
-            InputError: a column is not there, or a cell that is no number is compared as one.
+            InputError: a column is not there, or a cell of these rows that is no number is compared as one.
         """
-        result = np.ones(len(table), dtype=bool)
+        result = np.array(np.broadcast_to(among, len(table)), dtype=bool)
+        asked = np.flatnonzero(result)
         for clause in self.clauses:
             cells = _column(table, clause.column, f"rule '{self.text}'")
-            bad = [i for i, cell in enumerate(cells) if (among is None or among[i]) and not clause.fits(cell)]
+            bad = [int(i) for i in asked if not clause.fits(cells[i])]
             if bad:
                 values = sorted({cells[i] for i in bad})[:5]
                 raise InputError(
@@ -332,7 +328,7 @@ def _classes(
         if task.classes:
             for name in task.labels:
                 _index(columns[name], task.classes, certain, f"{where}: column '{name}'")
-        y[certain] = parse_rule(task.positive).holds(table, among=certain)[certain]
+        y[certain] = parse_rule(task.positive).holds(table, certain)[certain]
     else:
         allowed = task.classes or ("0", "1")
         name = task.labels[0]
