@@ -102,7 +102,7 @@ VERBS = {
 }
 
 INPUTS = {
-    "classifier": "A folder written by finetune.",
+    "classifier": "A folder written by finetune or probe.",
     "encoder": "A folder written by pretrain.",
     "encoders": "Folders written by pretrain",
     "existing": "Splits whose patients never move.",

@@ -194,7 +194,7 @@ def _line(results: Results, panel: Panel, arm: Arm, pairs: list[Any]) -> dict[st
     other = wording.verdict_pair(imagenet)
     against = ""
     if other:
-        claim = wording.claim_words(other["claim"])[1]
+        claim = wording.claim_words(wording.claim_of(other))[1]
         against = (
             f"Against ImageNet weights at {wording.share(other['fraction'])} of labels: "
             f"{wording.difference(other)}, Holm-adjusted p {wording.probability(other['p_holm'])}: {claim}."

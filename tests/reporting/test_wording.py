@@ -8,6 +8,7 @@ from trabecula.reporting.provenance import without_paths
 from trabecula.reporting.tables import tex
 from trabecula.reporting.wording import (
     architecture_name,
+    claim_of,
     metric_name,
     multiplier_interval,
     multiplier_value,
@@ -36,6 +37,13 @@ def test_multiplier_words(
     row = {"value": value, "low": low, "high": high, "censored": censored, "note": note}
     assert multiplier_value(row) == words
     assert multiplier_interval(row) == bounds
+
+
+def test_without_a_test_there_is_no_claim() -> None:
+    pair = {"difference": 0.3, "p_holm": 0.2, "claim": "none"}
+    assert claim_of(pair) == "none"
+    assert claim_of(pair | {"p_holm": None}) == ""  # too few patients: not "no difference shown"
+    assert claim_of(pair | {"difference": None}) == claim_of(None) == ""
 
 
 def test_tex_escapes_each_special_character() -> None:

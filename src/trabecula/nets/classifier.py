@@ -18,6 +18,7 @@ from trabecula.data.store import Store, to_float
 from trabecula.data.tasks import Task
 from trabecula.errors import InputError
 from trabecula.nets.backbone import build_backbone
+from trabecula.nets.devices import exact
 from trabecula.nets.encoder import Card, Encoder
 from trabecula.nets.heads import LinearHead
 from trabecula.nets.weights import read_weights
@@ -64,7 +65,8 @@ class Classifier(nn.Module):
         parts = [torch.empty(0, len(self.card.class_names), dtype=torch.float64)]
         for start in range(0, len(rows), batch_size):
             images = to_float(store.read(rows[start : start + batch_size])).to(device)
-            logits = self.head(self.encoder(images)).float()
+            with exact():
+                logits = self.head(self.encoder(images)).float()
             single = self.card.task.kind != "multilabel"
             parts.append((logits.softmax(1) if single else logits.sigmoid()).double().cpu())
         return torch.cat(parts).numpy()

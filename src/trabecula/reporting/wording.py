@@ -125,8 +125,8 @@ def _draft(arm: Arm) -> str:
 
 
 def claim_of(pair: Row | None) -> str:
-    """ "better", "worse", "none", or "" where it could not be estimated."""
-    return pair["claim"] if pair and present(pair["difference"]) else ""
+    """ "better", "worse", "none", or "" where it could not be estimated or tested."""
+    return pair["claim"] if pair and present(pair["difference"]) and present(pair["p_holm"]) else ""
 
 
 def claim_words(claim: str) -> tuple[str, str]:
@@ -197,17 +197,17 @@ def sentence(results: Results, panel: Panel, arm: Arm, pair: Row | None, name: s
     value = ""
     if row and present(row["value"]):
         value = f" {number(row['value'], 2)} ({level} {interval(row['low'], row['high'], 2)}),"
-    claim = pair["claim"]
+    claim = claim_of(pair)
     ending = {
         "better": "it paid" if arm.family != "imagenet" else "better",
         "worse": "it did worse",
         "none": "no difference shown",
-    }.get(claim, claim)
+    }.get(claim, "not estimable" + (f" ({pair['note']})" if pair.get("note") else ""))
     words = (
         f"{what} with {with_labels}{value} {difference(pair)} against random initialisation of the same "
         f"network; Holm-adjusted p {probability(pair['p_holm'])}:"
     )
-    multiplier = results.multiplier(pair) if claim != "none" else None  # no effect is worth no labels
+    multiplier = results.multiplier(pair) if claim in ("better", "worse") else None  # no effect, no labels
     return {"claim": claim, "lead": lead, "words": words, "ending": ending, "labels": _labels(multiplier)}
 
 
