@@ -52,6 +52,7 @@ def test_the_card_says_what_was_seen_and_by_whom(hospital: Path, splits: Path, t
         "wgan_gp",
         64,
     )
+    assert (card.settings["critic_steps"], card.settings["penalty"]) == (2, 10.0)  # defaults too
     assert "64 images seen of 12 from 6 patients" in summary
     key = site_key()
     assert card.patients_key == key_name(key)

@@ -96,6 +96,8 @@ def test_existing_splits_are_kept(tmp_path):
     old, new = read_splits(tmp_path / "s").of, read_splits(tmp_path / "t").of
     assert {patient: new[patient] for patient in old} == old
     assert abs(Counter(new.values())["train"] - 160) <= 4
+    go(cohort(tmp_path / "e", 60), tmp_path / "u", task="kl", existing=tmp_path / "s")
+    assert read_splits(tmp_path / "u").of == old  # those whom the new manifest lacks stay held out too
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,11 @@ def pretraining_pool(store: Store, splits: Splits) -> tuple[np.ndarray, list[str
     return rows, sorted(set(patients[rows]))
 
 
+def _resolved(config: Config) -> dict[str, Any]:
+    """The method's settings with its defaults."""
+    return dump(build(find(config.objective).Config, config.settings, f"settings of {config.objective}"))
+
+
 def _check_key(encoder: Encoder, config: Config) -> None:
     """Before the work: the site's key can be read, and the start's patients are marked under it."""
     key, card = key_name(site_key()), encoder.card
@@ -192,7 +197,7 @@ def _save(encoder: Encoder, config: Config, store: Store, out: Run, patients: li
     encoder.card = card.model_copy(
         update={
             "objective": config.objective if config.objective != "none" else card.objective,
-            "settings": dump(config)["settings"],
+            "settings": _resolved(config) if config.objective != "none" else card.settings,
             "store": store.id,
             "preprocessing": store.preprocessing,
             "images_seen": card.images_seen + images,

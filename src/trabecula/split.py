@@ -147,7 +147,8 @@ def _silent(config: Config, manifest: Manifest, labelled: Truth | None) -> set[s
 def _assign(config: Config, manifest: Manifest, strata: dict[str, str]) -> dict[str, str]:
     fractions = (config.train, config.val, config.test)
     if config.existing is not None:
-        return assign(strata, fractions, config.seed, read_splits(config.existing).of)
+        old = read_splits(config.existing).of  # also whom this manifest lacks: they may be in a store
+        return old | assign(strata, fractions, config.seed, old)
     if not config.column:
         return assign(strata, fractions, config.seed)
     given = _given(config, manifest)

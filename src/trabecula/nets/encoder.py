@@ -72,7 +72,7 @@ class Card(Record):
     store: str = ""
     """Id of the store it was pretrained on."""
     preprocessing: str = ""
-    """Hash of the preprocessing it was pretrained on; "" where it saw none."""
+    """Hash of the preprocessing of the store it was made with; images prepared otherwise are refused."""
     images_seen: int = Field(default=0, ge=0)
     """Images drawn in pretraining, each once for every time it was drawn."""
     seed: int = 0
@@ -179,7 +179,7 @@ def check_fit(card: Card, store: Store, path: Path) -> None:
             )
     if card.preprocessing and card.preprocessing != store.preprocessing:
         raise InputError(
-            f"{path}: preprocessing {store.preprocessing[:12]}, but encoder '{card.name}' was pretrained on "
+            f"{path}: preprocessing {store.preprocessing[:12]}, but encoder '{card.name}' was made with "
             f"{card.preprocessing[:12]}; prepare these images with the settings of that store"
         )
 
