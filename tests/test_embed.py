@@ -134,7 +134,7 @@ def test_encoder_runs_in_evaluation_mode(inputs: dict[str, Path], tmp_path: Path
     [
         (
             {"preprocessing": "q" * 64},
-            "preprocessing qqqqqqqqqqqq, but encoder 'res' was pretrained on",
+            "preprocessing qqqqqqqqqqqq, but encoder 'res' was made with pppppppppppp",
         ),
         ({"size": 64}, "images have size 64, encoder 'res' takes 32; prepare the store again with size 32"),
         ({"channels": 3}, "images have channels 3, encoder 'res' takes 1"),

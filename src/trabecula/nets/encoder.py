@@ -72,7 +72,7 @@ class Card(Record):
     store: str = ""
     """Id of the store it was pretrained on."""
     preprocessing: str = ""
-    """Hash of the preprocessing of the store it was made with; images prepared otherwise are refused."""
+    """Hash of the preprocessing of its store: images prepared otherwise are refused; "" takes any."""
     images_seen: int = Field(default=0, ge=0)
     """Images drawn in pretraining, each once for every time it was drawn."""
     seed: int = 0
