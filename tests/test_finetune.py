@@ -213,3 +213,16 @@ def test_the_kept_classifier_holds_the_scale_of_its_features(tuned: Path) -> Non
     head = load_classifier(tuned / "finetune").head
     assert head.scale.item() != 1
     assert head.centre.abs().max() > 0
+
+
+@pytest.mark.parametrize("architecture", ["critic", "timm:resnet10t", "torchvision:squeezenet1_0"])
+def test_every_arms_head_starts_on_features_of_one_scale(store: Store, architecture: str) -> None:
+    encoder = make_encoder(architecture, 1, 32)
+    objective = Classify(ClassifyConfig(), encoder, Setting(24, 8, 0))
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    rows = np.arange(len(store))
+    finetune._calibrate(objective, store, rows, torch.device("cpu"))
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+    with torch.no_grad():  # as in a training step
+        seen = objective.train().encoder(to_float(store.read(rows))) - objective.head.centre
+    assert (seen / objective.head.scale).square().mean().item() == pytest.approx(1, abs=1e-3)

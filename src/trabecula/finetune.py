@@ -159,11 +159,18 @@ def _fit(
 
 @torch.no_grad()
 def _calibrate(objective: Classify, store: Store, rows: NDArray[np.int64], device: torch.device) -> None:
-    objective.to(device).eval()
+    """Scale the head's input as training will see it: batch norm by the batch.
+
+    By its running statistics a random network's features are up to a thousand times smaller than in
+    training. These statistics are left as they were.
+    """
+    objective.to(device).train()
+    kept = {name: buffer.clone() for name, buffer in objective.encoder.named_buffers()}
     parts = np.array_split(rows, -(-len(rows) // 256))
-    objective.head.calibrate(
-        torch.cat([objective.encoder(to_float(store.read(part)).to(device)).float() for part in parts])
-    )
+    features = [objective.encoder(to_float(store.read(part)).to(device)).float() for part in parts]
+    for name, buffer in objective.encoder.named_buffers():
+        buffer.copy_(kept[name])
+    objective.head.calibrate(torch.cat(features))
 
 
 def _choice(subset: Subset, images_seen: int) -> Choice:
