@@ -65,6 +65,7 @@ keep = false
 predictions = ["@probe", "@finetune"]
 encoders = ["@pretrain"]
 manifest = "@cohort"
+store = "@prepare"
 splits = "@split"
 num_resamples = 200
 [stages.report]

@@ -90,7 +90,7 @@ VERBS = {
         "Join predictions with the truth: metrics, intervals, comparisons.",
         "trabecula evaluate --predictions runs/probe --predictions runs/fine --manifest runs/cohort "
         "--splits runs/split --encoders runs/moco --out runs/results",
-        ("manifest", "splits"),
+        ("manifest", "splits", "store"),
         ("predictions", "encoders"),
     ),
     "report": Verb(

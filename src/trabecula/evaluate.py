@@ -22,6 +22,7 @@ from pydantic import Field
 from trabecula.config import Record
 from trabecula.data.manifest import Manifest, read_manifest
 from trabecula.data.splits import PARTS, Splits, counts, read_splits
+from trabecula.data.store import Store
 from trabecula.data.tasks import Task, Truth, find_task, truth
 from trabecula.errors import InputError
 from trabecula.metrics import contrasts, curves, leakage, scores
@@ -45,6 +46,9 @@ class Config(Record):
     """The manifest, or its folder: the truth is read from here."""
     splits: Path
     """The splits, or their folder: decides which images are test images."""
+    store: Path | None = None
+    """The store: labelled images that `prepare` had to reject are then counted as excluded; without it, a
+    test image without a prediction is an error."""
     encoders: tuple[Path, ...] = ()
     """Folders of the encoders behind the arms: architecture, initialisation, and the patients seen."""
     num_resamples: int = Field(default=2000, ge=100)
@@ -112,6 +116,9 @@ class _Work:
     def task(self, name: str, table: pd.DataFrame, choices: pd.DataFrame, meter: Meter) -> None:
         task = find_task(name, self.manifest)
         known = truth(task, self.manifest)
+        if self.config.store is not None:
+            images = set(Store.open(self.config.store).index["image_id"])
+            known = known.among(images, self.config.store, "not in the store")
         self.flow[name] = _flow(task, known, self.splits)
         at = np.flatnonzero(self.splits.rows("test", known.patient_ids))
         if not at.size:

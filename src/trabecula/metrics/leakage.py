@@ -24,7 +24,15 @@ def check_cards(cards: Iterable[Mapping[str, Any]], patients: Iterable[str], man
         InputError: a patient stands in a card, with manifest row and patient; or a card's patients
             are marked under another site key, so that nobody can tell.
     """
+    cards = list(cards)
     with_patients = [card for card in cards if card.get("patients")]
+    for card in cards:
+        if card.get("images_seen") and not card.get("patients"):
+            raise InputError(
+                f"encoder '{card['arm']}' has seen {card['images_seen']:,} images and its card lists no "
+                "patient: nobody can tell whether test patients were among them; use the encoder that "
+                "`pretrain` wrote"
+            )
     if not with_patients:
         return
     key = site_key()
