@@ -83,6 +83,10 @@ def test_the_classifier_predicts_the_same_on_the_store_it_knows(
     threshold = pd.read_csv(tuned / "finetune" / "choices.csv")["threshold"][0]
     assert (new["called"] == (new["p_1"] >= threshold).astype(int).astype(str)).all()
     assert len(new) == 24
+    own = predict.Config(classifier=tuned / "finetune", store=hospital / "store", splits=tuned / "split")
+    execute("predict", own, tmp_path / "own")
+    tested = pd.read_csv(tmp_path / "own" / "predictions.csv", dtype={"image_id": str})
+    assert set(tested["image_id"].str[:3]) == set(read_splits(tuned / "split").patients("test"))
 
 
 def test_probes_predict_the_same_on_the_features_they_know(

@@ -117,6 +117,7 @@ def readme_commands() -> list[str]:
 @pytest.mark.parametrize("command", readme_commands(), ids=lambda c: c.split()[1])
 def test_readme_commands_are_accepted(command: str, tmp_path: Path) -> None:
     """Each README command gets past its options and settings: it fails only for want of the input."""
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     words = [w.replace("runs/", f"{tmp_path}/") for w in shlex.split(command)][1:]
     done = subprocess.run(
         [sys.executable, "-m", "trabecula.cli", *words, "--dry-run"],

@@ -72,19 +72,19 @@ VERBS = {
     "probe": Verb(
         "Fit linear classifiers on features with few labels.",
         "trabecula probe --features runs/features --manifest runs/cohort --splits runs/split "
-        "--out runs/probe",
+        "--out runs/probe -s 'task=\"kl >= 2\"'",
         ("features", "manifest", "splits"),
     ),
     "finetune": Verb(
         "Train encoder and classifier together on few labels.",
         "trabecula finetune --encoder runs/moco --store runs/store --manifest runs/cohort "
-        "--splits runs/split --out runs/fine",
+        "--splits runs/split --out runs/fine -s 'task=\"kl >= 2\"'",
         ("encoder", "store", "manifest", "splits"),
     ),
     "predict": Verb(
         "Apply trained classifiers to other images.",
         "trabecula predict --classifier runs/fine --store runs/other --out runs/predicted",
-        ("classifier", "store", "features"),
+        ("classifier", "store", "features", "splits"),
     ),
     "evaluate": Verb(
         "Join predictions with the truth: metrics, intervals, comparisons.",
@@ -287,7 +287,7 @@ for _name, _verb in VERBS.items():
     app.command(_name, epilog=f"Example: {_verb.example}")(_command(_name, _verb))
 
 
-@app.command(epilog="Example: trabecula study recipes/knees.toml --out runs/knees --workers 4")
+@app.command(epilog="Example: trabecula study recipes/folder.toml --out runs/mine --workers 4")
 def study(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="Stages and axes.")],
     out: Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="The study's folder.")] = None,

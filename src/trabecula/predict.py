@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from scipy.special import expit, softmax
 from trabecula.config import Record, build
 from trabecula.data.features import read_features
 from trabecula.data.predictions import Choice, Origin, prediction_rows, write_predictions
+from trabecula.data.splits import read_splits
 from trabecula.data.store import Store
 from trabecula.data.tasks import Task
 from trabecula.errors import InputError
@@ -35,6 +36,9 @@ class Config(Record):
     """For a fine-tuned classifier: images of any cohort, prepared as the classifier's own were."""
     features: Path | None = None
     """For probes: features of any cohort, made by the probes' own encoder."""
+    splits: Path | None = None
+    """For one's own cohort: only its test patients are predicted. Without, every image counts as a test
+    image, as it is in a cohort the classifier has never seen."""
     device: str = "auto"
     """cpu, cuda, cuda:1; auto takes a GPU if there is one."""
 
@@ -45,7 +49,10 @@ def run(config: Config, out: Run) -> str:
     found = _probes(config, folder) if (folder / "probe.json").exists() else _tuned(config)
     frames = []
     for told in found:
-        frame = prediction_rows(told.origin, told.images, told.cohorts, "test", told.p, told.task.class_names)
+        keep = _tested(config, told.patients)
+        images, cohorts = np.array(told.images)[keep], np.array(told.cohorts)[keep]
+        told = replace(told, p=told.p[keep])
+        frame = prediction_rows(told.origin, images, cohorts, "test", told.p, told.task.class_names)
         frame["called"] = called(told.task, told.choice, told.p)
         frames.append(frame)
     write_predictions(out, frames, [(told.origin, told.choice) for told in found])
@@ -63,8 +70,19 @@ class _Told:
     origin: Origin
     choice: Choice
     images: Sequence[str]
+    patients: Sequence[str]
     cohorts: Sequence[str]
     p: NDArray[np.float64]
+
+
+def _tested(config: Config, patients: Sequence[str]) -> NDArray[np.bool_]:
+    """(n,) which images are predicted."""
+    if config.splits is None:
+        return np.ones(len(patients), dtype=bool)
+    tested = read_splits(config.splits).rows("test", patients)
+    if not tested.any():
+        raise InputError(f"{config.splits}: none of these images belongs to a test patient")
+    return tested
 
 
 def _tuned(config: Config) -> list[_Told]:
@@ -81,7 +99,8 @@ def _tuned(config: Config) -> list[_Told]:
     p = classifier.probabilities(store, np.arange(len(store)), choose_device(config.device))
     images = store.index["image_id"].tolist()
     cohorts = store.index["cohort"].tolist() if "cohort" in store.index else [""] * len(images)
-    return [_Told(card.task, card.origin, card.choice, images, cohorts, p)]
+    patients = store.index["patient_id"].tolist()
+    return [_Told(card.task, card.origin, card.choice, images, patients, cohorts, p)]
 
 
 def _probes(config: Config, folder: Path) -> list[_Told]:
@@ -105,7 +124,7 @@ def _probes(config: Config, folder: Path) -> list[_Told]:
         logits = (features.values - mean) / std @ weight.T + bias
         p = expit(logits) if task.kind == "multilabel" else softmax(logits, axis=1)
         images = features.image_ids
-        found.append(_Told(task, origin, choice, images, [""] * len(images), p))
+        found.append(_Told(task, origin, choice, images, features.patient_ids, [""] * len(images), p))
     return found
 
 

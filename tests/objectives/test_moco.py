@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from trabecula.data.store import Store
 from trabecula.errors import InputError
 from trabecula.nets.encoder import make_encoder
 from trabecula.nets.norm import GlobalBatchNorm
-from trabecula.objectives.moco import Moco, MocoConfig, contrast
+from trabecula.objectives.moco import Moco, MocoConfig, _check, contrast
 from trabecula.objectives.objective import Setting
 from trabecula.train.loop import train
 
@@ -132,17 +133,25 @@ def test_key_statistics_are_taken_over_other_rows_than_the_query_s(store: Store)
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"queue": 12}, "queue 12 is not a multiple of the batch size 8"),
-        ({"queue": 65536}, "larger than the pool of 24 images.*settings.queue=24"),
-        ({"bn_rows": 3}, "8 images per process are not whole groups of bn_rows 3"),
+        (
+            {"queue": 12},
+            "queue 12 is not a multiple of the batch size 8; these would do: -s settings.queue=8",
+        ),
+        ({"queue": 65536}, "larger than the pool of 24 images.*these would do: -s settings.queue=24"),
+        ({"bn_rows": 3}, "8 images per process are not whole groups of bn_rows 3; .*-s settings.bn_rows=2"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(store: Store, settings: dict[str, int], text: str) -> None:
+def test_settings_that_cannot_work_are_refused_with_ones_that_do(
+    store: Store, settings: dict[str, int], text: str
+) -> None:
     with pytest.raises(InputError, match=text):
         make(store, **settings)
 
 
-def test_a_network_whose_batch_norm_cannot_be_grouped_is_refused_in_one_line() -> None:
-    encoder = make_encoder("timm:efficientnet_b0", 1, 32)
-    with pytest.raises(InputError, match=r"BatchNormAct2d has a forward of its own.*choose"):
-        Moco(MocoConfig(queue=64), encoder, Setting(100, 64, 0))
+@pytest.mark.parametrize(("num_images", "batch_size"), [(30, 64), (24, 64), (100, 64), (5000, 64), (7, 4)])
+def test_the_settings_an_error_offers_work(num_images: int, batch_size: int) -> None:
+    with pytest.raises(InputError) as caught:
+        _check(MocoConfig(), Setting(num_images, batch_size, 0))
+    offered = dict(re.findall(r"-s (\S+)=(\d+)", str(caught.value)))
+    values = {k.removeprefix("settings."): int(v) for k, v in offered.items() if k.startswith("settings.")}
+    _check(MocoConfig(**values), Setting(num_images, int(offered.get("batch_size", batch_size)), 0))

@@ -26,6 +26,7 @@ class Features:
 
     values: NDArray[np.float32]
     image_ids: list[str]
+    patient_ids: list[str]
     record: dict[str, Any]
 
     @cached_property
@@ -46,7 +47,8 @@ def read_features(path: Path) -> Features:
             raise InputError(f"{folder}: no {name}; name a folder that `trabecula embed` wrote")
     values = np.load(folder / "features.npy", allow_pickle=False)
     record = json.loads((folder / "features.json").read_text())
-    images = read_table(folder / "index.csv")["image_id"].tolist()
+    index = read_table(folder / "index.csv")
+    images = index["image_id"].tolist()
     if values.ndim != 2 or len(values) != len(images):
         raise InputError(
             f"{folder}: features.npy has shape {values.shape}, index.csv names {len(images)} images; "
@@ -55,4 +57,4 @@ def read_features(path: Path) -> Features:
     bad = ~np.isfinite(values).all(axis=1)
     if bad.any():
         raise InputError(f"{folder}: the features of image '{images[int(bad.argmax())]}' are no numbers")
-    return Features(values, images, record)
+    return Features(values, images, index["patient_id"].tolist(), record)

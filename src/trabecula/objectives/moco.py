@@ -133,17 +133,25 @@ def contrast(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> tuple[T
 
 
 def _check(config: MocoConfig, setting: Setting) -> None:
-    batch_size, num_images = setting.batch_size, setting.num_images
-    if config.queue % batch_size:
-        raise InputError(f"moco: queue {config.queue} is not a multiple of the batch size {batch_size}")
-    if config.queue > num_images:
-        fits = max(num_images // batch_size, 1) * batch_size
-        raise InputError(
-            f"moco: queue {config.queue} is larger than the pool of {num_images} images: the same image "
-            f"would be its own negative; set settings.queue={fits}"
+    """Refuse settings that cannot work, with ones that do."""
+    batch_size, num_images, world = setting.batch_size, setting.num_images, ranks.world_size()
+    fits = batch_size if batch_size <= num_images else 1 << (num_images.bit_length() - 1)
+    rows = next(n for n in range(min(config.bn_rows, fits // world), 0, -1) if fits // world % n == 0)
+    queue = min(config.queue, num_images) // fits * fits
+    wanted = {"batch_size": (batch_size, fits), "settings.bn_rows": (config.bn_rows, rows)}
+    wanted["settings.queue"] = (config.queue, queue)
+    changed = " ".join(f"-s {key}={new}" for key, (old, new) in wanted.items() if new != old)
+    if batch_size > num_images:
+        problem = f"a batch of {batch_size} is larger than the pool of {num_images} images"
+    elif config.queue > num_images:
+        problem = (
+            f"queue {config.queue} is larger than the pool of {num_images} images: the same image would be "
+            "its own negative"
         )
-    if batch_size // ranks.world_size() % config.bn_rows:
-        raise InputError(
-            f"moco: {batch_size // ranks.world_size()} images per process are not whole groups of "
-            f"bn_rows {config.bn_rows}; change batch_size or settings.bn_rows"
-        )
+    elif config.queue % batch_size:
+        problem = f"queue {config.queue} is not a multiple of the batch size {batch_size}"
+    elif batch_size // world % config.bn_rows:
+        problem = f"{batch_size // world} images per process are not whole groups of bn_rows {config.bn_rows}"
+    else:
+        return
+    raise InputError(f"moco: {problem}; these would do: {changed}")

@@ -61,7 +61,10 @@ class WganGp(Objective):
         super().__init__(config, encoder, setting)
         card = encoder.card
         if not isinstance(encoder.backbone.net, nn.Sequential) or card.architecture != "critic":
-            raise InputError(f"wgan_gp pretrains the architecture 'critic', not '{card.architecture}'")
+            raise InputError(
+                f"wgan_gp pretrains the architecture 'critic', not '{card.architecture}'; "
+                "add -s architecture=critic"
+            )
         self.config = config
         self.batches = config.critic_steps
         self.encoder = encoder
