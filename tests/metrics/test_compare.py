@@ -48,10 +48,14 @@ def test_p_is_below_five_per_cent_exactly_where_the_interval_excludes_zero(shift
     assert back.p == pytest.approx(found.p)
 
 
-def test_an_arm_against_itself_has_no_difference():
+@pytest.mark.parametrize("gap", [0.0, 0.25])
+def test_a_difference_without_spread_is_not_estimable(gap):
+    """An arm against itself, or both the same in every resample: a width of zero would be a proof."""
     draws = RNG.normal(0.7, 0.05, (100, 6))
-    found = difference(draws[0], draws, draws[0], draws, 30)
-    assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1)
+    found = difference(draws[0] + gap, draws + gap, draws[0], draws, 30)
+    assert found.value == pytest.approx(gap)
+    assert np.isnan([found.low, found.high, found.p]).all()
+    assert found.note == "not estimable: no resample differs"
 
 
 def test_seeds_must_be_paired():
@@ -67,10 +71,10 @@ def test_holm_by_hand_and_with_missing_values():
     assert holm([0.9, 0.8]).max() <= 1
 
 
-def _multiplier(value, baseline=(0.6, 0.7, 0.8), at=10.0, spread=0.0):
+def _multiplier(value, baseline=(0.6, 0.7, 0.8), at=10.0, spread=0.01, df=30):
     noise = spread * RNG.normal(size=(500, 4))
     return label_multiplier(
-        [10, 100, 1000], baseline, np.array(baseline) + noise[:, :3], at, value, value + noise[:, 3]
+        [10, 100, 1000], baseline, np.array(baseline) + noise[:, :3], at, value, value + noise[:, 3], df
     )
 
 
@@ -102,5 +106,29 @@ def test_label_multiplier_of_nothing_is_not_estimable():
 
 def test_one_point_curve_only_says_above_or_below():
     for value, censored in ((0.7, "above"), (0.5, "below")):
-        found = label_multiplier([50], [0.6], np.full((9, 1), 0.6), 50, value, np.full(9, value))
+        draws = value + RNG.normal(0, 0.001, 30)
+        found = label_multiplier([50], [0.6], np.full((30, 1), 0.6), 50, value, draws, 30)
         assert (found.censored, found.value) == (censored, pytest.approx(1))
+
+
+def test_label_multiplier_has_bounds_only_where_a_difference_has():
+    few = _multiplier(0.7, df=3)  # four patients in the smaller class
+    assert few.value == pytest.approx(10)
+    assert np.isnan([few.low, few.high]).all()
+    assert few.note == "fewer than 5 patients in a class: no interval"
+    assert np.isfinite(_multiplier(0.7, df=4).low)
+
+
+@pytest.mark.parametrize("value", [0.7, 0.9, 0.5])
+def test_label_multiplier_without_spread_is_not_estimable(value):
+    found = _multiplier(value, spread=0.0)
+    assert np.isnan([found.value, found.low, found.high]).all()
+    assert (found.censored, found.note) == ("", "not estimable: no resample differs")
+
+
+def test_label_multiplier_at_the_ceiling_is_not_estimable():
+    """Both perfect at the last fraction, whatever the baseline does before."""
+    noise = RNG.uniform(0.6, 0.9, (200, 1))
+    curve = np.column_stack([noise, np.ones(200)])
+    found = label_multiplier([10, 100], [0.8, 1.0], curve, 100, 1.0, np.ones(200), 30)
+    assert (found.note, found.censored) == ("not estimable: no resample differs", "")

@@ -13,15 +13,24 @@ ARMS = [
 
 
 def _result(
-    arm, value, seeds=(0, 1, 2, 3, 4), pretrain=(0,), fraction=0.1, patients=20.0, seed=0, spread=0.01
+    arm,
+    value,
+    seeds=(0, 1, 2, 3, 4),
+    pretrain=(0,),
+    fraction=0.1,
+    patients=20.0,
+    seed=0,
+    spread=0.01,
+    df=30.0,
 ):
     units = tuple((p, s) for p in pretrain for s in seeds)
     rng = np.random.default_rng(seed)
     common = 0.03 * rng.normal(size=(400, 1))
+    own = np.random.default_rng([seed, len(arm), 1])
     values = value + spread * np.random.default_rng([seed, len(arm)]).normal(size=len(units))
     return Result(
         "oa", arm, "probe", fraction, "auroc", units, values,
-        values + common + 1e-3 * rng.normal(size=(400, len(units))), 30.0, 60, patients,
+        values + common + 1e-3 * own.normal(size=(400, len(units))), df, 60, patients,
     )  # fmt: skip
 
 
@@ -34,7 +43,19 @@ def test_baselines_are_the_own_random_arm_and_all_imagenet_arms():
         "res-moco": ["res-random", "res-imagenet"],
         "res-random": [],
     }
-    assert [(r["family"], r["architecture"]) for r in not_run(ARMS)] == [("imagenet", "critic")]
+
+
+def test_only_networks_with_published_weights_can_lack_an_imagenet_arm():
+    arms = [
+        *ARMS,
+        Arm("vgg-random", "timm:vgg16", "random"),
+        Arm("vgg-moco", "torchvision:vgg16", "pretrained"),
+    ]
+    assert [(r["family"], r["architecture"]) for r in not_run(arms)] == [
+        ("random", "torchvision:vgg16"),
+        ("imagenet", "timm:vgg16"),
+        ("imagenet", "torchvision:vgg16"),
+    ]
 
 
 def test_what_arms_share_cancels():
@@ -93,3 +114,15 @@ def test_multipliers_read_the_baselines_curve():
     (row,) = [r for r in multipliers([*curve, unknown], ARMS, 0.95, 0) if r["arm"] == "res-moco"]
     assert np.isnan(row["value"])
     assert "not recorded" in row["note"]
+
+
+def test_too_few_patients_of_a_class_make_no_claim_and_no_bounds():
+    """Differences and label multipliers alike: four patients in the smaller class."""
+    results = [_result("res-moco", 0.9, df=3.0), _result("res-random", 0.5, df=3.0)]
+    (row,) = compare(results, ARMS, 0.95)
+    assert row["difference"] == pytest.approx(0.4, abs=0.05)
+    assert np.isnan([row["low"], row["high"], row["p"], row["p_holm"]]).all()
+    (worth,) = multipliers(results, ARMS, 0.95, 0)
+    assert np.isnan([worth["low"], worth["high"]]).all()
+    assert (row["claim"], row["note"]) == ("none", "fewer than 5 patients in a class: no interval")
+    assert worth["note"] == row["note"]

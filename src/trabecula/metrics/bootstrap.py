@@ -21,6 +21,8 @@ Scale = Literal["logit", "fisher", "log", "identity"]
 
 MIN_SEEDS = 5  # fewer seeds say too little of the seeds' spread: the interval is over patients only
 MIN_PATIENTS = 5  # of the smaller class: below, a spread over patients cannot be estimated
+TOO_FEW = f"fewer than {MIN_PATIENTS} patients in a class: no interval"
+MIN_RESAMPLES = 20  # of those in which the value exists
 
 
 def resample(patients: ArrayLike, num_resamples: int, seed: int) -> Array:
@@ -129,9 +131,8 @@ def interval(
     if not np.isfinite(point).all():
         return Interval(nan, nan, nan, nan, nan, nan, point.size, "not estimable")
     table = table[np.isfinite(table).all(axis=1)]
-    if df_patients < MIN_PATIENTS - 1 or len(table) < 20:
-        note = f"fewer than {MIN_PATIENTS} patients in a class: no interval"
-        return Interval(value, nan, nan, nan, nan, sd, point.size, note)
+    if df_patients < MIN_PATIENTS - 1 or len(table) < MIN_RESAMPLES:
+        return Interval(value, nan, nan, nan, nan, sd, point.size, TOO_FEW)
     total, df = variance(point, table, df_patients)
     error = float(np.sqrt(total))
     quantile = float(stats.t.ppf((1 + level) / 2, df))

@@ -15,15 +15,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from trabecula.metrics.bootstrap import interval
+from trabecula.metrics.bootstrap import MIN_PATIENTS, MIN_RESAMPLES, TOO_FEW, interval
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
+NO_SPREAD = "not estimable: no resample differs"
+_ROUNDING = 1e-12  # a spread below it is arithmetic, not patients
+
 
 @dataclass(frozen=True)
 class Difference:
-    """Arm minus baseline; `p` is two-sided and below 1 - level exactly where the interval excludes 0."""
+    """Arm minus baseline; `p` is two-sided and below 1 - level exactly where the interval excludes 0.
+
+    `low`, `high` and `p` are NaN where they cannot be estimated, and `note` says why.
+    """
 
     value: float
     low: float
@@ -48,18 +54,18 @@ def difference(
         draws, baseline_draws: (R, S) under the same draws of patients.
     The interval is Student's t with the bootstrap standard error of the difference
     (`bootstrap.interval`, scale "identity") and p is that t's two-sided tail.
+    Where no resample differs (both arms all right, say) the data tell nothing of the spread: a width of
+    zero would read as a proof.
     """
     own, base = np.atleast_1d(np.asarray(values, float)), np.atleast_1d(np.asarray(baseline_values, float))
     if own.shape != base.shape:
         raise ValueError(f"{own.size} seeds against {base.size}: pair the seeds first")
     apart = np.asarray(draws, float) - np.asarray(baseline_draws, float)
     found = interval(own - base, apart, df_patients, level, "identity")
-    p = float("nan")
-    if np.isfinite(found.error):
-        if found.error > 0:
-            p = float(2 * stats.t.sf(abs(found.value) / found.error, found.df))
-        else:  # every patient and seed agrees: certain, unless there is no difference at all
-            p = 1.0 if found.value == 0 else 0.0
+    nan = float("nan")
+    if found.error <= _ROUNDING:
+        return Difference(found.value, nan, nan, nan, found.num_seeds, NO_SPREAD)
+    p = float(2 * stats.t.sf(abs(found.value) / found.error, found.df)) if np.isfinite(found.error) else nan
     return Difference(found.value, found.low, found.high, p, found.num_seeds, found.note)
 
 
@@ -101,7 +107,7 @@ class Multiplier:
     """How many times the labels; censored "above" or "below" where the baseline's curve ends first.
 
     A censored value stands at the end of the curve. `low` is 0 and `high` infinite where the curve
-    ends before that bound is reached.
+    ends before that bound is reached. Both are NaN where they cannot be estimated, and `note` says why.
     """
 
     value: float
@@ -118,6 +124,7 @@ def label_multiplier(
     at: float,
     value: float,
     draws: ArrayLike,
+    df_patients: float,
     level: float = 0.95,
 ) -> Multiplier:
     """The baseline's labels for the arm's value, divided by the arm's labels.
@@ -126,25 +133,35 @@ def label_multiplier(
         num_patients: (F,) labelled training patients at the baseline's fractions, increasing.
         baseline: (F,) its metric (higher is better). baseline_draws: (R, F) under the draws.
         at: the arm's labelled training patients. value, draws (R,): the arm's metric there.
+        df_patients: see `bootstrap.degrees_of_freedom`.
     The baseline's curve is made non-decreasing and joined linearly over the logarithm of the
-    patients. The interval is the percentile interval of the same reading under each draw.
+    patients. The interval is the percentile interval of the same reading under each draw;
+    there is none where a difference has none.
     """
     x = np.log(np.asarray(num_patients, float))
     curve = isotonic(baseline)
     point = float(_read(x, curve[None], np.array([value]))[0])
-    each = _read(x, isotonic(baseline_draws), np.asarray(draws, float))
+    nan, own, base = float("nan"), np.asarray(draws, float), np.asarray(baseline_draws, float)
+    each = _read(x, isotonic(base), own)
     each = each[~np.isnan(each)]
     if np.isnan(point) or not each.size:
-        nan = float("nan")
         return Multiplier(nan, nan, nan, "", "not estimable")
+    ratio = float(np.exp(np.clip(point, x[0], x[-1])) / at)
+    censored = "above" if point == np.inf else "below" if point == -np.inf else ""
+    if df_patients < MIN_PATIENTS - 1 or each.size < MIN_RESAMPLES:
+        return Multiplier(ratio, nan, nan, censored, TOO_FEW)
     tail = (1 - level) / 2
     low, high = (float(v) for v in np.quantile(each, [tail, 1 - tail], method="nearest"))
-    ratio = [float(np.exp(np.clip(v, x[0], x[-1])) / at) for v in (point, low, high)]
-    censored = "above" if point == np.inf else "below" if point == -np.inf else ""
+    table = np.column_stack([own, base])
+    table = table[np.isfinite(table).all(axis=1)]
+    alike = np.isfinite(low) and high - low <= _ROUNDING
+    if alike or np.ptp(table, axis=0).max() <= _ROUNDING:
+        return Multiplier(nan, nan, nan, "", NO_SPREAD)
+    bounds = [float(np.exp(np.clip(v, x[0], x[-1])) / at) for v in (low, high)]
     return Multiplier(
-        ratio[0],
-        0.0 if low == -np.inf else ratio[1],
-        float("inf") if high == np.inf else ratio[2],
+        ratio,
+        0.0 if low == -np.inf else bounds[0],
+        float("inf") if high == np.inf else bounds[1],
         censored,
     )
 

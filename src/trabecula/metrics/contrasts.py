@@ -17,6 +17,8 @@ from trabecula.metrics.predictions import Unit
 Floats = NDArray[np.float64]
 Row = dict[str, Any]
 
+PUBLISHED = ("timm:", "torchvision:")  # architectures for which ImageNet weights can exist
+
 
 @dataclass(frozen=True)
 class Result:
@@ -62,6 +64,8 @@ def baselines_of(arm: Arm, arms: Sequence[Arm]) -> list[Arm]:
 def not_run(arms: Sequence[Arm], left_out: Mapping[str, str] | None = None) -> list[Row]:
     """Architectures whose random or ImageNet arm is missing: no verdict within these.
 
+    ImageNet weights exist for the architectures of timm and torchvision only; no other lacks them.
+
     Args:
         left_out: arms that were planned and not run, with the reason; the one whose name holds family
             and architecture (`resnet18-imagenet`) gives the reason.
@@ -69,6 +73,8 @@ def not_run(arms: Sequence[Arm], left_out: Mapping[str, str] | None = None) -> l
     rows = []
     for family, name in (("random", "random"), ("imagenet", "ImageNet")):
         for architecture in sorted({arm.architecture for arm in arms}):
+            if family == "imagenet" and not architecture.startswith(PUBLISHED):
+                continue
             if not any(a.family == family and a.architecture == architecture for a in arms):
                 reason = f"no {name} arm of this architecture among the predictions"
                 network = architecture.rpartition(":")[2]
@@ -203,6 +209,7 @@ def _multiplier(result: Result, curve: Sequence[Result], baseline: str, level: f
         result.train_patients,
         float(result.values.mean()),
         mixed(result, seed),
+        result.df_patients,
         level,
     )
     low = float("nan") if found.low == 0 else found.low  # the curve ends first: no bound on that side
