@@ -34,7 +34,7 @@ REFUSED = {
     "cohort --root films --table numbers.xlsx -s 'pattern={patient_id:4}{side:1}.png'": "they agree but for leading zeros: save the table with its ids as text",
     "cohort --root films --table damaged.xlsx": "damaged.xlsx: not a readable .xlsx file (File is not a zip file); save it again, or as CSV",
     "cohort --root films --table twice.csv": "twice.csv: path '0000L.png' stands in rows 2, 3",
-    "cohort --root films -s 'pattern={patient_id:9}.png'": "films: no file matches the pattern '{patient_id:9}.png'; the first file is '0000L.png'",
+    "cohort --root films -s 'pattern={patient_id:9}.png'": "films: no file matches the pattern '{patient_id:9}.png'; the first image is '0000L.png'",
     "prepare --manifest nowhere": "nowhere: no such file or folder",
     "prepare --manifest empty": "empty/manifest.csv: no such manifest; write one with `trabecula cohort`",
     "prepare --manifest same_ids.csv": "same_ids.csv: image_id 'a' stands in rows 2, 3",

@@ -112,6 +112,21 @@ def test_tables_joined_by_patient_and_side(films, delimiter, encoding):
     ]  # fmt: skip
 
 
+def test_a_table_in_another_language(films):
+    path = table(films, "Fall;Seite;kl\n007;links;0\n007;rechts;1\n012;links;2\n012;rechts;3\n")
+    go(films, pattern=SIDED, table=path, columns={"patient_id": "Fall", "side": "Seite"})
+    assert got(films, "image_id", "kl") == [("007L", "0"), ("007R", "1"), ("012L", "2"), ("012R", "3")]
+
+
+def test_letters_may_stand_in_a_pattern(tmp_path):
+    root = tmp_path / "films"
+    root.mkdir()
+    for name in ("P0007_L.png", "P0007_R.png"):
+        (root / name).touch()
+    go(root, out=tmp_path / "out", pattern="P{patient_id:4}_{side}.png")
+    assert got(root, "image_id", "patient_id") == [("0007L", "0007"), ("0007R", "0007")]
+
+
 def test_an_xlsx_table_keeps_leading_zeros(films):
     book = openpyxl.Workbook()
     for row in (["patient_id", "age"], [7, 61], ["012", 70.5]):
@@ -155,6 +170,9 @@ GRADE = {"kind": "ordinal", "labels": ["kl"], "classes": ["0", "1", "2"]}
          r"no column 'Patient' \(for patient_id\), did you mean 'patient_id'"),
         ("patient_id,side,kl\n007,L,0\n012,R,1\n7,R,1\n007,left,2\n", {},
          r"patient_id\+side '007 L' stands in rows 2, 5"),
+        ("patient_id,Seite,kl\n007,links,0\n007,rechts,2\n012,links,1\n", {},
+         r"patient_id '007' stands in rows 2, 3; if each row is of one side, name the column that says it "
+         r"with -s columns\.side=COLUMN \(columns: patient_id, Seite, kl\)"),
         ("image_id,kl\n007L,0\n007R,1\n007L,2\n", {}, r"image_id '007L' stands in rows 2, 4"),
         ("patient_id,side,kl\n7,L,0\n12,R,1\n", {},
          "the images are called '007 L', the rows '7 L'; they agree but for leading zeros"),
@@ -171,6 +189,8 @@ GRADE = {"kind": "ordinal", "labels": ["kl"], "classes": ["0", "1", "2"]}
          "task 'oa': every labelled row is of class 0; a task needs two classes"),
         (ROWS.format(last=3), {"tasks": {"oa": {"positive": "grade >= 2"}}},
          "no column 'grade' in the manifest"),
+        (ROWS.format(last=3).replace("kl", "KL"), {"tasks": {"oa": {"positive": "kl >= 2"}}},
+         r"no column 'kl' in the manifest, did you mean 'KL'\?"),
     ],
 )  # fmt: skip
 def test_bad_tables(films, content, values, message):
@@ -188,7 +208,12 @@ def test_bad_tables(films, content, values, message):
         (lambda root: root.touch(), {}, "is a file, not a folder"),
         (lambda root: (root.mkdir(), (root / "a.txt").touch()), {}, "holds no image file .*give a pattern"),
         (lambda root: (root.mkdir(), (root / "a.png").touch()), {"pattern": "{patient_id}.jpg"},
-         r"no file matches the pattern '\{patient_id\}\.jpg'; the first file is 'a\.png'"),
+         r"no file matches the pattern '\{patient_id\}\.jpg'; the first image is 'a\.png'$"),
+        (lambda root: ((root / "x").mkdir(parents=True), [(root / f).touch() for f in ("a.txt", "x/7.png")]),
+         {"pattern": "{patient_id}.png"},
+         r"the first image is 'x/7\.png'; the files lie in folders: begin the pattern with \*\*/$"),
+        (lambda root: (root.mkdir(), (root / "a.txt").touch()), {"pattern": "{patient_id}.png"},
+         r"the first file is 'a\.txt'$"),
         (lambda root: (root.mkdir(), (root / "a.png").touch()), {"pattern": "{kl}.png"},
          r"the pattern gives no \{patient_id\}"),
         (lambda root: (root.mkdir(), (root / "7B.png").touch()), {"pattern": "{patient_id:1}{side:1}.png"},

@@ -69,7 +69,7 @@ def test_the_store_holds_the_images(tmp_path):
 def test_bad_files_are_rejected_one_by_one(tmp_path):
     source = cohort(tmp_path / "c", bad=(1, 5))
     (source / "7.png").unlink()
-    assert go(source, tmp_path / "s").endswith("8 bit; 3 rejected (rejected.csv)")
+    assert go(source, tmp_path / "s").endswith("8 bit; 3 rejected (rejected.csv); 1 file is gone")
     with (tmp_path / "s" / "rejected.csv").open() as file:
         rejected = dict(list(csv.reader(file))[1:])
     assert list(rejected) == ["1.png", "5.png", "7.png"]
@@ -83,6 +83,56 @@ def test_all_rejected(tmp_path):
     source = cohort(tmp_path / "c", n=3, bad=(0, 1, 2))
     with pytest.raises(InputError, match=r"all 3 images are rejected; the first, 0\.png: .+"):
         go(source, tmp_path / "s")
+
+
+def spread(folder):
+    """A cohort of ten images, six of them in the sub-folder b/c."""
+    source = cohort(folder)
+    inner = source / "b" / "c"
+    inner.mkdir(parents=True)
+    text = (source / "manifest.csv").read_text()
+    for k in range(4, 10):
+        (source / f"{k}.png").rename(inner / f"{k}.png")
+        text = text.replace(f",{k}.png", f",b/c/{k}.png")
+    (source / "manifest.csv").write_text(text)
+    return source
+
+
+def test_a_vanished_folder_stops_the_run_and_is_named(tmp_path):
+    source = spread(tmp_path / "c")
+    (source / "b").rename(source / "away")
+    with pytest.raises(InputError, match=r"6 of 10 files are gone: the folder .*/c/b is gone; bring it back"):
+        go(source, tmp_path / "s")
+    (source / "away").rename(source / "b")
+    assert go(source, tmp_path / "s") == "10 images of 12 x 12 pixels, 8 bit"
+    for k in range(4, 10):
+        (source / "b" / "c" / f"{k}.png").unlink()
+    with pytest.raises(InputError, match=r"the folder .*/b/c lacks 6 of them"):
+        go(source, tmp_path / "t")
+
+
+def test_a_folder_that_vanishes_during_the_run_is_looked_for_again(tmp_path, monkeypatch):
+    source = spread(tmp_path / "c")
+    decode_shard = shards.decode_shard
+
+    def vanishing(shard, recipe, folder):
+        if shard.number == 1:
+            (source / "b").rename(source / "away")
+        return decode_shard(shard, recipe, folder)
+
+    monkeypatch.setattr(shards, "decode_shard", vanishing)
+    with pytest.raises(InputError, match="6 of 10 files are gone"):
+        go(source, tmp_path / "s")
+    monkeypatch.undo()
+    (source / "away").rename(source / "b")
+    assert go(source, tmp_path / "s") == "10 images of 12 x 12 pixels, 8 bit"
+
+
+def test_half_the_files_may_be_gone(tmp_path):
+    source = cohort(tmp_path / "c")
+    for k in range(5):
+        (source / f"{k}.png").unlink()
+    assert go(source, tmp_path / "s").endswith("5 rejected (rejected.csv); 5 files are gone")
 
 
 def test_a_shard_may_be_rejected_whole(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter, defaultdict
 
 import pytest
@@ -35,7 +36,11 @@ def go(manifest, out, **values):
 
 def test_fractions_within_strata(tmp_path):
     source = cohort(tmp_path / "c")
-    assert go(source, tmp_path / "s", task="kl") == "train 160 patients, val 20 patients, test 20 patients"
+    assert go(source, tmp_path / "s", task="kl") == (
+        "train 160 patients (224 / 32 / 32 / 16 / 16 images of 0 / 1 / 2 / 3 / 4), "
+        "val 20 patients (28 / 4 / 4 / 2 / 2 images of 0 / 1 / 2 / 3 / 4), "
+        "test 20 patients (28 / 4 / 4 / 2 / 2 images of 0 / 1 / 2 / 3 / 4)"
+    )
     of = read_splits(tmp_path / "s").of
     strata = defaultdict(Counter)
     for k in range(200):
@@ -58,6 +63,40 @@ def test_strata_columns_need_no_task(tmp_path):
     assert read_splits(tmp_path / "a").of == read_splits(tmp_path / "b").of
     go(source, tmp_path / "d", strata=["kl"], seed=1)
     assert read_splits(tmp_path / "d").of != read_splits(tmp_path / "a").of
+
+
+def test_a_part_without_a_class_is_said(tmp_path):
+    source = cohort(tmp_path / "c", 10)  # one patient has grade 4
+    said = go(source, tmp_path / "s", task="kl == 4")
+    where = [part for part in ("train", "val", "test") if f"{part} has no image of class 1" in said]
+    assert len(where) == 2
+    assert " has no " not in go(source, tmp_path / "t", strata=["kl"])
+    assert "val has" not in go(source, tmp_path / "u", task="kl == 4", train=0.9, val=0.0)  # it is empty
+
+
+def test_many_classes_are_not_listed(tmp_path):
+    source = cohort(tmp_path / "c", 200)
+    text = (source / "manifest.csv").read_text().splitlines()
+    grown = [f"{line},{k % 8}" for k, line in enumerate(text[1:])]
+    (source / "manifest.csv").write_text("\n".join([f"{text[0]},zone", *grown]))
+    assert "patients (320 labelled images), val" in go(source, tmp_path / "s", task="zone")
+
+
+def test_images_that_count_as_patients_are_said(tmp_path):
+    for name, patient in (("own", "i{}"), ("shared", "p{}")):
+        (tmp_path / name).mkdir()
+        rows = [f"i{k},{patient.format(k)},{k}.png" for k in range(10)]
+        (tmp_path / name / "manifest.csv").write_text("\n".join(["image_id,patient_id,path", *rows]))
+    said = go(tmp_path / "own", tmp_path / "s")
+    assert said.endswith("; each image counts as its own patient; if that is wrong, give `cohort` a pattern")
+    assert "own patient" not in go(tmp_path / "shared", tmp_path / "t")
+
+
+def test_an_external_cohort_is_all_test(tmp_path):
+    source = cohort(tmp_path / "c", 20)
+    assert go(source, tmp_path / "s", task="kl >= 2", train=0, val=0, test=1) == (
+        "train 0 patients, val 0 patients, test 20 patients (32 / 8 images of 0 / 1); train and val are empty"
+    )
 
 
 def test_unlabelled_patients_go_to_train_where_they_serve_pretraining(tmp_path):
@@ -83,11 +122,13 @@ def test_a_patient_whom_another_task_labels_is_divided(tmp_path):
 def test_a_given_column_is_honoured(tmp_path):
     source = cohort(tmp_path / "c")
     said = go(source, tmp_path / "s", task="kl", column="part", parts={"train": "train", "val": "test"})
-    assert said == "train 128 patients, val 32 patients, test 40 patients"
+    assert re.sub(r" \([^()]*\)", "", said).startswith(
+        "train 128 patients, val 32 patients, test 40 patients"
+    )
     of = read_splits(tmp_path / "s").of
     assert {k for k in range(200) if of[f"{k:03d}"] == "test"} == set(range(4, 200, 5))
     said = go(source, tmp_path / "t", column="part")
-    assert said.endswith("test 0 patients; test is empty")
+    assert "test 0 patients; test is empty" in said
 
 
 def test_existing_splits_are_kept(tmp_path):
@@ -125,8 +166,27 @@ def test_what_is_refused(tmp_path, extra, values, message):
     assert not (tmp_path / "s" / "splits.csv").exists()
 
 
+def films(folder):
+    """The cohort with a file for every image, no two alike."""
+    for k, row in enumerate((folder / "manifest.csv").read_text().splitlines()[1:]):
+        (folder / row.split(",")[2]).write_bytes(bytes([k]) * 9)
+    return folder
+
+
+def test_check_says_what_it_could_not_look_at(tmp_path):
+    source = films(cohort(tmp_path / "c", 20))
+    go(source, tmp_path / "s", task="kl")
+    (source / "3R.png").unlink()
+    with pytest.raises(
+        InputError, match=r"^no leak found, but .*: 1 of 40 image files cannot be read .*3R\.png"
+    ):
+        go(source, tmp_path / "x", check=True, splits=tmp_path / "s")
+    assert len(json.loads((tmp_path / "x" / "check.json").read_text())["unchecked"]) == 1
+    assert not (tmp_path / "x" / "DONE").exists()
+
+
 def test_check(tmp_path):
-    source = cohort(tmp_path / "c", 20)
+    source = films(cohort(tmp_path / "c", 20))
     go(source, tmp_path / "s", task="kl")
     (tmp_path / "pool.csv").write_text("patient_id\n" + "".join(f"{k:03d}\n" for k in range(20)))
     said = go(source, tmp_path / "ok", check=True, splits=tmp_path / "s")
@@ -144,7 +204,7 @@ def test_check(tmp_path):
 
 
 def test_many_leaks_are_cut(tmp_path):
-    source = cohort(tmp_path / "c", 20)
+    source = films(cohort(tmp_path / "c", 20))
     (tmp_path / "splits.csv").write_text("patient_id,split\n000,train\n")
     with pytest.raises(InputError, match=r"^19 leaks: .*; and 14 more in check\.json$"):
         go(source, tmp_path / "s", check=True, splits=tmp_path / "splits.csv")

@@ -82,9 +82,10 @@ def _flatten(annotation: Any) -> list[Any]:
 
 def suggest(word: str, known: Sequence[str]) -> str:
     """The tail of an error about an unknown word: ", did you mean 'x'?" or the list of known ones."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    folded = {name.casefold(): name for name in reversed(known)}
+    close = difflib.get_close_matches(word.casefold(), list(folded), n=1, cutoff=0.6)
     if close:
-        return f", did you mean '{close[0]}'?"
+        return f", did you mean '{folded[close[0]]}'?"
     return f"; known: {', '.join(known)}" if known else ""
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +21,7 @@ from trabecula.progress import Meter
 from trabecula.run import Run
 
 _SHARD_BYTES = 1 << 28  # 256 MiB: what a worker holds in memory
+_GONE = "no such file"  # the decoder's reason
 _CARRIED = ("side", "cohort", "view", "visit_month")
 
 
@@ -57,7 +60,7 @@ def run(config: Config, out: Run) -> str:
     """Write the store: images-*.npy, index.csv, rejected.csv, store.json.
 
     Raises:
-        InputError: settings that cannot be, or every image is rejected.
+        InputError: settings that cannot be, every image is rejected, or most files are gone.
     """
     _check(config)
     manifest = read_manifest(config.manifest)
@@ -68,12 +71,21 @@ def run(config: Config, out: Run) -> str:
     done = {shard.number: done_record(out.path, shard) for shard in shards}
     records = [record for record in done.values() if record]
     todo = [shard for shard in shards if not done[shard.number]]
+    if todo:
+        _stop_if_gone(manifest, [row for row in range(len(manifest)) if _is_gone(manifest.resolve(row))])
     with Meter("prepare", len(manifest), "images") as meter:
         meter.skip(sum(len(r["rows"]) + len(r["rejected"]) for r in records))
         for record in decode_shards(todo, recipe, out.path, config.workers):
             records.append(record)
             meter.add(len(record["rows"]) + len(record["rejected"]))
     records.sort(key=lambda record: int(record["number"]))
+    gone = [row for record in records for row, reason in record["rejected"] if reason == _GONE]
+    try:
+        _stop_if_gone(manifest, gone)
+    except InputError:  # what was found gone is looked for again next time
+        for shard in shards:
+            record_path(out.path, shard).unlink(missing_ok=True)
+        raise
     summary = _write(config, manifest, records, out)
     for shard in shards:
         record_path(out.path, shard).unlink(missing_ok=True)
@@ -84,6 +96,42 @@ def _check(config: Config) -> None:
     for name, least in (("size", 1), ("max_pixels", 1), ("shard_images", 1), ("workers", 1)):
         if getattr(config, name) < least:
             raise InputError(f"{name} {getattr(config, name)}: must be {least} or more")
+
+
+def _stop_if_gone(manifest: Manifest, gone: Sequence[int]) -> None:
+    """Single files may be gone; more than half means a folder was moved, or a drive is away.
+
+    Raises:
+        InputError: more than half of the files are gone, with the folder that is.
+    """
+    if 2 * len(gone) <= len(manifest):
+        return
+    folders = Counter(_gone_folder(manifest.resolve(row)) for row in gone)
+    folder, count = folders.most_common(1)[0]
+    what = "is gone" if not os.path.exists(folder) else f"lacks {count:,} of them"
+    raise InputError(
+        f"{manifest.path}: {len(gone):,} of {len(manifest):,} files are gone: the folder {folder} {what}; "
+        "bring it back, or write the manifest anew with `trabecula cohort`"
+    )
+
+
+def _is_gone(file: Path) -> bool:
+    try:
+        file.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:  # the decoder says what it is
+        return False
+    return False
+
+
+def _gone_folder(file: Path) -> Path:
+    """The outermost folder of the file that is not there; if all are, the folder it should lie in."""
+    folder = Path(os.path.realpath(file)).parent
+    gone = folder
+    while not os.path.exists(folder) and folder != folder.parent:
+        gone, folder = folder, folder.parent
+    return gone
 
 
 def _shards(config: Config, manifest: Manifest) -> list[Shard]:
@@ -139,6 +187,9 @@ def _write(config: Config, manifest: Manifest, records: Sequence[dict[str, Any]]
         },
     )
     said = f"; {len(rejected):,} rejected (rejected.csv)" if rejected else ""
+    gone = sum(reason == _GONE for _, reason in rejected)
+    if gone:
+        said += f"; {gone:,} {'file is' if gone == 1 else 'files are'} gone"
     return f"{len(rows):,} images of {config.size} x {config.size} pixels, {config.bits} bit{said}"
 
 

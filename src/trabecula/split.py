@@ -18,6 +18,8 @@ from trabecula.data.tasks import Truth, find_task, number, truth
 from trabecula.errors import InputError
 from trabecula.run import Run
 
+_MOST_CLASSES = 6  # whose images the summary counts one by one
+
 
 class Config(Record):
     """How patients are divided, or what is checked."""
@@ -54,14 +56,16 @@ class Config(Record):
     encoders: tuple[Path, ...] = ()
     """With check: encoders that must not have seen a val or test patient."""
     pools: tuple[Path, ...] = ()
-    """With check: manifests, stores or tables that pretraining reads."""
+    """With check: manifests, stores or tables that pretraining reads; a store of this manifest is no leak,
+    since pretraining leaves val and test out of it."""
 
 
 def run(config: Config, out: Run) -> str:
     """Write splits.csv and splits.json; with `check` only check.json.
 
     Raises:
-        InputError: settings that cannot be, a patient in two parts, or, with `check`, a leak.
+        InputError: settings that cannot be, a patient in two parts, or, with `check`, a leak, or
+            images that could not be read.
     """
     manifest = read_manifest(config.manifest)
     if config.check:
@@ -82,21 +86,51 @@ def run(config: Config, out: Run) -> str:
         out.write("splits.csv", frame.to_csv(index=False, lineterminator="\n"))
     else:
         out.write("splits.csv", "\n".join(["patient_id,split", *lines]) + "\n")
-    told = [f"{part} {summary[part]['patients']:,} patients" for part in PARTS]
+    notes = _notes(summary, manifest)
+    for note in notes:
+        out.log("note", text=note)
+    return "; ".join([", ".join(_told(part, summary[part]) for part in PARTS), *notes])
+
+
+def _told(part: str, of: dict[str, Any]) -> str:
+    """A part in words, such as `train 20 patients (22 / 9 images of 0 / 1)`."""
+    said = f"{part} {of['patients']:,} patients"
+    images = of.get("labelled", {}).get("per_class", {})
+    if not of["patients"] or not images:
+        return said
+    if len(images) > _MOST_CLASSES:
+        return f"{said} ({of['labelled']['images']:,} labelled images)"
+    return f"{said} ({' / '.join(f'{n:,}' for n in images.values())} images of {' / '.join(images)})"
+
+
+def _notes(summary: dict[str, dict[str, Any]], manifest: Manifest) -> list[str]:
+    """What a person should hear of before going on."""
     empty = [part for part in PARTS if not summary[part]["patients"]]
-    return ", ".join(told) + (f"; {' and '.join(empty)} is empty" if empty else "")
+    notes = [f"{' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} empty"] if empty else []
+    for part in PARTS:
+        images = summary[part].get("labelled", {}).get("per_class", {})
+        absent = [name for name, n in images.items() if not n]
+        if absent and part not in empty:
+            notes.append(f"{part} has no image of class {', '.join(absent)}")
+    if (manifest.table["patient_id"] == manifest.table["image_id"]).all():
+        notes.append("each image counts as its own patient; if that is wrong, give `cohort` a pattern")
+    return notes
 
 
 def _check(config: Config, manifest: Manifest, out: Run) -> str:
     if config.splits is None:
         raise InputError("split --check: give the splits to look at (--splits FOLDER)")
-    leaks = check(manifest, config.splits, config.encoders, config.pools)
-    out.write_json("check.json", {"leaks": leaks})
+    found = check(manifest, config.splits, config.encoders, config.pools)
+    leaks = found.leaks
+    out.write_json("check.json", {"leaks": leaks, "unchecked": found.unchecked, "notes": found.notes})
     if leaks:
         more = f"; and {len(leaks) - 5} more in check.json" if len(leaks) > 5 else ""
-        raise InputError(f"{len(leaks)} leak{'s' * (len(leaks) > 1)}: {'; '.join(leaks[:5])}{more}")
+        said = f"{len(leaks)} leak{'s' * (len(leaks) > 1)}: {'; '.join(leaks[:5])}{more}"
+        raise InputError("; ".join([said, *found.unchecked]))
+    if found.unchecked:
+        raise InputError(f"no leak found, but not all could be checked: {'; '.join(found.unchecked)}")
     looked = [f"{len(manifest):,} images", f"{len(config.encoders)} encoders", f"{len(config.pools)} pools"]
-    return f"no leak in {', '.join(looked)}"
+    return "; ".join([f"no leak in {', '.join(looked)}", *found.notes])
 
 
 def _validate(config: Config) -> None:

@@ -49,6 +49,12 @@ def test_sides():
     assert sides(pd.Series(words), "t") == ["R", "R", "R", "L", "L", "L", "L", "R", "", "R"]
 
 
+def test_sides_in_other_languages():
+    left = ["links", "Li", "gauche", "Izquierda", "2: links", "li."]
+    right = ["Rechts", "re", "DROITE", "derecha", "1: rechts", "rechts (operiert)"]
+    assert sides(pd.Series(left + right), "t") == ["L"] * len(left) + ["R"] * len(right)
+
+
 def test_sides_that_mean_nothing_sure():
     with pytest.raises(InputError, match=r"rows 3, 4 have a side .* \('1', 'both'\)"):
         sides(pd.Series(["L", "1", "both"]), "t")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -38,7 +39,9 @@ def write_card(folder, patients, name="encoder.json", **values):
 
 
 def leaks(folder, **values):
-    return check(read_manifest(folder), folder / "splits.csv", **values)
+    found = check(read_manifest(folder), folder / "splits.csv", **values)
+    assert found.unchecked == []
+    return found.leaks
 
 
 def test_no_leak(clean):
@@ -93,6 +96,40 @@ def test_a_pool_that_holds_held_out_patients(clean, name):
     pool.mkdir()
     (pool / name).write_text("image_id,patient_id\nx,p3\ny,p0\nz,p3\n")
     assert leaks(clean, pools=[pool]) == [f"manifest row 8: test patient p3 is in the pool {pool}"]
+
+
+def test_the_own_store_is_no_leak_another_is(clean):
+    store = clean / "store"
+    store.mkdir()
+    (store / "index.csv").write_text("image_id,patient_id\ni6,p3\ni0,p0\n")
+    of = hashlib.sha256((clean / "manifest.csv").read_bytes()).hexdigest()
+    (store / "store.json").write_text(json.dumps({"manifest": of}))
+    for pool in (store, store / "store.json", store / "index.csv"):
+        found = check(read_manifest(clean), clean / "splits.csv", pools=[pool])
+        assert found.leaks == []
+        assert found.notes == [
+            f"{pool} is the store of this manifest, of which pretrain leaves val and test out"
+        ]
+    (clean / "manifest.csv").write_text((clean / "manifest.csv").read_text() + "\n")  # another one now
+    assert leaks(clean, pools=[store]) == [f"manifest row 8: test patient p3 is in the pool {store}"]
+
+
+def test_a_table_beside_the_own_store_is_still_looked_at(clean):
+    of = hashlib.sha256((clean / "manifest.csv").read_bytes()).hexdigest()
+    (clean / "store.json").write_text(json.dumps({"manifest": of}))
+    (clean / "pool.csv").write_text("patient_id\np3\n")
+    assert len(leaks(clean, pools=[clean / "pool.csv"])) == 1
+
+
+def test_files_that_cannot_be_read_are_said(clean):
+    for name in ("3.png", "6.png"):
+        (clean / name).unlink()
+    found = check(read_manifest(clean), clean / "splits.csv")
+    assert found.leaks == []
+    assert found.unchecked == [
+        "2 of 8 image files cannot be read (the first is that of manifest row 5, 3.png), so they could not "
+        "be compared for duplicates"
+    ]
 
 
 def test_one_image_under_two_patients(clean):

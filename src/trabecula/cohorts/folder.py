@@ -31,6 +31,11 @@ _KNOWN_AS = {
     "image_id": ("image_id", "imageid", "image id"),
     "path": ("path", "file", "filename", "file_name", "file name", "image_path", "file_path", "image"),
 }
+_SIDES = {
+    "": "",
+    **dict.fromkeys(("l", "left", "lt", "li", "links", "gauche", "izquierda", "izquierdo"), "L"),
+    **dict.fromkeys(("r", "right", "rt", "re", "rechts", "droite", "droit", "derecha", "derecho"), "R"),
+}
 _FILE = "\0file"  # a column name no table has: the file's path below the root
 
 
@@ -112,11 +117,21 @@ def _match(root: Path, files: list[str], pattern: str) -> tuple[pd.DataFrame, li
     matches = [(file, expression.fullmatch(file)) for file in files]
     rows = [{_FILE: file, **match.groupdict()} for file, match in matches if match]
     if not rows:
-        raise InputError(f"{root}: no file matches the pattern '{pattern}'; the first file is '{files[0]}'")
+        raise InputError(f"{root}: no file matches the pattern '{pattern}'; {_first(files, pattern)}")
     taken = {"path", _FILE} & set(expression.groupindex)
     if taken:
         raise InputError(f"pattern '{pattern}': {{path}} is the file itself; choose another name")
     return pd.DataFrame(rows, dtype="str"), [file for file, match in matches if not match]
+
+
+def _first(files: list[str], pattern: str) -> str:
+    """What a pattern that fits nothing should have fitted."""
+    images = [file for file in files if Path(file).suffix.lower() in IMAGE_SUFFIXES]
+    said = f"the first image is '{images[0]}'" if images else f"the first file is '{files[0]}'"
+    deeper = (images or files)[0].count("/") > pattern.count("/")
+    if deeper and "**" not in pattern:
+        said += "; the files lie in folders: begin the pattern with **/"
+    return said
 
 
 def _by_folder(root: Path, files: list[str]) -> tuple[pd.DataFrame, list[str]]:
@@ -157,7 +172,13 @@ def _join(found: Found, path: Path, columns: Mapping[str, str]) -> None:
     if repeated:
         value, rows = next(iter(repeated.items()))
         more = f" (and {len(repeated) - 1} more)" if len(repeated) > 1 else ""
-        raise InputError(f"{path}: {key} '{value}' stands in rows {', '.join(map(str, rows))}{more}")
+        hint = ""
+        if key == "patient_id" and "side" not in table.columns:
+            hint = (
+                "; if each row is of one side, name the column that says it with -s columns.side=COLUMN "
+                f"(columns: {', '.join(read_table(path).columns)})"
+            )
+        raise InputError(f"{path}: {key} '{value}' stands in rows {', '.join(map(str, rows))}{more}{hint}")
     rows_of_images = [place.get(value, -1) for value in of_images]
     if max(rows_of_images) < 0:
         raise InputError(
@@ -266,7 +287,7 @@ def _take(found: Found, table: pd.DataFrame, rows: list[int], path: Path) -> Non
 
 
 def sides(cells: pd.Series[str], where: str) -> list[str]:
-    """ "Right", "R", "1: Right", "left knee" ... as R and L; "" stays.
+    """ "Right", "R", "1: Right", "left knee", "rechts", "gauche" ... as R and L; "" stays.
 
     Raises:
         InputError: another word, or a bare digit, whose meaning differs between data sets.
@@ -294,7 +315,7 @@ def _sides_of_paths(table: pd.DataFrame) -> list[str]:
 
 def _side(cell: str) -> str | None:
     word = re.sub(r"^\d+\s*[:=-]\s*", "", cell.strip().lower()).split(" ")[0].strip(".")
-    return {"": "", "r": "R", "right": "R", "rt": "R", "l": "L", "left": "L", "lt": "L"}.get(word)
+    return _SIDES.get(word)
 
 
 def _finish(found: Found, root: Path, alone: bool) -> None:

@@ -2,14 +2,17 @@
 
 Looked for: a patient in two parts; a patient of the manifest in none; a validation or test patient
 in an encoder's card or in a pretraining pool; the same image file under two patients in two parts.
+A store of the very manifest is no leak: pretraining reads it with the splits, and leaves val and test out.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +28,19 @@ from trabecula.errors import InputError
 _HELD_OUT = ("val", "test")
 
 
+@dataclass
+class Findings:
+    """What a check found, each in one line."""
+
+    leaks: list[str]
+    unchecked: list[str] = field(default_factory=list)  # what could not be looked at
+    notes: list[str] = field(default_factory=list)
+
+
 def check(
     manifest: Manifest, splits: Path, encoders: Sequence[Path] = (), pools: Sequence[Path] = ()
-) -> list[str]:
-    """Every leak in one line, naming the manifest's row and the patient; empty if there is none.
+) -> Findings:
+    """Look for leaks; each is named with the manifest's row and the patient.
 
     Args:
         manifest: of the downstream tasks.
@@ -55,9 +67,23 @@ def check(
     held = {p: sorted(its & set(_HELD_OUT))[0] for p, its in parts.items() if its & set(_HELD_OUT)}
     for path in encoders:
         leaks += _in_card(path, held, rows)
+    found = Findings(leaks)
     for path in pools:
-        leaks += _in_pool(path, held, rows)
-    return leaks + _copies(manifest, parts)
+        if _is_store_of(path, manifest):
+            found.notes.append(
+                f"{path} is the store of this manifest, of which pretrain leaves val and test out"
+            )
+        else:
+            leaks += _in_pool(path, held, rows)
+    copies, unread = _copies(manifest, parts)
+    leaks += copies
+    if unread:
+        found.unchecked.append(
+            f"{len(unread):,} of {len(manifest):,} image files cannot be read (the first is that of manifest "
+            f"row {unread[0] + 2}, {manifest.table['path'].iloc[unread[0]]}), so they could not be compared "
+            "for duplicates"
+        )
+    return found
 
 
 def _first_rows(table: pd.DataFrame) -> dict[str, int]:
@@ -115,6 +141,19 @@ def _in_card(path: Path, held: dict[str, str], rows: dict[str, int]) -> list[str
     ]
 
 
+def _is_store_of(path: Path, manifest: Manifest) -> bool:
+    """Whether the pool was prepared from this manifest, as the manifest now is."""
+    if not path.is_dir() and path.name not in ("store.json", "index.csv"):
+        return False
+    file = (path if path.is_dir() else path.parent) / "store.json"
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    of = record.get("manifest") if isinstance(record, dict) else None
+    return of == hashlib.sha256(manifest.path.read_bytes()).hexdigest()
+
+
 def _in_pool(path: Path, held: dict[str, str], rows: dict[str, int]) -> list[str]:
     names = ("manifest.csv", "index.csv")
     file = next((path / name for name in names if (path / name).exists()), path) if path.is_dir() else path
@@ -125,13 +164,27 @@ def _in_pool(path: Path, held: dict[str, str], rows: dict[str, int]) -> list[str
     return [f"{_at(patient, held[patient], rows)} is in the pool {path}" for patient in shared]
 
 
-def _copies(manifest: Manifest, parts: dict[str, set[str]]) -> list[str]:
-    """The same bytes under two patients of different parts; only files of equal size are read."""
+def _size(path: Path) -> int | None:
+    """Bytes of a file that can be read, None for any other."""
+    try:
+        return path.stat().st_size if path.is_file() and os.access(path, os.R_OK) else None
+    except OSError:
+        return None
+
+
+def _copies(manifest: Manifest, parts: dict[str, set[str]]) -> tuple[list[str], list[int]]:
+    """The same bytes under two patients of different parts, and the rows whose file cannot be read.
+
+    Only files of equal size are read.
+    """
     by_size: dict[int, list[int]] = defaultdict(list)
+    unread = []
     for row in range(len(manifest)):
-        path = manifest.resolve(row)
-        if path.is_file():
-            by_size[path.stat().st_size].append(row)
+        size = _size(manifest.resolve(row))
+        if size is None:
+            unread.append(row)
+        else:
+            by_size[size].append(row)
     patients = [str(patient) for patient in manifest.table["patient_id"]]
     leaks = []
     for rows in by_size.values():
@@ -150,7 +203,7 @@ def _copies(manifest: Manifest, parts: dict[str, set[str]]) -> list[str]:
                         f"manifest rows {first + 2} and {row + 2}: one image under patients "
                         f"{patients[first]} ({_names(a)}) and {patients[row]} ({_names(b)})"
                     )
-    return sorted(leaks)
+    return sorted(leaks), unread
 
 
 def _names(parts: set[str]) -> str:
