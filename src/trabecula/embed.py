@@ -49,6 +49,7 @@ def run(config: Config, out: Run) -> str:
     check_fit(encoder.card, store, config.store)
     encoder = encoder.with_pool(config.pool)
     card, device = encoder.card, choose_device(config.device)
+    out.used(device=str(device))
     encoder = encoder.to(device).to(memory_format=torch.channels_last).eval()
     shape = (len(store), card.num_features)
     features = open_new_array(out.scratch("features.npy"), shape, np.float32)

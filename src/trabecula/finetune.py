@@ -29,7 +29,7 @@ from trabecula.objectives.classify import Classify, ClassifyConfig
 from trabecula.objectives.objective import Setting
 from trabecula.run import Run
 from trabecula.train.optim import Optimizer
-from trabecula.train.precision import Precision
+from trabecula.train.precision import Precision, resolve
 from trabecula.transfer.fit import Fitted, Validation, fit
 from trabecula.transfer.threshold import thresholds
 
@@ -144,6 +144,7 @@ def _fit(
     batch_size = min(config.batch_size, len(y))
     objective = Classify(settings, encoder, Setting(len(y), batch_size, config.seed))
     device = choose_device(config.device)
+    out.used(device=str(device), precision=resolve(config.precision, device))
     if config.standardise:
         _calibrate(objective, store, rows[subset.train], device)
     stream = Stream(store, rows[subset.train], batch_size, config.seed, device, labels=y)

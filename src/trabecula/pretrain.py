@@ -105,7 +105,8 @@ def run(config: Config, out: Run) -> str:
     stream = Stream(
         store, pool, config.batch_size, config.seed, device, rank=ranks.rank(), world_size=ranks.world_size()
     )
-    out.log("pool", images=len(pool), patients=len(patients), precision=resolve(config.precision, device))
+    out.log("pool", images=len(pool), patients=len(patients))
+    out.used(device=str(device), precision=resolve(config.precision, device))
     memory: dict[str, Any] = {"curve": []}
     images = _train(config, objective, stream, out, memory)
     products = {name: module.to("cpu") for name, module in objective.products().items()}

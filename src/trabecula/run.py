@@ -73,6 +73,11 @@ class Run:
     def write_json(self, name: str, value: Any) -> Path:
         return self.write(name, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
+    def used(self, **values: str) -> None:
+        """Add to provenance.json what "auto" came to: the device, the precision."""
+        file = self.path / "provenance.json"
+        self.write_json("provenance.json", {**json.loads(file.read_text()), **values})
+
     def scratch(self, name: str) -> Path:
         """Where to write a large artifact before `Run.publish` puts it in place."""
         path = self.path / f".{name}.partial"

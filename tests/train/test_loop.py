@@ -12,7 +12,7 @@ from torch import nn
 
 from trabecula.data.batches import Batch, RowRandom, Stream, mix
 from trabecula.data.store import Store
-from trabecula.errors import RunError
+from trabecula.errors import InputError, RunError
 from trabecula.objectives.objective import Group, Objective, Steps, Update
 from trabecula.train import checkpoint
 from trabecula.train.loop import train
@@ -90,6 +90,14 @@ def test_clipping_scales_the_gradient_and_reports_it_unclipped(stream: Stream) -
     assert a.scalars["toy/norm"] == b.scalars["toy/norm"]
     assert clipped.weight.grad is not None
     assert clipped.weight.grad.norm().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_run_does_not_go_on_in_another_precision(stream: Stream, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    next(iter(train(Toy(), stream, images=8, every=8, checkpoint=path, save_s=0, precision="float32")))
+    list(train(Toy(), stream, images=16, every=8, checkpoint=path, save_s=0, precision="float32"))
+    with pytest.raises(InputError, match="was begun in float32, here it would go on in bf16"):
+        list(train(Toy(), stream, images=24, every=8, checkpoint=path, precision="bf16"))
 
 
 def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
     for point in train(objective, stream, images=..., every=..., checkpoint=path, memory=memory):
         ...  # weights in place: evaluate, stop early, remember the best in `memory`
 
-A step yields `Update(group, loss)` each time an optimizer should move; the loop moves it. Everything a
-consumer decides between points goes into `memory`, which travels in the checkpoint.
+A step yields `Update(group, loss)` each time weights should move; the loop moves them. What a consumer
+decides between points goes into `memory`, which travels in the checkpoint.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from trabecula.objectives.objective import Group, Objective, Steps, Update
 from trabecula.train import checkpoint as checkpoints
 from trabecula.train import ranks
 from trabecula.train.means import Means
-from trabecula.train.precision import Precision, autocast
+from trabecula.train.precision import Precision, autocast, resolve
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def train(
         RunError: a loss or a gradient is not finite; the last checkpoint stays.
     """
     device = stream.device
-    memory = {} if memory is None else memory
+    memory = memory if memory is not None else {}
     if accumulate > 1 and objective.batch_coupled:
         raise InputError(
             f"accumulate={accumulate}: the loss of {type(objective).__name__} mixes the rows of a batch "
@@ -78,16 +78,15 @@ def train(
     step_images = objective.batches * stream.batch_size
     num_steps = -(-images // step_images)
     point_steps = max(every // step_images, 1)
-    step, means = _resume(checkpoint, objective, optimizers, memory, device), Means()
+    used, means = resolve(precision, device), Means()
+    step = _resume(checkpoint, objective, optimizers, memory, device, used)
     save_s = checkpoints.seconds_between() if save_s is None else save_s
     saved = time.monotonic()
     while step < num_steps and not memory.get("stopped"):
         objective.train()
-        number = step * objective.batches
-        batches = [stream.batch(number + i) for i in range(objective.batches)]
-        _one_step(
-            objective, groups, optimizers, batches, step / num_steps, precision, accumulate, means, step
-        )
+        batches = [stream.batch(step * objective.batches + i) for i in range(objective.batches)]
+        progress = step / num_steps
+        _one_step(objective, groups, optimizers, batches, progress, precision, accumulate, means, step)
         step += 1
         if step % point_steps == 0 or step == num_steps:
             yield Point(step * step_images, means.take(), step == num_steps)
@@ -95,6 +94,7 @@ def train(
                 saved = time.monotonic()
                 state = {
                     "step": step,
+                    "precision": used,
                     "objective": objective.state_dict(),
                     "optimizers": {name: opt.state_dict() for name, opt in optimizers.items()},
                     "memory": memory,
@@ -108,10 +108,15 @@ def _resume(
     optimizers: dict[str, torch.optim.Optimizer],
     memory: dict[str, Any],
     device: torch.device,
+    precision: str,
 ) -> int:
     state = checkpoints.load(path, device) if path else None
     if state is None:
         return 0
+    if state["precision"] != precision:
+        raise InputError(
+            f"{path}: was begun in {state['precision']}, here it would go on in {precision}; remove it"
+        )
     objective.load_state_dict(state["objective"])
     for name, optimizer in optimizers.items():
         optimizer.load_state_dict(state["optimizers"][name])
