@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trabecula.config import Record
-from trabecula.reporting import figures, tables, wording
+from trabecula.reporting import figures, formats, tables, wording
 from trabecula.reporting.drawings import figure_files, style_sheet
 from trabecula.reporting.flow import read_cohort, task_flows
 from trabecula.reporting.provenance import read_runs, without_paths
@@ -62,9 +62,10 @@ def run(config: Config, out: Run) -> str:
         out.write(f"figures/{name}", content)
     out.write("report.html", page)
     claims = [wording.claim_of(pair) for pair in _against_random(results)]
+    unknown = f" ({claims.count('')} not estimable)" if "" in claims else ""
     return (
         f"report.html: {claims.count('better')} of {len(claims)} comparisons with random initialisation "
-        "say that pretraining paid"
+        f"say that pretraining paid{unknown}"
     )
 
 
@@ -92,9 +93,9 @@ def table_files(results: Results) -> dict[str, str]:
     }
     files = {}
     for name, drawn in shown.items():
-        files[f"{name}.csv"] = tables.to_csv(raw[name])
-        files[f"{name}.md"] = tables.to_markdown(drawn)
-        files[f"{name}.tex"] = tables.to_latex(drawn)
+        files[f"{name}.csv"] = formats.to_csv(raw[name])
+        files[f"{name}.md"] = formats.to_markdown(drawn)
+        files[f"{name}.tex"] = formats.to_latex(drawn)
     return files
 
 
@@ -188,16 +189,18 @@ def _line(results: Results, panel: Panel, arm: Arm, pairs: list[Any]) -> dict[st
     for fraction in results.fractions(panel) if random else ():
         claim = wording.claim_of(random.get(fraction))
         symbol, words = wording.claim_words(claim)
-        shown = wording.signed(random[fraction]["difference"], 2) if claim else ""
+        shown = wording.point(random[fraction]) if claim else ""
         marks.append({"claim": claim or "unknown", "symbol": symbol, "words": words,
                       "share": wording.share(fraction), "difference": shown})  # fmt: skip
     other = wording.verdict_pair(imagenet)
     against = ""
     if other:
-        claim = wording.claim_words(wording.claim_of(other))[1]
+        claim = wording.claim_of(other)
+        reading = wording.claim_words(claim)[1] if claim else wording.untested(other)
+        p = f", Holm-adjusted p {wording.probability(other['p_holm'])}" if claim else ""
         against = (
             f"Against ImageNet weights at {wording.share(other['fraction'])} of labels: "
-            f"{wording.difference(other)}, Holm-adjusted p {wording.probability(other['p_holm'])}: {claim}."
+            f"{wording.difference(other)}{p}: {reading}."
         )
     text = wording.sentence(results, panel, arm, pair, name)
     return {"arm": arm, "name": name, **text, "marks": marks, "imagenet": against}
@@ -210,11 +213,14 @@ def _section(results: Results, panel: Panel) -> dict[str, Any]:
         pairs = results.comparisons_of(panel, metric)
         if not pairs:
             continue
-        ends = [abs(p[k]) for p in pairs for k in ("difference", "low", "high") if wording.present(p[k])]
+        tested = [p for p in pairs if wording.claim_of(p)]
+        ends = [abs(p[k]) for p in tested for k in ("difference", "low", "high") if wording.present(p[k])]
         reach = max(ends, default=0.0) or 1.0
         table, grid = tables.comparison_grid(results, panel, metric)
         marks = [[_mark(results, pair, reach) for pair in line] for line in grid]
-        compared.append({"table": table, "marks": marks, "reach": wording.number(reach)})
+        bars = any(mark and mark["bar"] for line in marks for mark in line)
+        reach_shown = wording.number(reach) if bars else ""
+        compared.append({"table": table, "marks": marks, "reach": reach_shown, "tested": bool(tested)})
     metric_tables = tables.results_tables(results, panel)
     return {
         "name": f"{panel.task}, {wording.mode_name(panel.mode)}",

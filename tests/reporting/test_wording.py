@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from trabecula.reporting.formats import tex
 from trabecula.reporting.provenance import without_paths
-from trabecula.reporting.tables import tex
 from trabecula.reporting.wording import (
     architecture_name,
     claim_of,
@@ -27,6 +27,7 @@ from trabecula.reporting.wording import (
         (10.0, 2.4, None, "above", "", "more than 10×", "at least 2.4×"),
         (0.1, None, 0.6, "below", "", "less than 0.1×", "at most 0.6×"),
         (0.52, None, None, "", "", "0.52×", "not bounded by the curve"),
+        (0.52, None, None, "", "too few", "0.52×", "no interval"),
         (None, None, None, "above", "", "more than the baseline's curve covers", "–"),
         (None, None, None, "", "not estimable", "not estimable", "–"),
     ],

@@ -25,6 +25,7 @@ from trabecula.reporting.wording import (
 WIDTH, HEIGHT = 310, 245
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 18, 10, 46
 _MIN_TICK_GAP = 30  # px between tick labels that do not run into each other
+_ARM_STEP = 36  # px between arms that stand side by side
 _FEW_SEEDS = 5  # below it the seeds are shown as points (the interval is over patients only)
 
 
@@ -151,15 +152,22 @@ def learning_curves(results: Results, panel: Panel, metric: str) -> Group | None
     x_ticks = [(x, (count(x), share(at[x]))) for x in sorted(at)]
     x_range = (min(at) / 1.25, max(at) * 1.25)
     figures = []
+    single = len(set(at.values())) == 1
     for architecture, arms in _by_architecture(results, curves):
         axes = Axes(
             x_range, (y_ticks[0], y_ticks[-1]), "training patients (log scale), share of labels",
             metric_name(metric), x_ticks, y_ticks, x_log=True,
         )  # fmt: skip
-        for arm in arms:  # bands first: no band may cover another arm's line
-            axes.band(_bounds(curves[arm.name]), arm.style)
-        for i, arm in enumerate(arms):
-            _draw_learning(axes, curves[arm.name], arm.style, shift=4.0 * (i - (len(arms) - 1) / 2))
+        places = [i - (len(arms) - 1) / 2 for i in range(len(arms))]
+        if single:
+            step = min(_ARM_STEP, 0.7 * (WIDTH - _LEFT - _RIGHT) / len(arms))
+            for arm, place in zip(arms, places, strict=True):
+                _draw_beside(axes, curves[arm.name], arm.style, step * place)
+        else:
+            for arm in arms:  # bands first: no band may cover another arm's line
+                axes.band(_bounds(curves[arm.name]), arm.style)
+            for arm, place in zip(arms, places, strict=True):
+                _draw_learning(axes, curves[arm.name], arm.style, shift=4.0 * place)
         names = arm_names(results)
         ends = [
             f"{names[a.name]}: {number(c[0]['value'])} at {count(c[0]['num_patients'])} patients, "
@@ -170,8 +178,23 @@ def learning_curves(results: Results, panel: Panel, metric: str) -> Group | None
         title = f"Learning curves of {architecture_name(architecture)}, {panel.task}, {mode_name(panel.mode)}"
         figures.append(Figure(architecture_name(architecture), axes.svg(title, "; ".join(ends)), arms))
     few = any(0 < len(_seeds(p)) < _FEW_SEEDS for p in points)
-    caption = "Bands are intervals." + (" Small rings are single seeds." if few else "")
-    return Group(f"{metric_name(metric)} of {panel.task}, {mode_name(panel.mode)}", caption, figures)
+    sentences = ["One label fraction, so no curve: the arms stand side by side."] if single else []
+    if any(_bounds(drawn) for drawn in curves.values()):
+        sentences.append("Whiskers are intervals." if single else "Bands are intervals.")
+    if few:
+        sentences.append("Small rings are single seeds.")
+    title = f"{metric_name(metric)} of {panel.task}, {mode_name(panel.mode)}"
+    return Group(title, " ".join(sentences), figures)
+
+
+def _draw_beside(axes: Axes, points: Sequence[Row], style: str, shift: float) -> None:
+    for x, low, high in _bounds(points):
+        axes.whisker(x, low, high, style, shift)
+    for p in points:
+        seeds = _seeds(p)
+        for value in seeds if len(seeds) < _FEW_SEEDS else ():
+            axes.mark(p["num_patients"], value, style, "seed", shift + 7)
+        axes.mark(p["num_patients"], p["value"], style, shift=shift)
 
 
 def _draw_learning(axes: Axes, points: Sequence[Row], style: str, shift: float) -> None:
@@ -197,13 +220,15 @@ def roc_curves(results: Results, panel: Panel) -> list[Group]:
     kinds = sorted({(r["fraction"], str(r["class"])) for r in rows})
     for fraction, name in kinds:
         chosen = {r["arm"]: r for r in rows if (r["fraction"], str(r["class"])) == (fraction, name)}
-        figures = []
+        figures, banded = [], False
         for architecture, arms in _by_architecture(results, chosen):
             axes = _unit_axes("1 − specificity", "sensitivity")
             for arm in arms:
                 r = chosen[arm.name]
                 edges = zip(r["fpr"], r["low"] or (), r["high"] or (), strict=False)
-                axes.band([e for e in edges if all(present(v) for v in e)], arm.style)
+                band = [e for e in edges if all(present(v) for v in e)]
+                banded = banded or len(band) > 1
+                axes.band(band, arm.style)
             for arm in arms:
                 axes.line(
                     list(zip(chosen[arm.name]["fpr"], chosen[arm.name]["tpr"], strict=False)), arm.style
@@ -212,7 +237,9 @@ def roc_curves(results: Results, panel: Panel) -> list[Group]:
             described = f"{share(fraction)} of labels, class {name}, arms: {_listed(results, arms)}"
             figures.append(Figure(architecture_name(architecture), axes.svg(title, described), arms))
         title = f"ROC of {panel.task}, {mode_name(panel.mode)}, {share(fraction)} of labels, class {name}"
-        groups.append(Group(title, "Bands are pointwise intervals.", figures, opened=not groups))
+        groups.append(
+            Group(title, "Bands are pointwise intervals." if banded else "", figures, opened=not groups)
+        )
     return groups
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from trabecula.data.manifest import read_manifest
+from trabecula.reporting.formats import Table
 from trabecula.reporting.provenance import rejected_reasons
 from trabecula.reporting.results import Results, read_json
-from trabecula.reporting.tables import Table, fraction_table
+from trabecula.reporting.tables import fraction_table
 from trabecula.reporting.wording import share, span
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from trabecula.errors import InputError
 from trabecula.reporting.results import read_json
+from trabecula.reporting.wording import share
 
 _ABSOLUTE = re.compile(r"(?<![\w.:~])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\",:;=]+)+[/\\]?")
 
@@ -33,28 +34,64 @@ class Provenance:
 
 
 def read_runs(folders: Sequence[Path]) -> Provenance:
-    """Every cell's config and machine, ordered by verb and id.
+    """Every cell's config and machine, ordered by verb and what it did.
 
     Raises:
         InputError: a folder is no run folder.
     """
     cells: list[Cell] = []
     environments: dict[str, int] = {}
-    for folder in folders:
-        config = read_json(folder / "config.json", "every trabecula run; give run folders")
+    configs = [_read_config(folder) for folder in folders]
+    arms: dict[str, str] = {}  # run id -> arm; inputs name runs by their ids
+    for folder, config in zip(folders, configs, strict=True):
+        arms[str(config.get("id"))] = _own_arm(folder, config)
+    for folder, config in zip(folders, configs, strict=True):
         machine = read_json(folder / "provenance.json", "every trabecula run; give run folders")
-        if "verb" not in config:
-            raise InputError(f"{folder / 'config.json'}: has no 'verb'; give run folders")
-        settings = config.get("settings") or {}
-        words = [f"{k} {v}" for k in ("arm", "task", "seed") if isinstance(v := settings.get(k), str | int)]
         text = json.dumps(_without_paths(config), indent=2, sort_keys=True, ensure_ascii=False)
-        cells.append(
-            Cell(config["verb"], str(config.get("id", ""))[:12], without_paths(", ".join(words)), text)
-        )
+        what = without_paths(_what(config, arms))
+        cells.append(Cell(config["verb"], str(config.get("id", ""))[:12], what, text))
         key = json.dumps(_environment(machine), sort_keys=True)
         environments[key] = environments.get(key, 0) + 1
-    cells.sort(key=lambda c: (c.verb, c.id, c.config))
+    cells.sort(key=lambda c: (c.verb, c.what, c.id, c.config))
     return Provenance(cells, [(json.loads(key), n) for key, n in sorted(environments.items())])
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    config = read_json(folder / "config.json", "every trabecula run; give run folders")
+    if "verb" not in config:
+        raise InputError(f"{folder / 'config.json'}: has no 'verb'; give run folders")
+    return config
+
+
+def _own_arm(folder: Path, config: dict[str, Any]) -> str:
+    """The arm a run names itself: its encoder's, its choices', or what its settings say."""
+    if (folder / "encoder.json").exists():
+        return str(read_json(folder / "encoder.json", "`trabecula pretrain`").get("name") or "")
+    if (folder / "choices.csv").exists():
+        with (folder / "choices.csv").open(encoding="utf-8", newline="") as file:
+            return next((row.get("arm") or "" for row in csv.DictReader(file)), "")
+    settings = config.get("settings") or {}
+    if settings.get("arm"):
+        return str(settings["arm"])
+    parts = [settings.get("architecture"), settings.get("objective")]
+    return " ".join(str(part) for part in parts if part not in (None, "", "none"))
+
+
+def _what(config: dict[str, Any], arms: dict[str, str]) -> str:
+    """ "arm critic-random, task kl2, 10 % of labels, seed 0"; an embed run has its encoder's arm."""
+    settings, inputs = config.get("settings") or {}, config.get("inputs") or {}
+    arm = arms[str(config.get("id"))]
+    if config["verb"] == "embed":
+        arm = next((arms[i] for i in inputs.get("encoder") or () if i in arms), arm)
+    words = [f"arm {arm}"] if arm else []
+    if settings.get("task"):
+        words.append(f"task {settings['task']}")
+    fractions = settings.get("fractions") or [settings.get("fraction")]
+    shares = " and ".join(share(f) for f in fractions if isinstance(f, int | float))
+    words += [f"{shares} of labels"] if shares else []
+    if isinstance(settings.get("seed"), int):
+        words.append(f"seed {settings['seed']}")
+    return ", ".join(words)
 
 
 def _environment(machine: dict[str, Any]) -> dict[str, str]:

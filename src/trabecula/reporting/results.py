@@ -18,6 +18,7 @@ Row = Mapping[str, Any]
 T = TypeVar("T")
 
 FAMILIES = ("random", "imagenet", "weights", "pretrained")
+PUBLISHED = ("timm:", "torchvision:")  # architectures for which ImageNet weights can exist
 NUM_STYLES = 6  # colours for arms that are neither random nor ImageNet; page.css defines them
 
 _AXES = ("task", "arm", "mode", "fraction")
@@ -171,11 +172,12 @@ class Results:
         return found[0] if found else None
 
     def missing_imagenet(self) -> dict[str, str]:
-        """The reason for every architecture without an ImageNet arm."""
+        """The reason for every architecture without an ImageNet arm, of those that can have one."""
         told = [r for r in self.comparisons["not_run"] if r["family"] == "imagenet"]
         reasons = {r["architecture"]: r["reason"] for r in told}
         have = {arm.architecture for arm in self.arms if arm.family == "imagenet"}
-        return {a: reasons.get(a) or "no such arm in this study" for a in self.architectures if a not in have}
+        wanted = [a for a in self.architectures if a.startswith(PUBLISHED) and a not in have]
+        return {a: reasons.get(a) or "no such arm in this study" for a in wanted}
 
 
 def read_results(folder: Path) -> Results:

@@ -1,16 +1,13 @@
-"""Tables of a report: raw numbers as CSV; what people read as Markdown, LaTeX (booktabs) and page."""
+"""Tables of a report, as people read them."""
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
+from trabecula.reporting.formats import Cell, Table, said_once
 from trabecula.reporting.results import Panel, Results, Row
 from trabecula.reporting.wording import (
+    NOT_ESTIMABLE,
     architecture_name,
     arm_names,
     because,
@@ -27,40 +24,6 @@ from trabecula.reporting.wording import (
     share,
     signed,
 )
-
-_TEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
-    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$",
-    "−": r"$-$", "×": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$", "–": "--", "·": r"$\cdot$",
-    "∞": r"$\infty$", "▲": "", "▼": "", "\N{NO-BREAK SPACE}": "~",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Cell:
-    """`text` on the first line, `second` below it, `small` for counts or a note; `strong` by a claim only."""
-
-    text: str
-    second: str = ""
-    small: str = ""
-    strong: bool = False
-
-    @property
-    def plain(self) -> str:
-        bounds = f"[{self.second}]" if self.second else ""
-        return " ".join(part for part in (self.text, bounds, self.small) if part)
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells as a person reads them; `heads` is the number of leading columns that name the row."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: Sequence[tuple[Cell, ...]]
-    note: str = ""
-    heads: int = 1
-    styles: list[str] = field(default_factory=list)  # per row, the arm's CSS class
 
 
 def results_tables(results: Results, panel: Panel) -> list[Table]:
@@ -96,7 +59,7 @@ def _results_table(results: Results, panel: Panel, metric: str) -> Table:
             styles.insert(place, "arm-imagenet")
     title = f"{metric_name(metric)} of {panel.task}, {mode_name(panel.mode)}"
     columns = ("Network", "Initialisation", *(f"{share(f)} of labels" for f in fractions))
-    return Table(title, columns, rows, shared, heads=2, styles=styles)
+    return said_once(Table(title, columns, rows, shared, heads=2, styles=styles), 2)
 
 
 _COUNTS = ("num_images", "num_patients", "num_events", "num_seeds")
@@ -161,7 +124,7 @@ def comparison_table(results: Results, panel: Panel, metric: str) -> Table:
                 Cell(probability(pair["p_holm"])),
                 Cell(count(pair["num_patients"])),
                 Cell(count(pair["num_seeds"])),
-                Cell(claim_words(claim)[1]),
+                Cell(claim_words(claim)[1], small="" if claim else because(pair.get("note"))),
             )
         )
         styles.append(arm.style)
@@ -170,7 +133,7 @@ def comparison_table(results: Results, panel: Panel, metric: str) -> Table:
         "Patients", "Seeds", "Reading",
     )  # fmt: skip
     title = f"Differences in {metric_name(metric)} of {panel.task}, {mode_name(panel.mode)}"
-    return Table(title, columns, rows, heads=3, styles=styles)
+    return said_once(Table(title, columns, rows, heads=3, styles=styles), len(columns) - 1)
 
 
 def multiplier_table(results: Results, panel: Panel) -> Table:
@@ -221,7 +184,8 @@ def comparison_grid(results: Results, panel: Panel, metric: str) -> tuple[Table,
     columns = ("Network", "Initialisation", "Against", *(f"{share(f)} of labels" for f in fractions))
     title = f"Differences in {metric_name(metric)} of {panel.task}, {mode_name(panel.mode)}"
     styles = [results.by_name[arm].style for arm, _ in kinds]
-    return Table(title, columns, rows, note, heads=3, styles=styles), grid
+    table = Table(title, columns, rows, note, heads=3, styles=styles)
+    return said_once(table, 3, kinds=(NOT_ESTIMABLE[1],)), grid
 
 
 def _against(results: Results, arm: str, baseline: str) -> str:
@@ -277,13 +241,14 @@ def multiplier_grid(results: Results, panel: Panel) -> Table:
     title = f"Label multipliers{by}, {panel.task}, {mode_name(panel.mode)}"
     note = "How many times as many labels the baseline needs for the arm's value."
     styles = [results.by_name[kind[0]].style for kind in kinds]
-    return Table(title, columns, rows, note, heads=3 + several, styles=styles)
+    return said_once(Table(title, columns, rows, note, heads=3 + several, styles=styles), 3 + several)
 
 
 def _multiplier_cell(row: Row | None) -> Cell:
     if row is None:
         return Cell("–")
-    note = because(row["note"]) if row["value"] is None and not row["censored"] else ""
+    unbounded = row["low"] is None and row["high"] is None
+    note = because(row["note"]) if unbounded and not (row["value"] is None and row["censored"]) else ""
     bounds = multiplier_interval(row)
     return Cell(multiplier_value(row), "" if bounds == "–" else bounds, note)
 
@@ -308,66 +273,3 @@ def fraction_table(results: Results, task: str) -> Table:
 
 
 _SUBSET = ("num_train_patients", "num_train_images", "num_val_patients", "num_val_images")
-
-
-def to_csv(rows: Sequence[Row]) -> str:
-    """Raw numbers, every key a column in order of first appearance; what is absent stays empty."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: _raw(v) for k, v in row.items()} for row in rows)
-    return text.getvalue()
-
-
-def _raw(value: Any) -> Any:
-    return "" if value is None else repr(value) if isinstance(value, float) else value
-
-
-def to_markdown(tables: Sequence[Table]) -> str:
-    parts = []
-    for table in tables:
-        lines = [f"### {_md(table.title)}", "", _md_row(table.columns)]
-        lines.append("|" + "|".join([" --- "] * len(table.columns)) + "|")
-        for row in table.rows:
-            lines.append(_md_row([f"**{c.plain}**" if c.strong else c.plain for c in row]))
-        parts.append("\n".join(lines + (["", _md(table.note)] if table.note else [])))
-    return "\n\n".join(parts) + "\n"
-
-
-def _md_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_md(cell) for cell in cells) + " |"
-
-
-def _md(text: str) -> str:
-    return re.sub(r"([|<>_])", r"\\\1", text).replace("\n", " ")
-
-
-def to_latex(tables: Sequence[Table]) -> str:
-    """One floating table each, shrunk if wider than the text; needs the packages booktabs and graphicx."""
-    return "% needs \\usepackage{booktabs,graphicx}\n" + "\n".join(_latex(table) for table in tables)
-
-
-def _latex(table: Table) -> str:
-    align = "l" * table.heads + "r" * (len(table.columns) - table.heads)
-    lines = [
-        r"\begin{table}[htbp]", r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
-        rf"\caption{{{tex(_caption(table))}}}",
-        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{" rf"\begin{{tabular}}{{{align}}}",
-        r"\toprule", " & ".join(tex(name) for name in table.columns) + r" \\", r"\midrule",
-    ]  # fmt: skip
-    for i, row in enumerate(table.rows):
-        if i and table.heads > 1 and row[0] != table.rows[i - 1][0]:
-            lines.append(r"\addlinespace")
-        cells = [rf"\textbf{{{tex(cell.plain)}}}" if cell.strong else tex(cell.plain) for cell in row]
-        lines.append(" & ".join(cells) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])
-
-
-def _caption(table: Table) -> str:
-    return f"{table.title}. {table.note}".strip() if table.note else table.title
-
-
-def tex(text: str) -> str:
-    """Escape for LaTeX."""
-    return "".join(_TEX.get(letter, letter) for letter in text)

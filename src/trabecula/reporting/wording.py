@@ -153,7 +153,9 @@ def multiplier_interval(row: Row) -> str:
     """A bound that lies beyond the baseline's learning curve is null, and none is shown for it."""
     low, high = row["low"], row["high"]
     if low is None and high is None:
-        return "–" if row["value"] is None else "not bounded by the curve"
+        if row["value"] is None:
+            return "–"
+        return "no interval" if row.get("note") else "not bounded by the curve"
     if high is None:
         return f"at least {times(low)}"
     return f"at most {times(high)}" if low is None else f"{times(low)} to {times(high)}"
@@ -172,8 +174,9 @@ def labels_phrase(results: Results, task: str, fraction: float) -> str:
 
 
 def verdict_pair(pairs: Sequence[Row]) -> Row | None:
-    """The comparison the sentence speaks of: at the smallest fraction that could be compared."""
-    known = sorted((p for p in pairs if present(p["difference"])), key=lambda p: p["fraction"])
+    """The comparison the sentence speaks of: at the smallest fraction that could be tested, if any."""
+    known = [p for p in pairs if present(p["difference"])]
+    known.sort(key=lambda p: (not claim_of(p), p["fraction"]))
     return known[0] if known else None
 
 
@@ -187,7 +190,7 @@ def sentence(results: Results, panel: Panel, arm: Arm, pair: Row | None, name: s
         return {
             "claim": "",
             "lead": lead,
-            "words": f"{what}: not estimable{note}.",
+            "words": f"{what}: {note}.",
             "ending": "",
             "labels": "",
         }
@@ -196,26 +199,40 @@ def sentence(results: Results, panel: Panel, arm: Arm, pair: Row | None, name: s
     row = results.summary(panel, metric, arm.name, pair["fraction"])
     value = ""
     if row and present(row["value"]):
-        value = f" {number(row['value'], 2)} ({level} {interval(row['low'], row['high'], 2)}),"
+        bounds = f" ({level} {interval(row['low'], row['high'], 2)})" if present(row["low"]) else ""
+        value = f" {number(row['value'], 2)}{bounds},"
     claim = claim_of(pair)
     ending = {
         "better": "it paid" if arm.family != "imagenet" else "better",
         "worse": "it did worse",
         "none": "no difference shown",
-    }.get(claim, "not estimable" + (f" ({pair['note']})" if pair.get("note") else ""))
-    words = (
-        f"{what} with {with_labels}{value} {difference(pair)} against random initialisation of the same "
-        f"network; Holm-adjusted p {probability(pair['p_holm'])}:"
-    )
+    }.get(claim, untested(pair))
+    words = f"{what} with {with_labels}{value} {difference(pair)} against random initialisation of the same "
+    words += f"network; Holm-adjusted p {probability(pair['p_holm'])}:" if claim else "network:"
     multiplier = results.multiplier(pair) if claim in ("better", "worse") else None  # no effect, no labels
     return {"claim": claim, "lead": lead, "words": words, "ending": ending, "labels": _labels(multiplier)}
 
 
+def untested(pair: Row) -> str:
+    """ "not estimable", with the reason."""
+    why = because(pair.get("note"))
+    return NOT_ESTIMABLE[1] + (f" ({why})" if why else "")
+
+
+def point(pair: Row) -> str:
+    """ "+0.08", rounded as `difference` rounds it."""
+    return signed(pair["difference"], _digits(pair))
+
+
 def difference(pair: Row) -> str:
     """ "+0.08 (0.03 to 0.13)", with a third digit where two would hide the sign."""
+    bounds = f" ({interval(pair['low'], pair['high'], _digits(pair))})" if claim_of(pair) else ""
+    return point(pair) + bounds
+
+
+def _digits(pair: Row) -> int:
     values = [pair[k] for k in ("difference", "low", "high") if present(pair[k])]
-    digits = 2 if all(v == 0 or abs(v) >= 0.005 for v in values) else 3
-    return f"{signed(pair['difference'], digits)} ({interval(pair['low'], pair['high'], digits)})"
+    return 2 if all(v == 0 or abs(v) >= 0.005 for v in values) else 3
 
 
 def _labels(row: Row | None) -> str:
@@ -227,12 +244,19 @@ def _labels(row: Row | None) -> str:
 
 def because(note: str | None) -> str:
     """A note beside the words "not estimable", which it need not say again."""
-    return (note or "").removeprefix("not estimable").lstrip(": ")
+    return (note or "").replace("not estimable: ", "").removeprefix("not estimable")
 
 
 def _why_not(results: Results, panel: Panel, metric: str, arm: Arm) -> str:
-    if not any(other.family == "random" for other in results.arms_of(arm.architecture)):
+    def rows_of(name: str) -> list[Row]:
+        found = (results.summary(panel, metric, name, f) for f in results.fractions(panel))
+        return [row for row in found if row]
+
+    rows = rows_of(arm.name)
+    if not rows:
+        return "not run"
+    random = [a.name for a in results.arms_of(arm.architecture) if a.family == "random"]
+    if not any(rows_of(name) for name in random):
         return "not compared (no random arm of this network was run)"
-    rows = [results.summary(panel, metric, arm.name, f) for f in results.fractions(panel)]
-    notes = [because(r["note"]) for r in rows if r and r["value"] is None and r["note"]]
+    notes = [because(r["note"]) for r in rows if r["value"] is None and r["note"]]
     return "not estimable" + (f" ({notes[0]})" if notes and notes[0] else "")
