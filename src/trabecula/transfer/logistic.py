@@ -10,9 +10,9 @@ with the intercept b unpenalised: C times this is the objective of scikit-learn'
 How it is solved. The optimum lies in the span of the centred images, and the penalty does not feel
 rotations, so each subset is first rotated to the principal axes of its images: at most
 min(n - 1, d) coordinates, in which the Hessian at W = 0 is diagonal. Then subsets of like size and
-neighbouring strengths are solved together by a truncated Newton method (Nocedal and Wright,
-Numerical Optimization, 2nd ed. 2006, algorithm 7.1) with Jacobi-preconditioned conjugate gradients,
-weak strengths starting from their stronger neighbours' solutions. Objective and gradient are
+some strengths are solved together by a truncated Newton method (Nocedal and Wright, Numerical
+Optimization, 2nd ed. 2006, algorithm 7.1) with Jacobi-preconditioned conjugate gradients, each
+strength starting from where the solved ones point (`strength_path`). Objective and gradient are
 float64; the inner products with the Hessian may be float32, which costs steps but no exactness.
 """
 
@@ -26,9 +26,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trabecula.transfer import strength_path
+
 _MAX_ELEMENTS = 600_000  # of the design and of one value an image, class and strength: stays in cache
 _PADDING = 1.25  # subsets whose sizes differ by more are not solved together
-_NEIGHBOURS = 5  # strengths solved together; the next ones start from the last of them
+_TOGETHER = 13  # strengths solved together, at most
 _MAX_STEPS = 30
 _MAX_INNER = 500
 _MAX_HALVINGS = 40
@@ -112,9 +114,8 @@ def solve(
         inner: dtype of the Hessian products.
     """
     problems = [_counting(problem) for problem in problems]
-    order = np.argsort(np.asarray(strengths, dtype=np.float64))
-    ascending = np.asarray(strengths, dtype=np.float64)[order]
-    back = torch.from_numpy(np.argsort(order))
+    ascending, inverse = np.unique(np.asarray(strengths, dtype=np.float64), return_inverse=True)
+    back = torch.from_numpy(inverse)
     paths: dict[int, Path] = {}
     for members in _groups(problems):
         bundle = _Bundle([problems[i] for i in members], inner)
@@ -153,7 +154,7 @@ def _groups(problems: Sequence[Problem]) -> Iterator[list[int]]:
         if group:
             first = problems[group[0]]
             alike = first.num_classes == K and n <= _PADDING * len(first.labels) + 4
-            width = max(min(problems[i].features.shape), K * _NEIGHBOURS)
+            width = max(min(problems[i].features.shape), K * _TOGETHER)
             if not alike or (len(group) + 1) * n * width > _MAX_ELEMENTS:
                 yield group
                 group = []
@@ -178,13 +179,19 @@ def _rotate(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @dataclass
 class _State:
-    """Solutions so far of a run of strengths, S subsets by P strengths."""
+    """Solutions of S subsets at P strengths."""
 
     point: Tensor  # (S, P, K, R): coefficients, intercept last
     value: Tensor  # (S, P)
     residual: Tensor  # (S, P)
     converged: Tensor  # (S, P)
     steps: Tensor  # (S, P)
+
+    @classmethod
+    def unsolved(cls, S: int, P: int, K: int, design: Tensor) -> _State:
+        zeros = design.new_zeros(S, P)
+        point = design.new_zeros(S, P, K, design.shape[2])
+        return cls(point, zeros, zeros.clone(), zeros.bool(), zeros.long())
 
 
 class _Bundle:
@@ -218,32 +225,23 @@ class _Bundle:
         self.absent.masked_fill_(~self.present[:, None, :, None], -torch.inf)
 
     def path(self, strengths: NDArray[np.float64], tolerance: float) -> _State:
-        """Solve ascending strengths, a few at a time, each lot from where the last two before it point."""
+        """Solve ascending strengths, a few at a time, each lot from where the solved ones point."""
         S, K = self.present.shape
         # a binary problem has one weight vector w = W_1 - W_0, and W_1 = -W_0 at the optimum:
         # ||w||^2 = 2 (||W_0||^2 + ||W_1||^2)
         penalties = (2.0 if K == 2 else 1.0) / torch.from_numpy(strengths).to(self.design.device)
-        log = penalties.log()
-        start = self.design.new_zeros(S, 1, K, self.design.shape[2])
-        slope = torch.zeros_like(start)
-        states = []
-        for first in range(0, len(penalties), _NEIGHBOURS):
-            lot = slice(first, first + _NEIGHBOURS)
-            ahead = (
-                (log[lot] - log[first - 1])[:, None, None] if first else log.new_zeros(len(log[lot]), 1, 1)
-            )
-            state = self._newton(start + ahead * slope, penalties[lot], tolerance, self.inner)
-            if self.inner.dtype != torch.float64 and not bool(state.converged.all()):
+        state = _State.unsolved(S, len(penalties), K, self.design)
+        done: list[int] = []
+        for lot in strength_path.lots(len(penalties), _TOGETHER):
+            point = strength_path.start(state.point, -penalties.log(), done, lot)
+            part = self._newton(point, penalties[lot], tolerance, self.inner)
+            if self.inner.dtype != torch.float64 and not bool(part.converged.all()):
                 # one image with two labels, almost no penalty: float32 curvature is too coarse
-                state = self._newton(state.point, penalties[lot], tolerance, self.design)
-            states.append(state)
-            point = states[-1].point
-            start = point[:, -1:]
-            if len(log[lot]) > 1:
-                slope = (point[:, -1:] - point[:, -2:-1]) / (log[lot][-1] - log[lot][-2])
-        return _State(
-            *(torch.cat(parts, 1) for parts in zip(*(vars(s).values() for s in states), strict=True))
-        )
+                part = self._newton(part.point, penalties[lot], tolerance, self.design)
+            for all_strengths, of_lot in zip(vars(state).values(), vars(part).values(), strict=True):
+                all_strengths[:, lot] = of_lot
+            done = sorted(done + lot)
+        return state
 
     def unpack(self, slot: int, solved: _State, strengths: NDArray[np.float64], back: Tensor) -> Path:
         centre, basis, _ = self.rotated[slot]

@@ -1,0 +1,41 @@
+"""The order of a path's strengths and the starts of their solutions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from trabecula.transfer import strength_path
+from trabecula.transfer.logistic import Problem, solve
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 9, 50])
+@pytest.mark.parametrize("most", [1, 3, 13])
+def test_every_strength_is_in_one_lot(count: int, most: int) -> None:
+    lots = list(strength_path.lots(count, most))
+    assert sorted(i for lot in lots for i in lot) == list(range(count))
+    assert all(0 < len(lot) <= most for lot in lots)
+
+
+def test_starts_follow_a_cubic_between_and_a_line_beyond() -> None:
+    log = torch.linspace(-3, 4, 15, dtype=torch.float64)
+    cubic, line = (log**3 - log)[None, :, None, None], (2 * log + 1)[None, :, None, None]
+    between = strength_path.start(cubic, log, [0, 4, 8, 12], [2, 5])
+    torch.testing.assert_close(between, cubic[:, [2, 5]])
+    beyond = strength_path.start(line, log, [0, 4], [8, 12])
+    torch.testing.assert_close(beyond, line[:, [8, 12]])
+
+
+def test_a_far_extrapolation_stays_at_the_nearest_solution() -> None:
+    log = torch.tensor([0.0, 1e-6, 5.0], dtype=torch.float64)
+    points = torch.tensor([1.0, 1.1, 0.0], dtype=torch.float64)[None, :, None, None]
+    assert float(strength_path.start(points, log, [0, 1], [2])) == pytest.approx(1.1)
+
+
+def test_a_strength_may_come_twice() -> None:
+    g = torch.Generator().manual_seed(0)
+    p = Problem(torch.randn(30, 6, generator=g), torch.arange(30) % 3, 3)
+    (path,) = solve([p], [1.0, 0.1, 1.0])
+    assert bool(path.converged.all())
+    torch.testing.assert_close(path.coefficients[0], path.coefficients[2], rtol=0, atol=0)
+    assert float(path.objectives[1]) != float(path.objectives[0])
