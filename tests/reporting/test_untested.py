@@ -90,6 +90,7 @@ def test_arms_of_one_fraction_stand_side_by_side(results: Path) -> None:
     group = learning_curves(read, Panel("kl >= 2", "probe"), "auroc")
     assert group is not None
     assert "the arms stand side by side" in group.caption
+    assert "log scale" not in group.figures[0].svg
     for figure in group.figures:
         at = [float(x) for x in re.findall(r'class="mark [^"]*" cx="([\d.]+)"', figure.svg)]
         assert len(at) == len(figure.arms)

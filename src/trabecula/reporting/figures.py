@@ -153,9 +153,10 @@ def learning_curves(results: Results, panel: Panel, metric: str) -> Group | None
     x_range = (min(at) / 1.25, max(at) * 1.25)
     figures = []
     single = len(set(at.values())) == 1
+    x_label = f"training patients{'' if single else ' (log scale)'}, share of labels"
     for architecture, arms in _by_architecture(results, curves):
         axes = Axes(
-            x_range, (y_ticks[0], y_ticks[-1]), "training patients (log scale), share of labels",
+            x_range, (y_ticks[0], y_ticks[-1]), x_label,
             metric_name(metric), x_ticks, y_ticks, x_log=True,
         )  # fmt: skip
         places = [i - (len(arms) - 1) / 2 for i in range(len(arms))]
