@@ -16,6 +16,7 @@ from trabecula.reporting.wording import (
     probability,
     signed,
     span,
+    verdict_pair,
 )
 
 
@@ -45,6 +46,16 @@ def test_without_a_test_there_is_no_claim() -> None:
     assert claim_of(pair) == "none"
     assert claim_of(pair | {"p_holm": None}) == ""  # too few patients: not "no difference shown"
     assert claim_of(pair | {"difference": None}) == claim_of(None) == ""
+
+
+def test_the_sentence_speaks_of_the_smallest_fraction_that_was_tested() -> None:
+    pairs = [
+        {"fraction": f, "difference": 0.1, "p_holm": p, "claim": "none"}
+        for f, p in ((0.01, None), (0.1, 0.2), (1.0, 0.1))
+    ]
+    assert verdict_pair(pairs) == pairs[1]
+    assert verdict_pair(pairs[:1]) == pairs[0]
+    assert verdict_pair([pairs[0] | {"difference": None}]) is None
 
 
 def test_tex_escapes_each_special_character() -> None:
