@@ -30,7 +30,8 @@ from trabecula.transfer import strength_path
 
 _MAX_ELEMENTS = 600_000  # of the design and of one value an image, class and strength: stays in cache
 _PADDING = 1.25  # subsets whose sizes differ by more are not solved together
-_TOGETHER = 13  # strengths solved together, at most
+_TOGETHER = 7  # strengths solved together, at most
+_ROUGH = 1e-8  # share of the variance below which inner products between images blur an axis
 _MAX_STEPS = 30
 _MAX_INNER = 500
 _MAX_HALVINGS = 40
@@ -169,7 +170,13 @@ def _rotate(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     centre = features.mean(0)
     centred = features - centre
     n, d = centred.shape
-    if n < d:
+    if n <= d:
+        squares, axes = torch.linalg.eigh(centred @ centred.T)  # ascending
+        squares, axes = squares[1:], axes[:, 1:]  # all but the one that the centre takes up
+        floor = max(_ROUGH * float(squares.sum()), 1e-20 * float(features.square().sum()))
+        if n > 1 and float(squares[0]) > floor:
+            lengths = squares.sqrt()
+            return centre, centred.T @ (axes / lengths), axes * lengths
         span, triangle = torch.linalg.qr(centred.T)  # (d, n), (n, n)
         axes = torch.linalg.eigh(triangle @ triangle.T).eigenvectors
         return centre, span @ axes, triangle.T @ axes
