@@ -64,7 +64,7 @@ REFUSED = {
     f"{GAN} --device gpu": "device 'gpu': unknown; use auto, cpu, cuda or cuda:1",
     "pretrain --store store --device cuda:77 -s architecture=critic": "device 'cuda:77':",
     f"{GAN} -s architecture=torchvision:squeezenet1_0": "wgan_gp pretrains the architecture 'critic', not 'torchvision:squeezenet1_0'",
-    f"{GAN} -s objective=moco -s settings={{}}": "moco: queue 65536 is larger than the pool of <pool> images: the same image would be its own negative; set settings.queue=<pool>",
+    f"{GAN} -s objective=moco -s settings={{}}": "moco: queue 65536 is larger than the pool of <pool> images: the same image would be its own negative; these would do: -s settings.bn_rows=2 -s settings.queue=<pool>",
     "pretrain --store store40 -s architecture=critic": "size 40: the critic halves the side 5 times, so the size must be a multiple of 32 px; the nearest is 32",
     "prepare --manifest cohort -s size=big": "'size': Input should be a valid integer",
     "prepare --manifest cohort -s size": "-s size: write key=value, for example -s size=64",
