@@ -39,8 +39,11 @@ check: .venv/.complete
 docs: .venv/.complete
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
+# Every script, also after one that misses its bar; probe_agreement needs a finished study and is run by hand.
 bench: .venv/.complete
-	for script in bench/*.py; do $(BIN)/python $$script || exit 1; done
+	missed=0; for script in bench/*.py; do \
+	  case $$script in bench/probe_agreement.py) continue;; esac; \
+	  $(BIN)/python $$script || missed=1; done; exit $$missed
 
 clean:
 	rm -rf .venv runs docs/_build

@@ -73,7 +73,16 @@ def test_studies_of_a_hospital_with_its_own_grades_are_told_apart(instrument: Mo
         again["own_grades"] = False
     ((line, _),) = instrument.summarise(some)
     assert (line["repeats"], line["claimed"]) == (5, 1)
-    assert line["with_own_grades"] == {"repeats": 1, "claimed": 1}
+    assert line["with_own_grades"] == {"repeats": 1, "claimed": 1, "at_most": 1}
+
+
+def test_more_draws_of_grades_do_not_excuse_the_fresh_hospitals(instrument: ModuleType) -> None:
+    some = rows("null_noise", better=2, none=98)
+    for again in some[20:]:
+        again["own_grades"] = False
+    ((line, met),) = instrument.summarise(some)
+    assert line["claimed"] <= line["at_most"]
+    assert not met
 
 
 @pytest.mark.slow

@@ -98,6 +98,7 @@ class WganGp(Objective):
         yield Update("generator", -self.critic(self.generator(latent)).float().mean())
         if self.averaged is not None:
             ema(self.averaged, self.generator, self.config.ema)
+            # Norm statistics are not averaged: those of the generator itself are up to date.
             for mean, buffer in zip(self.averaged.buffers(), self.generator.buffers(), strict=True):
                 mean.copy_(buffer)
 
