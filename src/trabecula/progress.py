@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
+from typing import ClassVar
 
 from rich.console import Console
 from rich.progress import (
@@ -17,12 +19,15 @@ from rich.progress import (
 )
 
 _EVERY_S = 15.0  # plain lines: often enough to see life, rare enough for a log file
+_LISTENER_EVERY_S = 1.0
 
 
 class Meter:
     """`with Meter("decoding", total, "images") as meter: ... meter.add(1)`."""
 
-    quiet = False  # True in a study's workers, whose parent shows one meter for all of them
+    listener: ClassVar[Callable[[float | None], None] | None] = None
+    """In a study's workers: told the seconds left (None if unknown) instead of anything shown, since their
+    parent shows one meter for all of them."""
 
     def __init__(self, label: str, total: int, unit: str, even: bool = True) -> None:
         """Args: even: items cost about the same; if not, the caller's notes say the time left."""
@@ -33,7 +38,7 @@ class Meter:
         self._bar: Progress | None = None
 
     def __enter__(self) -> Meter:
-        if not self.quiet and sys.stderr.isatty():
+        if Meter.listener is None and sys.stderr.isatty():
             columns: list[ProgressColumn] = [
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                 TextColumn(self.unit), TextColumn("{task.fields[rate]}"),
@@ -65,7 +70,12 @@ class Meter:
         if self._bar:
             pace = f"{rate:.3g}/s {note}" if self.even else note
             self._bar.update(self._bar.task_ids[0], completed=self.done, rate=pace)
-        elif not self.quiet and time.monotonic() - self._told >= _EVERY_S:
+        elif Meter.listener is not None:
+            if time.monotonic() - self._told < _LISTENER_EVERY_S and self.done < self.total:
+                return
+            self._told = time.monotonic()
+            Meter.listener((self.total - self.done) / rate if self.even and rate > 0 else None)
+        elif time.monotonic() - self._told >= _EVERY_S:
             self._told = time.monotonic()
             pace = f", {rate:.3g}/s" if self.even else ","
             if self.even and rate > 0:

@@ -13,13 +13,13 @@ import json
 import os
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trabecula.config import to_toml
 from trabecula.errors import InputError, RunError, TrabeculaError
 from trabecula.grid.cells import Cell, Plan, plan
-from trabecula.grid.local import Outcome, run_cells
+from trabecula.grid.local import AtWork, Outcome, run_cells
 from trabecula.grid.recipe import read_recipe
 from trabecula.progress import Meter, duration
 from trabecula.run import locked, sweep, write_atomically
@@ -110,31 +110,52 @@ def _run_missing(study: Plan, missing: Sequence[Cell], workers: int, out: Path) 
     with Meter("study", len(study.cells), "cells", even=False) as meter:
         meter.skip(len(study.cells) - len(missing))
 
-        def told(finished: Cell | None, took: float, at_work: list[Cell]) -> None:
+        def told(finished: Cell | None, took: float, at_work: list[AtWork]) -> None:
             if finished is not None:
                 left[finished.stage] -= 1
                 seconds[finished.stage].append(took)
-            note = time_left(left, seconds, workers)
+            note = time_left(left, seconds, at_work, workers)
             if at_work:
-                note += f"{', ' if note else ''}at work: {at_work[0].name}"
+                note += f"{', ' if note else ''}at work: {_described(at_work[0])}"
                 note += f" and {len(at_work) - 1} more" if len(at_work) > 1 else ""
             meter.add(int(finished is not None), note)
 
         return run_cells(missing, workers, study.recipe.threads, out / "logs", told)
 
 
-def time_left(left: Counter[str], seconds: dict[str, list[float]], workers: int) -> str:
-    """Time to go: remaining cells of each stage times the mean of its finished ones.
+def _described(at_work: AtWork) -> str:
+    left = "" if at_work.left_s is None else f" ({duration(at_work.left_s)})"
+    return at_work.cell.name + left
 
-    "at least" while a stage to come has no finished cell; empty before the first cell.
+
+def time_left(
+    left: Mapping[str, int], seconds: Mapping[str, Sequence[float]], at_work: Sequence[AtWork], workers: int
+) -> str:
+    """Time to go: cells that are waiting take the mean of their stage's; those at work say it themselves.
+
+    Args:
+        left: cells of each stage that are not finished, those at work among them.
+        seconds: what the finished cells of each stage took.
+
+    Returns:
+        "about ... left"; "at least" while a cell to come has no finished cell of its stage and none at work
+        that can tell; empty while nothing is known.
     """
-    to_come = {stage: count for stage, count in left.items() if count}
-    known = {stage: count for stage, count in to_come.items() if seconds.get(stage)}
-    cost = sum(count * sum(seconds[stage]) / len(seconds[stage]) for stage, count in known.items())
-    if not cost:
+    busy = Counter(one.cell.stage for one in at_work)
+    guesses: dict[str, list[float]] = defaultdict(list)
+    for one in at_work:
+        if one.left_s is not None:
+            guesses[one.cell.stage].append(one.spent_s + one.left_s)
+    means = {stage: sum(took) / len(took) for stage, took in {**guesses, **seconds}.items() if took}
+    costs = [means.get(stage) for stage, count in left.items() for _ in range(count - busy[stage])]
+    for one in at_work:
+        mean = means.get(one.cell.stage)
+        costs.append(max(mean - one.spent_s, 0.0) if one.left_s is None and mean is not None else one.left_s)
+    known = [cost for cost in costs if cost is not None]
+    if not known:
         return ""
-    spent = cost / max(1, min(workers, sum(to_come.values())))
-    return f"{'about' if known == to_come else 'at least'} {duration(spent)} left"
+    spent = max(sum(known) / max(1, min(workers, len(costs))), max(known))
+    return f"{'about' if len(known) == len(costs) else 'at least'} {duration(spent)} left"
 
 
 def _failure(study: Plan, outcome: Outcome, out: Path) -> TrabeculaError:

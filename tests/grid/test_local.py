@@ -14,7 +14,7 @@ import pytest
 
 from trabecula.config import dump
 from trabecula.grid.cells import Cell, Plan, plan
-from trabecula.grid.local import Outcome, run_cells
+from trabecula.grid.local import AtWork, Outcome, run_cells
 from trabecula.grid.recipe import parse_recipe
 from trabecula.run import identity, locked
 
@@ -64,7 +64,7 @@ def test_each_cell_starts_after_those_it_needs_and_ids_agree(tmp_path: Path) -> 
     study = planned(DIAMOND, tmp_path)
     finished: list[str] = []
 
-    def told(cell: Cell | None, seconds: float, _: list[Cell]) -> None:
+    def told(cell: Cell | None, seconds: float, _: list[AtWork]) -> None:
         if cell is not None:
             assert set(cell.needs) <= set(finished)
             assert seconds >= 0
@@ -76,6 +76,20 @@ def test_each_cell_starts_after_those_it_needs_and_ids_agree(tmp_path: Path) -> 
         assert identity(cell.folder) == cell.id
     (total,) = study.stages["total"]
     assert (total.folder / "sum.txt").read_text() == f"{3 + 1 + 4 + 1 + 3 + 2 + 4 + 2}\n"
+
+
+def test_a_cell_at_work_says_how_long_it_will_take(tmp_path: Path) -> None:
+    study = planned({"add": {"verb": "study_verbs.add", "steps": 12, "pause": 0.3}}, tmp_path)
+    heard: list[tuple[float, float]] = []
+
+    def told(cell: Cell | None, _: float, at_work: list[AtWork]) -> None:
+        assert cell is None or not at_work
+        heard.extend((one.spent_s, one.left_s) for one in at_work if one.left_s is not None)
+
+    run_cells(study.cells, 1, 1, tmp_path / "logs", told)
+    assert heard
+    spent, left = heard[-1]
+    assert 2 < spent + left < 8  # 12 x 0.3 s, and the time in which a process starts
 
 
 def test_workers_compute_with_the_recipes_threads(tmp_path: Path) -> None:

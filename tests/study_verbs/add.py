@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from trabecula.config import Record
+from trabecula.progress import Meter
 from trabecula.run import Run
 
 
@@ -29,16 +30,17 @@ def read(path: Path) -> int:
 def run(config: Config, out: Run) -> str:
     total = config.plus + sum(read(path) for path in config.numbers)
     total += read(config.start) if config.start else 0
-    for step in range(config.steps):
-        name = f"step-{step}.bin"
-        if (out / name).exists():
-            continue
-        out.log("step", step=step)
-        with out.scratch(name).open("wb") as file:
-            for byte in range(64):
-                file.write(bytes([(total * step + byte) % 256]))
-                time.sleep(config.pause / 64)
-        out.publish(name)
+    with Meter("adding", config.steps, "steps") as meter:
+        for step in range(config.steps):
+            name = f"step-{step}.bin"
+            if not (out / name).exists():
+                out.log("step", step=step)
+                with out.scratch(name).open("wb") as file:
+                    for byte in range(64):
+                        file.write(bytes([(total * step + byte) % 256]))
+                        time.sleep(config.pause / 64)
+                out.publish(name)
+            meter.add(1)
     out.write("sum.txt", f"{total}\n")
     out.write("threads.txt", os.environ.get("OMP_NUM_THREADS", "") + "\n")
     return f"sum {total}"

@@ -37,6 +37,15 @@ class Outcome:
     unreached: list[Cell] = field(default_factory=list)  # a cell they need failed
 
 
+@dataclass(frozen=True)
+class AtWork:
+    """A cell that a worker is at, and the worker's own guess of the seconds to go (None: it has none)."""
+
+    cell: Cell
+    spent_s: float
+    left_s: float | None
+
+
 class _Worker:
     """One process and the cell it is at."""
 
@@ -53,7 +62,8 @@ class _Worker:
                 start_new_session=True,  # Ctrl-C reaches the study alone, which then ends its workers
             )
         self.cell: Cell | None = None
-        self.since = 0.0
+        self.since = self._guessed = 0.0
+        self._left_s: float | None = None
         self._text = b""
 
     def give(self, cell: Cell, threads: int) -> None:
@@ -64,7 +74,7 @@ class _Worker:
             "threads": threads,
             "id": cell.id,
         }
-        self.cell, self.since = cell, time.monotonic()
+        self.cell, self.since, self._left_s = cell, time.monotonic(), None
         assert self.process.stdin is not None  # for the type checker: opened as a pipe
         with suppress(BrokenPipeError):  # it died idle; the closed answer pipe tells how
             self.process.stdin.write(json.dumps(job).encode() + b"\n")
@@ -79,11 +89,20 @@ class _Worker:
         part = os.read(self.fileno(), 65536)
         if not part:
             return "run", _death(self.process.wait())
-        self._text += part
-        if not self._text.endswith(b"\n"):
+        *lines, self._text = (self._text + part).split(b"\n")
+        for line in lines:
+            reply = json.loads(line)
+            if reply["kind"] != "left":
+                return reply["kind"], reply["text"]  # the last line of a cell
+            self._left_s, self._guessed = reply["seconds"], time.monotonic()
+        return None
+
+    def at_work(self) -> AtWork | None:
+        if self.cell is None:
             return None
-        reply, self._text = json.loads(self._text), b""
-        return reply["kind"], reply["text"]
+        now = time.monotonic()
+        left = None if self._left_s is None else max(self._left_s - (now - self._guessed), 0.0)
+        return AtWork(self.cell, now - self.since, left)
 
     def end(self) -> None:
         """Kill the process and whatever it started; a cell at work resumes in the next run."""
@@ -109,7 +128,7 @@ def run_cells(
     workers: int,
     threads: int,
     logs: Path,
-    told: Callable[[Cell | None, float, list[Cell]], None],
+    told: Callable[[Cell | None, float, list[AtWork]], None],
 ) -> Outcome:
     """Run cells so that each starts after those it needs; a failure stops only what waits for it.
 
@@ -146,7 +165,7 @@ def run_cells(
                     alive = worker.process.poll() is None
                     if worker in active:
                         active.remove(worker)
-                        _settle(worker, reply, queue, outcome, [w.cell for w in active if w.cell], told)
+                        _settle(worker, reply, queue, outcome, _at_work(active), told)
                     else:
                         idle.remove(worker)
                     if alive:
@@ -155,7 +174,7 @@ def run_cells(
                         selector.unregister(worker)
                         worker.end()
                 if not events:
-                    told(None, 0.0, [w.cell for w in active if w.cell])
+                    told(None, 0.0, _at_work(active))
     finally:
         for worker in (*active, *idle):
             worker.end()
@@ -163,13 +182,17 @@ def run_cells(
     return outcome
 
 
+def _at_work(workers: Sequence[_Worker]) -> list[AtWork]:
+    return [found for worker in workers if (found := worker.at_work())]
+
+
 def _settle(
     worker: _Worker,
     reply: tuple[str, str],
     queue: _Queue,
     outcome: Outcome,
-    at_work: list[Cell],
-    told: Callable[[Cell | None, float, list[Cell]], None],
+    at_work: list[AtWork],
+    told: Callable[[Cell | None, float, list[AtWork]], None],
 ) -> None:
     cell, worker.cell = worker.cell, None
     if cell is None:

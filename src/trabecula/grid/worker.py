@@ -1,4 +1,5 @@
-"""A worker process of a study: reads one cell a line from stdin, answers one line on stdout.
+"""A worker process of a study: reads one cell a line from stdin,
+answers on stdout with the time left, then what became of it.
 
 A process of its own, started anew by `python -m`, so that the thread counts in its environment
 are in force before any numeric library is loaded, whatever the number of workers.
@@ -62,14 +63,18 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study's own process answers Ctrl-C
     follow(int(sys.argv[1]))
-    Meter.quiet = True
     jobs = os.fdopen(os.dup(0), "r", encoding="utf-8")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # what a verb prints goes to the worker's log
-    for line in jobs:
-        answers.write(json.dumps(answer(json.loads(line))) + "\n")
+
+    def say(what: dict[str, Any]) -> None:
+        answers.write(json.dumps(what) + "\n")
         answers.flush()
+
+    Meter.listener = lambda left_s: say({"kind": "left", "seconds": left_s})
+    for line in jobs:
+        say(answer(json.loads(line)))
 
 
 if __name__ == "__main__":
