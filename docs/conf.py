@@ -10,6 +10,7 @@ from pathlib import Path
 from trabecula import __version__
 from trabecula.config import Record, describe
 from trabecula.objectives import TABLE, find
+from trabecula.run import VERBS
 
 project = "Trabecula"
 release = __version__
@@ -19,11 +20,6 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = f"Trabecula {__version__}"
 exclude_patterns = ["_build"]
-
-VERBS = (
-    "phantom", "cohort", "split", "prepare", "pretrain", "embed", "probe", "finetune", "predict", "evaluate",
-    "report",
-)  # fmt: skip
 
 
 def page(title: str, text: str, settings: type[Record]) -> str:

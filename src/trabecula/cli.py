@@ -64,6 +64,11 @@ VERBS = {
         "trabecula pretrain --store runs/store --splits runs/split --out runs/moco -s objective=moco",
         ("store", "splits", "weights"),
     ),
+    "sample": Verb(
+        "Draw images from a generator into a store: samples, or walks between them.",
+        "trabecula sample --generator runs/gan --out runs/samples -s num=1000",
+        ("generator",),
+    ),
     "embed": Verb(
         "Turn a store into features with an encoder.",
         "trabecula embed --encoder runs/moco --store runs/store --out runs/features",
@@ -107,6 +112,7 @@ INPUTS = {
     "encoders": "Folders written by pretrain",
     "existing": "Splits whose patients never move.",
     "features": "A folder written by embed.",
+    "generator": "A folder with a generator, written by pretrain.",
     "manifest": "manifest.csv, or its folder (written by cohort).",
     "pools": "Manifests, stores or tables that pretraining reads",
     "predictions": "Folders written by probe, finetune or predict",

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from trabecula.config import Record
+from trabecula.data.generated import generated, keep_in_train
 from trabecula.data.leaks import check
 from trabecula.data.manifest import Manifest, read_manifest
 from trabecula.data.splits import PARTS, Splits, assign, counts, read_splits, worst_class
@@ -77,6 +78,7 @@ def run(config: Config, out: Run) -> str:
     of = dict.fromkeys(silent, "train") | _assign(
         config, manifest, {patient: s for patient, s in strata.items() if patient not in silent}
     )
+    keep_in_train(of, manifest.path)
     splits = Splits(of)
     summary = {part: _summary(part, splits, manifest, labelled) for part in PARTS}
     out.write_json("splits.json", {"task": config.task, "seed": config.seed, "parts": summary})
@@ -168,14 +170,17 @@ def _strata(config: Config, manifest: Manifest, labelled: Truth | None) -> dict[
 
 
 def _silent(config: Config, manifest: Manifest, labelled: Truth | None) -> set[str]:
-    """Patients who go to train because nothing could be asked of them in val or test."""
-    if labelled is None or config.column or config.unlabelled == "divide":
+    """Patients who go to train because nothing could be asked of them in val or test, and generators."""
+    if config.column:
         return set()
+    made = generated(str(patient) for patient in manifest.table["patient_id"])
+    if labelled is None or config.unlabelled == "divide":
+        return made
     heard = set(labelled.patient_ids.tolist())
     for task in manifest.tasks.values():
         heard |= set(truth(task, manifest).patient_ids.tolist())
     kept = set(read_splits(config.existing).of) if config.existing else set()
-    return {str(patient) for patient in manifest.table["patient_id"]} - heard - kept
+    return made | ({str(patient) for patient in manifest.table["patient_id"]} - heard - kept)
 
 
 def _assign(config: Config, manifest: Manifest, strata: dict[str, str]) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Leaks: patients, or copies of their images, on both sides of a wall that should be there.
 
 Looked for: a patient in two parts; a patient of the manifest in none; a validation or test patient
-in an encoder's card or in a pretraining pool; the same image file under two patients in two parts.
+in an encoder's card or in a pretraining pool, or seen by the generator that made the pool; a generator's
+images outside train; the same image file under two patients in two parts.
 A store of the very manifest is no leak: pretraining reads it with the splits, and leaves val and test out.
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 import pandas as pd
 
 from trabecula.config import suggest
+from trabecula.data.generated import is_generated, origin
 from trabecula.data.manifest import Manifest
 from trabecula.data.phi import key_name, mark, site_key
 from trabecula.data.splits import PARTS, split_rows
@@ -59,6 +61,11 @@ def check(
         if len(parts[patient]) > 1:
             here = f"manifest row {rows[patient]}: " if patient in rows else ""
             leaks.append(f"{here}patient {patient} is in {' and in '.join(sorted(parts[patient]))}")
+    leaks += [
+        f"{patient} is a generator and stands in {' and in '.join(sorted(its & set(_HELD_OUT)))}"
+        for patient, its in sorted(parts.items())
+        if is_generated(patient) and its & set(_HELD_OUT)
+    ]
     leaks += [
         f"manifest row {row}: patient {patient} has no split"
         for patient, row in rows.items()
@@ -121,11 +128,18 @@ def read_card(path: Path) -> dict[str, Any]:
 
 
 def _in_card(path: Path, held: dict[str, str], rows: dict[str, int]) -> list[str]:
-    card = read_card(path)
+    return _seen(read_card(path), "the encoder", path, held, rows)
+
+
+def _seen(
+    card: dict[str, Any], who: str, path: Path, held: dict[str, str], rows: dict[str, int]
+) -> list[str]:
+    """Held-out patients among those that a card says were seen."""
     seen = set(card.get("patients") or ())
     if not seen:
         if card.get("images_seen"):
-            return [f"{path}: the encoder saw images, but its card lists no patients: it cannot be checked"]
+            kind = who.split()[1]
+            return [f"{path}: the {kind} saw images, but its card lists no patients: it cannot be checked"]
         return []
     key = site_key()
     if card.get("patients_key") != key_name(key):
@@ -135,26 +149,33 @@ def _in_card(path: Path, held: dict[str, str], rows: dict[str, int]) -> list[str
         ]
     patients = sorted(held)
     return [
-        f"{_at(patient, held[patient], rows)} was seen by the encoder {path}"
+        f"{_at(patient, held[patient], rows)} was seen by {who} {path}"
         for patient, its_mark in zip(patients, mark(patients, key), strict=True)
         if its_mark in seen
     ]
 
 
-def _is_store_of(path: Path, manifest: Manifest) -> bool:
-    """Whether the pool was prepared from this manifest, as the manifest now is."""
+def _store_record(path: Path) -> dict[str, Any]:
+    """The record of the store that a pool is, {} where it is none."""
     if not path.is_dir() and path.name not in ("store.json", "index.csv"):
-        return False
+        return {}
     file = (path if path.is_dir() else path.parent) / "store.json"
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    of = record.get("manifest") if isinstance(record, dict) else None
-    return of == hashlib.sha256(manifest.path.read_bytes()).hexdigest()
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _is_store_of(path: Path, manifest: Manifest) -> bool:
+    """Whether the pool was prepared from this manifest, as the manifest now is."""
+    return _store_record(path).get("manifest") == hashlib.sha256(manifest.path.read_bytes()).hexdigest()
 
 
 def _in_pool(path: Path, held: dict[str, str], rows: dict[str, int]) -> list[str]:
+    made = origin(_store_record(path))
+    if made:
+        return _seen(made, "the generator of", path, held, rows)
     names = ("manifest.csv", "index.csv")
     file = next((path / name for name in names if (path / name).exists()), path) if path.is_dir() else path
     table = read_table(file)

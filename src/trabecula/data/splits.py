@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trabecula.config import suggest
+from trabecula.data.generated import keep_in_train
 from trabecula.data.spreadsheet import read_table
 from trabecula.data.tasks import Truth
 from trabecula.errors import InputError
@@ -44,7 +45,7 @@ def read_splits(path: Path) -> Splits:
     """Read splits.csv (patient_id, split); `path` is the file or the folder it is in.
 
     Raises:
-        InputError: a patient in two parts, an unknown part, no patient.
+        InputError: a patient in two parts, an unknown part, no patient, or a generator's images held out.
     """
     rows = split_rows(path)
     problems = [f"row {row}: patient '{p}' has split '{s}'" for row, p, s in rows if s not in PARTS]
@@ -56,6 +57,7 @@ def read_splits(path: Path) -> Splits:
             raise InputError(f"{path}: row {row}: patient '{patient}' is in {of[patient]} and in {part}")
     if not of:
         raise InputError(f"{path}: holds no patient")
+    keep_in_train(of, path)
     return Splits(of)
 
 

@@ -68,7 +68,12 @@ def _bytes(image: Pixels) -> Pixels:
 
 def montage(images: Sequence[Pixels]) -> str:
     """A grid of images, eight across, as a PNG data URI; the gaps are transparent."""
-    across = min(_ACROSS, len(images))
+    data = montage_png(images, min(_ACROSS, len(images)))
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+def montage_png(images: Sequence[Pixels], across: int) -> bytes:
+    """A grid of images (C, H, W) uint8, `across` a row, as a PNG file; the gaps are transparent."""
     down = -(-len(images) // across)
     step = _TILE + _GAP
     sheet = Image.new("RGBA", (across * step - _GAP, down * step - _GAP), (0, 0, 0, 0))
@@ -83,4 +88,4 @@ def montage(images: Sequence[Pixels]) -> str:
         sheet.paste(tile, corner)
     data = io.BytesIO()
     sheet.save(data, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+    return data.getvalue()

@@ -1,0 +1,212 @@
+"""generator -> images: a store of samples, a grid to look at, or walks from one sample to another.
+
+    images-*.npy, index.csv, store.json     a store as `prepare` writes one; its patient is the generator
+    grid.png                                the first samples
+    strips.png                              kind = interpolate: one walk a row
+
+Image i of a seed is the same whatever `num`: its noise is drawn for it alone, and the generator, whose
+norms use the statistics of its training's end, always sees it among the same neighbours.
+Generated images stand in the training part or nowhere: `split` puts them there, everything that reads
+splits refuses them elsewhere, and the store names (as keyed hashes) the patients its generator learned from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from trabecula.config import Record
+from trabecula.data.arrays import save_array
+from trabecula.data.generated import generator_id
+from trabecula.data.shards import Shard, done_record, record_path
+from trabecula.data.store import FORMAT, Store
+from trabecula.errors import InputError, RunError
+from trabecula.nets.critic import Generator
+from trabecula.nets.devices import choose_device, exact
+from trabecula.nets.encoder import CARD_FILE, Card, read_card
+from trabecula.nets.generator import WEIGHTS_FILE, GeneratorCard, load_generator
+from trabecula.nets.latent import latents, slerp
+from trabecula.progress import Meter
+from trabecula.reporting.montage import montage_png
+from trabecula.run import Run
+
+_TOGETHER = 32  # images in one pass of the generator, always: the last bits of a convolution depend on it
+
+
+class Config(Record):
+    """Settings of `sample`."""
+
+    generator: Path
+    """A folder written by `pretrain` with an adversarial method, or one of its snapshots."""
+    num: int = Field(64, ge=1)
+    """Images; for kind = interpolate: walks."""
+    kind: Literal["independent", "interpolate"] = "independent"
+    """independent: each image from noise of its own. interpolate: walks between pairs of these."""
+    steps: int = Field(9, ge=3)
+    """Images in a walk, both ends among them."""
+    grid: int = Field(8, ge=1)
+    """Images across and down grid.png, at most; walks in strips.png."""
+    shard_images: int = Field(1024, ge=1)
+    """Images per file of the store, at most; also what a killed run loses."""
+    seed: int = 0
+    """Of the noise."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1; auto takes a GPU if there is one."""
+
+
+def run(config: Config, out: Run) -> str:
+    """Write the store, grid.png and, for walks, strips.png."""
+    folder = config.generator if config.generator.is_dir() else config.generator.parent
+    generator, card = load_generator(folder)
+    if not (folder / CARD_FILE).exists():
+        raise InputError(
+            f"{folder}: has a generator but no {CARD_FILE}, which says whose images it learned from; name "
+            "the folder that `trabecula pretrain` wrote"
+        )
+    encoder = read_card(folder)
+    device = choose_device(config.device)
+    out.used(device=str(device))
+    generator = generator.to(device)
+    total = config.num * (config.steps if config.kind == "interpolate" else 1)
+    shards = []
+    with Meter("sampling", total, "images") as meter:
+        for number, start in enumerate(range(0, total, config.shard_images)):
+            rows = range(start, min(start + config.shard_images, total))
+            shards.append(_shard(config, generator, number, rows, out))
+            meter.add(len(rows))
+    weights = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+    _write(config, card, encoder, weights, shards, out)
+    _draw(config, out)
+    for record in shards:
+        record_path(out.path, Shard(record["number"], ())).unlink(missing_ok=True)
+    made = f"{config.num:,} walks of {config.steps}" if config.kind == "interpolate" else f"{total:,}"
+    return (
+        f"{made} images of {generator_id(weights)} ({card.objective}, {card.images_seen:,} images seen), "
+        f"seed {config.seed}"
+    )
+
+
+def _shard(config: Config, generator: Generator, number: int, rows: range, out: Run) -> dict[str, Any]:
+    """Make one file of the store, unless an earlier run did; its record is written after it."""
+    shard = Shard(number, ())
+    done = done_record(out.path, shard)
+    if done is not None:
+        return done
+    images = images_of(config, generator, rows)
+    with out.scratch(shard.file).open("wb") as file:
+        save_array(file, images)
+    out.publish(shard.file)
+    record = {
+        "number": number,
+        "file": shard.file,
+        "num_images": len(images),
+        "sha256": hashlib.sha256(images.data).hexdigest(),
+    }
+    out.write(record_path(out.path, shard).name, json.dumps(record))
+    return record
+
+
+@torch.inference_mode()
+def images_of(config: Config, generator: Generator, rows: range) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """(len(rows), C, S, S) uint8, the images of these rows.
+
+    Raises:
+        RunError: the generator gives something that is no number.
+    """
+    device = next(generator.parameters()).device
+    whole = range(rows.start // _TOGETHER * _TOGETHER, -(-rows.stop // _TOGETHER) * _TOGETHER)
+    parts = []
+    with exact():
+        for start in range(whole.start, whole.stop, _TOGETHER):
+            noise = _noise(config, range(start, start + _TOGETHER), generator.latent)
+            parts.append(generator(noise.to(device)).float().cpu())
+    images = torch.cat(parts)[rows.start - whole.start : rows.stop - whole.start]
+    if not images.isfinite().all():
+        raise RunError(
+            f"{config.generator}: gives images that are no numbers; its training diverged, use an earlier one"
+        )
+    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def _noise(config: Config, rows: range, length: int) -> Tensor:
+    """(len(rows), length): a row each, or for walks row w * steps + s on the way from pair 2 w to 2 w + 1."""
+    if config.kind == "independent":
+        return latents(rows, length, config.seed)
+    walks = range(rows.start // config.steps, (rows.stop - 1) // config.steps + 1)
+    ends = latents(range(2 * walks.start, 2 * walks.stop), length, config.seed)
+    made = []
+    for row in rows:
+        walk, step = divmod(row, config.steps)
+        at = 2 * (walk - walks.start)
+        made.append(slerp(ends[at], ends[at + 1], step / (config.steps - 1)))
+    return torch.stack(made)
+
+
+def _write(
+    config: Config, card: GeneratorCard, encoder: Card, weights: str, shards: list[dict[str, Any]], out: Run
+) -> None:
+    """index.csv, an empty rejected.csv, and store.json, which makes it a store."""
+    patient = generator_id(weights)
+    total = sum(record["num_images"] for record in shards)
+    names = [_name(config, row) for row in range(total)]
+    index = pd.DataFrame(
+        {"image_id": [f"{patient}-{name}" for name in names], "patient_id": patient, "flipped": "0"}
+    )
+    text = index.to_csv(index=False, lineterminator="\n")
+    out.write("index.csv", text)
+    out.write("rejected.csv", "path,reason\n")
+    out.write_json(
+        "store.json",
+        {
+            "format": FORMAT,
+            "size": card.size,
+            "channels": card.channels,
+            "bits": 8,
+            "preprocessing": encoder.preprocessing,
+            "manifest": "",
+            "index": hashlib.sha256(text.encode()).hexdigest(),
+            "num_images": total,
+            "num_rejected": 0,
+            "shards": [{key: r[key] for key in ("file", "num_images", "sha256")} for r in shards],
+            "generated": {
+                "generator": patient,
+                "weights": weights,
+                "objective": card.objective,
+                "images_seen": card.images_seen,
+                "pretrain_seed": card.seed,
+                "store": card.store,
+                "kind": config.kind,
+                "seed": config.seed,
+                "patients": list(encoder.patients),
+                "patients_key": encoder.patients_key,
+            },
+        },
+    )
+
+
+def _name(config: Config, row: int) -> str:
+    if config.kind == "independent":
+        return f"s{config.seed}-{row:06d}"
+    walk, step = divmod(row, config.steps)
+    return f"s{config.seed}-walk{walk:05d}-{step:03d}"
+
+
+def _draw(config: Config, out: Run) -> None:
+    store = Store.open(out.path)
+    shown = store.read(slice(0, config.grid**2)).numpy()
+    if config.kind == "independent":
+        out.write("grid.png", montage_png(list(shown), across=min(config.grid, len(shown))))
+        return
+    ends = np.arange(min(config.num, config.grid**2)) * config.steps
+    firsts = store.read(ends).numpy()
+    out.write("grid.png", montage_png(list(firsts), across=min(config.grid, len(firsts))))
+    walks = store.read(slice(0, min(config.num, config.grid) * config.steps)).numpy()
+    out.write("strips.png", montage_png(list(walks), across=config.steps))
