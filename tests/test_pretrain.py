@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from trabecula import pretrain, split
+from trabecula.config import build
 from trabecula.data.phi import key_name, mark, site_key
 from trabecula.data.splits import read_splits
 from trabecula.data.store import Store
 from trabecula.errors import InputError
 from trabecula.nets.encoder import load_encoder, read_card
 from trabecula.nets.generator import load_generator
-from trabecula.run import execute
+from trabecula.run import execute, identity
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +140,64 @@ def test_bad_input_is_one_line(hospital: Path, splits: Path, tmp_path: Path) -> 
     nobody.write_text("patient_id,split\n" + "".join(f"{p},test\n" for p in patients))
     with pytest.raises(InputError, match="none is left"):
         execute("pretrain", config(hospital, nobody), tmp_path / "b")
+
+
+def test_snapshots_hold_what_the_run_held_then(hospital: Path, splits: Path, tmp_path: Path) -> None:
+    """The snapshot of 32 images is a run of 32 images, byte for byte; the last one is the run itself."""
+    settings = {"settings": {"critic_steps": 2, "ema": 0.5}}
+    execute("pretrain", config(hospital, splits, **settings, snapshots=32), tmp_path / "long")
+    execute("pretrain", config(hospital, splits, **settings, images=32), tmp_path / "short")
+    folders = sorted(path.name for path in (tmp_path / "long" / "snapshots").iterdir())
+    assert folders == ["000000032", "000000064"]
+    for name in (
+        "encoder.safetensors", "encoder.json", "generator.safetensors", "generator.json",
+        "critic.safetensors",
+    ):  # fmt: skip
+        kept = [tmp_path / "long" / "snapshots" / folder / name for folder in folders]
+        assert kept[0].read_bytes() == (tmp_path / "short" / name).read_bytes(), name
+        assert kept[1].read_bytes() == (tmp_path / "long" / name).read_bytes(), name
+    early = tmp_path / "long" / "snapshots" / "000000032"
+    assert read_card(early).images_seen == 32
+    assert load_generator(early)[1].images_seen == 32
+    assert identity(early) == f"{identity(tmp_path / 'long')}/snapshots/000000032"
+
+
+def test_a_killed_run_ends_with_all_its_snapshots(
+    hospital: Path, splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trabecula.train import loop
+
+    real, calls = loop._one_step, []
+
+    def killed(*args: object) -> None:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setenv("TRABECULA_SAVE_S", "0")
+    execute("pretrain", config(hospital, splits, snapshots=16), tmp_path / "whole")
+    monkeypatch.setattr(loop, "_one_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        execute("pretrain", config(hospital, splits, snapshots=16), tmp_path / "killed")
+    calls.clear()
+    calls.extend([1] * 10)
+    execute("pretrain", config(hospital, splits, snapshots=16), tmp_path / "killed")
+    trees = [
+        {str(p.relative_to(root)): p.read_bytes() for p in (root / "snapshots").rglob("*") if p.is_file()}
+        for root in (tmp_path / "whole", tmp_path / "killed")
+    ]
+    assert trees[0] == trees[1]
+    assert len(trees[0]) == 4 * 5
+
+
+def test_methods_without_a_generator_keep_the_encoder(hospital: Path, splits: Path, tmp_path: Path) -> None:
+    moco = {"objective": "moco", "settings": {"queue": 8, "bn_rows": 4}, "snapshots": 32}
+    execute("pretrain", config(hospital, splits, **moco), tmp_path / "run")
+    kept = sorted(path.name for path in (tmp_path / "run" / "snapshots" / "000000032").iterdir())
+    assert kept == ["encoder.json", "encoder.safetensors"]
+
+
+def test_snapshots_come_at_points() -> None:
+    with pytest.raises(InputError, match=r"snapshots=8 is below every=16.*set every to 8 or less"):
+        build(pretrain.Config, {"store": "s", "every": 16, "snapshots": 8}, "pretrain")

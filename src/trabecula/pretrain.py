@@ -11,18 +11,21 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
+from torch import nn
 
 import trabecula
 from trabecula.config import Record, build, dump
 from trabecula.data.arrays import save_array
 from trabecula.data.batches import Stream
+from trabecula.data.generated import origin
 from trabecula.data.phi import key_name, mark, site_key
 from trabecula.data.splits import Splits, read_splits
 from trabecula.data.store import Store
 from trabecula.errors import InputError
-from trabecula.nets.critic import Generator
+from trabecula.nets.critic import Critic, Generator
+from trabecula.nets.critic_file import save_critic
 from trabecula.nets.devices import choose_device
-from trabecula.nets.encoder import Encoder, make_encoder, save_encoder
+from trabecula.nets.encoder import Card, Encoder, make_encoder, save_encoder
 from trabecula.nets.generator import GeneratorCard, sample, save_generator
 from trabecula.objectives import find
 from trabecula.objectives.objective import Objective, Setting
@@ -69,6 +72,9 @@ class Config(Record):
     """Images a batch."""
     every: int = Field(20_000, ge=1)
     """Images between two points of the training curve, each with a checkpoint."""
+    snapshots: int = Field(0, ge=0)
+    """Images between two snapshots that are kept, 0 for none: `snapshots/000012800` holds what the run's
+    own folder holds, as of 12,800 images. They are taken at points, so at least `every`."""
     accumulate: int = Field(1, ge=1)
     """Parts a batch is cut into to save memory, where the method allows it."""
     precision: Precision = "auto"
@@ -83,17 +89,23 @@ class Config(Record):
         """A study finds a mistyped setting of a method before it runs anything."""
         if self.objective != "none":
             build(find(self.objective).Config, self.settings, f"settings of {self.objective}")
+        if 0 < self.snapshots < self.every:
+            raise ValueError(
+                f"snapshots={self.snapshots} is below every={self.every}, and snapshots are taken at points; "
+                f"set every to {self.snapshots} or less"
+            )
         return self
 
 
 def run(config: Config, out: Run) -> str:
-    """Pretrain into out.path: encoder.safetensors, encoder.json, training.json[, generator.*]."""
+    """Pretrain into out.path: encoder.*, training.json[, generator.*, critic.*, samples.npy, snapshots/]."""
     store = Store.open(config.store)
     device = choose_device(config.device)
     encoder = _encoder(config, store)
-    _check_key(encoder, config)
+    _check_key(encoder, config, store)
     if config.objective == "none":
-        _save(encoder, config, store, out, [], 0)
+        encoder.card = _card(encoder, config, store, [])
+        save_encoder(encoder, out)
         return f"{encoder.card.name}: {encoder.card.num_features} features, no pretraining"
     if config.splits is None:
         raise InputError("pretrain: give the splits file, so that validation and test patients stay out")
@@ -107,29 +119,54 @@ def run(config: Config, out: Run) -> str:
     )
     out.log("pool", images=len(pool), patients=len(patients))
     out.used(device=str(device), precision=resolve(config.precision, device))
+    keep = _Keeper(config, objective, _card(encoder, config, store, patients), store)
     memory: dict[str, Any] = {"curve": []}
-    images = _train(config, objective, stream, out, memory)
-    products = {name: module.to("cpu") for name, module in objective.products().items()}
-    _save(encoder, config, store, out, patients, images)
+    images = _train(config, objective, stream, out, memory, keep)
+    products = keep(out.path, images)
     out.write_json("training.json", {"points": memory["curve"]})
     generator = products.get("generator")
     if isinstance(generator, Generator):
-        card = GeneratorCard(
-            objective=config.objective, channels=store.channels, size=store.size, latent=generator.latent,
-            store=store.id, images_seen=images, seed=config.seed,
-            averaged=generator is getattr(objective, "averaged", None),
-        )  # fmt: skip
-        save_generator(generator, card, out)
         with out.scratch("samples.npy").open("wb") as file:
-            save_array(file, sample(generator, NUM_SAMPLES, config.seed).numpy())
+            save_array(file, sample(generator.to("cpu"), NUM_SAMPLES, config.seed).numpy())
         out.publish("samples.npy")
     (out / "checkpoint.pt").unlink(missing_ok=True)
     told = f"{encoder.card.name}: {images:,} images seen of {len(pool):,} from {len(patients):,} patients"
-    strangers = set(store.index["patient_id"]).isdisjoint(splits.of)
+    strangers = not origin(store.record) and set(store.index["patient_id"]).isdisjoint(splits.of)
     return told + ("; none of them is in the splits, are they of this store?" if strangers else "")
 
 
-def _train(config: Config, objective: Objective, stream: Stream, out: Run, memory: dict[str, Any]) -> int:
+class _Keeper:
+    """Writes what an objective has made so far into a folder.
+
+    Args:
+        card: of the encoder before this training, with the patients of this pool in it.
+    """
+
+    def __init__(self, config: Config, objective: Objective, card: Card, store: Store) -> None:
+        self.config, self.objective, self.card, self.store = config, objective, card, store
+
+    def __call__(self, folder: Path, images: int) -> dict[str, nn.Module]:
+        products = self.objective.products()
+        encoder, generator, critic = (products.get(name) for name in ("encoder", "generator", "critic"))
+        folder.mkdir(parents=True, exist_ok=True)
+        if isinstance(encoder, Encoder):
+            encoder.card = self.card.model_copy(update={"images_seen": self.card.images_seen + images})
+            save_encoder(encoder, folder)
+        if isinstance(generator, Generator):
+            card = GeneratorCard(
+                objective=self.config.objective, channels=self.store.channels, size=self.store.size,
+                latent=generator.latent, store=self.store.id, images_seen=images, seed=self.config.seed,
+                averaged=generator is getattr(self.objective, "averaged", None),
+            )  # fmt: skip
+            save_generator(generator, card, folder)
+        if isinstance(critic, Critic):
+            save_critic(critic, folder)
+        return products
+
+
+def _train(
+    config: Config, objective: Objective, stream: Stream, out: Run, memory: dict[str, Any], keep: _Keeper
+) -> int:
     with Meter(f"pretraining {config.objective}", config.images, "images") as meter:
         for point in train(
             objective, stream, images=config.images, every=config.every, precision=config.precision,
@@ -138,7 +175,10 @@ def _train(config: Config, objective: Objective, stream: Stream, out: Run, memor
             if not meter.done and point.images > config.every * 2:
                 meter.skip(point.images - config.every)
             meter.add(point.images - meter.done, _note(point))
+            before = memory["curve"][-1]["images"] if memory["curve"] else 0
             memory["curve"].append({"images": point.images, **point.scalars})
+            if config.snapshots and point.images // config.snapshots > before // config.snapshots:
+                keep(out / "snapshots" / f"{point.images:09d}", point.images)
             out.log("point", images=point.images, **point.scalars)
     return int(memory["curve"][-1]["images"]) if memory["curve"] else 0
 
@@ -180,32 +220,35 @@ def _resolved(config: Config) -> dict[str, Any]:
     return dump(build(find(config.objective).Config, config.settings, f"settings of {config.objective}"))
 
 
-def _check_key(encoder: Encoder, config: Config) -> None:
-    """Before the work: the site's key can be read, and the start's patients are marked under it."""
-    key, card = key_name(site_key()), encoder.card
-    if card.patients and card.patients_key != key:
-        raise InputError(
-            f"{config.weights}: its patients were marked with another site key ({card.patients_key}), so "
-            "what this encoder has seen could not be checked; set TRABECULA_SITE_KEY to that site's key"
-        )
+def _check_key(encoder: Encoder, config: Config, store: Store) -> None:
+    """Before the work: the site's key can be read, and what the start and a generator saw is under it."""
+    key, card, made = key_name(site_key()), encoder.card, origin(store.record)
+    for where, patients, theirs in (
+        (config.weights, card.patients, card.patients_key),
+        (config.store, made.get("patients"), made.get("patients_key")),
+    ):
+        if patients and theirs != key:
+            raise InputError(
+                f"{where}: its patients were marked with another site key ({theirs}), so "
+                "what this encoder has seen could not be checked; set TRABECULA_SITE_KEY to that site's key"
+            )
 
 
-def _save(encoder: Encoder, config: Config, store: Store, out: Run, patients: list[str], images: int) -> None:
-    """Write the encoder with the card that says what it has seen."""
+def _card(encoder: Encoder, config: Config, store: Store, patients: list[str]) -> Card:
+    """The card that says what the encoder will have seen, but for the number of images."""
     card = encoder.card
     key = site_key()
     seen = set(mark(patients, key)) | set(card.patients)
-    encoder.card = card.model_copy(
+    seen |= set(origin(store.record).get("patients", ()))  # generated images tell of those they came from
+    return card.model_copy(
         update={
             "objective": config.objective if config.objective != "none" else card.objective,
             "settings": _resolved(config) if config.objective != "none" else card.settings,
             "store": store.id,
             "preprocessing": store.preprocessing,
-            "images_seen": card.images_seen + images,
             "seed": config.seed,
             "version": trabecula.__version__,
             "patients": tuple(sorted(seen)),
             "patients_key": key_name(key) if seen else "",
         }
     )
-    save_encoder(encoder.to("cpu"), out)

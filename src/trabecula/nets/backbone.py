@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from trabecula.config import suggest
 from trabecula.errors import InputError
-from trabecula.nets.critic import WIDTHS, critic_blocks, grid_side
+from trabecula.nets.critic import NORMS, WIDTHS, critic_blocks, grid_side, is_critic
 
 Stem = Literal["native", "sum", "repeat"]
 Layout = Literal["maps", "tokens", "vector"]
@@ -139,7 +139,8 @@ def build_backbone(
     """A backbone with random weights, a function of its arguments; torch's global generator is untouched.
 
     Args:
-        architecture: "critic", "timm:NAME", "torchvision:NAME", or a bare name, looked up in that order.
+        architecture: "critic" ("critic:16-32-64" sets widths, "critic_bn" has batch norm), "timm:NAME",
+            "torchvision:NAME", or a bare name, looked up in that order.
         channels: of the images.
         size: of the images, px.
         stem: "native": the first layer takes `channels`. "sum": as native, and the first layer of a
@@ -151,17 +152,15 @@ def build_backbone(
         InputError: an unknown or unsupported architecture, or a size or stem it cannot take.
     """
     name = resolve(architecture)
-    if stem != "native" and (channels != 1 or name.startswith("critic")):
-        why = (
-            "the critic has no RGB stem" if name.startswith("critic") else f"images have {channels} channels"
-        )
+    if stem != "native" and (channels != 1 or is_critic(name)):
+        why = "the critic has no RGB stem" if is_critic(name) else f"images have {channels} channels"
         raise InputError(f"stem '{stem}' is for grey images in a network made for RGB ({why}); use 'native'")
     library, _, model = name.partition(":")
     in_channels = _RGB if stem == "repeat" else channels
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        if library == "critic":
-            source = _critic(model, in_channels, size)
+        if library in NORMS:
+            source = _critic(name, in_channels, size)
         elif library == "timm":
             from trabecula.nets import from_timm
 
@@ -180,7 +179,7 @@ def resolve(architecture: str) -> str:
         InputError: no such architecture, with the likely one; or a name that stands for a download.
     """
     library, sign, model = architecture.partition(":")
-    if library == "critic":
+    if library in NORMS:
         return architecture
     if "/" in architecture or library in ("hf-hub", "hf_hub", "local-dir") or "." in model + library:
         plain = (model or library).split("/")[-1].split(".")[0]
@@ -206,16 +205,17 @@ def resolve(architecture: str) -> str:
     raise InputError(f"architecture '{architecture}' is not known{hint}")
 
 
-def _critic(widths: str, channels: int, size: int) -> Source:
-    """The critic's blocks; "critic:16-32-64-128-256" sets other widths."""
+def _critic(name: str, channels: int, size: int) -> Source:
+    """The critic's blocks; "critic:16-32-64-128-256" sets other widths, "critic_bn" has batch norm."""
+    library, _, widths = name.partition(":")
     try:
         chosen = tuple(int(width) for width in widths.split("-")) if widths else WIDTHS
     except ValueError:
         chosen = (0,)
     if min(chosen) < 1:
-        raise InputError(f"architecture 'critic:{widths}': widths are whole numbers such as 16-32-64-128-256")
+        raise InputError(f"architecture '{name}': widths are whole numbers such as 16-32-64-128-256")
     grid_side(size, len(chosen))
-    blocks = critic_blocks(channels, chosen)
+    blocks = critic_blocks(channels, chosen, NORMS[library])
     return Source(blocks, _forward, 0, (0.5,), (0.5,), ("output.",), "conv0")
 
 

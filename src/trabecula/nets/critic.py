@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,15 @@ from trabecula.errors import InputError
 WIDTHS = (32, 64, 128, 256, 512)
 LATENT = 100
 _SLOPE = 0.2
+
+Norm = Literal["none", "batch"]
+NORMS: dict[str, Norm] = {"critic": "none", "critic_bn": "batch"}
+"""Architectures that are critics, and the norm in their blocks."""
+
+
+def is_critic(architecture: str) -> bool:
+    """Whether an architecture ("critic", "critic:16-32-64", "critic_bn") is this one."""
+    return architecture.partition(":")[0] in NORMS
 
 
 def grid_side(size: int, num_blocks: int = len(WIDTHS)) -> int:
@@ -40,17 +50,26 @@ def grid_side(size: int, num_blocks: int = len(WIDTHS)) -> int:
     return size // step
 
 
-def critic_blocks(channels: int, widths: Sequence[int] = WIDTHS) -> nn.Sequential:
+def critic_blocks(channels: int, widths: Sequence[int] = WIDTHS, norm: Norm = "none") -> nn.Sequential:
     """The critic up to its output layer: 4x4 convolutions of stride 2, each with LeakyReLU 0.2.
 
     No normalisation layer, as a gradient penalty is a statement about single images (Gulrajani et
     al. 2017, arXiv 1704.00028, section 4), and nothing in place, as it is differentiated twice.
+    With norm "batch", for the ablation, every convolution but the first is followed by batch norm
+    (Radford, Metz, Chintala 2016, arXiv 1511.06434, section 3).
     """
     blocks: OrderedDict[str, nn.Module] = OrderedDict()
     for index, (narrow, wide) in enumerate(pairwise((channels, *widths))):
         blocks[f"conv{index}"] = nn.Conv2d(narrow, wide, kernel_size=4, stride=2, padding=1)
+        if norm == "batch" and index:
+            blocks[f"norm{index}"] = nn.BatchNorm2d(wide)
         blocks[f"act{index}"] = nn.LeakyReLU(_SLOPE)
     return nn.Sequential(blocks)
+
+
+def widths_of(blocks: nn.Sequential) -> tuple[int, ...]:
+    """The number of channels after each of a critic's convolutions."""
+    return tuple(layer.out_channels for layer in blocks if isinstance(layer, nn.Conv2d))
 
 
 class Critic(nn.Module):
@@ -71,8 +90,9 @@ class Critic(nn.Module):
         blocks: nn.Sequential | None = None,
     ) -> None:
         super().__init__()
-        side = grid_side(size, len(widths))
         self.blocks = critic_blocks(channels, widths) if blocks is None else blocks
+        widths = widths_of(self.blocks)
+        side = grid_side(size, len(widths))
         self.num_features = side * side * widths[-1]
         self.output = nn.Linear(self.num_features, 1)
 

@@ -23,6 +23,7 @@ from trabecula.config import Record, build
 from trabecula.data.store import Store
 from trabecula.errors import InputError
 from trabecula.nets.backbone import Backbone, Stem, build_backbone
+from trabecula.nets.critic import is_critic
 from trabecula.nets.weights import fit, load_weights, read_weights
 from trabecula.run import Run, write_atomically
 
@@ -153,7 +154,7 @@ def pooling(backbone: Backbone, pool: PoolChoice) -> tuple[Pool, int]:
     elif backbone.grid is None:
         chosen = "token"
     else:
-        chosen = "flatten" if backbone.architecture.startswith("critic") else "mean"
+        chosen = "flatten" if is_critic(backbone.architecture) else "mean"
     if chosen == "token":
         if backbone.layout == "maps":
             raise InputError(f"pool 'token': {backbone.architecture} has no token; use 'mean' or 'mean+max'")

@@ -14,7 +14,7 @@ from trabecula.config import Record, build
 from trabecula.errors import InputError
 from trabecula.nets.critic import Generator
 from trabecula.nets.weights import read_weights
-from trabecula.run import Run
+from trabecula.run import Run, write_atomically
 
 WEIGHTS_FILE = "generator.safetensors"
 CARD_FILE = "generator.json"
@@ -43,11 +43,13 @@ class GeneratorCard(Record):
     """Whether these are moving averages of the weights."""
 
 
-def save_generator(generator: Generator, card: GeneratorCard, out: Run) -> None:
+def save_generator(generator: Generator, card: GeneratorCard, out: Run | Path) -> None:
     """Write the weights, then the card."""
     state = {k: v.detach().cpu().contiguous().clone() for k, v in generator.state_dict().items()}
-    out.write(WEIGHTS_FILE, safetensors_bytes(state))
-    out.write_json(CARD_FILE, card.model_dump(mode="json"))
+    folder = out.path if isinstance(out, Run) else out
+    write_atomically(folder / WEIGHTS_FILE, safetensors_bytes(state))
+    text = json.dumps(card.model_dump(mode="json"), indent=1, sort_keys=True)
+    write_atomically(folder / CARD_FILE, text + "\n")
 
 
 def load_generator(folder: Path) -> tuple[Generator, GeneratorCard]:

@@ -20,7 +20,7 @@ from trabecula.config import Record
 from trabecula.data.batches import Batch, mix
 from trabecula.data.store import to_float
 from trabecula.errors import InputError
-from trabecula.nets.critic import Critic, Generator
+from trabecula.nets.critic import Critic, Generator, is_critic
 from trabecula.nets.encoder import Encoder
 from trabecula.objectives.objective import Group, Objective, Setting, Steps, Update, ema
 from trabecula.train.optim import Optimizer
@@ -60,7 +60,7 @@ class WganGp(Objective):
     def __init__(self, config: WganGpConfig, encoder: Encoder, setting: Setting) -> None:
         super().__init__(config, encoder, setting)
         card = encoder.card
-        if not isinstance(encoder.backbone.net, nn.Sequential) or card.architecture != "critic":
+        if not isinstance(encoder.backbone.net, nn.Sequential) or not is_critic(card.architecture):
             raise InputError(
                 f"wgan_gp pretrains the architecture 'critic', not '{card.architecture}'; "
                 "add -s architecture=critic"
@@ -83,6 +83,7 @@ class WganGp(Objective):
     def products(self) -> dict[str, nn.Module]:
         return {
             "encoder": self.encoder,
+            "critic": self.critic,
             "generator": self.generator if self.averaged is None else self.averaged,
         }
 
