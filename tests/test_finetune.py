@@ -21,6 +21,7 @@ from trabecula.objectives.classify import Classify, ClassifyConfig
 from trabecula.objectives.objective import Setting
 from trabecula.run import execute
 from trabecula.transfer import fit as fitting
+from trabecula.transfer import tuning
 from trabecula.transfer.fit import Validation, fit
 from trabecula.transfer.threshold import thresholds
 
@@ -207,8 +208,8 @@ def test_thresholds_fall_back_where_validation_has_one_class() -> None:
 
 
 def test_balanced_weights() -> None:
-    assert finetune.balanced_weights(np.array([0, 0, 0, 1]), 2) == pytest.approx((4 / 6, 2.0))
-    assert finetune.balanced_weights(np.array([[1, 1], [0, 1], [0, -1], [0, 0]]), 2) == pytest.approx(
+    assert tuning.balanced_weights(np.array([0, 0, 0, 1]), 2) == pytest.approx((4 / 6, 2.0))
+    assert tuning.balanced_weights(np.array([[1, 1], [0, 1], [0, -1], [0, 0]]), 2) == pytest.approx(
         (3.0, 0.5)
     )
 
@@ -225,7 +226,7 @@ def test_every_arms_head_starts_on_features_of_one_scale(store: Store, architect
     objective = Classify(ClassifyConfig(), encoder, Setting(24, 8, 0))
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     rows = np.arange(len(store))
-    finetune._calibrate(objective, store, rows, torch.device("cpu"))
+    tuning.calibrate(objective, store, rows, torch.device("cpu"))
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
     with torch.no_grad():  # as in a training step
         seen = objective.train().encoder(to_float(store.read(rows))) - objective.head.centre

@@ -20,6 +20,9 @@ from trabecula.config import Record
 from trabecula.data.manifest import Manifest
 from trabecula.run import Run
 
+PLATEAU = "never left the plateau"
+"""The note of a fine-tuning whose training loss stayed at that of the class frequencies."""
+
 
 class Origin(Record):
     """Where a prediction comes from: the key of a row in every later table."""
@@ -29,7 +32,7 @@ class Origin(Record):
     arm: str
     """Name of the encoder's arm."""
     mode: str
-    """"probe" or "finetune"."""
+    """"probe" or "finetune"; "finetune:NAME" for a named way of fine-tuning."""
     fraction: float
     """Part of the labels that was used."""
     seed: int

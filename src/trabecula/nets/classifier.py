@@ -20,7 +20,7 @@ from trabecula.errors import InputError
 from trabecula.nets.backbone import build_backbone
 from trabecula.nets.devices import exact
 from trabecula.nets.encoder import Card, Encoder
-from trabecula.nets.heads import LinearHead
+from trabecula.nets.heads import HeadChoice, TaskHead, make_head
 from trabecula.nets.weights import read_weights
 from trabecula.run import Run
 
@@ -47,12 +47,14 @@ class ClassifierCard(Record):
     """Side of its images, px."""
     encoder: Card
     """The encoder it started from."""
+    head: HeadChoice = "linear"
+    """What stands on the encoder."""
 
 
 class Classifier(nn.Module):
     """Images in [0, 1] to class probabilities."""
 
-    def __init__(self, card: ClassifierCard, encoder: Encoder, head: LinearHead) -> None:
+    def __init__(self, card: ClassifierCard, encoder: Encoder, head: TaskHead) -> None:
         super().__init__()
         self.card, self.encoder, self.head = card, encoder, head
 
@@ -96,7 +98,7 @@ def load_classifier(path: Path) -> Classifier:
     card = build(ClassifierCard, json.loads(file.read_text()), str(file))
     kept = card.encoder
     encoder = Encoder(kept, build_backbone(kept.architecture, kept.channels, kept.size, kept.stem))
-    head = LinearHead(kept.num_features, len(card.class_names))
+    head = make_head(card.head, kept.num_features, len(card.class_names), card.task.kind)
     state = read_weights(folder / WEIGHTS_FILE)
     try:
         for prefix, part in (("encoder.", encoder.backbone.net), ("head.", head)):

@@ -3,9 +3,44 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import torch
+import torch.nn.functional as F
+from pydantic import Discriminator, Field, Tag
 from torch import Tensor, nn
+
+from trabecula.config import Record
+from trabecula.data.batches import RowRandom
+from trabecula.errors import InputError
+
+Nonlinearity = Literal["relu", "leaky_relu", "tanh", "sigmoid", "none"]
+LEAK = 0.2
+"""Slope of leaky_relu below 0: the critic's own (den Boer 2025, section 4.2)."""
+
+
+class HiddenLayer(Record):
+    """One hidden layer of a head: linear, batch norm, nonlinearity, dropout, in this order.
+
+    Source: den Boer 2025, Tables 1 and 2.
+    """
+
+    width: int = Field(ge=1)
+    """Outputs of the linear map."""
+    nonlinearity: Nonlinearity = "relu"
+    """What follows; none in one layer of the paper's best head. leaky_relu has slope 0.2."""
+    batch_norm: bool = False
+    """Whether a batch norm stands between the linear map and the nonlinearity."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Part of the outputs set to 0 while training."""
+
+
+HeadChoice = Annotated[
+    Annotated[Literal["linear", "critic"], Tag("name")] | Annotated[tuple[HiddenLayer, ...], Tag("layers")],
+    Discriminator(lambda value: "name" if isinstance(value, str) else "layers"),
+]
+"""A task's head: one linear layer, the critic's own output layer, or hidden layers before a linear one."""
 
 
 class ProjectionHead(nn.Module):
@@ -26,33 +61,121 @@ class ProjectionHead(nn.Module):
         return projected
 
 
-class LinearHead(nn.Module):
-    """One linear layer from features to logits, on features that can be brought to a common scale.
+class RowDropout(nn.Module):
+    """Dropout whose random numbers belong to the rows of a batch, so that a run can be resumed."""
 
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor, random: RowRandom | None) -> Tensor:
+        """(B, width) -> the same, in training with a part p set to 0 and the rest grown by 1 / (1 - p).
+
+        Raises:
+            ValueError: in training and no random numbers are given.
+        """
+        if not self.training:
+            return x
+        if random is None:
+            raise ValueError("dropout needs the batch's random numbers in training")
+        return x * (random.uniform(x.shape[1]) >= self.p).to(x.dtype) / (1 - self.p)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+class TaskHead(nn.Module):
+    """From features to class logits: hidden layers, if any, then one linear layer.
+
+    one_logit: of two classes, score the second alone (one output, as den Boer 2025 and a critic do); the
+        first has logit 0, so that softmax gives the sigmoid of the score and cross-entropy its binary form.
     centre, scale: subtracted from the features, and divided by; 0 and 1 until `calibrate`.
     """
 
     centre: Tensor
     scale: Tensor
 
-    def __init__(self, num_features: int, num_outputs: int) -> None:
+    def __init__(
+        self,
+        num_features: int,
+        num_outputs: int,
+        hidden: Sequence[HiddenLayer] = (),
+        one_logit: bool = False,
+    ) -> None:
         super().__init__()
-        self.output = nn.Linear(num_features, num_outputs)
+        if one_logit and num_outputs != 2:
+            raise ValueError(f"one logit tells two classes apart, not {num_outputs}")
+        self.one_logit = one_logit
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        width = num_features
+        for index, layer in enumerate(hidden):
+            layers |= {f"{name}{index}": part for name, part in _parts(width, layer).items()}
+            width = layer.width
+        self.hidden = nn.Sequential(layers)
+        self.output = nn.Linear(width, 1 if one_logit else num_outputs)
         self.register_buffer("centre", torch.zeros(num_features))
         self.register_buffer("scale", torch.ones(()))
 
     @torch.no_grad()
-    def calibrate(self, features: Tensor) -> None:
+    def calibrate(self, features: Tensor, keep_scores: bool = False) -> None:
         """Centre (N, num_features) and bring their mean variance to 1.
 
         Features of one network can differ a hundredfold between two initialisations; the same learning
         rate would then mean another thing for each arm.
-        """
-        self.centre.copy_(features.mean(0))
-        spread = (features - self.centre).square().mean().sqrt()
-        self.scale.copy_(torch.where(spread > 0, spread, torch.ones_like(spread)))
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, num_features) -> (B, num_outputs) logits."""
-        logits: Tensor = self.output((features - self.centre) / self.scale)
-        return logits
+        keep_scores: for a critic's output layer, whose scores on features as they are shall be kept up to
+            an origin and a unit: on these features they have mean 0 and spread 1.
+        """
+        scores = self.output(features) if keep_scores else features.new_zeros(1)
+        self.centre.copy_(features.mean(0))
+        self.scale.copy_(_spread(features - self.centre))
+        if keep_scores:
+            self.output.weight.mul_(self.scale / _spread(scores - scores.mean(0)))
+            self.output.bias.zero_()
+
+    def forward(self, features: Tensor, random: RowRandom | None = None) -> Tensor:
+        """(B, num_features) -> (B, num_outputs) logits; random: the batch's, for dropout in training."""
+        x = (features - self.centre) / self.scale
+        for layer in self.hidden:
+            x = layer(x, random) if isinstance(layer, RowDropout) else layer(x)
+        logits: Tensor = self.output(x)
+        return F.pad(logits, (1, 0)) if self.one_logit else logits
+
+
+def make_head(head: HeadChoice, num_features: int, num_outputs: int, kind: str) -> TaskHead:
+    """The head of a task; of two classes all but the linear one score the second alone.
+
+    Args:
+        kind: "multilabel", or any other for one class an image.
+
+    Raises:
+        InputError: the critic's output layer is asked to tell more than two classes apart.
+    """
+    binary = kind != "multilabel" and num_outputs == 2
+    if head == "critic" and not binary:
+        what = f"{num_outputs} labels" if kind == "multilabel" else f"{num_outputs} classes"
+        raise InputError(
+            f"head 'critic': a critic has one score, so it can tell two classes apart, not {what}; "
+            "choose a binary task, or head = 'linear'"
+        )
+    hidden = head if isinstance(head, tuple) else ()
+    return TaskHead(num_features, num_outputs, hidden, one_logit=binary and head != "linear")
+
+
+def _parts(width: int, layer: HiddenLayer) -> dict[str, nn.Module]:
+    """The modules of one hidden layer, in the order of den Boer's Table 2."""
+    parts: dict[str, nn.Module] = {"linear": nn.Linear(width, layer.width)}
+    if layer.batch_norm:
+        parts["norm"] = nn.BatchNorm1d(layer.width)
+    if layer.nonlinearity != "none":
+        parts["act"] = {
+            "relu": nn.ReLU(), "leaky_relu": nn.LeakyReLU(LEAK), "tanh": nn.Tanh(), "sigmoid": nn.Sigmoid(),
+        }[layer.nonlinearity]  # fmt: skip
+    if layer.dropout:
+        parts["dropout"] = RowDropout(layer.dropout)
+    return parts
+
+
+def _spread(centred: Tensor) -> Tensor:
+    spread = centred.square().mean().sqrt()
+    return torch.where(spread > 0, spread, torch.ones_like(spread))

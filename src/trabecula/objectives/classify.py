@@ -1,4 +1,4 @@
-"""Fine-tuning: an encoder and a linear head learn a task's labels, nothing frozen.
+"""Fine-tuning: an encoder and a head learn a task's labels, nothing frozen.
 
 Den Boer 2025, section 3.3 (whole model, early stopping); Rajamohan et al. 2026, arXiv 2603.24903v1,
 section C.4 (random resized crop and rotation while training).
@@ -9,18 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from pydantic import Field
+from scipy.special import entr
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trabecula.config import Record
-from trabecula.data.batches import Batch, mix
+from trabecula.data.batches import Batch, RowRandom, mix
 from trabecula.data.store import to_float
 from trabecula.data.views import Views
 from trabecula.nets.encoder import Encoder
-from trabecula.nets.heads import LinearHead
+from trabecula.nets.heads import HeadChoice, make_head
 from trabecula.objectives.objective import Group, Objective, Setting, Steps, Update
 from trabecula.train.optim import Optimizer
 
@@ -37,6 +40,8 @@ class ClassifyConfig(Record):
     """Outputs of the head: classes, or labels."""
     class_weights: tuple[float, ...] = ()
     """Weight of each class in the loss; empty for none."""
+    head: HeadChoice = "linear"
+    """linear, critic (one score of two classes), or hidden layers before a linear one."""
     augment: bool = True
     """Whether training images are augmented by `views`."""
     views: Views = Views(crop_scale=(0.8, 1.0), blur=0.0, intensity=0.0)
@@ -47,7 +52,7 @@ class ClassifyConfig(Record):
 
 
 class Classify(Objective):
-    """Encoder and linear head under cross-entropy."""
+    """Encoder and head under cross-entropy."""
 
     Config = ClassifyConfig
 
@@ -55,10 +60,10 @@ class Classify(Objective):
         super().__init__(config, encoder, setting)
         self.config, self.encoder = config, encoder
         self.views = config.views.model_copy(update={"size": encoder.card.size})
-        self.batch_coupled = any(isinstance(part, _BatchNorm) for part in encoder.modules())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(setting.seed, "classify head"))
-            self.head = LinearHead(encoder.card.num_features, config.num_classes)
+            self.head = make_head(config.head, encoder.card.num_features, config.num_classes, config.kind)
+        self.batch_coupled = any(isinstance(part, _BatchNorm) for part in self.modules())
         self.class_weights: Tensor | None
         weights = torch.tensor(config.class_weights) if config.class_weights else None
         self.register_buffer("class_weights", weights, persistent=False)
@@ -70,16 +75,16 @@ class Classify(Objective):
     def products(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder, "head": self.head}
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) in [0, 1] -> logits (B, num_classes)."""
-        return self.head(self.encoder(images))  # type: ignore[no-any-return]
+    def forward(self, images: Tensor, random: RowRandom | None = None) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> logits (B, num_classes); random: the batch's, for dropout in training."""
+        return self.head(self.encoder(images), random)  # type: ignore[no-any-return]
 
     def step(self, batches: Sequence[Batch], progress: float) -> Steps:  # noqa: ARG002
         (batch,) = batches
         if batch.labels is None:
             raise ValueError("classify needs batches with labels")
         images = batch.view(self.views) if self.config.augment else to_float(batch.images)
-        yield Update("all", self.loss(self(images).float(), batch.labels))
+        yield Update("all", self.loss(self(images, batch.random).float(), batch.labels))
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean loss of (B, K) logits under (B,) classes or (B, L) labels in {0, 1, MASKED}."""
@@ -94,6 +99,19 @@ class Classify(Objective):
         if self.class_weights is not None:
             each = each * (1 + labels.clamp(min=0) * (self.class_weights - 1))
         return (each * known).mean()
+
+    def constant_loss(self, labels: NDArray[np.int64]) -> float:
+        """Loss on these (n,) or (n, L) labels of the best prediction that is the same for every image.
+
+        Without class weights it is the entropy of the class frequencies, in nats.
+        """
+        weights = self.class_weights.double().cpu().numpy() if self.class_weights is not None else 1.0
+        if self.config.kind == "single":
+            counts = weights * np.bincount(labels, minlength=self.config.num_classes)
+            return float(entr(counts / counts.sum()).sum() * counts.sum() / len(labels))
+        counts = np.stack([(labels == 0).sum(0), weights * (labels == 1).sum(0)])  # (2, L)
+        known = np.maximum(counts.sum(0), 1)
+        return float((entr(counts / known).sum(0) * counts.sum(0)).sum() / labels.size)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """(B, K): softmax over classes, or each label's own sigmoid."""

@@ -85,8 +85,7 @@ def train(
     while step < num_steps and not memory.get("stopped"):
         objective.train()
         batches = [stream.batch(step * objective.batches + i) for i in range(objective.batches)]
-        progress = step / num_steps
-        _one_step(objective, groups, optimizers, batches, progress, precision, accumulate, means, step)
+        _one_step(objective, groups, optimizers, batches, step, num_steps, precision, accumulate, means)
         step += 1
         if step % point_steps == 0 or step == num_steps:
             yield Point(step * step_images, means.take(), step == num_steps)
@@ -130,16 +129,16 @@ def _one_step(
     groups: dict[str, Group],
     optimizers: dict[str, torch.optim.Optimizer],
     batches: Sequence[Batch],
-    progress: float,
+    step: int,
+    num_steps: int,
     precision: Precision,
     accumulate: int,
     means: Means,
-    step: int,
 ) -> None:
     """Drive one step: with accumulation, the parts' steps advance side by side from yield to yield."""
     device = batches[0].images.device
     parts = [batch.split(accumulate) for batch in batches] if accumulate > 1 else [[b] for b in batches]
-    runs = [objective.step(part, progress) for part in zip(*parts, strict=True)]
+    runs = [objective.step(part, step / num_steps) for part in zip(*parts, strict=True)]
     while True:
         updates = [_advance(run, device, precision) for run in runs[:1]]
         if updates[0] is None:
@@ -158,7 +157,7 @@ def _one_step(
         ranks.average_gradients(group.weights)
         means.add(f"{name}/norm", _clip(group, step, name))
         for settings in optimizer.param_groups:
-            settings["lr"] = group.optimizer.rate(progress)
+            settings.update(group.optimizer.at(step, num_steps))
         optimizer.step()
     for run in runs[1:]:
         run.close()

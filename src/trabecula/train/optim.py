@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from trabecula.config import Record
+
+# torch.optim.lr_scheduler.OneCycleLR's own defaults.
+_RISE = 0.3  # part of the budget
+_FIRST, _LAST = 25.0, 1e4  # peak / first rate, first rate / last rate
+_MOMENTUM = (0.95, 0.85)  # at the ends, at the peak
 
 
 class Optimizer(Record):
@@ -28,10 +33,14 @@ class Optimizer(Record):
     """L2 penalty (SGD, Adam) or decoupled decay (AdamW)."""
     decay_vectors: bool = True
     """Whether biases and norm scales (1-D weights) decay too."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """The rate over the budget: unchanged, or half a cosine down to 0."""
+    schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
+    """The rate over the budget: unchanged, half a cosine down to 0, or one cycle (Smith and Topin 2017, arXiv
+    1708.07120, as torch has it): up from 1/25 of the peak over 30 % of the budget, then down to 1/250,000 of
+    it, while momentum, or Adam's first beta, goes from 0.95 to 0.85 and back."""
+    peak: float = Field(1.0, gt=0)
+    """Of one_cycle: its highest rate as a multiple of `lr`."""
     warmup: float = Field(0.0, ge=0, lt=1)
-    """Part of the budget over which the rate rises linearly from 0."""
+    """Part of the budget over which the rate rises linearly from 0; one_cycle has its own rise."""
     clip_norm: float | None = Field(None, gt=0)
     """Scale the group's gradient down to this norm; none by default."""
     clip_value: float | None = Field(None, gt=0)
@@ -55,11 +64,44 @@ class Optimizer(Record):
         kind = torch.optim.Adam if self.name == "adam" else torch.optim.AdamW
         return kind(groups, lr=self.lr, betas=self.betas)
 
+    @model_validator(mode="after")
+    def _one_rise(self) -> Self:
+        if self.schedule == "one_cycle" and self.warmup:
+            raise ValueError("one_cycle rises by itself: leave 'warmup' out, or choose another schedule")
+        if self.schedule != "one_cycle" and self.peak != 1:
+            raise ValueError(f"'peak' belongs to schedule one_cycle, not to {self.schedule}")
+        return self
+
+    def at(self, step: int, num_steps: int) -> dict[str, Any]:
+        """What a step of the torch optimizer uses: "lr", and of one_cycle "momentum" or "betas".
+
+        step: from 0; num_steps: of the whole budget.
+        """
+        if self.schedule != "one_cycle":
+            return {"lr": self.rate(step / num_steps)}
+        highest = self.lr * self.peak
+        first, last = highest / _FIRST, highest / _FIRST / _LAST
+        top, end = _RISE * num_steps - 1, num_steps - 1
+        if step <= top:
+            t = step / top
+            lr, momentum = _between(first, highest, t), _between(*_MOMENTUM, t)
+        else:
+            t = (step - top) / (end - top)
+            lr, momentum = _between(highest, last, t), _between(*reversed(_MOMENTUM), t)
+        if self.name == "sgd":
+            return {"lr": lr, "momentum": momentum}
+        return {"lr": lr, "betas": (momentum, self.betas[1])}
+
     def rate(self, progress: float) -> float:
-        """The learning rate when `progress` (0 to 1) of the budget is spent."""
+        """The learning rate when `progress` (0 to 1) of the budget is spent; not of one_cycle."""
         if progress < self.warmup:
             return self.lr * progress / self.warmup
         if self.schedule == "constant":
             return self.lr
         rest = (progress - self.warmup) / (1 - self.warmup)
         return self.lr * (1 + math.cos(math.pi * rest)) / 2
+
+
+def _between(start: float, end: float, t: float) -> float:
+    """Half a cosine from start (t = 0) to end (t = 1)."""
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * t))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,10 @@ from trabecula.train.loop import train
 from trabecula.train.precision import Precision
 
 Select = Literal["loss", "metric"]
+Told = Callable[[int, float, float], bool]
+"""Told (looks so far, loss, metric) at each look at the validation part; True ends the training."""
+PLATEAU_MARGIN = 0.05
+"""A network has left the plateau once a look's mean training loss is this part below a constant's."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,15 @@ class Fitted:
     loss: float
     metric: float
     points: int
+    images_spent: int
+    train_loss: float  # the lowest mean between two looks
+    constant_loss: float  # of the best prediction that is the same for every training image
+    ended: bool = False  # by what it was told to, before the patience was over
+
+    @property
+    def plateau(self) -> bool:
+        """Whether training never did clearly better than the class frequencies alone."""
+        return self.train_loss > (1 - PLATEAU_MARGIN) * self.constant_loss
 
 
 def fit(
@@ -53,6 +67,7 @@ def fit(
     select: Select,
     precision: Precision,
     checkpoint: Path | None = None,
+    told: Told | None = None,
     label: str = "fine-tuning",
 ) -> Fitted:
     """Train until the validation part has not improved for `patience` points; restore the best weights.
@@ -60,7 +75,8 @@ def fit(
     select: "loss" (den Boer 2025, section 3.3) or "metric" (Rajamohan 2026, section 2.7: the task's own,
     ties broken by the loss).
     """
-    memory: dict[str, Any] = {"best": None, "waited": 0, "points": 0}
+    memory: dict[str, Any] = {"best": None, "waited": 0, "points": 0, "train_loss": float("inf"), "spent": 0}
+    ended = False
     with Meter(label, images, "images") as meter:
         for point in train(
             objective, stream, images=images, every=every, precision=precision, checkpoint=checkpoint,
@@ -71,17 +87,24 @@ def fit(
             best = memory["best"]
             memory["points"] += 1
             memory["waited"] += 1
+            memory["train_loss"] = min(memory["train_loss"], point.scalars["all/loss"])
+            memory["spent"] = point.images
             if best is None or score > best["score"]:
                 memory["waited"] = 0
                 memory["best"] = {
                     "score": score, "images": point.images, "loss": loss, "metric": metric,
                     "weights": {k: v.detach().clone() for k, v in objective.state_dict().items()},
                 }  # fmt: skip
-            memory["stopped"] = memory["waited"] >= patience
+            ended = told is not None and told(memory["points"], loss, metric)
+            memory["stopped"] = ended or memory["waited"] >= patience
             meter.add(point.images - meter.done, f"val loss {loss:.3g} metric {metric:.3g}")
     best = memory["best"]
     objective.load_state_dict(best["weights"])
-    return Fitted(best["images"], best["loss"], best["metric"], memory["points"])
+    constant = objective.constant_loss(stream.labels) if stream.labels is not None else float("nan")
+    return Fitted(
+        best["images"], best["loss"], best["metric"], memory["points"], memory["spent"],
+        memory["train_loss"], constant, ended,
+    )  # fmt: skip
 
 
 @torch.inference_mode()
