@@ -1,0 +1,178 @@
+"""Precision, recall, density and coverage: are fakes where reals are, and reals where fakes are?
+
+A ball stands around each image of a set, its radius r_k the distance to the k-th nearest other image of
+the set. Precision is the share of fakes in some ball of the reals, recall that of reals in some ball of
+the fakes (Kynkaanniemi 2019, arXiv 1904.06991, eq. 1-3); density the number of real balls that a fake
+is in, over k; coverage the share of reals with a fake in their ball (Naeem 2020, arXiv 2002.09797, eq. 5-6).
+
+Ties. "strict" (the default, as in Naeem's code): a ball is open, d < r. "weak" (as in Kynkaanniemi's): it is
+closed, d <= r. They differ only where distances are exactly equal: for a set compared with its own copy,
+density is 1 under strict and (k + 1) / k under weak; where k + 1 reals are equal their radius is 0, and
+only weak finds an equal fake inside. An image is no neighbour of itself, by its place, not by distance 0;
+two equal images are neighbours. Equal means: equal after summing the float64 squares of differences, so the
+same two vectors are equally far apart in every set. Such close calls are recomputed so; all others are
+decided by inner products, whose rounding error is bounded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trabecula.metrics.gram import Array, Floats, Sets, rounding_of
+
+Ties = Literal["strict", "weak"]
+_CROWDED = 1e-3  # share of close calls in a float32 block above which it is made again in float64
+_MANY = 20_000  # close calls above which equal ones are looked for first
+_PAIRS = 4096  # pairs whose differences are held at a time
+
+
+@dataclass(frozen=True)
+class ManifoldScores:
+    """The four scores, each a mean over images."""
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+@dataclass
+class Radii:
+    """Squared radii of one set, as estimates; `exact` gives some of them without rounding."""
+
+    features: Floats  # (n, d)
+    k: int
+    estimates: Floats  # (n,)
+    slack: Floats  # (n,) how wrong an estimate may be
+    candidates: list[NDArray[np.int64]] = field(default_factory=list)  # of each row: who may be the k-th
+
+    def exact(self, rows: NDArray[np.int64]) -> dict[int, float]:
+        """Squared radii of some rows."""
+        lists = [self.candidates[row] for row in rows]
+        num = np.array([len(some) for some in lists], dtype=np.int64)
+        squares = squared_distances(
+            self.features, self.features, np.repeat(rows, num), np.concatenate([*lists, _NO_ROWS])
+        )
+        ends = np.cumsum(num)
+        return {
+            int(row): float(np.partition(squares[end - count : end], self.k - 1)[self.k - 1])
+            for row, end, count in zip(rows, ends, num, strict=True)
+        }
+
+
+_NO_ROWS = np.zeros(0, dtype=np.int64)
+
+
+@dataclass
+class Manifold:
+    """Neighbours within each set, then hits across: gathered block by block, in this order."""
+
+    sets: Sets
+    k: int = 5
+    ties: Ties = "strict"
+
+    def __post_init__(self) -> None:
+        n, m = len(self.sets.reals), len(self.sets.fakes)
+        self._radii = {
+            name: Radii(x, self.k, np.zeros(len(x)), np.zeros(len(x)))
+            for name, x in (("reals", self.sets.reals), ("fakes", self.sets.fakes))
+        }
+        self._squares = {name: np.square(r.features).sum(axis=1) for name, r in self._radii.items()}
+        self._balls_around_fake = np.zeros(m, dtype=np.int64)  # real balls that hold the fake
+        self._fake_in_ball = np.zeros(n, dtype=bool)
+        self._in_fake_ball = np.zeros(n, dtype=bool)
+
+    def add(self, pair: str, where: slice, block: Array) -> None:
+        """Take a block of inner products: `pair` is "reals", "fakes" (each with itself), then "cross"."""
+        if pair == "cross":
+            self._hits(where, block)
+        else:
+            self._neighbours(pair, where, block)
+
+    def result(self) -> ManifoldScores:
+        """The scores, once all blocks are in."""
+        inside = self._balls_around_fake
+        return ManifoldScores(
+            precision=float((inside > 0).mean()),
+            recall=float(self._in_fake_ball.mean()),
+            density=float(inside.mean() / self.k),
+            coverage=float(self._fake_in_ball.mean()),
+        )
+
+    def _estimate(self, left: str, right: str, where: slice, block: Array) -> tuple[Array, Floats]:
+        """Squared distances of a block, in its type, and how wrong those of each row may be."""
+        own, other = self._squares[left][where], self._squares[right]
+        squares = block * block.dtype.type(-2)
+        squares += own.astype(block.dtype)[:, None]
+        squares += other.astype(block.dtype)
+        rounding = rounding_of(block.dtype, self.sets.reals.shape[1])
+        longest = float(np.sqrt(other.max(initial=0.0)))
+        return squares, rounding * (np.sqrt(own) + longest) ** 2
+
+    def _neighbours(self, name: str, where: slice, block: Array) -> None:
+        radii = self._radii[name]
+        squares, slack = self._estimate(name, name, where, block)
+        squares[np.arange(len(block)), np.arange(where.start, where.start + len(block))] = np.inf
+        kth = np.partition(squares, self.k - 1, axis=1)[:, self.k - 1].astype(np.float64)
+        rows, columns = np.nonzero(squares <= (kth + 2 * slack).astype(block.dtype)[:, None])
+        if block.dtype != np.float64 and len(rows) > len(block) * self.k + _CROWDED * block.size:
+            return self._neighbours(name, where, radii.features[where] @ radii.features.T)
+        radii.estimates[where], radii.slack[where] = kth, slack
+        radii.candidates += np.split(columns, np.cumsum(np.bincount(rows, minlength=len(block)))[:-1])
+        return None
+
+    def _hits(self, where: slice, block: Array) -> None:
+        squares, slack = self._estimate("reals", "fakes", where, block)
+        real, fake = self._radii["reals"], self._radii["fakes"]
+        of_real = squares - real.estimates[where].astype(block.dtype)[:, None]
+        of_fake = squares - fake.estimates.astype(block.dtype)
+        close_real = np.abs(of_real) <= (slack + real.slack[where]).astype(block.dtype)[:, None]
+        close_fake = np.abs(of_fake) <= (slack + fake.slack.max()).astype(block.dtype)[:, None]
+        num_close = np.count_nonzero(close_real) + np.count_nonzero(close_fake)
+        if block.dtype != np.float64 and num_close > _CROWDED * block.size:
+            return self._hits(where, self.sets.reals[where] @ self.sets.fakes.T)
+        in_real, in_fake = of_real < 0, of_fake < 0
+        self._decide("reals", where.start, in_real, close_real)
+        self._decide("fakes", where.start, in_fake, close_fake)
+        self._balls_around_fake += in_real.sum(axis=0)
+        self._fake_in_ball[where] = in_real.any(axis=1)
+        self._in_fake_ball[where] = in_fake.any(axis=1)
+        return None
+
+    def _decide(self, balls: str, first_row: int, inside: Array, close: Array) -> None:
+        """Settle close calls: whether a pair is within the ball of its real, or of its fake."""
+        rows, columns = np.nonzero(close)
+        if not len(rows):
+            return
+        squares = squared_distances(self.sets.reals, self.sets.fakes, rows + first_row, columns)
+        owners = rows + first_row if balls == "reals" else columns
+        known = self._radii[balls].exact(np.unique(owners))
+        limits = np.array([known[int(owner)] for owner in owners])
+        inside[rows, columns] = squares < limits if self.ties == "strict" else squares <= limits
+
+
+def squared_distances(
+    first: Floats, second: Floats, rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> Floats:
+    """(p,) sums of float64 squares of the differences of `first[rows]` and `second[columns]`."""
+    if len(rows) > _MANY:  # equal vectors, as of a collapsed generator, make the same pair again and again
+        pairs = _kinds(first)[rows] * np.int64(len(second)) + _kinds(second)[columns]
+        _, once, again = np.unique(pairs, return_index=True, return_inverse=True)
+        if len(once) < len(rows):
+            return squared_distances(first, second, rows[once], columns[once])[again]
+    squares = np.empty(len(rows))
+    for start in range(0, len(rows), _PAIRS):
+        part = slice(start, start + _PAIRS)
+        difference = first[rows[part]] - second[columns[part]]
+        squares[part] = np.square(difference).sum(axis=1)
+    return squares
+
+
+def _kinds(features: Floats) -> NDArray[np.int64]:
+    """(n,) the first row that is equal to each row."""
+    seen: dict[bytes, int] = {}
+    return np.array([seen.setdefault(row.tobytes(), i) for i, row in enumerate(features)], dtype=np.int64)
