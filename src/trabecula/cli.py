@@ -80,16 +80,27 @@ VERBS = {
         "--out runs/probe -s 'task=\"kl >= 2\"'",
         ("features", "manifest", "splits"),
     ),
+    "search": Verb(
+        "Choose settings of fine-tuning on validation, by many trials.",
+        "trabecula search --encoder runs/moco --store runs/store --manifest runs/cohort "
+        "--splits runs/split --out runs/search -s 'task=\"kl >= 2\"' -s preset=rate",
+        ("encoder", "store", "manifest", "splits"),
+    ),
     "finetune": Verb(
         "Train encoder and classifier together on few labels.",
         "trabecula finetune --encoder runs/moco --store runs/store --manifest runs/cohort "
         "--splits runs/split --out runs/fine -s 'task=\"kl >= 2\"'",
-        ("encoder", "store", "manifest", "splits"),
+        ("encoder", "store", "manifest", "splits", "chosen"),
     ),
     "predict": Verb(
         "Apply trained classifiers to other images.",
         "trabecula predict --classifier runs/fine --store runs/other --out runs/predicted",
         ("classifier", "store", "features", "splits"),
+    ),
+    "explain": Verb(
+        "Show what a network sees: Grad-CAM, the image a critic likes best, units that know the label.",
+        "trabecula explain --classifier runs/fine --store runs/store --splits runs/split --out runs/seen",
+        ("store", "classifier", "encoder", "manifest", "splits"),
     ),
     "evaluate": Verb(
         "Join predictions with the truth: metrics, intervals, comparisons.",
@@ -107,6 +118,7 @@ VERBS = {
 }
 
 INPUTS = {
+    "chosen": "A folder written by search.",
     "classifier": "A folder written by finetune or probe.",
     "encoder": "A folder written by pretrain.",
     "encoders": "Folders written by pretrain",

@@ -33,10 +33,10 @@ from trabecula.errors import InputError, disk_full, is_disk_full
 
 VERBS = (
     "phantom", "cohort", "split", "prepare", "pretrain", "sample", "embed",
-    "probe", "finetune", "predict", "evaluate", "report",
+    "probe", "search", "finetune", "predict", "explain", "evaluate", "report",
 )  # fmt: skip
 _OWN_FILES = {"config.json", "provenance.json", "log.jsonl", "DONE", ".lock"}
-_UNDECIDING = ("workers",)  # settings on which no result depends
+_UNDECIDING = ("workers", "storage")  # settings on which no result depends
 _held: set[int] = set()  # file descriptors of the locks this process holds
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
@@ -11,6 +12,7 @@ from typing import Any
 from trabecula.reporting.figures import WIDTH, Figure, Group
 
 _TITLE, _ROW = 38, 16  # px above the plot; px of one legend row
+_NOTE_LETTERS = 54  # a line of the note
 
 
 def style_sheet(name: str) -> str:
@@ -31,25 +33,45 @@ def figure_files(drawn: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -
 
 
 def _standalone(group: Group, figure: Figure, names: Mapping[str, str], rules: str) -> str:
-    """Variables of the style sheet are written out: few programs but browsers know them."""
-    found = re.search(r'viewBox="0 0 \d+ (\d+)"[^>]*aria-label="([^"]*)">(.*)</svg>', figure.svg, re.S)
+    legend = [(names[arm.name], arm.style) for arm in figure.arms]
+    return standalone(group.title, figure.title, figure.svg, legend, rules=rules)
+
+
+def standalone(
+    heading: str,
+    title: str,
+    svg: str,
+    legend: Sequence[tuple[str, str]],
+    note: str = "",
+    rules: str = "",
+) -> str:
+    """A figure with its headings, legend (name, style) and note in one SVG file.
+
+    Variables of the style sheet are written out: few programs but browsers know them.
+    """
+    found = re.search(r'viewBox="0 0 \d+ (\d+)"[^>]*aria-label="([^"]*)">(.*)</svg>', svg, re.S)
     if not found:
         raise ValueError("a figure without a viewBox")
     height, label, body = int(found[1]), found[2], found[3]
-    total = _TITLE + height + _ROW * len(figure.arms) + 6
+    lines = textwrap.wrap(note, _NOTE_LETTERS)
+    below = _TITLE + height + _ROW * len(legend) + 6
+    total = below + (_ROW * len(lines) + 4 if lines else 0)
+    sheet = plain_rules(rules or style_sheet("figure.css"), [style for _, style in legend])
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="plot" width="{WIDTH}" height="{total}" '
         f'viewBox="0 0 {WIDTH} {total}" role="img" aria-label="{label}">',
-        f"<style>{plain_rules(rules, [arm.style for arm in figure.arms])}</style>",
-        f'<text x="4" y="14">{escape(group.title)}</text>',
-        f'<text x="4" y="29" font-weight="bold">{escape(figure.title)}</text>',
+        f"<style>{sheet}</style>",
+        f'<text x="4" y="14">{escape(heading)}</text>',
+        f'<text x="4" y="29" font-weight="bold">{escape(title)}</text>',
         f'<g transform="translate(0 {_TITLE})">{body}</g>',
     ]
-    for i, arm in enumerate(figure.arms):
+    for i, (name, style) in enumerate(legend):
         y = _TITLE + height + _ROW * i + 6
-        parts.append(f'<path class="line {arm.style}" d="M46 {y}h26"/>')
-        parts.append(f'<circle class="mark {arm.style}" cx="59" cy="{y}" r="3.2"/>')
-        parts.append(f'<text x="79" y="{y + 4}">{escape(names[arm.name])}</text>')
+        parts.append(f'<path class="line {style}" d="M46 {y}h26"/>')
+        parts.append(f'<circle class="mark {style}" cx="59" cy="{y}" r="3.2"/>')
+        parts.append(f'<text x="79" y="{y + 4}">{escape(name)}</text>')
+    for i, line in enumerate(lines):
+        parts.append(f'<text x="4" y="{below + _ROW * i + 10}">{escape(line)}</text>')
     return "".join([*parts, "</svg>\n"])
 
 

@@ -147,7 +147,7 @@ def learning_curves(results: Results, panel: Panel, metric: str) -> Group | None
     if not points:
         return None
     values = [v for p in points for v in (p["value"], p["low"], p["high"], *_seeds(p)) if present(v)]
-    y_ticks = _ticks(min(values), max(values))
+    y_ticks = ticks(min(values), max(values))
     at = {p["num_patients"]: p["fraction"] for p in points}
     x_ticks = [(x, (count(x), share(at[x]))) for x in sorted(at)]
     x_range = (min(at) / 1.25, max(at) * 1.25)
@@ -312,7 +312,7 @@ def _tick(value: float) -> str:
     return f"{value:.6g}".replace("-", "−")
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
     """Four to eight round values that enclose [low, high]."""
     spread = max(high - low, 1e-3)
     step = next(s * 10.0**e for e in range(-5, 12) for s in (1, 2, 2.5, 5) if spread / (s * 10.0**e) <= 6)

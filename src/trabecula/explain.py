@@ -1,0 +1,335 @@
+"""What a network sees: where it looks, what it likes best, and which of its units know the label.
+
+    explain.json            every number
+    gradcam.png, gradcam/   Grad-CAM of a classifier (or of a critic's score) on chosen images
+    maximise.png, climb.svg the images that raise the critic's score most, and the way up
+    units.svg               correlation of units of the last layers with the label
+
+Grad-CAM needs `classifier`, or an `encoder` folder with a critic; maximising needs the critic; units need
+`encoder`, `manifest` and `task`. Without image_ids the validation images with the highest and the lowest
+probability are shown. Units are asked on training and validation images, never on test images.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from trabecula.config import Record
+from trabecula.data.manifest import read_manifest
+from trabecula.data.splits import Splits, read_splits
+from trabecula.data.store import Store, rows_of, to_float
+from trabecula.data.tasks import Truth, find_task, truth
+from trabecula.errors import InputError
+from trabecula.explaining import gradcam, maximise, scorers, units
+from trabecula.metrics.correlation import permuted_labels
+from trabecula.nets.critic_file import WEIGHTS_FILE, load_critic
+from trabecula.nets.devices import choose_device, exact
+from trabecula.nets.encoder import check_fit, load_encoder
+from trabecula.reporting import explanations
+from trabecula.reporting.charts import chart_file
+from trabecula.run import Run
+
+Part = Literal["gradcam", "maximise", "units"]
+FORMAT = 1
+
+
+class Config(Record):
+    """Settings of `explain`."""
+
+    store: Path
+    """Prepared images."""
+    classifier: Path | None = None
+    """A folder written by `finetune`: Grad-CAM of its predictions."""
+    encoder: Path | None = None
+    """A folder written by `pretrain`, or a snapshot: its critic, if it has one, and its units."""
+    manifest: Path | None = None
+    """manifest.csv with the labels."""
+    splits: Path | None = None
+    """splits.csv by patient; needed but for Grad-CAM of images by name."""
+    task: str = ""
+    """Units: a binary or ordinal task of tasks.json, or a rule such as "kl >= 2"."""
+    parts: tuple[Part, ...] = ()
+    """What is done; empty: all that the inputs allow."""
+    image_ids: tuple[str, ...] = ()
+    """Grad-CAM: these images; empty: the extremes of the validation part."""
+    num_extremes: int = Field(4, ge=1)
+    """Grad-CAM: images with the highest probability, and as many with the lowest."""
+    target: str = ""
+    """Grad-CAM: the class that is explained; empty: the last, which for a binary task is the positive one."""
+    layer: str = ""
+    """Grad-CAM: the layer; empty: the last stage whose maps have more than one position."""
+    layers: tuple[str, ...] = ()
+    """Units: the layers; empty: the last three stages, and the critic's score if there is one."""
+    starts: int = Field(4, ge=1)
+    """Maximise: noise images to start from."""
+    steps: int = Field(300, ge=1)
+    """Maximise: steps of the ascent."""
+    rate: float = Field(0.02, gt=0)
+    """Maximise: Adam's rate; a pixel's whole range is 2."""
+    permutations: int = Field(999, ge=19)
+    """Units: permutations behind the p-values."""
+    seed: int = 0
+    """Of the noise and the permutations."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1; auto takes a GPU if there is one."""
+
+
+def run(config: Config, out: Run) -> str:
+    """Do what the inputs allow; write explain.json and the pictures."""
+    store = Store.open(config.store)
+    parts = _parts(config)
+    out.used(device=str(choose_device(config.device)))
+    splits = read_splits(config.splits) if config.splits else None
+    record: dict[str, Any] = {"format": FORMAT, "store": store.id}
+    told = []
+    with exact():
+        if "gradcam" in parts:
+            record["gradcam"] = _gradcam(config, store, splits, out)
+            shown = record["gradcam"]
+            told.append(f"Grad-CAM of {len(shown['images'])} images at {shown['layer']}")
+        if "maximise" in parts:
+            record["maximise"] = climbed = _maximise(config, store, _needed(splits, "maximise"), out)
+            best = max(climbed["starts"], key=lambda start: start["score"])
+            told.append(
+                f"score raised from {best['first']:.3g} to {best['score']:.4g}, above "
+                f"{best['above_real']:.4g} % of real images"
+            )
+        if "units" in parts:
+            record["units"] = asked = _units(config, store, _needed(splits, "units"), out)
+            top = max(asked["rows"], key=lambda row: abs(row["largest"] or 0))
+            known = f"{top['largest']:+.3f}, p {top['p']:.3f}" if top["largest"] is not None else "none"
+            told.append(f"largest correlation of a unit with {asked['task']}: {known}")
+    out.write_json("explain.json", record)
+    return "; ".join(told)
+
+
+def _parts(config: Config) -> list[Part]:
+    folder = scorers.folder_of(config.encoder) if config.encoder else None
+    critic = folder is not None and (folder / WEIGHTS_FILE).exists()
+    able: dict[Part, bool] = {
+        "gradcam": config.classifier is not None or critic,
+        "maximise": critic and config.splits is not None,
+        "units": folder is not None and bool(config.manifest and config.splits and config.task),
+    }
+    if not config.parts:
+        chosen = [part for part, can in able.items() if can]
+        if not chosen:
+            raise InputError(
+                "explain: nothing to do: give --classifier for Grad-CAM, --encoder with a critic and "
+                "--splits for maximising, --encoder, --manifest, --splits and a task for units"
+            )
+        return chosen
+    wanting: dict[Part, str] = {
+        "gradcam": "--classifier, or --encoder with a critic",
+        "maximise": "--encoder with a critic, and --splits",
+        "units": "--encoder, --manifest, --splits and -s task=...",
+    }
+    for part in config.parts:
+        if not able[part]:
+            if folder is not None and part != "units" and not critic:
+                load_critic(folder)  # says what is missing there
+            raise InputError(f"explain: {part} needs {wanting[part]}")
+    return list(config.parts)
+
+
+def _needed(splits: Splits | None, part: str) -> Splits:
+    if splits is None:
+        raise InputError(f"explain: {part} needs --splits, so that no test image is looked at")
+    return splits
+
+
+def _encoder(config: Config) -> Path:
+    if config.encoder is None:
+        raise InputError("explain: give --encoder, a folder written by `trabecula pretrain`")
+    return config.encoder
+
+
+def _gradcam(config: Config, store: Store, splits: Splits | None, out: Run) -> dict[str, Any]:
+    device = choose_device(config.device)
+    if config.classifier is not None:
+        seen = scorers.of_classifier(config.classifier, store, config.target, device)
+    elif config.target:
+        raise InputError(f"target '{config.target}': a critic has one score and no classes; leave it out")
+    else:
+        seen = scorers.of_critic(_encoder(config), store, device)
+    layer = gradcam.choose_layer(seen.encoder.backbone, config.layer)
+    rows, values, groups = _shown(config, store, splits, seen)
+    pictures = store.read(rows)
+    maps = []
+    for part in to_float(pictures).split(scorers.BATCH):
+        maps.append(gradcam.grad_cam(seen.score, seen.encoder.backbone, layer, part.to(device)).maps.cpu())
+    coarse = torch.cat(maps)
+    heats = gradcam.upsample(coarse, store.size).numpy()
+    labels = _labels(config, store, seen, rows)
+    record = {
+        "arm": seen.arm,
+        "task": seen.task_name,
+        "target": seen.target,
+        "layer": layer,
+        "grid": list(coarse.shape[1:]),
+        "images": [
+            {
+                "image_id": store.index["image_id"].iloc[row],
+                "file": f"gradcam/{i:03d}.png",
+                "group": group,
+                "value": float(value),
+                "label": label,
+                "peak": float(heat.max()),
+                "share": _share(heat),
+            }
+            for i, (row, value, group, label, heat) in enumerate(
+                zip(rows, values, groups, labels, heats, strict=True)
+            )
+        ],
+    }
+    films = np.stack([explanations.film(image.numpy()) for image in pictures])
+    (out / "gradcam").mkdir(exist_ok=True)
+    for name, content in explanations.gradcam_files(record, films, heats).items():
+        out.write(name, content)
+    return record
+
+
+def _share(heat: NDArray[Any]) -> float:
+    """Part of the image in which the map is above half of its maximum."""
+    return float((heat > heat.max() / 2).mean()) if heat.max() > 0 else 0.0
+
+
+def _shown(
+    config: Config, store: Store, splits: Splits | None, seen: scorers.Scorer
+) -> tuple[NDArray[np.int64], NDArray[np.float64], list[str]]:
+    """Rows to be shown, their probabilities or scores, and why they are shown."""
+    if config.image_ids:
+        rows = rows_of(store, config.image_ids)
+        return rows, seen.read(rows), ["named"] * len(rows)
+    if splits is None:
+        raise InputError(
+            "explain: Grad-CAM needs image_ids, or --splits to find extremes of the validation part"
+        )
+    val = np.flatnonzero(splits.rows("val", store.index["patient_id"]))
+    if not len(val):
+        raise InputError(f"{config.splits}: no validation patient has an image in {config.store}")
+    values = seen.read(val)
+    order = np.argsort(values, kind="stable")
+    lowest = order[: min(config.num_extremes, len(order) // 2)]
+    highest = order[::-1][: min(config.num_extremes, len(order) - len(lowest))]
+    chosen = np.concatenate([highest, lowest])
+    return val[chosen], values[chosen], ["highest"] * len(highest) + ["lowest"] * len(lowest)
+
+
+def _labels(config: Config, store: Store, seen: scorers.Scorer, rows: NDArray[np.int64]) -> list[str]:
+    """The true class of each row under the classifier's task, "" where unknown or without a manifest."""
+    unknown = [""] * len(rows)
+    if seen.task is None or config.manifest is None:
+        return unknown
+    labelled = truth(seen.task, read_manifest(config.manifest))
+    if labelled.y.ndim != 1:
+        return unknown
+    of = {str(i): labelled.class_names[y] for i, y in zip(labelled.image_ids, labelled.y, strict=True)}
+    return [of.get(store.index["image_id"].iloc[row], "") for row in rows]
+
+
+def _maximise(config: Config, store: Store, splits: Splits, out: Run) -> dict[str, Any]:
+    device = choose_device(config.device)
+    encoder, critic = scorers.load_pair(_encoder(config), store, device)
+    patients = store.index["patient_id"]
+    real = {part: np.flatnonzero(splits.rows(part, patients)) for part in ("train", "val")}
+    scores = {part: scorers.critic_scores(encoder, critic, store, rows) for part, rows in real.items()}
+    both, rows = np.concatenate(list(scores.values())), np.concatenate(list(real.values()))
+    if not len(both):
+        raise InputError(f"{config.splits}: no training or validation patient has an image in {config.store}")
+    start = maximise.noise_images(config.starts, store.channels, store.size, config.seed).to(device)
+    climb = maximise.maximise(critic, start, config.steps, config.rate)
+    curves = climb.scores.double().cpu().numpy()  # (steps + 1, starts)
+    record = {
+        "arm": encoder.card.name,
+        "images_seen": encoder.card.images_seen,
+        "steps": config.steps,
+        "rate": config.rate,
+        "real": {part: _distribution(values) for part, values in scores.items() if len(values)},
+        "starts": [
+            {
+                "first": float(curve[0]),
+                "score": float(curve.max()),
+                "step": int(at),
+                "above_real": float(100 * (both < curve.max()).mean()),
+                "climb": [float(value) for value in curve],
+            }
+            for curve, at in zip(curves.T, climb.best.cpu(), strict=True)
+        ],
+    }
+    median = rows[np.argsort(both, kind="stable")[(len(both) - 1) // 2]]
+    typical = explanations.film(store.read([int(median)])[0].numpy())
+    pictures = [np.clip((x.cpu().numpy() + 1) * 127.5, 0, 255) for x in (climb.start, climb.images)]
+    out.write("maximise.png", explanations.maximise_file(record, *pictures, typical))
+    out.write("climb.svg", chart_file(explanations.climb_chart(record)))
+    return record
+
+
+def _distribution(values: NDArray[np.float64]) -> dict[str, Any]:
+    quantiles = {f"{q:g}": float(np.quantile(values, q)) for q in (0.0, 0.05, 0.5, 0.95, 1.0)}
+    return {
+        "num": len(values),
+        "mean": float(values.mean()),
+        "sd": float(values.std()),
+        "quantiles": quantiles,
+    }
+
+
+def _units(config: Config, store: Store, splits: Splits, out: Run) -> dict[str, Any]:
+    folder, device = scorers.folder_of(_encoder(config)), choose_device(config.device)
+    encoder = load_encoder(folder).to(device).eval()
+    check_fit(encoder.card, store, config.store)
+    critic = load_critic(folder).to(device) if (folder / WEIGHTS_FILE).exists() else None
+    labelled, task = _asked(config, store, splits)
+    shapes = units.choose_shapes(encoder, config.layers, critic)
+    permuted = permuted_labels(labelled.y, labelled.patient_ids, config.permutations, config.seed)
+    rows = rows_of(store, labelled.image_ids)
+    read = units.activations_of(encoder, critic, store, rows, list(shapes))
+    found = units.correlate(read, shapes, labelled.y, permuted)
+    record = {
+        "arm": encoder.card.name,
+        "images_seen": encoder.card.images_seen,
+        "task": task,
+        "num_images": len(labelled),
+        "num_patients": len(set(labelled.patient_ids)),
+        "permutations": config.permutations,
+        "paper": units.PAPER_BOUND,
+        "rows": units.summarise(found, shapes),
+    }
+    out.write("units.svg", chart_file(explanations.units_chart(record)))
+    return record
+
+
+def _asked(config: Config, store: Store, splits: Splits) -> tuple[Truth, str]:
+    """The labelled training and validation images, and the task's name.
+
+    Raises:
+        InputError: a task whose classes have no order, or one class only among these images.
+    """
+    if config.manifest is None:
+        raise InputError("explain: units need --manifest, which has the labels")
+    manifest = read_manifest(config.manifest)
+    task = find_task(config.task, manifest)
+    if task.kind not in ("binary", "ordinal"):
+        raise InputError(
+            f"task '{config.task}' is {task.kind}: a correlation needs classes in order; give a binary rule "
+            "such as 'kl >= 2', or an ordinal task"
+        )
+    labelled = truth(task, manifest).among(set(store.index["image_id"]), config.store, "not in the store")
+    kept = splits.rows("train", labelled.patient_ids) | splits.rows("val", labelled.patient_ids)
+    if not kept.any() or len(set(labelled.y[kept])) < 2:
+        raise InputError(
+            f"task '{config.task}': the training and validation images are "
+            f"{'all of one class' if kept.any() else 'none'}; look at the splits"
+        )
+    chosen = Truth(
+        labelled.image_ids[kept], labelled.patient_ids[kept], labelled.y[kept], labelled.class_names, {},
+        labelled.rows[kept],
+    )  # fmt: skip
+    return chosen, task.name or config.task

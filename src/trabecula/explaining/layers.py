@@ -1,0 +1,96 @@
+"""The layers of a network that give maps, and their activations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trabecula.config import suggest
+from trabecula.errors import InputError
+from trabecula.nets.backbone import Backbone
+
+_INNER = (nn.Conv2d, nn.BatchNorm2d)  # a nonlinearity follows: its output is the layer's
+
+
+@torch.inference_mode()
+def map_layers(backbone: Backbone) -> dict[str, tuple[int, int, int]]:
+    """Name -> (K, h, w) of every module that gives maps, in the order in which they run."""
+    found: dict[str, tuple[int, int, int]] = {}
+    names = {module: name for name, module in backbone.net.named_modules() if name}
+
+    def note(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+        changed = not (given and output is given[0])  # not the place where a library's classifier stood
+        if isinstance(output, Tensor) and output.ndim == 4 and changed:
+            found.pop(names[module], None)  # a module that runs twice stands where it ran last
+            found[names[module]] = (output.shape[1], output.shape[2], output.shape[3])
+
+    handles = [module.register_forward_hook(note) for module in names]
+    training = backbone.net.training
+    backbone.net.eval()
+    try:
+        parameter = next(backbone.net.parameters())
+        shape = (1, backbone.in_channels, backbone.size, backbone.size)
+        backbone(torch.zeros(shape, device=parameter.device))
+    finally:
+        backbone.net.train(training)
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def stages(backbone: Backbone) -> list[str]:
+    """The stages with maps: the blocks of a critic after their nonlinearity, layer1 to layer4 of a ResNet.
+
+    They are the children of the outermost module that has more than one.
+    """
+    known = map_layers(backbone)
+    modules = dict(backbone.net.named_modules())
+    prefix = ""
+    while True:
+        children = [
+            name for name in known
+            if name.startswith(prefix) and "." not in name.removeprefix(prefix)
+            and not isinstance(modules[name], _INNER)
+        ]  # fmt: skip
+        if len(children) != 1 or not any(name.startswith(f"{children[0]}.") for name in known):
+            return children
+        prefix = f"{children[0]}."
+
+
+def check_layers(backbone: Backbone, names: Sequence[str]) -> None:
+    """Refuse layers that are not there or give no maps.
+
+    Raises:
+        InputError: the first of them, with the likely one.
+    """
+    known = list(map_layers(backbone))
+    for name in names:
+        if name not in known:
+            raise InputError(
+                f"layer '{name}' of {backbone.architecture} gives no maps or is not there"
+                + suggest(name, known if len(known) < 12 else stages(backbone))
+            )
+
+
+@contextmanager
+def captured(backbone: Backbone, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Within it, each forward pass leaves the layers' outputs (B, K, h, w) in the dictionary."""
+    outputs: dict[str, Tensor] = {}
+    modules = dict(backbone.net.named_modules())
+
+    def keep(name: str) -> Any:
+        def hook(_: nn.Module, __: Any, output: Tensor) -> None:
+            outputs[name] = output
+
+        return hook
+
+    handles = [modules[name].register_forward_hook(keep(name)) for name in names]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,74 @@
+"""The image that a critic takes for the most real: found by climbing its score, starting from noise.
+
+den Boer 2025, section 5.2 and figure 5: such an image shows what a critic looks at, and what it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trabecula.errors import RunError
+from trabecula.nets.latent import latents
+
+
+@dataclass(frozen=True)
+class Climb:
+    """From noise to the highest score found.
+
+    start: (B, C, S, S) in [-1, 1]. images: the same, at each start's highest score. scores: (steps + 1, B),
+    before the first step and after each. best: (B,) the steps at which `images` were met.
+    """
+
+    start: Tensor
+    images: Tensor
+    scores: Tensor
+    best: Tensor
+
+
+def noise_images(num: int, channels: int, size: int, seed: int) -> Tensor:
+    """(num, channels, size, size) in [-1, 1]: uniform noise, image i a function of (seed, i)."""
+    normal = latents(range(num), channels * size * size, seed)
+    return (2 * torch.special.ndtr(normal) - 1).view(num, channels, size, size)
+
+
+def maximise(critic: Callable[[Tensor], Tensor], start: Tensor, steps: int, rate: float) -> Climb:
+    """Climb the score by Adam, each pixel kept in [-1, 1] by clamping.
+
+    Clamped, the ascent can reach the box's faces, where the maximum of a piecewise linear critic lies;
+    through a tanh it never would.
+
+    Args:
+        critic: (B, C, S, S) -> (B,), each score of its own image alone.
+        start: (B, C, S, S) in [-1, 1].
+        steps: of the ascent.
+        rate: how far a pixel moves in one step, about, where the whole range is 2.
+
+    Raises:
+        RunError: the score is no number.
+    """
+    x = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([x], lr=rate, maximize=True)
+    best = start.clone()
+    highest = torch.full((len(start),), -torch.inf, device=start.device)
+    at = torch.zeros(len(start), dtype=torch.int64, device=start.device)
+    climb = []
+    for step in range(steps + 1):
+        scores = critic(x)
+        if not scores.isfinite().all():
+            raise RunError("the critic's score is no number; its training diverged, use an earlier one")
+        climb.append(scores.detach().clone())
+        higher = climb[-1] > highest
+        with torch.no_grad():
+            best[higher] = x[higher]
+            highest[higher], at[higher] = climb[-1][higher], step
+        if step == steps:
+            break
+        (x.grad,) = torch.autograd.grad(scores.sum(), x)
+        optimizer.step()
+        with torch.no_grad():
+            x.clamp_(-1, 1)
+    return Climb(start, best, torch.stack(climb), at)

@@ -1,0 +1,138 @@
+"""Pictures of what a network sees, with their titles, captions and scale: PNG files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+Pixels = npt.NDArray[np.uint8]
+Heat = npt.NDArray[np.floating[Any]]
+
+_TILE, _GAP, _MARGIN, _BAR = 208, 10, 18, 22
+_INK, _SOFT, _PAPER = (29, 35, 41), (90, 99, 109), (253, 253, 251)
+_MID_GREY = 96  # the film below the scale bar
+_STRONGEST = 0.78  # of the colour over the film, where the map is at its maximum
+# Seven anchors of a scale that darkens evenly towards its low end, legible in grey and to the colour-blind.
+_SCALE = np.array(
+    [
+        (13, 8, 55), (87, 15, 109), (155, 41, 100), (214, 72, 65), (246, 125, 21), (250, 194, 44),
+        (252, 255, 164),
+    ],
+    dtype=float,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One image (C, H, W) uint8, what stands above it, and a map over it (H, W) in [0, 1] if there is one."""
+
+    image: Pixels
+    caption: str = ""
+    heat: Heat | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """Tiles side by side under a heading."""
+
+    heading: str
+    tiles: Sequence[Tile]
+
+
+def colours(values: Heat) -> npt.NDArray[np.float64]:
+    """(...,) in [0, 1] -> (..., 3) in [0, 255]."""
+    at = np.linspace(0, 1, len(_SCALE))
+    return np.stack([np.interp(values, at, _SCALE[:, band]) for band in range(3)], axis=-1)
+
+
+def overlay(image: Pixels, heat: Heat) -> npt.NDArray[np.uint8]:
+    """(C, H, W) uint8 under (H, W) in [0, 1] -> (H, W, 3): the higher the map, the less of the film shows."""
+    film = _rgb(image).astype(float)
+    share = (_STRONGEST * np.sqrt(np.clip(heat, 0, 1)))[..., None]
+    return np.rint((1 - share) * film + share * colours(heat)).astype(np.uint8)
+
+
+def sheet(title: str, note: str, rows: Sequence[Row], scale: tuple[str, str] | None = None) -> bytes:
+    """Rows of tiles under a title, as a PNG file.
+
+    Args:
+        note: a line or more below the title.
+        scale: what the lower and the upper end of the colour scale mean; None where no map is shown.
+    """
+    across = max(len(row.tiles) for row in rows)
+    wide = 2 * _MARGIN + across * (_TILE + _GAP) - _GAP + (_BAR + 92 if scale else 0)
+    wide = max(wide, 520)
+    lines = _wrapped(note, wide - 2 * _MARGIN, 14)
+    head = _MARGIN + 28 + 19 * len(lines) + 8
+    captioned = [any(tile.caption for tile in row.tiles) for row in rows]
+    heights = [
+        (26 if row.heading else 0) + (20 if has else 0) + _TILE + _GAP
+        for row, has in zip(rows, captioned, strict=True)
+    ]
+    page = Image.new("RGB", (wide, head + sum(heights) + _MARGIN - _GAP), _PAPER)
+    draw = ImageDraw.Draw(page)
+    draw.text((_MARGIN, _MARGIN - 4), title, _INK, _font(20))
+    for i, line in enumerate(lines):
+        draw.text((_MARGIN, _MARGIN + 26 + 19 * i), line, _SOFT, _font(14))
+    top = head
+    for row, has, height in zip(rows, captioned, heights, strict=True):
+        _draw_row(page, draw, row, top, has)
+        top += height
+    if scale:
+        _draw_scale(page, draw, wide - _MARGIN - _BAR - 70, head + (26 if rows[0].heading else 0) + 20, scale)
+    data = io.BytesIO()
+    page.save(data, format="PNG", optimize=True)
+    return data.getvalue()
+
+
+def _draw_row(page: Image.Image, draw: ImageDraw.ImageDraw, row: Row, top: int, captioned: bool) -> None:
+    if row.heading:
+        draw.text((_MARGIN, top + 4), row.heading, _INK, _font(16))
+        top += 26
+    for i, tile in enumerate(row.tiles):
+        left = _MARGIN + i * (_TILE + _GAP)
+        draw.text((left, top + 1), tile.caption, _SOFT, _font(14))
+        pixels = _rgb(tile.image) if tile.heat is None else overlay(tile.image, tile.heat)
+        small = pixels.shape[0] < _TILE
+        how = Image.Resampling.BICUBIC if small else Image.Resampling.LANCZOS
+        page.paste(
+            Image.fromarray(pixels).resize((_TILE, _TILE), how), (left, top + (20 if captioned else 0))
+        )
+
+
+def _draw_scale(
+    page: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, ends: tuple[str, str]
+) -> None:
+    steps = np.linspace(1, 0, _TILE)[:, None].repeat(_BAR, 1)
+    film = np.full((1, _TILE, _BAR), _MID_GREY, dtype=np.uint8)
+    page.paste(Image.fromarray(overlay(film, steps)), (left, top))
+    draw.rectangle((left, top, left + _BAR - 1, top + _TILE - 1), outline=_SOFT)
+    for text, y in ((ends[1], top - 2), (ends[0], top + _TILE - 16)):
+        draw.text((left + _BAR + 6, y), text, _SOFT, _font(14))
+
+
+def _wrapped(text: str, width: int, size: int) -> list[str]:
+    """Lines that fit the width, in px."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and _font(size).getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size=size)
+
+
+def _rgb(image: Pixels) -> Pixels:
+    """(C, H, W) -> (H, W, 3)."""
+    return np.repeat(image[0][..., None], 3, axis=2) if image.shape[0] != 3 else image.transpose(1, 2, 0)

@@ -1,0 +1,136 @@
+"""Grad-CAM against hand computation, and against its formula written anew without hooks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trabecula.errors import InputError
+from trabecula.explaining.gradcam import choose_layer, class_score, grad_cam, upsample
+from trabecula.nets.backbone import Backbone, build_backbone
+from trabecula.nets.critic import Critic
+from trabecula.nets.encoder import make_encoder
+
+
+def linear(filters: int, size: int) -> Backbone:
+    """One convolution, and a nonlinearity that does nothing."""
+    net = build_backbone(f"critic:{filters}", 1, size)
+    net.net.get_submodule("act0").negative_slope = 1.0  # type: ignore[assignment]
+    return net
+
+
+def test_linear_convolution_by_hand() -> None:
+    """For score = sum_k w_k mean(A_k) the gradient is w_k / hw everywhere: the map is relu(sum w A) / hw."""
+    net = linear(4, 8)
+    weights = torch.tensor([1.0, -2.0, 0.5, 3.0])
+
+    def score(images: Tensor) -> Tensor:
+        return net.maps(images).mean((2, 3)) @ weights
+
+    images = torch.rand(3, 1, 8, 8)
+    cams = grad_cam(score, net, "conv0", images)
+    with torch.no_grad():
+        maps = net.net.get_submodule("conv0")(images)
+        expected = F.relu(torch.einsum("k,bkhw->bhw", weights, maps) / 16)
+        assert torch.allclose(cams.maps, expected, atol=1e-7)
+        assert torch.allclose(cams.scores, score(images))
+    assert float(cams.maps.max()) > 0
+    assert not cams.maps.requires_grad
+
+
+def test_two_channels_by_hand() -> None:
+    """Maps [[1, 2], [3, -4]] and its negative, weights 3 and -1, gradients 3/4 and -1/4: 4/4 of the map."""
+    net = linear(2, 4)
+    conv = net.net.get_submodule("conv0")
+    with torch.no_grad():
+        conv.weight.zero_()  # type: ignore[operator]
+        conv.weight[:, 0, 1, 1] = torch.tensor([1.0, -1.0])  # type: ignore[index]
+        conv.bias.zero_()  # type: ignore[operator]
+    image = torch.zeros(1, 1, 4, 4)
+    image[0, 0, ::2, ::2] = torch.tensor([[1.0, 2.0], [3.0, -4.0]])
+
+    def score(images: Tensor) -> Tensor:
+        return net.maps(images).mean((2, 3)) @ torch.tensor([3.0, -1.0])
+
+    cams = grad_cam(score, net, "conv0", image)
+    assert torch.allclose(cams.maps[0], torch.tensor([[1.0, 2.0], [3.0, 0.0]]))
+
+
+def reference(net: nn.Sequential, cut: int, rest: nn.Module, images: Tensor) -> Tensor:
+    """The formula with the network cut in two, and a gradient by finite differences of the second half."""
+    maps = net[:cut](images).detach().double()
+    rest, after = rest.double(), net[cut:].double()
+
+    def tail(a: Tensor) -> Tensor:
+        return rest(after(a).flatten(1)).squeeze(1)
+
+    jacobian = torch.autograd.functional.jacobian(lambda a: tail(a).sum(), maps)
+    step = 1e-6
+    probe = torch.zeros_like(maps)
+    probe[:, 1, 0, 0] = step
+    slope = (tail(maps + probe) - tail(maps - probe)) / (2 * step)
+    assert torch.allclose(jacobian[:, 1, 0, 0], slope, atol=1e-6)
+    return torch.stack(
+        [
+            torch.clamp(sum(jacobian[b, k].mean() * maps[b, k] for k in range(maps.shape[1])), min=0)
+            for b in range(len(maps))
+        ]
+    )
+
+
+@pytest.mark.parametrize("block", [1, 2])
+def test_inner_layers_equal_the_formula_written_anew(block: int) -> None:
+    torch.manual_seed(1)
+    encoder = make_encoder("critic:4-6-8", 1, 32).eval()
+    critic = Critic(1, 32, widths=(4, 6, 8), blocks=encoder.backbone.net).eval()
+    images = torch.rand(2, 1, 32, 32)
+
+    def score(x: Tensor) -> Tensor:
+        return critic.output(encoder.maps(x).flatten(1)).squeeze(1)
+
+    cams = grad_cam(score, encoder.backbone, f"act{block}", images)
+    expected = reference(encoder.backbone.net, 2 * block + 2, critic.output, encoder.normalise(images))
+    assert torch.allclose(cams.maps.double(), expected, rtol=1e-4, atol=1e-9)
+
+
+def test_images_do_not_share_a_map() -> None:
+    encoder = make_encoder("torchvision:resnet18", 1, 64).eval()
+    layer = choose_layer(encoder.backbone)
+    images = torch.rand(3, 1, 64, 64)
+
+    def score(x: Tensor) -> Tensor:
+        return encoder(x)[:, 5]
+
+    together = grad_cam(score, encoder.backbone, layer, images).maps
+    alone = torch.cat([grad_cam(score, encoder.backbone, layer, image[None]).maps for image in images])
+    assert torch.allclose(together, alone, rtol=1e-3, atol=1e-6)
+
+
+def test_the_layer_is_the_last_that_has_places() -> None:
+    assert choose_layer(build_backbone("critic", 1, 64)) == "act4"
+    assert (
+        choose_layer(build_backbone("critic", 1, 32)) == "act3"
+    )  # act4 has one position, and points nowhere
+    assert choose_layer(build_backbone("critic", 1, 32), "act1") == "act1"
+    with pytest.raises(InputError, match="layer 'act7'"):
+        choose_layer(build_backbone("critic", 1, 32), "act7")
+
+
+def test_class_scores() -> None:
+    logits = torch.tensor([[1.0, 4.0], [0.0, -2.0]])
+    assert class_score(logits, 1, single=True).tolist() == [3.0, -2.0]  # the log-odds
+    shifted = class_score(logits + torch.tensor([[5.0], [-7.0]]), 1, single=True)
+    assert torch.allclose(shifted, class_score(logits, 1, single=True))
+    assert class_score(logits, 0, single=False).tolist() == [1.0, 0.0]
+    assert class_score(torch.tensor([[1.0, 2.0, 6.0]]), 2, single=True).tolist() == [4.5]
+
+
+def test_upsampling_keeps_places() -> None:
+    coarse = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
+    fine = upsample(coarse, 8)
+    assert fine.shape == (1, 8, 8)
+    assert float(fine[0, 0, 0]) == 1
+    assert float(fine[0, 7, 7]) == 0
+    assert torch.allclose(upsample(coarse.transpose(1, 2), 8), fine.transpose(1, 2))
