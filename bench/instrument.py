@@ -255,7 +255,7 @@ def with_effect(folder: Path, plan: Plan, taught: Path, repeat: int) -> list[dic
 
 def with_noise(folder: Path, plan: Plan, taught: Path, repeat: int, grades: int) -> list[dict[str, Any]]:
     """One fresh hospital whose grades are chance; further studies give its images other grades."""
-    from trabecula.phantoms.knees import Knees, draw_patient
+    from trabecula.phantoms.patients import Joints, draw_patient
 
     seed = _GRADES + repeat * 1000
     hospital = make_hospital(folder, plan, seed, effect=0.0)
@@ -264,7 +264,7 @@ def with_noise(folder: Path, plan: Plan, taught: Path, repeat: int, grades: int)
     rows = []
     for study in range(grades):
         if study:
-            other = Knees(num_patients=plan.patients, seed=seed + study)
+            other = Joints(num_patients=plan.patients, seed=seed + study)
             drawn = [draw_patient(other, number).grades for number in range(plan.patients)]
             table["kl"] = [str(patient[side]) for patient in drawn for side in ("L", "R")]
             place = folder / f"study-{study}"

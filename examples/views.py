@@ -11,9 +11,10 @@ from PIL import Image
 
 from trabecula import Views, view
 from trabecula.data.batches import RowRandom
-from trabecula.phantoms.knees import Knees, draw_knee
+from trabecula.phantoms.knees import draw_knee
+from trabecula.phantoms.patients import Joints
 
-knee = draw_knee(Knees(size=128, seed=3), patient=1, side="L").image  # (S, S) uint8
+knee = draw_knee(Joints(size=128, seed=3), patient=1, side="L").image  # (S, S) uint8
 images = torch.from_numpy(knee).expand(11, 1, -1, -1)  # (B, C, H, W)
 random = RowRandom(seed=0, num_rows=11, rows=slice(0, 11), device=torch.device("cpu"))
 views = view(images, random, Views(size=128)).images  # (B, C, H, W) float32 in [0, 1]

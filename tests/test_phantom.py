@@ -14,7 +14,9 @@ from PIL import Image
 from pydantic import ValidationError
 
 from trabecula import phantom
-from trabecula.phantoms.knees import MOST_PATIENTS, draw_knee
+from trabecula.phantoms.hips import draw_hip
+from trabecula.phantoms.knees import draw_knee
+from trabecula.phantoms.patients import MOST_PATIENTS, draw_patient
 from trabecula.run import execute
 
 CONFIG = phantom.Config(num_patients=3, num_unlabelled_patients=2, size=40, seed=9)
@@ -39,6 +41,49 @@ def test_writes_images_and_a_table_that_agree(tmp_path: Path) -> None:
             assert image.mode == "L"
             assert np.array_equal(np.asarray(image), knee.image)
         assert kl in (str(knee.grade), "")
+
+
+HIPS = phantom.Config(kind="hips", num_patients=2, num_unlabelled_patients=3, size=40, seed=9)
+
+
+def test_hips_come_from_two_cohorts(tmp_path: Path) -> None:
+    said = execute("phantom", HIPS, tmp_path / "p")
+    assert said == "10 hips of 5 patients at 40 px, 6 of them unlabelled"
+    table = pd.read_csv(tmp_path / "p/table.csv", dtype=str, keep_default_na=False)
+    assert list(table.columns) == ["file", "patient_id", "side", "kl", "sex", "age", "site", "cohort"]
+    assert list(table["cohort"]) == ["check-like"] * 4 + ["oai-like"] * 6
+    assert list(table["kl"] == "") == [False] * 4 + [True] * 6
+    for row, (file, side) in enumerate(zip(table["file"], table["side"], strict=True)):
+        hip = draw_hip(HIPS.joints(row // 2), row // 2, side)
+        with Image.open(tmp_path / "p" / file) as image:
+            assert np.array_equal(np.asarray(image), hip.image)
+
+
+def test_the_unlabelled_cohort_is_healthier_brighter_and_less_sharp() -> None:
+    joints = [HIPS.joints(number) for number in (0, 2)]
+    assert joints[0].prevalence == HIPS.prevalence
+    grades = [[g for p in range(2000) for g in draw_patient(j, p).grades.values()] for j in joints]
+    assert np.mean(np.array(grades[1]) >= 2) < np.mean(np.array(grades[0]) >= 2) - 0.15
+    films = [np.stack([draw_hip(j, p, "L").image for p in range(40)]).astype(float) for j in joints]
+    assert films[1].mean() > films[0].mean() + 15
+    # the same hips without noise, in pixel ranks, so that only the blur makes a difference
+    quiet = [j.model_copy(update={"noise": 0.0, "effect": 0.0, "size": 64, "marker": 0.0}) for j in joints]
+    films = [np.stack([draw_hip(j, p, "L").image for p in range(20)]) for j in quiet]
+    ranks = [np.argsort(np.argsort(f.reshape(20, -1))).reshape(f.shape) for f in films]
+    steep = [np.abs(np.diff(r, axis=2)).mean() for r in ranks]
+    assert steep[1] < 0.9 * steep[0]
+
+
+def test_cohorts_can_be_made_alike_and_knees_be_given_two() -> None:
+    alike = {"prevalence": HIPS.prevalence, "blur": HIPS.blur, "brightness": HIPS.brightness}
+    hips = phantom.Config(kind="hips", num_patients=1, num_unlabelled_patients=1, size=40, unlabelled=alike)
+    one, other = (draw_hip(hips.joints(number), 5, "R").image for number in (0, 1))
+    assert np.array_equal(one, other)
+    knees = CONFIG.model_copy(update={"unlabelled": phantom.Second(blur=4.0)})
+    assert (knees.joints(2).blur, knees.joints(3).blur) == (1.0, 4.0)
+    assert CONFIG.joints(3) is CONFIG
+    with pytest.raises(ValidationError, match="five shares that sum to 1"):
+        phantom.Second(prevalence=(1, 1, 0, 0, 0))
 
 
 def test_resuming_draws_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

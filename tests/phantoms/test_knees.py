@@ -8,65 +8,49 @@ from functools import cache
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import GroupKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
+from film_readers import MODELS, many, network_reads, out_of_fold, spectrum, statistics
 from trabecula.errors import InputError
-from trabecula.phantoms.knee_anatomy import (
-    AXIS,
-    draw_anatomy,
-    draw_signs,
-    femur_surface,
-    tibia_surface,
-)
-from trabecula.phantoms.knees import MOST_PATIENTS, Knees, draw_knee, draw_patient
+from trabecula.phantoms.knee_anatomy import draw_anatomy, draw_signs, femur_surface, tibia_surface
+from trabecula.phantoms.knees import draw_knee
+from trabecula.phantoms.patients import MOST_PATIENTS, Joints, draw_patient
+from trabecula.phantoms.shapes import AXIS
 
 
 def only(grade: int) -> tuple[float, ...]:
     return tuple(float(grade == other) for other in range(5))
 
 
-def many(settings: Knees, num_knees: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images with right knees flipped to left, grades, patients."""
-    drawn = [(p, side, draw_knee(settings, p, side)) for p in range(num_knees // 2) for side in ("L", "R")]
-    images = np.stack([k.image if side == "L" else k.image[:, ::-1] for _, side, k in drawn])
-    return images, np.array([k.grade for *_, k in drawn]), np.array([p for p, *_ in drawn])
-
-
 @cache
 def cohort() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return many(Knees(size=64, seed=5), 800)
+    return many(draw_knee, Joints(size=64, seed=5), 800)
 
 
 def test_a_knee_depends_on_seed_patient_and_side_only() -> None:
-    settings = Knees(size=48, seed=3)
+    settings = Joints(size=48, seed=3)
     alone = draw_knee(settings, 7, "R")
     draw_knee(settings, 1, "L")
-    more = draw_knee(Knees(size=48, seed=3, num_patients=9999), 7, "R")
+    more = draw_knee(Joints(size=48, seed=3, num_patients=9999), 7, "R")
     assert alone.image.shape == (48, 48)
     assert alone.image.dtype == np.uint8
     assert np.array_equal(alone.image, more.image)
     others = [
         draw_knee(settings, 7, "L"),
         draw_knee(settings, 8, "R"),
-        draw_knee(Knees(size=48, seed=4), 7, "R"),
+        draw_knee(Joints(size=48, seed=4), 7, "R"),
     ]
     for other in others:
         assert not np.array_equal(alone.image, other.image)
 
 
 def test_every_setting_that_varies_the_film_is_heeded() -> None:
-    plain = draw_knee(Knees(size=64), 2, "L").image
+    plain = draw_knee(Joints(size=64), 2, "L").image
     for change in ({"noise": 0}, {"blur": 0}, {"noise": 3}, {"blur": 4}):
-        assert not np.array_equal(plain, draw_knee(Knees(size=64, **change), 2, "L").image), change
+        assert not np.array_equal(plain, draw_knee(Joints(size=64, **change), 2, "L").image), change
     changed = [
         np.mean(
-            draw_knee(Knees(size=64, marker=1), p, "L").image
-            != draw_knee(Knees(size=64, marker=0), p, "L").image
+            draw_knee(Joints(size=64, marker=1), p, "L").image
+            != draw_knee(Joints(size=64, marker=0), p, "L").image
         )
         for p in range(5)
     ]
@@ -74,7 +58,7 @@ def test_every_setting_that_varies_the_film_is_heeded() -> None:
 
 
 def test_prevalence_and_resemblance_of_the_two_knees() -> None:
-    settings = Knees()
+    settings = Joints()
     patients = [draw_patient(settings, p) for p in range(4000)]
     grades = np.array([[p.grades["L"], p.grades["R"]] for p in patients])
     shares = np.bincount(grades.ravel(), minlength=5) / grades.size
@@ -86,7 +70,7 @@ def test_prevalence_and_resemblance_of_the_two_knees() -> None:
 
 
 def test_another_prevalence_is_followed() -> None:
-    settings = Knees(prevalence=(0.0, 0.5, 0.0, 0.5, 0.0))
+    settings = Joints(prevalence=(0.0, 0.5, 0.0, 0.5, 0.0))
     grades = [g for p in range(1000) for g in draw_patient(settings, p).grades.values()]
     assert set(grades) == {1, 3}
     assert np.mean(np.array(grades) == 3) == pytest.approx(0.5, abs=0.05)
@@ -95,20 +79,20 @@ def test_another_prevalence_is_followed() -> None:
 @pytest.mark.parametrize("prevalence", [(0.5, 0.5, 0.5, 0, 0), (1.2, -0.2, 0, 0, 0)])
 def test_shares_that_are_none_are_refused(prevalence: tuple[float, ...]) -> None:
     with pytest.raises(ValidationError, match="five shares that sum to 1"):
-        Knees(prevalence=prevalence)
+        Joints(prevalence=prevalence)
 
 
 def test_ids_cannot_be_real_ones_and_patients_have_bounds() -> None:
-    assert draw_patient(Knees(), 0).patient_id == "1000001"
-    assert draw_patient(Knees(), MOST_PATIENTS - 1).patient_id == "1999999"
+    assert draw_patient(Joints(), 0).patient_id == "1000001"
+    assert draw_patient(Joints(), MOST_PATIENTS - 1).patient_id == "1999999"
     for patient in (-1, MOST_PATIENTS):
         with pytest.raises(InputError, match="phantoms have patients"):
-            draw_patient(Knees(), patient)
+            draw_patient(Joints(), patient)
 
 
 def test_table_says_nothing_about_the_grade() -> None:
     """Correlations of independent columns stay within 4 standard errors of 0."""
-    patients = [draw_patient(Knees(seed=1), p) for p in range(3000)]
+    patients = [draw_patient(Joints(seed=1), p) for p in range(3000)]
     grade = np.array([p.grades["L"] for p in patients], float)
     columns = {
         "sex": [p.sex == "F" for p in patients],
@@ -124,7 +108,7 @@ def test_without_effect_the_picture_does_not_know_the_grade() -> None:
     """The planted null, exactly: other grades, same bytes."""
     for patient in range(4):
         images = {
-            grade: draw_knee(Knees(size=48, effect=0, prevalence=only(grade)), patient, "L")
+            grade: draw_knee(Joints(size=48, effect=0, prevalence=only(grade)), patient, "L")
             for grade in range(5)
         }
         assert [images[g].grade for g in range(5)] == list(range(5))
@@ -132,7 +116,7 @@ def test_without_effect_the_picture_does_not_know_the_grade() -> None:
 
 
 def test_with_effect_each_grade_changes_the_picture_and_not_the_histogram() -> None:
-    images = [draw_knee(Knees(size=64, prevalence=only(grade)), 3, "L").image for grade in range(5)]
+    images = [draw_knee(Joints(size=64, prevalence=only(grade)), 3, "L").image for grade in range(5)]
     assert len({hashlib.sha256(image.tobytes()).hexdigest() for image in images}) == 5
     histograms = [np.bincount(image.ravel(), minlength=256) for image in images]
     assert all(np.array_equal(histograms[0], other) for other in histograms[1:])
@@ -179,7 +163,7 @@ def test_narrowing_is_in_the_bones() -> None:
 
 def test_a_right_knee_mirrors_a_left_one() -> None:
     """What is lateral in the mean left knee is lateral, at the other edge, in the right one."""
-    settings = Knees(size=48, marker=0, noise=0, effect=0)
+    settings = Joints(size=48, marker=0, noise=0, effect=0)
     uneven = []
     for side in ("L", "R"):
         mean = np.mean([draw_knee(settings, p, side).image.astype(float) for p in range(60)], axis=0)
@@ -189,85 +173,18 @@ def test_a_right_knee_mirrors_a_left_one() -> None:
 
 def test_the_fibula_is_lateral() -> None:
     """Below the joint a left knee is brighter beside the tibia on its lateral side, image right."""
-    settings = Knees(size=64, marker=0, effect=0)
+    settings = Joints(size=64, marker=0, effect=0)
     lower = np.mean([draw_knee(settings, p, "L").image[54:].astype(float) for p in range(60)], axis=0)
     assert lower[:, 54:62].mean() > lower[:, 2:10].mean() + 5
-
-
-def statistics(image: np.ndarray) -> np.ndarray:
-    """Everything a grey-value histogram knows."""
-    bins = np.histogram(image, 64, (0, 256))[0] / image.size
-    return np.r_[bins, image.mean(), image.std(), np.quantile(image, np.linspace(0, 1, 21))]
-
-
-def spectrum(image: np.ndarray) -> np.ndarray:
-    """Log power by spatial frequency, and gradient energy."""
-    grey = image / 255.0
-    window = np.hanning(len(grey))
-    power = np.abs(np.fft.fftshift(np.fft.fft2((grey - grey.mean()) * np.outer(window, window)))) ** 2
-    place = np.arange(len(grey)) - len(grey) // 2
-    ring = np.hypot(place[:, None], place[None]).astype(int)
-    rows, columns = np.gradient(grey)
-    steep = np.hypot(rows, columns)
-    rings = np.log(np.bincount(ring.ravel(), power.ravel())[: len(grey) // 2] + 1e-6)
-    return np.r_[rings, (rows**2).mean(), (columns**2).mean(), np.quantile(steep, [0.5, 0.9, 0.99])]
-
-
-MODELS = {
-    "logistic": lambda: make_pipeline(StandardScaler(), LogisticRegression(C=0.05, max_iter=3000)),
-    "forest": lambda: RandomForestClassifier(200, min_samples_leaf=5, random_state=0),
-}
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(("describe", "most"), [(statistics, 0.60), (spectrum, 0.66)])
 def test_no_global_statistic_gives_the_grade_away(describe, most: float, model: str) -> None:  # type: ignore[no-untyped-def]
     """AUROC of KL >= 2 over 800 knees of 400 patients, five folds by patient; SE about 0.02."""
-    images, grades, patients = cohort()
-    features = np.stack([describe(image) for image in images])
-    scores = cross_val_predict(
-        MODELS[model](), features, grades >= 2, groups=patients, cv=GroupKFold(5), method="predict_proba"
-    )[:, 1]
-    assert roc_auc_score(grades >= 2, scores) < most
+    assert out_of_fold(describe, model, cohort()) < most
 
 
 def test_a_small_network_reads_the_signs() -> None:
     """500 labelled knees teach a small network KL >= 2: AUROC over 300 knees of 150 other patients."""
-    torch = pytest.importorskip("torch")
-    images, grades, _ = cohort()
-    x = torch.from_numpy(images.copy()).float().div(255).unsqueeze(1)  # (800, 1, 64, 64)
-    x = (x - x.mean((2, 3), keepdim=True)) / x.std((2, 3), keepdim=True)
-    y = torch.from_numpy((grades >= 2).astype(np.float32))
-    scores = trained(x[:500], y[:500], epochs=30)(x[500:]).squeeze(1).numpy()
-    assert roc_auc_score(y[500:], scores) > 0.85
-
-
-def trained(x, y, epochs: int):  # type: ignore[no-untyped-def]
-    import torch
-    from torch import nn
-
-    torch.manual_seed(0)
-    layers, channels = [], 1
-    for width in (8, 16, 32, 64):
-        layers += [
-            nn.Conv2d(channels, width, 3, padding=1),
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-        ]
-        channels = width
-    net = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * 16, 1))
-    steps = epochs * (len(x) // 32)
-    optimizer = torch.optim.AdamW(net.parameters(), weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps)
-    for _ in range(epochs):
-        order = torch.randperm(len(x))
-        for batch in range(len(x) // 32):
-            rows = order[batch * 32 : (batch + 1) * 32]
-            shifted = torch.roll(x[rows], torch.randint(-4, 5, (2,)).tolist(), (2, 3))
-            loss = nn.functional.binary_cross_entropy_with_logits(net(shifted).squeeze(1), y[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return net.eval().requires_grad_(False)
+    assert network_reads(cohort(), 500, epochs=30) > 0.85

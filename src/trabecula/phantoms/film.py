@@ -38,9 +38,12 @@ class Film:
     skew: float
 
 
-def draw_film(rng: np.random.Generator, site: int, noise: float, blur: float) -> Film:
+def draw_film(
+    rng: np.random.Generator, site: int, noise: float, blur: float, brightness: float = 0.0
+) -> Film:
     """Draw the exposure of one film; `noise` and `blur` scale their usual strength (1), 0 is none.
 
+    `brightness` moves the middle grey value, in logits.
     A site has habits (its equalisation and contrast), around which its films vary.
     """
     habit = (0.0, 0.25, -0.25)[site % 3]
@@ -49,7 +52,7 @@ def draw_film(rng: np.random.Generator, site: int, noise: float, blur: float) ->
         noise=noise * float(rng.uniform(0.02, 0.10)),
         equalisation=float(np.clip(rng.normal(0.62 + habit, 0.18), 0.15, 1.0)),
         reach=float(rng.uniform(0.35, 0.7)),
-        centre=float(rng.normal(0.15 + habit, 0.4)),
+        centre=brightness + float(rng.normal(0.15 + habit, 0.4)),
         contrast=float(rng.uniform(0.65, 1.15)),
         skew=float(rng.uniform(-0.35, 0.15)),
     )

@@ -5,13 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.ndimage import gaussian_filter1d
 
-Floats = npt.NDArray[np.float32]
-
-_LOW, _HIGH, _STEPS = -2.0, 2.0, 4096
-AXIS = np.linspace(_LOW, _HIGH, _STEPS, dtype=np.float32)
+from trabecula.phantoms.shapes import AXIS, PER_UNIT, Curve, Floats, bump, edge
 
 # Half widths by height: (v, medial, lateral). Femur from shaft to joint, tibia from joint to shaft.
 _FEMUR = np.array([
@@ -145,41 +141,6 @@ def draw_anatomy(patient: np.random.Generator, knee: np.random.Generator, male: 
     )
 
 
-class Curve:
-    """A function of one coordinate as a table, quick to look up over a whole picture."""
-
-    def __init__(self, values: npt.NDArray[np.floating]) -> None:
-        self.values = values.astype(np.float32)
-
-    def __call__(self, x: Floats) -> Floats:
-        index = ((x - _LOW) * ((_STEPS - 1) / (_HIGH - _LOW))).astype(np.int32)
-        return self.values.take(index, mode="clip")
-
-    def at(self, x: float) -> float:
-        return float(np.interp(x, AXIS, self.values))
-
-    def steepness(self) -> Curve:
-        """1 / sqrt(1 + slope^2): turns a distance along an axis into one across the curve."""
-        slope = np.gradient(self.values, AXIS)
-        return Curve(1 / np.sqrt(1 + np.minimum(slope**2, 9)))
-
-
-def outline(points: Floats, column: int) -> Curve:
-    values = np.interp(AXIS, points[:, 0], points[:, column])
-    return Curve(gaussian_filter1d(values, 0.05 * _STEPS / (_HIGH - _LOW)))
-
-
-def edge(x: npt.NDArray[np.floating], centre: float, width: float) -> npt.NDArray[np.floating]:
-    """A smooth step from 0 to 1."""
-    step: npt.NDArray[np.floating] = 0.5 * (1 + np.tanh((x - centre) / width))
-    return step
-
-
-def bump(x: npt.NDArray[np.floating], centre: float, width: float) -> npt.NDArray[np.floating]:
-    bump: npt.NDArray[np.floating] = np.exp(-(((x - centre) / width) ** 2))
-    return bump
-
-
 def femur_surface(anatomy: Anatomy, signs: Signs) -> Curve:
     """Lowest v of the femur for each u: two condyles and the notch between them."""
     depth = -anatomy.notch[0] * (1 - 5 * np.minimum((AXIS - anatomy.notch[1]) ** 2, 0.1))
@@ -191,7 +152,7 @@ def femur_surface(anatomy: Anatomy, signs: Signs) -> Curve:
         surface = -anatomy.roundness[side] * (1 - (1 - t**power) ** (1 / power))
         surface -= 0.5 * signs.depression[side] * (1 - t**2)
         depth = np.maximum(depth, surface)
-    return Curve(gaussian_filter1d(depth, 0.02 * _STEPS / (_HIGH - _LOW)))
+    return Curve(gaussian_filter1d(depth, 0.02 * PER_UNIT))
 
 
 def tibia_surface(anatomy: Anatomy, signs: Signs) -> Curve:

@@ -5,71 +5,40 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from trabecula.phantoms.knee_anatomy import (
-    AXIS,
-    Anatomy,
-    Curve,
-    Floats,
-    Signs,
-    bump,
-    edge,
-    femur_surface,
-    outline,
-    tibia_surface,
-)
+from trabecula.phantoms.bone import clouds, profile, structure
+from trabecula.phantoms.knee_anatomy import Anatomy, Signs, femur_surface, tibia_surface
+from trabecula.phantoms.shapes import AXIS, Curve, Floats, bump, edge, frame, grow, least, outline, turned
 
 
 def render(anatomy: Anatomy, signs: Signs, size: int, rng: np.random.Generator) -> Floats:
     """Attenuation (size, size) of a left knee, in arbitrary units; `rng` draws its fine structure."""
-    along = (np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1
-    x = (along[None, :] - np.float32(anatomy.shift[0])) / np.float32(anatomy.scale)
-    y = (along[:, None] - np.float32(anatomy.shift[1])) / np.float32(anatomy.scale)
-    u, v = _turned(x, y, anatomy.rotation)
-    tibia_u, tibia_v = _turned(u, v, anatomy.alignment + signs.varus)
-    structure = _structure(anatomy, size, rng)
-    femur = _femur(anatomy, signs, u, v, structure)
-    tibia = _tibia(anatomy, signs, tibia_u, tibia_v, structure)
+    u, v = frame(size, anatomy.shift, anatomy.scale, anatomy.rotation)
+    tibia_u, tibia_v = turned(u, v, anatomy.alignment + signs.varus)
+    trabeculae = structure(anatomy.texture, size, rng)
+    femur = _femur(anatomy, signs, u, v, trabeculae)
+    tibia = _tibia(anatomy, signs, tibia_u, tibia_v, trabeculae)
     picture = _soft_tissue(anatomy, u, v) + femur + tibia
     picture += 0.55 * _fibula(anatomy, tibia_u, tibia_v)
-    picture += _patella(anatomy, u, v) * (1 + 0.15 * structure)
-    picture += 0.10 * _clouds(size, 5, rng) * np.minimum(picture, 1)
+    picture += _patella(anatomy, u, v) * (1 + 0.15 * trabeculae)
+    picture += 0.10 * clouds(size, 5, rng) * np.minimum(picture, 1)
     return picture
 
 
-def _turned(u: Floats, v: Floats, angle: float) -> tuple[Floats, Floats]:
-    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    return u * cos + v * sin, v * cos - u * sin
-
-
-def _least(a: Floats, b: Floats, corner: float) -> Floats:
-    """The smaller of two distances, with a rounded corner where they meet."""
-    near = np.maximum(corner - np.abs(a - b), 0)
-    least: Floats = np.minimum(a, b) - near * near * (0.25 / corner)
-    return least
-
-
-def _profile(body: float, cortex: float, depth: float) -> Curve:
-    """What a ray meets at a distance inside a bone's outline: cancellous body and bright cortical rim."""
-    inside = edge(AXIS, 0.006, 0.008)
-    shell = cortex * (bump(AXIS, 0.015, 0.016) + 0.35 * np.exp(-np.maximum(AXIS, 0) / 0.05))
-    return Curve(inside * (body * (1 - 0.75 * np.exp(-np.maximum(AXIS, 0) / depth)) + shell))
-
-
-def _femur(anatomy: Anatomy, signs: Signs, u: Floats, v: Floats, structure: Floats) -> Floats:
+def _femur(anatomy: Anatomy, signs: Signs, u: Floats, v: Floats, trabeculae: Floats) -> Floats:
     surface = femur_surface(anatomy, signs)
     medial, lateral = outline(anatomy.femur, 1), outline(anatomy.femur, 2)
     below = (surface(u) - v) * surface.steepness()(u)
-    distance = _least(below, np.minimum(medial(v) + u, lateral(v) - u), 0.10)
+    distance = least(below, np.minimum(medial(v) + u, lateral(v) - u), 0.10)
     for site, out, side in ((0, -1, medial), (1, 1, lateral)):
         foot = (out * (float(side.at(-0.1)) - 0.05), -0.13)
-        _grow(distance, u, v, foot, signs.osteophytes[site], signs.tilt[site], out)
-    bone = _profile(0.62, 0.36 * anatomy.cortex, 0.16)(distance)
+        grow(distance, u, v, foot, signs.osteophytes[site], signs.tilt[site], out)
+    bone = profile(0.62, 0.36 * anatomy.cortex, 0.16)(distance)
     worn = signs.sclerosis[0] * bump(AXIS, anatomy.condyles[0], 0.24)
     worn = worn + signs.sclerosis[1] * bump(AXIS, anatomy.condyles[2], 0.24)
     plate = Curve(np.exp(-np.maximum(AXIS, 0) / 0.07))(below) * (0.05 + 0.30 * Curve(worn)(u))
     lines = _walls(anatomy, u, v) + _scar(anatomy, u, v)
     inside = np.clip(distance * 60, 0, 1)
-    femur: Floats = bone * (1 + 0.22 * structure) + inside * (plate + lines)
+    femur: Floats = bone * (1 + 0.22 * trabeculae) + inside * (plate + lines)
     return femur
 
 
@@ -88,16 +57,16 @@ def _scar(anatomy: Anatomy, u: Floats, v: Floats) -> Floats:
     return strength * line * across
 
 
-def _tibia(anatomy: Anatomy, signs: Signs, u: Floats, v: Floats, structure: Floats) -> Floats:
+def _tibia(anatomy: Anatomy, signs: Signs, u: Floats, v: Floats, trabeculae: Floats) -> Floats:
     surface = tibia_surface(anatomy, signs)
     medial, lateral = outline(anatomy.tibia, 1), outline(anatomy.tibia, 2)
     above = (v - surface(u)) * surface.steepness()(u)
-    distance = _least(above, np.minimum(medial(v) + u, lateral(v) - u), 0.09)
+    distance = least(above, np.minimum(medial(v) + u, lateral(v) - u), 0.09)
     for site, out, side in ((2, -1, medial), (3, 1, lateral)):
         rim = out * (float(side.at(0.12)) - 0.05)
         foot = (rim, float(surface.at(rim)) + 0.06)
-        _grow(distance, u, v, foot, signs.osteophytes[site], -signs.tilt[site], out)
-    bone = _profile(0.60, 0.38 * anatomy.cortex, 0.14)(distance)
+        grow(distance, u, v, foot, signs.osteophytes[site], -signs.tilt[site], out)
+    bone = profile(0.60, 0.38 * anatomy.cortex, 0.14)(distance)
     worn = signs.sclerosis[0] * bump(AXIS, anatomy.condyles[0], 0.26)
     worn = worn + signs.sclerosis[1] * bump(AXIS, anatomy.condyles[2], 0.26)
     flat = 1 - bump(AXIS, 0.0, 0.22)
@@ -110,32 +79,8 @@ def _tibia(anatomy: Anatomy, signs: Signs, u: Floats, v: Floats, structure: Floa
         v - np.float32(level + 1.02) - Curve(0.03 * np.sin(6 * AXIS + 7 * tilt))(u)
     )
     inside = np.clip(distance * 60, 0, 1)
-    tibia: Floats = bone * (1 + 0.26 * structure) + inside * (plate + middle + 0.8 * strength * scar)
+    tibia: Floats = bone * (1 + 0.26 * trabeculae) + inside * (plate + middle + 0.8 * strength * scar)
     return tibia
-
-
-def _grow(
-    distance: Floats, u: Floats, v: Floats, foot: tuple[float, float], length: float, angle: float, out: int
-) -> None:
-    """Add an osteophyte to a bone's inner distances, in place: a tapering horn outwards from its foot."""
-    if length <= 0:
-        return
-    middle = len(u) // 2
-    reach = 1.6 * length + 0.15  # the frame is turned by less than 0.15
-    rows = _span(np.abs(v[:, middle] - np.float32(foot[1])) < reach)
-    columns = _span(np.abs(u[middle] - np.float32(foot[0])) < reach)
-    window = (rows, columns)
-    along, across = _turned((u[window] - np.float32(foot[0])) * out, v[window] - np.float32(foot[1]), angle)
-    along = (along - np.float32(0.25 * length)) / np.float32(0.95 * length)
-    half = np.float32(0.62 * length) * np.maximum(1 - 0.5 * along, 0.1)
-    across = across / half
-    horn = (1 - np.sqrt(along * along + across * across)) * half
-    distance[window] = -_least(-distance[window], -horn, 0.06)
-
-
-def _span(chosen: Floats) -> slice:
-    places = np.flatnonzero(chosen)
-    return slice(int(places[0]), int(places[-1]) + 1) if places.size else slice(0, 0)
 
 
 def _fibula(anatomy: Anatomy, u: Floats, v: Floats) -> Floats:
@@ -144,7 +89,7 @@ def _fibula(anatomy: Anatomy, u: Floats, v: Floats) -> Floats:
     half = radius * np.sqrt(np.clip(1 - ((AXIS - top - radius) / radius) ** 2, 0, 1))
     neck = 0.62 * radius * edge(AXIS, top + radius, 0.05)
     width = Curve(gaussian_filter1d(np.maximum(half, neck) - 0.12 * (half + neck < 1e-3), 12))(v)
-    return _profile(0.35, 0.5 * anatomy.cortex, 0.12)(width - np.abs(u - centre))
+    return profile(0.35, 0.5 * anatomy.cortex, 0.12)(width - np.abs(u - centre))
 
 
 def _patella(anatomy: Anatomy, u: Floats, v: Floats) -> Floats:
@@ -164,25 +109,3 @@ def _soft_tissue(anatomy: Anatomy, u: Floats, v: Floats) -> Floats:
     across = Curve(0.50 * np.sqrt(inside) + 0.12 * edge(1 - np.abs(AXIS) / width, 0.03, 0.01))
     along = Curve(1 + 0.12 * np.tanh((-AXIS - 0.2) / 0.5))
     return across(u + np.float32(anatomy.leg_bow) * v * v) * along(v)
-
-
-def _structure(anatomy: Anatomy, size: int, rng: np.random.Generator) -> Floats:
-    """Trabeculae: fine upright streaks and fainter level ones; mean 0, spread about the strength."""
-    strength, fineness, upright = anatomy.texture
-    unit = size / 2 * 0.0058 * fineness
-    streaks = np.zeros((size, size), np.float32)
-    for weight, sigma in ((1.0, (3.2 * upright * unit, 0.8 * unit)), (0.5, (0.8 * unit, 2.2 * unit))):
-        grain = rng.standard_normal((size, size), dtype=np.float32)
-        for axis in (0, 1):
-            grain = gaussian_filter1d(grain, sigma[axis], axis=axis, truncate=2.5)
-        streaks += (weight / grain.std()) * grain
-    return strength * 0.4 * streaks
-
-
-def _clouds(size: int, knots: int, rng: np.random.Generator) -> Floats:
-    """Slow uneven density: a coarse random grid, smoothly interpolated; spread about 1."""
-    places = np.linspace(0, knots - 1, size, dtype=np.float32)
-    weights = np.exp(-((places[:, None] - np.arange(knots, dtype=np.float32)) ** 2))
-    grid = rng.standard_normal((knots, knots), dtype=np.float32)
-    clouds: Floats = weights @ grid @ weights.T
-    return clouds
