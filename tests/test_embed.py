@@ -95,6 +95,36 @@ def test_pool_can_be_chosen_anew(inputs: dict[str, Path], tmp_path: Path) -> Non
     assert load_encoder(inputs["encoder"]).card.pool == "mean+max"
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_corners_alone_reach_the_encoder(bits: int, tmp_path: Path) -> None:
+    """What lies outside the corners makes no difference; a pixel inside one does."""
+    write_encoder(tmp_path / "encoder")
+    store = write_store(tmp_path / "store", bits)
+    settings = {"encoder": tmp_path / "encoder", "store": store, "device": "cpu"}
+    config = embed.Config(**settings, region="corners", corner=0.2)
+    said = execute("embed", config, tmp_path / "corners")
+    assert said == "res: 1024 features of each of 11 images, their corners alone"
+    corners, whole = np.load(tmp_path / "corners" / "features.npy"), tmp_path / "whole"
+    execute("embed", embed.Config(**settings), whole)
+    assert not np.allclose(corners, np.load(whole / "features.npy"), atol=1e-3)
+    told = [
+        json.loads((tmp_path / name / "features.json").read_text())["region"] for name in ("corners", "whole")
+    ]
+    assert told == ["corners 0.2", "all"]
+    shard = np.load(store / "images-00000.npy")
+    side = round(0.2 * SIZE)
+    shard[:, :, side:-side] = 0
+    shard[:, :, :, side:-side] = 0
+    np.save(store / "images-00000.npy", shard)
+    execute("embed", config, tmp_path / "emptied")
+    assert np.array_equal(corners, np.load(tmp_path / "emptied" / "features.npy"))
+    shard[3, 0, -side:, :side] = 0
+    np.save(store / "images-00000.npy", shard)
+    execute("embed", config, tmp_path / "touched")
+    differs = np.any(corners != np.load(tmp_path / "touched" / "features.npy"), axis=1)
+    assert np.flatnonzero(differs).tolist() == [3]
+
+
 def test_a_killed_run_ends_with_the_same_bytes(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,7 +89,7 @@ def test_gradcam_shows_the_extremes_of_the_validation_part(whole: Path, world: P
     table = pd.read_csv(hospital / "cohort/manifest.csv", dtype=str).set_index("image_id")
     labels = [str(int(int(table.loc[i["image_id"], "kl"]) >= 1)) for i in found["images"]]
     assert [i["label"] for i in found["images"]] == labels
-    assert (found["layer"], found["grid"], found["target"]) == ("act3", [2, 2], "1")
+    assert (found["layer"], found["grid"], found["target"]) == ("act2", [4, 4], "1")
 
 
 def test_named_images_and_a_critics_score(world: Path, hospital: Path, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_named_images_and_a_critics_score(world: Path, hospital: Path, tmp_path:
     with torch.no_grad():
         scores = critic(encoder.normalise(to_float(store.read([3, 4]))))
     assert [i["value"] for i in chosen["images"]] == pytest.approx(scores.tolist(), abs=1e-5)
-    assert (chosen["task"], chosen["grid"]) == ("", [4, 4])
+    assert (chosen["task"], chosen["grid"]) == ("", [8, 8])
     other = seen(
         world, hospital, tmp_path / "d", classifier=world / "fine", image_ids=names, target="0", splits=None
     )["gradcam"]

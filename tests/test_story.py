@@ -81,3 +81,75 @@ def test_a_folder_becomes_a_report(tmp_path: Path) -> None:
     page = (tmp_path / "report" / "report.html").read_text()
     assert "Samples of the generator of critic-wgan_gp" in page
     assert broken not in page
+
+
+def test_an_unlabelled_cohort_serves_pretraining_alone(tmp_path: Path) -> None:
+    """Two cohorts of hips: 80/10/10 of the labelled one by patient, everybody of the other one in train."""
+    go(tmp_path, "phantom", "films", kind="hips", num_patients=30, num_unlabelled_patients=20, size=32)
+    tasks = {"kl2": {"kind": "binary", "labels": ["kl"], "positive": "kl >= 2"}}
+    films = {"root": tmp_path / "films" / "images", "table": tmp_path / "films" / "table.csv"}
+    said = go(tmp_path, "cohort", "cohort", **films, tasks=tasks)
+    assert said.startswith("100 images of 50 patients; kl2: 60 labelled")
+    manifest = {"manifest": tmp_path / "cohort"}
+    go(tmp_path, "split", "split", **manifest, task="kl2")
+    splits = pd.read_csv(tmp_path / "split" / "splits.csv", dtype=str).set_index("patient_id")["split"]
+    cohort_of = pd.read_csv(films["table"], dtype=str).groupby("patient_id")["cohort"].first()
+    counts = splits.groupby([cohort_of[splits.index].to_numpy(), splits.to_numpy()]).size().to_dict()
+    assert counts == {
+        ("check-like", "train"): 24, ("check-like", "val"): 3, ("check-like", "test"): 3,
+        ("oai-like", "train"): 20,
+    }  # fmt: skip
+
+    go(tmp_path, "prepare", "store", **manifest, size=32)
+    index = pd.read_csv(tmp_path / "store" / "index.csv", dtype=str)
+    assert (index["flipped"] == (index["side"] == "R").astype(int).astype(str)).all()
+    store, parts = {"store": tmp_path / "store"}, {"splits": tmp_path / "split"}
+    tiny = {"architecture": "critic", "images": 32, "batch_size": 16, "settings": {"critic_steps": 2}}
+    said = go(tmp_path, "pretrain", "gan", objective="wgan_gp", **tiny, **store, **parts)
+    assert "of 88 from 44 patients" in said  # 24 labelled and 20 unlabelled patients, two hips each
+    said = go(
+        tmp_path, "split", "check", **manifest, check=True, encoders=[tmp_path / "gan"],
+        pools=[tmp_path / "store"], **parts,
+    )  # fmt: skip
+    assert said.startswith("no leak in 100 images, 1 encoders, 1 pools")
+
+    go(tmp_path, "embed", "features", encoder=tmp_path / "gan", **store)
+    few = {"fractions": [1.0], "seeds": [0]}
+    go(tmp_path, "probe", "probe", features=tmp_path / "features", task="kl2", **few, **manifest, **parts)
+    shared = {"encoders": [tmp_path / "gan"], "num_resamples": 100, **manifest, **store}
+    go(tmp_path, "evaluate", "results", predictions=[tmp_path / "probe"], **shared, **parts)
+    flow = json.loads((tmp_path / "results" / "flow.json").read_text())["tasks"]["kl2"]
+    assert flow["exclusions"] == {"label missing": 40}
+    assert {part: counts["patients"] for part, counts in flow["parts"].items()} == {
+        "train": 24, "val": 3, "test": 3,
+    }  # fmt: skip
+
+
+def test_a_probe_says_whether_the_cohorts_can_be_told_apart(tmp_path: Path) -> None:
+    """The cohort as a task needs val and test patients of both, and an encoder that has not seen them."""
+    go(tmp_path, "phantom", "films", kind="hips", num_patients=60, num_unlabelled_patients=60, size=32)
+    films = {"root": tmp_path / "films" / "images", "table": tmp_path / "films" / "table.csv"}
+    tasks = {"kl2": {"kind": "binary", "labels": ["kl"], "positive": "kl >= 2"}}
+    go(tmp_path, "cohort", "cohort", **films, tasks=tasks)
+    manifest, store = {"manifest": tmp_path / "cohort"}, {"store": tmp_path / "store"}
+    go(tmp_path, "prepare", "store", **manifest, size=32)
+    said = go(tmp_path, "split", "sources", **manifest, task="cohort", train=0.5, val=0.2, test=0.3)
+    assert "test 36 patients (36 / 36 images of check-like / oai-like)" in said
+    parts = {"splits": tmp_path / "sources"}
+    go(tmp_path, "pretrain", "random", architecture="critic", **store)
+    found = {}
+    for region in ("all", "corners"):
+        go(tmp_path, "embed", f"features-{region}", encoder=tmp_path / "random", region=region, **store)
+        go(
+            tmp_path, "probe", f"probe-{region}", features=tmp_path / f"features-{region}", task="cohort",
+            fractions=[1.0], seeds=[0], **manifest, **parts,
+        )  # fmt: skip
+        go(
+            tmp_path, "evaluate", f"results-{region}", predictions=[tmp_path / f"probe-{region}"],
+            encoders=[tmp_path / "random"], num_resamples=100, **manifest, **store, **parts,
+        )  # fmt: skip
+        rows = json.loads((tmp_path / f"results-{region}" / "metrics.json").read_text())["rows"]
+        mine = [r for r in rows if r["seed"] == "all" and r["cohort"] == "all"]
+        found[region] = {r["metric"]: r["value"] for r in mine}
+    assert found["all"]["auroc_macro"] > 0.8
+    assert found["corners"]["auroc_macro"] > 0.6  # brightness shows in the corners too

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,6 +36,11 @@ class Config(Record):
     """The images: a folder written by `prepare`."""
     pool: PoolChoice = "auto"
     """From maps to features: mean, mean+max, flatten or token; auto takes the encoder's own."""
+    region: Literal["all", "corners"] = "all"
+    """corners: the encoder is shown the four corners of each image and mid-grey elsewhere, so that a probe
+    tells whether markers, borders or the film's brightness give a label away."""
+    corner: float = Field(0.25, gt=0, le=0.5)
+    """With corners: side of each, as a fraction of the image's side."""
     batch_size: int = Field(64, ge=1)
     """Images at a time; lower it where memory is short."""
     device: str = "auto"
@@ -56,14 +61,28 @@ def run(config: Config, out: Run) -> str:
     with Meter(f"embedding with {card.name}", len(store), "images") as meter:
         for start in range(0, len(store), config.batch_size):
             rows = np.arange(start, min(start + config.batch_size, len(store)))
-            features[rows] = _finite(embed(encoder, store.read(rows), device), store, rows, card)
+            images = store.read(rows)
+            if config.region == "corners":
+                images = corners_only(images, config.corner)
+            features[rows] = _finite(embed(encoder, images, device), store, rows, card)
             meter.add(len(rows))
     features.flush()
     del features
     out.publish("features.npy")
     out.write("index.csv", store.index[["image_id", "patient_id"]].to_csv(index=False, lineterminator="\n"))
-    out.write_json("features.json", _record(card, config.encoder, store))
-    return f"{card.name}: {card.num_features} features of each of {len(store):,} images"
+    out.write_json("features.json", _record(card, config, store))
+    shown = "" if config.region == "all" else f", their {config.region} alone"
+    return f"{card.name}: {card.num_features} features of each of {len(store):,} images{shown}"
+
+
+def corners_only(images: torch.Tensor, corner: float) -> torch.Tensor:
+    """uint8 or uint16 (B, C, S, S) -> the same, mid-grey between the corners, each `corner` of a side."""
+    side = max(1, round(corner * images.shape[-1]))
+    blank = torch.full_like(images, (torch.iinfo(images.dtype).max + 1) // 2)
+    for rows in (slice(None, side), slice(-side, None)):
+        for columns in (slice(None, side), slice(-side, None)):
+            blank[..., rows, columns] = images[..., rows, columns]
+    return blank
 
 
 def embed(encoder: Encoder, images: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -84,9 +103,9 @@ def _finite(features: torch.Tensor, store: Store, rows: Any, card: Card) -> Any:
     return features.numpy()
 
 
-def _record(card: Card, encoder: Path, store: Store) -> dict[str, Any]:
+def _record(card: Card, config: Config, store: Store) -> dict[str, Any]:
     """What features.json says: the encoder, how it was applied, and to what."""
-    folder = encoder if encoder.is_dir() else encoder.parent
+    folder = config.encoder if config.encoder.is_dir() else config.encoder.parent
     with (folder / WEIGHTS_FILE).open("rb") as file:
         weights = hashlib.file_digest(file, "sha256").hexdigest()
     told = ("architecture", "family", "objective", "init", "images_seen", "pool", "stem", "channels", "size")
@@ -99,6 +118,7 @@ def _record(card: Card, encoder: Path, store: Store) -> dict[str, Any]:
         "normalisation": {"mean": values["mean"], "std": values["std"]},
         "weights": weights,
         "resize": "none: images as they are in the store",
+        "region": config.region if config.region == "all" else f"{config.region} {config.corner:g}",
         "dtype": "float32",
         "num": len(store),
         "num_features": card.num_features,

@@ -63,7 +63,9 @@ class Config(Record):
     target: str = ""
     """Grad-CAM: the class that is explained; empty: the last, which for a binary task is the positive one."""
     layer: str = ""
-    """Grad-CAM: the layer; empty: the last stage whose maps have more than one position."""
+    """Grad-CAM: the layer; empty: the last stage whose maps have 4 x 4 positions or more."""
+    method: gradcam.Method = "gradcam"
+    """Grad-CAM: hirescam weighs each position by itself, as a critic does, whose maps are not averaged."""
     layers: tuple[str, ...] = ()
     """Units: the layers; empty: the last three stages, and the critic's score if there is one."""
     starts: int = Field(4, ge=1)
@@ -92,7 +94,7 @@ def run(config: Config, out: Run) -> str:
         if "gradcam" in parts:
             record["gradcam"] = _gradcam(config, store, splits, out)
             shown = record["gradcam"]
-            told.append(f"Grad-CAM of {len(shown['images'])} images at {shown['layer']}")
+            told.append(f"Grad-CAM of {len(shown['images'])} images at {shown['layer']}{_empty(shown)}")
         if "maximise" in parts:
             record["maximise"] = climbed = _maximise(config, store, _needed(splits, "maximise"), out)
             best = max(climbed["starts"], key=lambda start: start["score"])
@@ -163,7 +165,8 @@ def _gradcam(config: Config, store: Store, splits: Splits | None, out: Run) -> d
     pictures = store.read(rows)
     maps = []
     for part in to_float(pictures).split(scorers.BATCH):
-        maps.append(gradcam.grad_cam(seen.score, seen.encoder.backbone, layer, part.to(device)).maps.cpu())
+        cams = gradcam.grad_cam(seen.score, seen.encoder.backbone, layer, part.to(device), config.method)
+        maps.append(cams.maps.cpu())
     coarse = torch.cat(maps)
     heats = gradcam.upsample(coarse, store.size).numpy()
     labels = _labels(config, store, seen, rows)
@@ -171,6 +174,7 @@ def _gradcam(config: Config, store: Store, splits: Splits | None, out: Run) -> d
         "arm": seen.arm,
         "task": seen.task_name,
         "target": seen.target,
+        "method": config.method,
         "layer": layer,
         "grid": list(coarse.shape[1:]),
         "images": [
@@ -193,6 +197,15 @@ def _gradcam(config: Config, store: Store, splits: Splits | None, out: Run) -> d
     for name, content in explanations.gradcam_files(record, films, heats).items():
         out.write(name, content)
     return record
+
+
+def _empty(record: dict[str, Any]) -> str:
+    """What to try where maps show nothing."""
+    empty = sum(image["peak"] <= 0 for image in record["images"])
+    if not empty:
+        return ""
+    other = "-s layer=..." if record["method"] == "hirescam" else "-s method=hirescam, or -s layer=..."
+    return f" ({empty} show nothing: try {other})"
 
 
 def _share(heat: NDArray[Any]) -> float:

@@ -37,8 +37,8 @@ class Labels(FewLabels):
     seed: int = 0
     """Of the few-label subset, the head, the order and the views."""
     chosen: Path | None = None
-    """A folder written by `search`: what it chose takes the place of the settings below. The search's own seed
-    is refused here: on the labels that chose the settings, these look better than they are."""
+    """A folder written by `search`: what it chose takes the place of the settings below. The search's own
+    seed is refused here: on the labels that chose the settings, these look better than they are."""
     variant: str = Field("", pattern=r"^[^,:\n]*$")
     """What sets this way of fine-tuning apart from others in one study, such as "critic head"; a part of the
     mode in tables. Arms are compared within one variant."""
@@ -72,8 +72,8 @@ def run(config: Config, out: Run) -> str:
     known = f"{fitted.metric:.3f}" if np.isfinite(fitted.metric) else "not estimable"
     note = card.choice.note
     return (
-        f"{card.origin.arm}, {card.origin.task}, {config.fraction:.3g} of labels, seed {config.seed}: stopped at "
-        f"{fitted.images_seen:,} images, validation metric {known}" + (f"; {note}" if note else "")
+        f"{card.origin.arm}, {card.origin.task}, {config.fraction:.3g} of labels, seed {config.seed}: "
+        f"stopped at {fitted.images_seen:,} images, validation metric {known}" + (f"; {note}" if note else "")
     )
 
 

@@ -108,11 +108,12 @@ def _probes(config: Config, folder: Path) -> list[_Told]:
         raise InputError("predict: probes need --features, those of the images to be classified")
     record = json.loads((folder / "probe.json").read_text())
     features = read_features(config.features)
-    for key in ("weights", "pool", "preprocessing"):
-        if features.record[key] != record["features"][key]:
+    learned, given = ({"region": "all"} | told for told in (record["features"], features.record))
+    for key in ("weights", "pool", "preprocessing", "region"):
+        if given[key] != learned[key]:
             raise InputError(
                 f"{config.features}: made with other {key} than the features the probes learned from; embed "
-                "these images with the same encoder and pool, from a store prepared alike"
+                "these images with the same encoder, pool and region, from a store prepared alike"
             )
     state, found = read_weights(folder / "probe.safetensors"), []
     for card in record["classifiers"]:

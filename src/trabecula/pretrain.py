@@ -155,7 +155,8 @@ class _Keeper:
         if isinstance(generator, Generator):
             card = GeneratorCard(
                 objective=self.config.objective, channels=self.store.channels, size=self.store.size,
-                latent=generator.latent, store=self.store.id, images_seen=images, seed=self.config.seed,
+                latent=generator.latent, widths=generator.widths, norm=generator.norm, store=self.store.id,
+                images_seen=images, seed=self.config.seed,
                 averaged=generator is getattr(self.objective, "averaged", None),
             )  # fmt: skip
             save_generator(generator, card, folder)

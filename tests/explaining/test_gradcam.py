@@ -95,6 +95,35 @@ def test_inner_layers_equal_the_formula_written_anew(block: int) -> None:
     assert torch.allclose(cams.maps.double(), expected, rtol=1e-4, atol=1e-9)
 
 
+def test_hirescam_of_a_flattened_layer_sums_to_the_score() -> None:
+    """Draelos and Carin 2020, section 3: a linear layer on the flattened maps has as gradient its weights."""
+    encoder = make_encoder("critic:4-6-8", 1, 32).eval()
+    critic = Critic(1, 32, widths=(4, 6, 8), blocks=encoder.backbone.net).eval()
+
+    def score(x: Tensor) -> Tensor:
+        return critic.output(encoder.maps(x).flatten(1)).squeeze(1)
+
+    images = torch.rand(3, 1, 32, 32)
+    cams = grad_cam(score, encoder.backbone, "act2", images, "hirescam")
+    assert torch.allclose(cams.signed.sum((1, 2)) + critic.output.bias, cams.scores, atol=1e-5)
+    with torch.no_grad():
+        weights = critic.output.weight.view(8, 4, 4)
+        assert torch.allclose(cams.signed, (weights * encoder.maps(images)).sum(1), atol=1e-6)
+    plain = grad_cam(score, encoder.backbone, "act2", images)
+    assert not torch.allclose(plain.signed, cams.signed, atol=1e-3)
+
+
+def test_under_mean_pooling_both_methods_agree() -> None:
+    encoder = make_encoder("critic:4-6-8", 1, 32, pool="mean").eval()
+    weights = torch.randn(8)
+    images = torch.rand(2, 1, 32, 32)
+    both = [
+        grad_cam(lambda x: encoder(x) @ weights, encoder.backbone, "act2", images, method).signed
+        for method in ("gradcam", "hirescam")
+    ]
+    assert torch.allclose(*both, atol=1e-7)
+
+
 def test_images_do_not_share_a_map() -> None:
     encoder = make_encoder("torchvision:resnet18", 1, 64).eval()
     layer = choose_layer(encoder.backbone)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -285,3 +286,58 @@ def test_a_chain_has_the_product_of_its_axes(sizes: list[int], named: int) -> No
         assert len(study.stages[f"s{i}"]) == expected
     assert len({cell.id for cell in study.cells}) == len(study.cells)
     assert len({cell.folder for cell in study.cells}) == len(study.cells)
+
+
+PINNED = """
+[stages.number]
+verb = "study_verbs.number"
+axes.value = [1, 2]
+[stages.add]
+verb = "study_verbs.add"
+start = "@number[arm=signed]/number.txt"
+[stages.both]
+verb = "study_verbs.add"
+start = "@number"
+numbers = ["@add[number.value=2]", "@number[arm=plain, number.value=1]"]
+[axes.arm.plain]
+[axes.arm.signed]
+number.style.sign = true
+"""
+
+
+def test_a_reference_can_be_pinned_to_a_value_of_an_axis(tmp_path: Path) -> None:
+    study = planned(PINNED, tmp_path)
+    by_id = {cell.id: cell for cell in study.cells}
+    assert len(study.stages["add"]) == 2  # along value only: the arm is pinned
+    for cell in study.stages["add"]:
+        assert set(cell.coordinates) == {"number.value"}
+        (needed,) = (by_id[need] for need in cell.needs)
+        assert needed.coordinates == {"arm": "signed", **cell.coordinates}
+        assert cell.config.start == needed.folder / "number.txt"
+    assert len(study.stages["both"]) == 4
+    for cell in study.stages["both"]:
+        told = [by_id[need] for need in cell.needs if need != cell.needs[0]]
+        at = [(one.stage, one.coordinates["number.value"]) for one in told]
+        assert ("add", "2") in at
+        assert len(cell.config.numbers) == 2
+
+
+def test_a_stage_named_with_and_without_a_pin_varies_along_the_axis(tmp_path: Path) -> None:
+    extra = '[stages.twice]\nverb = "study_verbs.add"\nstart = "@number"\n'
+    text = PINNED.replace("[axes.arm.plain]", extra + "[axes.arm.plain]")
+    assert len(planned(text, tmp_path).stages["twice"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("@number[arm=sined]", "stage 'number' has no arm 'sined', did you mean 'signed'"),
+        ("@number[leg=left]", "stage 'number' has no axis 'leg'"),
+        ("@number[arm]", "is no reference; write @stage"),
+        ("@number[arm=signed", "is no reference; write @stage"),
+        ("@nmber[arm=signed]", "unknown stage 'nmber', did you mean 'number'"),
+    ],
+)
+def test_a_pin_that_names_nothing_is_refused(tmp_path: Path, reference: str, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        planned(PINNED.replace("@number[arm=signed]/number.txt", reference), tmp_path)

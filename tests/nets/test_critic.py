@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from trabecula.errors import InputError
-from trabecula.nets.critic import Critic, Generator, critic_blocks
+from trabecula.nets.critic import Critic, Generator, critic_blocks, mirrored, spread
 
 
 def count(module: nn.Module) -> int:
@@ -104,3 +104,66 @@ def test_sizes_that_do_not_halve_are_refused(size: int) -> None:
         Critic(1, size)
     with pytest.raises(InputError, match="multiple of 32"):
         Generator(1, size)
+
+
+def test_doubling_and_convolution_as_one_are_the_same_function_and_gradients() -> None:
+    torch.manual_seed(0)
+    generator = Generator(1, 32, latent=5, widths=(8, 6, 4, 4, 3, 2)).double()
+    z = torch.randn(6, 5, dtype=torch.float64)
+
+    def as_it_stands(z: torch.Tensor) -> torch.Tensor:
+        maps = generator.project(z).view(6, 8, 1, 1)
+        for block in generator.blocks:
+            for layer in block:
+                maps = layer(maps)
+        return torch.tanh(generator.output(maps))
+
+    found = []
+    for function in (generator, as_it_stands):
+        generator.zero_grad()
+        image = function(z)
+        (image * torch.linspace(0, 1, 32)).sin().sum().backward()
+        found.append([image.detach()] + [weight.grad for weight in generator.parameters()])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_doubling_and_convolution_as_one_in_single_precision() -> None:
+    torch.manual_seed(0)
+    kernel, x = torch.randn(5, 7, 3, 3), torch.randn(2, 7, 6, 9)
+    kernels = [kernel.clone().requires_grad_(), kernel.clone().requires_grad_()]
+    ours = F.conv_transpose2d(x, spread(kernels[0]), stride=2, padding=1)
+    theirs = F.conv2d(F.interpolate(x, scale_factor=2.0, mode="nearest"), kernels[1], padding=1)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    for result in (ours, theirs):
+        (result * torch.linspace(0, 1, 18)).sum().backward()
+    torch.testing.assert_close(kernels[0].grad, kernels[1].grad, rtol=1e-5, atol=1e-4)
+
+
+def test_the_papers_shapes_at_224() -> None:
+    """Den Boer 2025, section 4.2: 7 x 7 x 512 both ways, five blocks each."""
+    generator, critic = Generator(1, 224), Critic(1, 224)
+    assert (generator.side, generator.project.out_features) == (7, 7 * 7 * 512)
+    assert (
+        len(generator.blocks) == len([layer for layer in critic.blocks if isinstance(layer, nn.Conv2d)]) == 5
+    )
+    assert critic.output.in_features == 25_088
+    assert mirrored((32, 64, 128, 256, 512)) == generator.widths
+
+
+def test_without_norm_the_generators_images_keep_their_contrast() -> None:
+    """Weights of the usual start shrink at each of six layers; those of He's do not."""
+    torch.manual_seed(0)
+    generator = Generator(1, 64, norm="none")
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in generator.modules())
+    with torch.no_grad():
+        assert 0.05 < float(generator(torch.randn(8, 100)).std()) < 0.9
+
+
+def test_batch_norm_in_the_critic_makes_scores_depend_on_the_batch() -> None:
+    torch.manual_seed(0)
+    critic = Critic(1, 32, blocks=critic_blocks(1, norm="batch"))
+    x = torch.randn(4, 1, 32, 32)
+    assert not torch.allclose(critic(x)[1:2], critic(torch.cat([x[1:2], x[:1]]))[:1], atol=1e-4)
+    names = [name for name, layer in critic.blocks.named_children() if isinstance(layer, nn.BatchNorm2d)]
+    assert names == ["norm1", "norm2", "norm3", "norm4"]

@@ -136,6 +136,7 @@ def test_the_averaged_generator_follows_and_is_what_is_kept(store: Store) -> Non
     plain, _ = make(store, ema=0.0)
     assert plain.products()["generator"] is plain.generator
     assert objective.products()["generator"] is objective.averaged
+    objective.updates.fill_(10_000)  # far beyond the ramp
     start = [w.clone() for w in objective.averaged.parameters()]
     for update in objective.step([stream.batch(0), stream.batch(1)], 0.0):
         if update.group == "generator":
@@ -143,6 +144,25 @@ def test_the_averaged_generator_follows_and_is_what_is_kept(store: Store) -> Non
                 weight.data.add_(1.0)
     for old, new in zip(start, objective.averaged.parameters(), strict=True):
         torch.testing.assert_close(new, old + 0.1, rtol=0, atol=1e-5)
+
+
+def test_the_average_looks_back_a_twentieth_of_the_run_at_most(store: Store) -> None:
+    objective, _ = make(store, ema=0.999)
+    objective.updates.fill_(39)
+    for weight in objective.generator.parameters():
+        weight.data.add_(1.0)
+    start = [w.clone() for w in objective.averaged.parameters()]
+    objective.average()  # the fortieth update: a half-life of two updates
+    for old, new in zip(start, objective.averaged.parameters(), strict=True):
+        torch.testing.assert_close(new, old + 1 - 0.5**0.5, rtol=0, atol=1e-5)
+
+
+def test_a_pool_smaller_than_the_batch_is_refused(store: Store) -> None:
+    encoder = make_encoder("critic", store.channels, store.size)
+    with pytest.raises(
+        InputError, match=r"a batch of 64 is larger than the pool of 10 images.*batch_size=8 would do"
+    ):
+        WganGp(WganGpConfig(), encoder, Setting(10, 64, 0))
 
 
 def test_another_architecture_is_refused(store: Store) -> None:

@@ -2,12 +2,17 @@
 
 Selvaraju et al. 2017, arXiv 1610.02391, equations 1 and 2: each map of a layer is weighed by the mean of
 the score's gradient over it, the weighed maps are summed, and what speaks against the score is cut off.
+
+The mean is right where the network itself takes the mean of its maps. A critic reads every position with
+weights of its own; there HiResCAM (Draelos and Carin 2020, arXiv 2011.08891) weighs each position by its own
+gradient, and over the last layer its sum before the cut is the score itself, but for the bias.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,16 +26,30 @@ Score = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) in [0, 1] -> (B,) score of each."""
 
 
+Method = Literal["gradcam", "hirescam"]
+
+_PLACES = 4  # positions across below which a map hardly points anywhere
+
+
 @dataclass(frozen=True)
 class Cams:
-    """`maps`: (B, h, w), at least 0, in units of the score. `scores`: (B,)."""
+    """`signed`: (B, h, w) in units of the score; `maps`: the same without what speaks against it.
 
-    maps: Tensor
+    `scores`: (B,).
+    """
+
+    signed: Tensor
     scores: Tensor
 
+    @property
+    def maps(self) -> Tensor:
+        return F.relu(self.signed)
 
-def grad_cam(score: Score, backbone: Backbone, layer: str, images: Tensor) -> Cams:
-    """Grad-CAM of these images.
+
+def grad_cam(
+    score: Score, backbone: Backbone, layer: str, images: Tensor, method: Method = "gradcam"
+) -> Cams:
+    """Grad-CAM, or HiResCAM, of these images.
 
     Args:
         score: runs `backbone`; its images must not influence each other.
@@ -43,9 +62,8 @@ def grad_cam(score: Score, backbone: Backbone, layer: str, images: Tensor) -> Ca
         scores = score(images.detach().clone().requires_grad_())
         activations = outputs[layer]
         (gradient,) = torch.autograd.grad(scores.sum(), activations)
-    weights = gradient.mean((2, 3), keepdim=True)  # equation 1
-    maps = F.relu((weights * activations.detach()).sum(1))  # equation 2
-    return Cams(maps, scores.detach())
+    weights = gradient.mean((2, 3), keepdim=True) if method == "gradcam" else gradient  # equation 1
+    return Cams((weights * activations.detach()).sum(1), scores.detach())  # equation 2, before its ReLU
 
 
 def upsample(maps: Tensor, size: int) -> Tensor:
@@ -54,7 +72,7 @@ def upsample(maps: Tensor, size: int) -> Tensor:
 
 
 def choose_layer(backbone: Backbone, wanted: str = "") -> str:
-    """The layer asked for, or the last stage whose maps have more than one position.
+    """The layer asked for, or the last stage with maps of 4 x 4 positions at least, or of more than one.
 
     Raises:
         InputError: no such layer, or a network without maps.
@@ -68,7 +86,8 @@ def choose_layer(backbone: Backbone, wanted: str = "") -> str:
         raise InputError(
             f"{backbone.architecture} gives no maps, so there is no place for Grad-CAM to point at"
         )
-    return places[-1]
+    fine = [name for name in places if min(shapes[name][1:]) >= _PLACES]
+    return (fine or places)[-1]
 
 
 def class_score(logits: Tensor, target: int, single: bool) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trabecula.config import Record, build, digest, inputs
+from trabecula.config import Record, build, digest, inputs, suggest
 from trabecula.errors import InputError
 from trabecula.grid.recipe import (
     EVERY,
@@ -19,9 +19,9 @@ from trabecula.grid.recipe import (
     Stage,
     is_reference,
     leaves,
+    read_reference,
     references,
     run_order,
-    split_reference,
 )
 from trabecula.run import identity, recorded, verb_module
 
@@ -95,7 +95,8 @@ class _Planner:
 
     def _axes_of(self, name: str, known: Mapping[str, list[Axis]]) -> list[Axis]:
         """The axes along which a stage varies, in the recipe's order."""
-        used = {axis.name for needed in self.named[name].single for axis in known[needed]}
+        single = self.named[name].single
+        used = {axis.name for needed in single for axis in known[needed] if axis.name not in single[needed]}
         used |= {axis.name for axis in self.recipe.axes if name in axis.values[0]}
         used |= {axis.name for axis in self.recipe.stages[name].axes}
         own = [axis for stage in self.recipe.stages.values() for axis in stage.axes]
@@ -158,29 +159,40 @@ class _Planner:
             if not any(is_reference(item) for item in value):
                 return value
             for item in value:
-                name, inside = split_reference(item) if is_reference(item) else ("", "")
-                names = self.named[stage].every if name == EVERY else [name] if name else []
-                found = [cell for each in names for cell in self._matching(each, coordinates)]
+                if not is_reference(item):
+                    resolved[item] = None
+                    continue
+                named = read_reference(item, where)
+                names = self.named[stage].every if named.stage == EVERY else [named.stage]
+                found = [c for each in names for c in self._matching(each, coordinates, named.pins, where)]
                 needs.update(dict.fromkeys(cell.id for cell in found))
-                resolved.update(dict.fromkeys([str(c.folder / inside) for c in found] if name else [item]))
+                resolved.update(dict.fromkeys(str(cell.folder / named.inside) for cell in found))
             return list(resolved)
         if isinstance(value, Mapping) and any(is_reference(leaf) for _, leaf in leaves(value)):
             raise InputError(f"{where}: a reference (@) can't stand in a group of settings")
         if not is_reference(value):
             return value
-        name, inside = split_reference(value)
-        if name == EVERY:
+        named = read_reference(value, where)
+        if named.stage == EVERY:
             raise InputError(f'{where}: write ["@*"], in a list, for all stages')
-        cell = self._matching(name, coordinates)[0]
+        cell = self._matching(named.stage, coordinates, named.pins, where)[0]
         needs[cell.id] = None
-        return str(cell.folder / inside)
+        return str(cell.folder / named.inside)
 
-    def _matching(self, stage: str, coordinates: Mapping[str, str]) -> list[Cell]:
-        """The cells of a stage that agree with these coordinates where both have the axis."""
+    def _matching(
+        self, stage: str, coordinates: Mapping[str, str], pins: Mapping[str, str], where: str
+    ) -> list[Cell]:
+        """The cells of a stage at the pins, and at these coordinates where both have another axis."""
+        for axis, label in pins.items():
+            labels = list(dict.fromkeys(theirs[axis] for theirs, _ in self.found[stage] if axis in theirs))
+            if label not in labels:
+                what = f"'{stage}' has no {axis} '{label}'" if labels else f"'{stage}' has no axis '{axis}'"
+                raise InputError(f"{where}: stage {what}{suggest(label, labels) if labels else ''}")
+        at = {**coordinates, **pins}
         return [
             cell
             for theirs, cell in self.found[stage]
-            if all(coordinates.get(name, label) == label for name, label in theirs.items())
+            if all(at.get(name, label) == label for name, label in theirs.items())
         ]
 
     def _cell(

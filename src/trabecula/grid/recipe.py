@@ -2,6 +2,7 @@
 
     [stages.finetune]                       a stage: settings of one verb
     encoder = "@pretrain"                   reference: the cell of that stage at the same coordinates
+    chosen = "@search[arm=moco]"            reference: the same, but at this value of an axis
     axes.seed = [0, 1, 2]                   its own axis, over one of its keys
     [axes.arm.moco]                         a named axis: each value sets keys of one or more stages
     pretrain.objective = "moco"
@@ -24,6 +25,7 @@ from trabecula.errors import InputError
 
 _NOT_SETTINGS = ("verb", "axes")
 _SKIP = "skip_if_missing"
+_REFERENCE = re.compile(r"@([^/\[\]]+)(?:\[([^\]]*)\])?(?:/(.*))?")
 EVERY = "*"  # "@*": every stage that does not itself wait for this one
 
 
@@ -202,8 +204,17 @@ def _named_axis(name: str, table: Any, stages: Sequence[str], where: str) -> tup
 
 
 @dataclass(frozen=True)
+class Reference:
+    """`@stage[axis=label]/inside`; `pins` and `inside` may be empty."""
+
+    stage: str
+    pins: Mapping[str, str]  # axis -> label: there, whatever the referring cell's own coordinates
+    inside: str
+
+
+@dataclass(frozen=True)
 class References:
-    single: tuple[str, ...]  # stages named outside lists
+    single: Mapping[str, frozenset[str]]  # stages named outside lists -> axes that every naming pins
     every: tuple[str, ...]  # stages that "@*" stands for
     listed: tuple[str, ...]  # stages named inside lists, "@*" expanded
 
@@ -214,29 +225,32 @@ def references(recipe: Recipe, name: str) -> References:
     if EVERY in listed:
         every = tuple(other for other in recipe.stages if other not in _waiting(recipe, name))
         listed = [other for other in listed if other != EVERY] + list(every)
-    return References(tuple(dict.fromkeys(single)), every, tuple(dict.fromkeys(listed)))
+    return References(single, every, tuple(dict.fromkeys(listed)))
 
 
-def _named_in(recipe: Recipe, name: str) -> tuple[list[str], list[str]]:
+def _named_in(recipe: Recipe, name: str) -> tuple[dict[str, frozenset[str]], list[str]]:
     """The stages that a stage names outside and inside lists, anywhere in its settings or axes."""
     stage = recipe.stages[name]
-    single: list[str] = []
+    single: dict[str, frozenset[str]] = {}
     listed: list[str] = []
     settings: list[Any] = [stage.values]
     settings += [value for axis in stage.axes for value in axis.values]
     settings += [value.get(name, {}) for axis in recipe.axes for value in axis.values]
     for key, value in ((k, v) for one in settings for k, v in leaves(one)):
-        items = [(item, listed) for item in value] if isinstance(value, list) else [(value, single)]
-        for item, found in items:
+        for item in value if isinstance(value, list) else [value]:
             if not is_reference(item):
                 continue
-            target, _ = split_reference(item)
-            if target != EVERY and target not in recipe.stages:
+            named = read_reference(item, f"{recipe.where}: [stages.{name}]: '{key}'")
+            if named.stage != EVERY and named.stage not in recipe.stages:
                 raise InputError(
                     f"{recipe.where}: [stages.{name}]: '{key}' refers to an unknown stage "
-                    f"'{target}'{suggest(target, list(recipe.stages))}"
+                    f"'{named.stage}'{suggest(named.stage, list(recipe.stages))}"
                 )
-            found.append(target)
+            if isinstance(value, list):
+                listed.append(named.stage)
+            else:
+                pinned = frozenset(named.pins)
+                single[named.stage] = single.get(named.stage, pinned) & pinned
     return single, listed
 
 
@@ -278,9 +292,19 @@ def is_reference(value: Any) -> bool:
     return isinstance(value, str) and value.startswith("@")
 
 
-def split_reference(reference: str) -> tuple[str, str]:
-    name, _, inside = reference[1:].partition("/")
-    return name, inside
+def read_reference(text: str, where: str) -> Reference:
+    """Read `@stage`, `@stage/inside`, `@stage[axis=label]` or `@stage[axis=label, axis=label]/inside`.
+
+    Raises:
+        InputError: it is written otherwise.
+    """
+    found = _REFERENCE.fullmatch(text)
+    pins = [part.partition("=") for part in (found[2] or "").split(",") if part.strip()] if found else []
+    if found is None or not all(sign and axis.strip() and label.strip() for axis, sign, label in pins):
+        raise InputError(
+            f"{where}: '{text}' is no reference; write @stage, @stage/part or @stage[axis=label]/part"
+        )
+    return Reference(found[1], {axis.strip(): label.strip() for axis, _, label in pins}, found[3] or "")
 
 
 def leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -100,9 +100,11 @@ def kernel_distance(
 
 
 def manifold_scores(
-    reals: ArrayLike, fakes: ArrayLike, nearest: int = NEAREST, ties: Ties = "strict", dtype: Any = None
+    reals: ArrayLike, fakes: ArrayLike, nearest: int = NEAREST, ties: Ties = "strict", dtype: Any = np.float32
 ) -> ManifoldScores:
     """Precision, recall, density and coverage; arguments as of `fidelity`.
+
+    The result does not depend on `dtype`: close calls are decided in float64.
 
     Raises:
         InputError: no more than `nearest` images in a set, features that are no numbers or of different

@@ -22,9 +22,9 @@ Floats = NDArray[np.float64]
 RELATIVE = 1e-10  # error allowed in a distance, of itself
 FLOOR = 1e-4  # a distance smaller than this share of the traces counts as this share
 ALWAYS_SVD = 1000  # smaller side up to which singular values are found directly
-# The rounding of a Gram matrix moves the singular values less than its bound: by 0.02 of it or less over
-# spectra from flat to i^-2.5; 0.1 is allowed for.
-_OF_BOUND = 0.1
+# Over spectra from flat to i^-3, of normal, rectified and heavy-tailed features, the error of a distance was
+# at most 8.2 of the estimate below.
+_SAFETY = 10
 
 
 def frechet_distance(first: Floats, second: Floats, product: Floats | None = None) -> float:
@@ -79,11 +79,15 @@ def _by_squares(product: Floats, total: float) -> float | None:
 
 
 def _exact_enough(values: Floats, total: float) -> bool:
-    """Whether singular values read off squares, each wrong by eps s_1^2 / 2 s_i, are right to 1e-10."""
+    """Whether singular values read off squares are right to 1e-10.
+
+    Rounding moves a square by about eps times the mean square, in a direction of its own, so a small value
+    s by eps mean(s^2) / 2 s.
+    """
     if values.min() <= 0:
         return False
-    bound = np.finfo(np.float64).eps * values.max() ** 2 / (2 * values)
-    error = _OF_BOUND * 2 * float(np.sqrt(np.square(bound).sum()))
+    wrong = np.finfo(np.float64).eps * np.square(values).mean() / (2 * values)
+    error = _SAFETY * 2 * float(np.sqrt(np.square(wrong).sum()))
     distance = abs(total - 2 * float(values.sum()))
     return error <= RELATIVE * max(distance, FLOOR * total)
 

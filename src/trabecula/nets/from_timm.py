@@ -6,10 +6,12 @@ from functools import cache
 from typing import Any
 
 import timm
+from timm.models.resnet import ResNet
 from torch import Tensor, nn
 
 from trabecula.errors import InputError
 from trabecula.nets.backbone import IMAGENET_MEAN, IMAGENET_STD, Source
+from trabecula.nets.stem import pool_before_relu
 
 
 @cache
@@ -37,6 +39,8 @@ def source(name: str, channels: int, size: int) -> Source:
             f"timm:{name} cannot be built for {channels} x {size} x {size} px images ({reason}); "
             "choose another architecture or size"
         ) from None
+    if isinstance(net, ResNet):
+        pool_before_relu(net, "act1", "maxpool")
     told: dict[str, Any] = net.pretrained_cfg  # type: ignore[assignment]
     return Source(
         net=net,

@@ -13,6 +13,7 @@ from torchvision import models, ops
 
 from trabecula.errors import InputError
 from trabecula.nets.backbone import IMAGENET_MEAN, IMAGENET_STD, Source
+from trabecula.nets.stem import pool_before_relu
 
 CLASSIFIERS = ("fc", "classifier", "head", "heads")
 
@@ -50,6 +51,8 @@ def source(name: str, channels: int, size: int) -> Source:
         if hasattr(net, child):
             setattr(net, child, nn.Identity())
     _quieten(net)
+    if isinstance(net, models.ResNet):
+        pool_before_relu(net, "relu", "maxpool")
     first = next(key for key, module in net.named_modules() if isinstance(module, nn.Conv2d))
     _set_channels(net, first, channels)
     return Source(

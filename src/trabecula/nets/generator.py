@@ -12,12 +12,14 @@ from torch import Tensor
 
 from trabecula.config import Record, build
 from trabecula.errors import InputError
-from trabecula.nets.critic import Generator
+from trabecula.nets.critic import GENERATOR_WIDTHS, Generator, Norm
+from trabecula.nets.latent import latents
 from trabecula.nets.weights import read_weights
 from trabecula.run import Run, write_atomically
 
 WEIGHTS_FILE = "generator.safetensors"
 CARD_FILE = "generator.json"
+_CHUNK = 64
 
 
 class GeneratorCard(Record):
@@ -33,6 +35,10 @@ class GeneratorCard(Record):
     """Side of its images, px."""
     latent: int = Field(ge=1)
     """Length of its random input."""
+    widths: tuple[int, ...] = GENERATOR_WIDTHS
+    """Channels from its coarsest maps to its finest."""
+    norm: Norm = "batch"
+    """Norm in its blocks."""
     store: str
     """Id of the store it was trained on."""
     images_seen: int = Field(ge=0)
@@ -62,7 +68,7 @@ def load_generator(folder: Path) -> tuple[Generator, GeneratorCard]:
     if not file.exists():
         raise InputError(f"{folder}: no generator there ({CARD_FILE} is missing)")
     card = build(GeneratorCard, json.loads(file.read_text()), str(file))
-    generator = Generator(card.channels, card.size, card.latent)
+    generator = Generator(card.channels, card.size, card.latent, card.widths, card.norm)
     try:
         generator.load_state_dict(read_weights(folder / WEIGHTS_FILE))
     except RuntimeError:
@@ -72,10 +78,15 @@ def load_generator(folder: Path) -> tuple[Generator, GeneratorCard]:
 
 @torch.no_grad()
 def sample(generator: Generator, num: int, seed: int) -> Tensor:
-    """(num, C, S, S) uint8 images from seeded noise, with the norm statistics of training's end."""
-    noise = torch.randn(num, generator.latent, generator=torch.Generator().manual_seed(seed))
+    """(num, C, S, S) uint8 images from seeded noise, with the norm statistics of training's end.
+
+    Image i is a function of the generator, the seed and i alone: it is the same, to the bit, whatever `num`.
+    """
     training = generator.training
     generator.eval()
-    images = torch.cat([generator(part) for part in noise.split(64)])
+    made = []
+    for start in range(0, num, _CHUNK):  # whole chunks: bits may depend on how many rows there are
+        noise = latents(range(start, start + _CHUNK), generator.latent, seed)
+        made.append(generator(noise.to(generator.project.weight.device))[: num - start])
     generator.train(training)
-    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return ((torch.cat(made) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

@@ -36,8 +36,8 @@ def gradcam_files(record: Record, films: Pixels, heats: Heat) -> dict[str, bytes
     pairs = []
     for image, picture, heat in zip(record["images"], films, heats, strict=True):
         shown = heat / heat.max() if heat.max() > 0 else heat
-        caption = _reading(record, image)
-        pairs.append((Tile(picture, caption), Tile(picture, "" if heat.max() > 0 else "nothing", shown)))
+        empty = "" if heat.max() > 0 else "nothing speaks for it here"
+        pairs.append((Tile(picture, _reading(record, image)), Tile(picture, empty, shown)))
     files = {
         image["file"]: sheet(title, note, [Row("", pair)], _SCALE)
         for image, pair in zip(record["images"], pairs, strict=True)
@@ -61,7 +61,8 @@ def _gradcam_words(record: Record) -> tuple[str, str]:
         f"{what}. Layer {record['layer']}, {height} x {width} positions, drawn out to the film's size. "
         "Each film has a scale of its own."
     )
-    return f"Grad-CAM of {record['arm']}", note
+    method = {"gradcam": "Grad-CAM", "hirescam": "HiResCAM"}[record["method"]]
+    return f"{method} of {record['arm']}", note
 
 
 def _reading(record: Record, image: Record) -> str:

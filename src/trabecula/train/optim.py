@@ -47,7 +47,7 @@ class Optimizer(Record):
     """Cut each gradient value to +- this; none by default."""
 
     def make(self, weights: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-        """The torch optimizer over these weights."""
+        """The torch optimizer over these weights, in its kernel that reads each of them once."""
         groups = [
             {
                 "params": [w for w in weights if w.ndim > 1 or self.decay_vectors],
@@ -60,9 +60,9 @@ class Optimizer(Record):
         ]
         groups = [group for group in groups if group["params"]]
         if self.name == "sgd":
-            return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum)
+            return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, fused=True)
         kind = torch.optim.Adam if self.name == "adam" else torch.optim.AdamW
-        return kind(groups, lr=self.lr, betas=self.betas)
+        return kind(groups, lr=self.lr, betas=self.betas, fused=True)
 
     @model_validator(mode="after")
     def _one_rise(self) -> Self:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -74,10 +75,12 @@ def fit(
 
     select: "loss" (den Boer 2025, section 3.3) or "metric" (Rajamohan 2026, section 2.7: the task's own,
     ties broken by the loss).
+
+    label: of the meter; none is shown where it is "".
     """
     memory: dict[str, Any] = {"best": None, "waited": 0, "points": 0, "train_loss": float("inf"), "spent": 0}
     ended = False
-    with Meter(label, images, "images") as meter:
+    with Meter(label, images, "images") if label else nullcontext() as meter:
         for point in train(
             objective, stream, images=images, every=every, precision=precision, checkpoint=checkpoint,
             memory=memory,
@@ -97,7 +100,8 @@ def fit(
                 }  # fmt: skip
             ended = told is not None and told(memory["points"], loss, metric)
             memory["stopped"] = ended or memory["waited"] >= patience
-            meter.add(point.images - meter.done, f"val loss {loss:.3g} metric {metric:.3g}")
+            if meter:
+                meter.add(point.images - meter.done, f"val loss {loss:.3g} metric {metric:.3g}")
     best = memory["best"]
     objective.load_state_dict(best["weights"])
     constant = objective.constant_loss(stream.labels) if stream.labels is not None else float("nan")
