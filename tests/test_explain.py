@@ -102,7 +102,7 @@ def test_named_images_and_a_critics_score(world: Path, hospital: Path, tmp_path:
         encoder=world / "gan",
         image_ids=names,
         parts=["gradcam"],
-        layer="act2",
+        layer="act1",
     )["gradcam"]
     assert [i["image_id"] for i in chosen["images"]] == names
     critic, encoder = load_critic(world / "gan"), load_encoder(world / "gan").eval()

@@ -138,10 +138,10 @@ def test_images_do_not_share_a_map() -> None:
 
 
 def test_the_layer_is_the_last_that_has_places() -> None:
-    assert choose_layer(build_backbone("critic", 1, 64)) == "act4"
-    assert (
-        choose_layer(build_backbone("critic", 1, 32)) == "act3"
-    )  # act4 has one position, and points nowhere
+    assert choose_layer(build_backbone("critic", 1, 128)) == "act4"
+    assert choose_layer(build_backbone("critic", 1, 64)) == "act3"  # act4 has four positions in all
+    assert choose_layer(build_backbone("critic:4-4-4", 1, 8)) == "act0"
+    assert choose_layer(build_backbone("critic:4-4", 1, 4)) == "act0"  # two across is better than one
     assert choose_layer(build_backbone("critic", 1, 32), "act1") == "act1"
     with pytest.raises(InputError, match="layer 'act7'"):
         choose_layer(build_backbone("critic", 1, 32), "act7")
