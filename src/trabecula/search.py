@@ -1,0 +1,120 @@
+"""encoder + few labels -> settings of fine-tuning, chosen on the validation part.
+
+trials.csv      each trial: its settings, validation loss and metric, state, images
+chosen.json     the settings of the best, which `finetune` takes as `chosen`
+
+No test patient is predicted. Trials are kept in an Optuna storage while the search runs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from trabecula.config import dump
+from trabecula.nets.devices import choose_device
+from trabecula.progress import Meter
+from trabecula.run import Run
+from trabecula.train.precision import resolve as precision_of
+from trabecula.transfer.chosen import FILE, Chosen
+from trabecula.transfer.search import Pruner, Sampler, Search, Trial, best, opened, to_csv
+from trabecula.transfer.spaces import Preset, applied, flat, resolve, touched
+from trabecula.transfer.tuning import FewLabels, read_material
+
+_STORAGE = "trials.db"
+
+
+class Config(FewLabels):
+    """Settings of `search`."""
+
+    seed: int = 1000
+    """Of the few-label subset, the trainings and the sampler. `finetune` refuses to report this seed on
+    chosen settings: keep it apart from the reported ones."""
+    trials: int = Field(50, ge=1)
+    """Fine-tunings made (50: den Boer 2025, section 4.5; Rajamohan et al. 2026, C.4.1)."""
+    sampler: Sampler = "tpe"
+    """tpe learns from earlier trials; random does not, so equal seeds draw the same for every arm."""
+    pruner: Pruner = "none"
+    """median: after 5 looks, end a trial that is worse than the median of earlier trials at the same look."""
+    preset: Preset = "none"
+    """table1: the heads of den Boer 2025; rate: rate, warm-up and patience; rajamohan: optimizer, rate,
+    weight decay, epochs and one-cycle peak of Rajamohan et al. 2026. `settings` and `space` win over it."""
+    settings: dict[str, Any] = {}
+    """Settings of `finetune` that are the same for all trials; `trabecula show finetune` lists them."""
+    space: dict[str, Any] = {}
+    """What is searched: settings of `finetune`, each with a list of values, a range {low, high, log, step},
+    or for `head` "table1"."""
+    storage: str = ""
+    """An Optuna storage URL; by default a SQLite file in the run folder, removed at the end."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1; auto takes a GPU if there is one."""
+
+    @field_validator("space")
+    @classmethod
+    def _one_form(cls, space: dict[str, Any]) -> dict[str, Any]:
+        """Dotted keys: equal spaces are equal searches, however TOML wrote them."""
+        return dict(flat(space))
+
+    @model_validator(mode="after")
+    def _space_is_known(self) -> Self:
+        """A study finds a mistyped setting before it runs anything."""
+        resolve(self.preset, self.settings, self.space)
+        return self
+
+
+def run(config: Config, out: Run) -> str:
+    """Write trials.csv and chosen.json."""
+    tuning, space = resolve(config.preset, config.settings, config.space)
+    material, device = read_material(config, config.seed), choose_device(config.device)
+    out.log("subset", **material.subset.record)
+    out.used(device=str(device), precision=precision_of(tuning.precision, device))
+    search = Search(tuning, space, material, config.seed, config.sampler, config.pruner, device)
+    trials = _trials(config, search, out)
+    chosen = _chosen(config, search, trials)
+    out.write("trials.csv", to_csv(trials))
+    out.write_json(FILE, dump(chosen))
+    (out / _STORAGE).unlink(missing_ok=True)
+    metric = "" if chosen.metric is None else f", metric {chosen.metric:.3f}"
+    told = f"{chosen.arm}, {chosen.task}, {config.fraction:.3g} of labels: trial {chosen.trial} of "
+    told += f"{len(trials)} is best by validation {chosen.by} (loss {chosen.loss:.3f}{metric})"
+    for number, word in ((chosen.num_pruned, "pruned"), (chosen.num_diverged, "diverged")):
+        told += f", {number} {word}" if number else ""
+    return told
+
+
+def _trials(config: Config, search: Search, out: Run) -> list[Trial]:
+    """All trials, those of a search that was killed first."""
+    name = json.loads((out / "config.json").read_text())["id"]
+    url = config.storage or f"sqlite:///{(out / _STORAGE).absolute()}"
+    with (
+        opened(url, name, search.by, config.pruner) as study,
+        Meter("searching", config.trials, "trials") as meter,
+    ):
+        trials = search.made(study)[: config.trials]
+        meter.skip(len(trials))
+        while len(trials) < config.trials:
+            trial = search.make(study, len(trials))
+            trials.append(trial)
+            out.log("trial", **vars(trial))
+            meter.add(1, f"last {trial.state}, val loss {trial.loss:.3g} metric {trial.metric:.3g}")
+    return trials
+
+
+def _chosen(config: Config, search: Search, trials: list[Trial]) -> Chosen:
+    """The best trial's settings: every group that the search fixed or searched, whole."""
+    one, material = best(trials, search.by), search.material
+    settings = dump(applied(search.tuning, one.values))
+    states = [trial.state for trial in trials]
+    return Chosen(
+        settings={key: settings[key] for key in touched(config.preset, config.settings, search.space)},
+        by=search.by, trial=one.number, loss=one.loss,
+        metric=one.metric if math.isfinite(one.metric) else None,
+        task=material.task.name or config.task, arm=material.encoder.card.name,
+        pretrain_seed=material.encoder.card.seed, fraction=config.fraction, seed=config.seed,
+        num_val_patients=material.subset.record["val"]["patients"], num_trials=len(trials),
+        num_pruned=states.count("pruned"), num_diverged=states.count("diverged"),
+        images=sum(trial.images_spent for trial in trials),
+    )  # fmt: skip

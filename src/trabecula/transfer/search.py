@@ -1,0 +1,189 @@
+"""A search over the settings of fine-tuning, on training and validation patients only.
+
+Every trial trains on the same few labels. The sampler is made anew for each trial from the seed and the
+number of trials before it, and one process makes one trial at a time: a search that was killed and goes
+on makes the same trials as one that was not.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+import torch
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from trabecula.data.batches import mix
+from trabecula.data.predictions import PLATEAU
+from trabecula.errors import InputError, RunError
+from trabecula.transfer.fit import Fitted, task_metric
+from trabecula.transfer.spaces import Space, applied
+from trabecula.transfer.tuning import Material, Tuning, tune
+
+Sampler = Literal["tpe", "random"]
+Pruner = Literal["median", "none"]
+By = Literal["loss", "metric"]
+WARMUP = 5
+"""Looks at validation before the median pruner may end a trial (Rajamohan et al. 2026, C.4.3)."""
+_COLUMNS = ("trial", "state", "loss", "metric", "images_seen", "images_spent", "note")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fine-tuning of a search.
+
+    state: "complete", "pruned" (ended early) or "diverged" (a loss that is no number).
+    loss, metric: of validation at the chosen checkpoint.
+    """
+
+    number: int
+    state: str
+    loss: float
+    metric: float
+    images_seen: int
+    images_spent: int
+    note: str
+    values: Mapping[str, Any]
+
+    def score(self, by: By) -> tuple[float, ...]:
+        """The larger the better; the metric's ties are broken by the loss."""
+        return (-self.loss,) if by == "loss" else (self.metric, -self.loss)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched and how."""
+
+    tuning: Tuning
+    space: Space
+    material: Material
+    seed: int
+    sampler: Sampler
+    pruner: Pruner
+    device: torch.device
+
+    @property
+    def by(self) -> By:
+        """What trials are compared by: as checkpoints are, but the loss where the metric is not estimable."""
+        y, num = self.material.validation.y, self.material.task.num_outputs
+        known = math.isfinite(task_metric(y, np.full((len(y), num), 1 / num)))
+        return "metric" if self.tuning.select == "metric" and known else "loss"
+
+    def made(self, study: optuna.Study) -> list[Trial]:
+        """The trials made so far; one that was killed is to be made again."""
+        for killed in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            study.tell(killed.number, state=TrialState.FAIL)
+        made = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        return [_read(number, trial) for number, trial in enumerate(made)]
+
+    def make(self, study: optuna.Study, number: int) -> Trial:
+        """The next trial; number: of those made before it."""
+        seed = mix(self.seed, "search", number) % 2**32
+        study.sampler = (
+            optuna.samplers.TPESampler(seed=seed)
+            if self.sampler == "tpe"
+            else optuna.samplers.RandomSampler(seed=seed)
+        )
+        return replace(self._one(study, study.ask()), number=number)
+
+    def _one(self, study: optuna.Study, trial: optuna.Trial) -> Trial:
+        by, values = self.by, self.space.draw(trial)
+
+        def told(looks: int, loss: float, metric: float) -> bool:
+            if self.pruner == "none":
+                return False
+            trial.report(loss if by == "loss" else metric, looks - 1)
+            return trial.should_prune()
+
+        done = Trial(-1, "diverged", math.nan, math.nan, 0, 0, "", values)
+        try:
+            tuning = applied(self.tuning, values)
+            _, fitted = tune(tuning, self.material, self.seed, self.device, told=told, label="")
+            done = _told(fitted, values)
+        except RunError as error:  # a rate too high is an answer, not the end of the search
+            done = replace(done, note=str(error))
+        value = done.loss if by == "loss" else done.metric
+        if not math.isfinite(value):
+            done = replace(done, state="diverged")
+        trial.set_user_attr("told", {**vars(done), "loss": repr(done.loss), "metric": repr(done.metric)})
+        if done.state == "complete":
+            study.tell(trial, value)
+        else:
+            study.tell(trial, state=TrialState.PRUNED)
+        return done
+
+
+def best(trials: list[Trial], by: By) -> Trial:
+    """The complete trial with the best score, the first of equals.
+
+    Raises:
+        RunError: no trial came to its end.
+    """
+    complete = [trial for trial in trials if trial.state == "complete"]
+    if not complete:
+        reason = trials[-1].note or "search lower rates"
+        raise RunError(f"none of {len(trials)} trials came to its end: {reason}")
+    return max(complete, key=lambda trial: (trial.score(by), -trial.number))
+
+
+def to_csv(trials: list[Trial]) -> str:
+    """trials.csv: a row a trial, a column a setting; lists and words as JSON has them."""
+    keys = list(dict.fromkeys(key for trial in trials for key in trial.values))
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*_COLUMNS, *keys])
+    for trial in trials:
+        told = (trial.number, trial.state, f"{trial.loss:.8g}", f"{trial.metric:.8g}", trial.images_seen,
+                trial.images_spent, trial.note)  # fmt: skip
+        settings = [trial.values[key] for key in keys]
+        writer.writerow([*told, *(v if isinstance(v, str) else json.dumps(v) for v in settings)])
+    return file.getvalue()
+
+
+@contextmanager
+def opened(url: str, name: str, by: By, pruner: Pruner) -> Iterator[optuna.Study]:
+    """A study in an Optuna storage, made or gone on with; let go of at the end.
+
+    Raises:
+        InputError: no such storage, or it can't be written.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    kind = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=WARMUP)
+    try:
+        storage = optuna.storages.RDBStorage(url)
+        study = optuna.create_study(
+            storage=storage, study_name=name, load_if_exists=True,
+            pruner=kind if pruner == "median" else optuna.pruners.NopPruner(),
+            direction="minimize" if by == "loss" else "maximize",
+        )  # fmt: skip
+    except (SQLAlchemyError, ImportError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"storage '{url}': {reason}; give an Optuna storage URL, or none") from None
+    try:
+        yield study
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _told(fitted: Fitted, values: Mapping[str, Any]) -> Trial:
+    note = PLATEAU if fitted.plateau else ""
+    return Trial(
+        -1, "pruned" if fitted.ended else "complete", fitted.loss, fitted.metric, fitted.images_seen,
+        fitted.images_spent, note, values,
+    )  # fmt: skip
+
+
+def _read(number: int, trial: FrozenTrial) -> Trial:
+    told = trial.user_attrs["told"]
+    numbers = {key: float(told[key]) for key in ("loss", "metric")}  # JSON has no NaN
+    return Trial(**{**told, **numbers, "number": number})

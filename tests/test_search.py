@@ -1,0 +1,285 @@
+"""search: choices on validation only, pairs of arms, kills, and what finetune makes of the choice."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from trabecula import finetune, pretrain, search, split
+from trabecula.data.splits import read_splits
+from trabecula.errors import InputError, RunError
+from trabecula.run import execute
+from trabecula.transfer import search as searching
+from trabecula.transfer.chosen import read_chosen
+
+QUICK = {"images": 64, "every": 16, "batch_size": 8, "precision": "float32"}
+
+
+@pytest.fixture(scope="module")
+def root(hospital: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("search")
+    parts = split.Config(manifest=hospital / "cohort", task="kl", train=0.5, val=0.25, test=0.25)
+    execute("split", parts, root / "split")
+    for seed in (0, 1):
+        made = pretrain.Config(store=hospital / "store", architecture="critic", seed=seed)
+        execute("pretrain", made, root / f"encoder{seed}")
+    return root
+
+
+def config(hospital: Path, root: Path, **settings: Any) -> search.Config:
+    values = {
+        "encoder": root / "encoder0", "store": hospital / "store", "manifest": hospital / "cohort",
+        "splits": root / "split", "task": "kl >= 1", "trials": 4, "settings": QUICK,
+        "space": {"optimizer.lr": {"low": 1e-4, "high": 1e-2, "log": True}, "patience": [1, 2]},
+    }  # fmt: skip
+    return search.Config(**{**values, **settings})
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "trials.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def artifacts(folder: Path) -> dict[str, bytes]:
+    left_out = {"log.jsonl", "provenance.json", ".lock"}
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name not in left_out}
+
+
+def test_the_best_trial_is_chosen_and_no_test_patient_is_predicted(
+    hospital: Path, root: Path, tmp_path: Path
+) -> None:
+    said = execute("search", config(hospital, root), tmp_path / "s")
+    trials, chosen = rows(tmp_path / "s"), read_chosen(tmp_path / "s")
+    losses = [float(row["loss"]) for row in trials]
+    assert (chosen.by, chosen.trial, chosen.num_trials) == ("loss", int(np.argmin(losses)), 4)
+    best = trials[chosen.trial]
+    assert chosen.settings["optimizer"]["lr"] == float(best["optimizer.lr"])
+    assert chosen.settings["patience"] == int(best["patience"])
+    assert set(chosen.settings) == {"images", "every", "batch_size", "precision", "optimizer", "patience"}
+    assert chosen.images == sum(int(row["images_spent"]) for row in trials)
+    assert f"trial {chosen.trial} of 4 is best by validation loss" in said
+    names = {path.name for path in (tmp_path / "s").iterdir()}
+    assert names == {
+        "config.json",
+        "provenance.json",
+        "log.jsonl",
+        ".lock",
+        "DONE",
+        "trials.csv",
+        "chosen.json",
+    }
+
+
+def shuffled(hospital: Path, root: Path, out: Path) -> Path:
+    """A manifest whose test patients have each other's labels, and not one of them its own."""
+    out.mkdir()
+    table = pd.read_csv(hospital / "cohort" / "manifest.csv", dtype=str, keep_default_na=False)
+    table["path"] = [str((hospital / "cohort" / path).resolve()) for path in table["path"]]
+    tested = table["patient_id"].isin(read_splits(root / "split").patients("test"))
+    table.loc[tested, "kl"] = [str((int(kl) + 1) % 3) for kl in table.loc[tested, "kl"]]
+    table.to_csv(out / "manifest.csv", index=False)
+    return out
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_no_choice_depends_on_a_test_label(hospital: Path, root: Path, tmp_path: Path, sampler: str) -> None:
+    settings = {"sampler": sampler, "pruner": "median", "trials": 12 if sampler == "tpe" else 3}
+    other = shuffled(hospital, root, tmp_path / "other")
+    execute("search", config(hospital, root, **settings), tmp_path / "a")
+    execute("search", config(hospital, root, manifest=other, **settings), tmp_path / "b")
+    for name in ("trials.csv", "chosen.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    ids = [json.loads((tmp_path / name / "config.json").read_text())["id"] for name in "ab"]
+    assert ids[0] != ids[1]  # they were two searches
+
+
+def test_a_validation_label_does_count(hospital: Path, root: Path, tmp_path: Path) -> None:
+    """The test above can fail: with a validation label changed the trials' losses differ."""
+    table = pd.read_csv(hospital / "cohort" / "manifest.csv", dtype=str, keep_default_na=False)
+    table["path"] = [str((hospital / "cohort" / path).resolve()) for path in table["path"]]
+    known = table["patient_id"].isin(read_splits(root / "split").patients("val"))
+    at = table.index[known][0]
+    table.loc[at, "kl"] = "0" if table.loc[at, "kl"] != "0" else "1"
+    (tmp_path / "other").mkdir()
+    table.to_csv(tmp_path / "other" / "manifest.csv", index=False)
+    execute("search", config(hospital, root, trials=1), tmp_path / "a")
+    execute("search", config(hospital, root, trials=1, manifest=tmp_path / "other"), tmp_path / "b")
+    assert rows(tmp_path / "a")[0]["loss"] != rows(tmp_path / "b")[0]["loss"]
+
+
+def test_random_draws_the_same_heads_for_every_arm(hospital: Path, root: Path, tmp_path: Path) -> None:
+    heads = []
+    for arm in (0, 1):
+        settings = {"encoder": root / f"encoder{arm}", "preset": "table1", "space": {}, "sampler": "random"}
+        execute("search", config(hospital, root, trials=3, **settings), tmp_path / str(arm))
+        heads.append([row["head"] for row in rows(tmp_path / str(arm))])
+    assert heads[0] == heads[1]
+    assert len(set(heads[0])) == 3
+    losses = [row["loss"] for arm in (0, 1) for row in rows(tmp_path / str(arm))]
+    assert len(set(losses)) == 6
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_killed_search_ends_as_an_undisturbed_one(
+    hospital: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str
+) -> None:
+    wanted = config(hospital, root, trials=13, sampler=sampler, pruner="median")
+    execute("search", wanted, tmp_path / "whole")
+    done = 0
+    real = searching.tune
+
+    def killing(*args: Any, **options: Any) -> Any:
+        nonlocal done
+        done += 1
+        result = real(*args, **options)
+        if done in (2, 9, 13):  # trained, and its end not yet told to the storage
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(searching, "tune", killing)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            execute("search", wanted, tmp_path / "part")
+    execute("search", wanted, tmp_path / "part")
+    assert done == 13 + 3
+    assert artifacts(tmp_path / "part") == artifacts(tmp_path / "whole")
+    if sampler == "tpe":  # from the eleventh trial on it learns, which resuming must not change
+        assert len({row["optimizer.lr"] for row in rows(tmp_path / "whole")}) == 13
+
+
+def test_a_process_that_was_killed_goes_on(hospital: Path, root: Path, tmp_path: Path) -> None:
+    execute("search", config(hospital, root, trials=6), tmp_path / "whole")
+    words = [
+        sys.executable,
+        "-m",
+        "trabecula.cli",
+        "search",
+        "--out",
+        str(tmp_path / "part"),
+        "--workers",
+        "1",
+    ]
+    for name in ("encoder", "store", "manifest", "splits"):
+        words += [f"--{name}", str(getattr(config(hospital, root), name))]
+    words += ["-s", "task=kl >= 1", "-s", "trials=6"]
+    words += [part for key, value in QUICK.items() for part in ("-s", f"settings.{key}={value}")]
+    words += ["-s", "space.optimizer.lr={low=1e-4, high=1e-2, log=true}", "-s", "space.patience=[1, 2]"]
+    process = subprocess.Popen(words, env=os.environ, stdout=subprocess.DEVNULL)
+    log, until = tmp_path / "part" / "log.jsonl", time.monotonic() + 120
+    while not (log.exists() and log.read_text().count('"trial"') >= 2):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    subprocess.run(words, check=True, env=os.environ, stdout=subprocess.DEVNULL)
+    assert artifacts(tmp_path / "part") == artifacts(tmp_path / "whole")
+
+
+def test_the_median_pruner_waits_and_prunes(
+    hospital: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scripted losses: after five good trials a bad one ends at its sixth look, the first that may."""
+    looks: list[int] = []
+
+    def scripted(*_: Any, told: Any, **__: Any) -> Any:
+        good = len(looks) < 5
+        for look in range(1, 10):
+            if told(look, 0.1 if good else 0.9, 0.5):
+                break
+        looks.append(look)
+        return None, searching.Fitted(8, 0.1 if good else 0.9, 0.5, look, 8 * look, 0.1, 0.7, look < 9)
+
+    monkeypatch.setattr(searching, "tune", scripted)
+    said = execute("search", config(hospital, root, trials=7, pruner="median"), tmp_path / "s")
+    assert looks == [9, 9, 9, 9, 9, 6, 6]
+    assert [row["state"] for row in rows(tmp_path / "s")] == ["complete"] * 5 + ["pruned"] * 2
+    assert said.endswith("2 pruned")
+
+
+def test_a_trial_that_diverges_is_an_answer(
+    hospital: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = searching.tune
+
+    def diverging(tuning: Any, *args: Any, **options: Any) -> Any:
+        if tuning.patience == 1:
+            raise RunError("step 3: the loss of 'all' is nan")
+        return real(tuning, *args, **options)
+
+    monkeypatch.setattr(searching, "tune", diverging)
+    said = execute("search", config(hospital, root, trials=6, sampler="random"), tmp_path / "s")
+    states = {row["patience"]: row["state"] for row in rows(tmp_path / "s")}
+    assert states == {"1": "diverged", "2": "complete"}
+    assert "diverged" in said
+    assert {row["note"] for row in rows(tmp_path / "s") if row["patience"] == "1"} == {
+        "step 3: the loss of 'all' is nan"
+    }
+    only = config(hospital, root, space={"patience": [1]}, trials=2)
+    with pytest.raises(RunError, match="none of 2 trials came to its end: step 3"):
+        execute("search", only, tmp_path / "none")
+
+
+def test_without_an_estimable_metric_the_loss_chooses(hospital: Path, root: Path, tmp_path: Path) -> None:
+    """A validation part of one class has no AUROC."""
+    metric = {**QUICK, "select": "metric"}
+    execute("search", config(hospital, root, settings=metric, trials=2), tmp_path / "metric")
+    assert read_chosen(tmp_path / "metric").by == "metric"
+    table = pd.read_csv(hospital / "cohort" / "manifest.csv", dtype=str, keep_default_na=False)
+    table["path"] = [str((hospital / "cohort" / path).resolve()) for path in table["path"]]
+    table.loc[table["patient_id"].isin(read_splits(root / "split").patients("val")), "kl"] = "2"
+    (tmp_path / "flat").mkdir()
+    table.to_csv(tmp_path / "flat" / "manifest.csv", index=False)
+    flat = config(hospital, root, settings=metric, trials=2, manifest=tmp_path / "flat")
+    execute("search", flat, tmp_path / "loss")
+    chosen = read_chosen(tmp_path / "loss")
+    assert (chosen.by, chosen.metric) == ("loss", None)
+
+
+def test_any_optuna_storage_will_do_and_is_no_part_of_the_result(
+    hospital: Path, root: Path, tmp_path: Path
+) -> None:
+    storage = f"sqlite:///{tmp_path / 'mine.db'}"
+    execute("search", config(hospital, root), tmp_path / "own")
+    execute("search", config(hospital, root, storage=storage), tmp_path / "mine")
+    assert artifacts(tmp_path / "own") == artifacts(tmp_path / "mine")
+    assert (tmp_path / "mine.db").exists()
+    with pytest.raises(InputError, match="give an Optuna storage URL"):
+        execute("search", config(hospital, root, storage="no such thing"), tmp_path / "bad")
+
+
+def tuned(hospital: Path, root: Path, out: Path, **settings: Any) -> Path:
+    common = {"store": hospital / "store", "manifest": hospital / "cohort", "splits": root / "split"}
+    values = {**common, "encoder": root / "encoder0", "task": "kl >= 1", **settings}
+    execute("finetune", finetune.Config(**values), out)
+    return out
+
+
+def test_finetune_takes_what_was_chosen_also_another_arm(hospital: Path, root: Path, tmp_path: Path) -> None:
+    execute("search", config(hospital, root, preset="table1", space={}, trials=2), tmp_path / "s")
+    chosen = read_chosen(tmp_path / "s")
+    control = {"encoder": root / "encoder1", "augment": False}
+    by_search = tuned(hospital, root, tmp_path / "a", chosen=tmp_path / "s", **control)
+    by_hand = tuned(hospital, root, tmp_path / "b", **chosen.settings, **control)
+    assert (by_search / "predictions.csv").read_bytes() == (by_hand / "predictions.csv").read_bytes()
+    used = json.loads((by_search / "settings.json").read_text())
+    assert used["head"] == chosen.settings["head"]
+    assert used["augment"] is False
+    assert json.loads((by_search / "config.json").read_text())["inputs"]["chosen"] == [
+        json.loads((tmp_path / "s" / "config.json").read_text())["id"]
+    ]
+    with pytest.raises(InputError, match="seed 1000: the search itself used the labels of this seed"):
+        tuned(hospital, root, tmp_path / "c", chosen=tmp_path / "s", seed=1000)
+    with pytest.raises(InputError, match="no such file; `trabecula search` writes one"):
+        tuned(hospital, root, tmp_path / "d", chosen=root / "encoder0")
