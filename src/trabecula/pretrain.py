@@ -19,6 +19,7 @@ from trabecula.data.arrays import save_array
 from trabecula.data.batches import Stream
 from trabecula.data.generated import origin
 from trabecula.data.phi import key_name, mark, site_key
+from trabecula.data.predictions import snapshot_name
 from trabecula.data.splits import Splits, read_splits
 from trabecula.data.store import Store
 from trabecula.errors import InputError
@@ -145,12 +146,15 @@ class _Keeper:
     def __init__(self, config: Config, objective: Objective, card: Card, store: Store) -> None:
         self.config, self.objective, self.card, self.store = config, objective, card, store
 
-    def __call__(self, folder: Path, images: int) -> dict[str, nn.Module]:
+    def __call__(self, folder: Path, images: int, snapshot: bool = False) -> dict[str, nn.Module]:
+        """A snapshot's encoder is an arm of its own, so that predictions tell it from the others."""
         products = self.objective.products()
         encoder, generator, critic = (products.get(name) for name in ("encoder", "generator", "critic"))
         folder.mkdir(parents=True, exist_ok=True)
         if isinstance(encoder, Encoder):
-            encoder.card = self.card.model_copy(update={"images_seen": self.card.images_seen + images})
+            name = snapshot_name(self.card.name, images) if snapshot else self.card.name
+            seen = self.card.images_seen + images
+            encoder.card = self.card.model_copy(update={"name": name, "images_seen": seen})
             save_encoder(encoder, folder)
         if isinstance(generator, Generator):
             card = GeneratorCard(
@@ -179,7 +183,7 @@ def _train(
             before = memory["curve"][-1]["images"] if memory["curve"] else 0
             memory["curve"].append({"images": point.images, **point.scalars})
             if config.snapshots and point.images // config.snapshots > before // config.snapshots:
-                keep(out / "snapshots" / f"{point.images:09d}", point.images)
+                keep(out / "snapshots" / f"{point.images:09d}", point.images, snapshot=True)
             out.log("point", images=point.images, **point.scalars)
     return int(memory["curve"][-1]["images"]) if memory["curve"] else 0
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from trabecula.errors import InputError
-from trabecula.nets.critic import Critic, Generator, critic_blocks, mirrored, spread
+from trabecula.nets.critic import Critic, Generator, critic_blocks, mirrored, spread, widths_of
 
 
 def count(module: nn.Module) -> int:
@@ -144,9 +144,7 @@ def test_the_papers_shapes_at_224() -> None:
     """Den Boer 2025, section 4.2: 7 x 7 x 512 both ways, five blocks each."""
     generator, critic = Generator(1, 224), Critic(1, 224)
     assert (generator.side, generator.project.out_features) == (7, 7 * 7 * 512)
-    assert (
-        len(generator.blocks) == len([layer for layer in critic.blocks if isinstance(layer, nn.Conv2d)]) == 5
-    )
+    assert (len(generator.blocks), len(widths_of(critic.blocks))) == (5, 5)
     assert critic.output.in_features == 25_088
     assert mirrored((32, 64, 128, 256, 512)) == generator.widths
 

@@ -1,0 +1,210 @@
+"""WGAN-GP steps on grey 64 px images: ours and the usual public loop, in float32 and in bf16.
+
+    python bench/wgan_gp_step.py [--size 64] [--repeats 3] [--steps 1] [--threads 2]
+    python bench/wgan_gp_step.py --clock cpu      # images per CPU second of one thread: for a busy machine
+
+Critic 4x4 convolutions of stride 2 with widths 64-128-256-512 (one more 512 at 128 px), the generator
+mirrored, batch 64, five critic updates on fresh images to one of the generator, Adam 1e-4, images in memory.
+Ours is `train` as `pretrain` calls it. The peer is the loop found in public repositories on the same layers:
+a DataLoader, real and made images scored in two passes, the penalty by autograd with create_graph, one e
+a sample. "peer" is kind: its made images are detached from the generator; "as found" keeps the generator's
+graph in the critic's step as that loop does; "channels_last" is the kind one with that one line added. The
+peer stays in float32, which is what such loops run in. The loops take turns in one process tree, with the
+allocator as it is for all of them. One JSON line: real images per second (median over the repeats), the
+ratio to the kind peer taken within each repeat, with its smallest and largest value as the spread; how far
+our penalty's gradients are from the peer's on one batch; and the critic's gap in bf16 and in float32 at
+equal steps, which start and go on from the same seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from trabecula.data.batches import Stream
+from trabecula.nets.critic import Critic, Generator, mirrored
+from trabecula.nets.encoder import make_encoder
+from trabecula.objectives.objective import Setting
+from trabecula.objectives.wgan_gp import WganGp, WganGpConfig, gradient_penalty
+from trabecula.train.loop import train
+from trabecula.train.precision import Precision
+
+BATCH, CRITIC_STEPS, LATENT, WEIGHT, NUM_IMAGES = 64, 5, 100, 10.0, 1024
+
+
+class Memory:
+    """The part of a store that a stream reads."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def read(self, rows: np.ndarray) -> Tensor:
+        return self.images[torch.from_numpy(rows)]
+
+
+def widths(size: int) -> tuple[int, ...]:
+    return (64, 128, 256, 512) if size == 64 else (64, 128, 256, 512, 512)
+
+
+def ours(images: Tensor, precision: Precision, steps: int) -> Iterator[list[dict[str, float]]]:
+    """Train for ever; one item every `steps` steps: what was logged since."""
+    size = images.shape[-1]
+    encoder = make_encoder(f"critic:{'-'.join(map(str, widths(size)))}", channels=1, size=size)
+    objective = WganGp(WganGpConfig(), encoder, Setting(len(images), BATCH, 0))
+    store: Any = Memory(images)
+    stream = Stream(store, np.arange(len(images)), BATCH, seed=0)
+    every = steps * CRITIC_STEPS * BATCH
+    for point in train(objective, stream, images=10**9, every=every, precision=precision):
+        yield [point.scalars]
+
+
+class PlainGenerator(nn.Module):
+    """Our generator's layers, each called as it stands."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.inner = Generator(1, size, LATENT, mirrored(widths(size)))
+
+    def forward(self, z: Tensor) -> Tensor:
+        maps = self.inner.project(z).unflatten(1, (512, self.inner.side, self.inner.side))
+        for block in self.inner.blocks:
+            for layer in block:
+                maps = layer(maps)
+        return torch.tanh(self.inner.output(maps))
+
+
+def penalty_by_autograd(critic: nn.Module, real: Tensor, fake: Tensor, e: Tensor) -> Tensor:
+    """The usual gradient penalty of public loops, with one e a sample."""
+    between = (e * real + (1 - e) * fake).requires_grad_(True)
+    scores = critic(between)
+    slope = torch.autograd.grad(
+        scores, between, torch.ones_like(scores), create_graph=True, retain_graph=True, only_inputs=True
+    )[0]
+    return ((slope.view(len(slope), -1).norm(2, dim=1) - 1) ** 2).mean()
+
+
+def peer(images: Tensor, steps: int, detach: bool, layout: torch.memory_format) -> Iterator[None]:
+    """Train for ever; one item every `steps` steps."""
+    size = images.shape[-1]
+    torch.manual_seed(0)
+    critic: nn.Module = Critic(1, size, widths(size)).to(memory_format=layout)  # type: ignore[call-overload]
+    generator: nn.Module = PlainGenerator(size).to(memory_format=layout)  # type: ignore[call-overload]
+    of_critic = torch.optim.Adam(critic.parameters(), lr=1e-4, betas=(0.0, 0.99))
+    of_generator = torch.optim.Adam(generator.parameters(), lr=1e-4, betas=(0.0, 0.99))
+    loader = DataLoader(TensorDataset(images), batch_size=BATCH, shuffle=True, drop_last=True)
+    count = 0
+    while True:
+        for (raw,) in loader:
+            real = (raw.float() / 127.5 - 1).contiguous(memory_format=layout)
+            of_critic.zero_grad()
+            z = torch.randn(BATCH, LATENT)
+            fake = generator(z)
+            if detach:
+                fake = fake.detach()
+            penalty = penalty_by_autograd(critic, real, fake.data, torch.rand(BATCH, 1, 1, 1))
+            loss = critic(fake).mean() - critic(real).mean() + WEIGHT * penalty
+            loss.backward()
+            of_critic.step()
+            count += 1
+            if count % CRITIC_STEPS == 0:
+                of_generator.zero_grad()
+                (-critic(generator(z)).mean()).backward()
+                of_generator.step()
+                float(loss.detach())
+                if count % (steps * CRITIC_STEPS) == 0:
+                    yield
+
+
+def gradient_difference(images: Tensor) -> float:
+    """Largest difference of penalty gradients from autograd's, relative to the largest of each weight."""
+    size = images.shape[-1]
+    torch.manual_seed(0)
+    critic = Critic(1, size, widths(size))
+    real = images[:BATCH].float() / 127.5 - 1
+    fake, e = torch.tanh(torch.randn_like(real)), torch.rand(BATCH, 1, 1, 1)
+    found = []
+    for penalty in (gradient_penalty(critic, real, fake, e)[0], penalty_by_autograd(critic, real, fake, e)):
+        critic.zero_grad()
+        penalty.backward()
+        found.append([w.grad for w in critic.parameters() if w.ndim > 1 and w.grad is not None])
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(*found, strict=True))
+
+
+def smooth_images(size: int) -> Tensor:
+    """(NUM_IMAGES, 1, size, size) uint8, smooth like radiographs."""
+    images = nn.functional.interpolate(torch.rand(NUM_IMAGES, 1, 8, 8), (size, size), mode="bicubic")
+    return (images.clamp(0, 1) * 255).to(torch.uint8)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--size", type=int, default=64, choices=[64, 128])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    args = parser.parse_args()
+    wall = args.clock == "wall"
+    clock: Callable[[], float] = time.perf_counter if wall else time.process_time
+    torch.set_num_threads(args.threads if wall else 1)
+    torch.manual_seed(0)
+    images = smooth_images(args.size)
+    loops: dict[str, Iterator[Any]] = {
+        "ours float32": ours(images, "float32", args.steps),
+        "ours bf16": ours(images, "bf16", args.steps),
+        "peer": peer(images, args.steps, True, torch.contiguous_format),
+        "peer, as found": peer(images, args.steps, False, torch.contiguous_format),
+        "peer, channels_last": peer(images, args.steps, True, torch.channels_last),
+    }
+    found: dict[str, list[float]] = {name: [] for name in loops}
+    gaps: dict[str, list[float]] = {"ours float32": [], "ours bf16": []}
+    for repeat in range(args.repeats + 1):  # the first turn warms up
+        for name, loop in loops.items():
+            start = clock()
+            logged = next(loop)
+            if repeat:
+                found[name].append(args.steps * CRITIC_STEPS * BATCH / (clock() - start))
+            if name in gaps:
+                gaps[name] += [scalars["gap"] for scalars in logged]
+    print(json.dumps(result(args, found, gaps, gradient_difference(images))))
+
+
+def result(
+    args: argparse.Namespace,
+    found: dict[str, list[float]],
+    gaps: dict[str, list[float]],
+    difference: float,
+) -> dict[str, Any]:
+    """The JSON line."""
+    wall = args.clock == "wall"
+    ratios = {
+        name.removeprefix("ours "): [a / b for a, b in zip(found[name], found["peer"], strict=True)]
+        for name in gaps
+    }
+    return {
+        "name": "wgan_gp_step",
+        "unit": "real images/s" if wall else "real images per CPU second",
+        "size": args.size,
+        "images_per_s": {name: round(statistics.median(values), 1) for name, values in found.items()},
+        "ratio": {p: round(statistics.median(values), 2) for p, values in ratios.items()},
+        "spread": {p: [round(min(v), 2), round(max(v), 2)] for p, v in ratios.items()},
+        "aims": {"float32": 1.8, "bf16": 2.5},
+        "gradient_difference": float(f"{difference:.2g}"),
+        "critic_gap": {name: [round(v, 3) for v in values] for name, values in gaps.items()},
+        "threads": args.threads if wall else 1,
+        "repeats": args.repeats,
+        "torch": torch.__version__,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The short way to a critic's slope: closed forms, autograd in double precision, and when it is not taken."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trabecula.nets import slope as module
+from trabecula.nets.critic import Critic, critic_blocks
+from trabecula.nets.slope import input_slope, piecewise_linear
+
+
+class Hidden(nn.Module):
+    """A critic that is not recognised as one, so that autograd differentiates it."""
+
+    def __init__(self, critic: nn.Module) -> None:
+        super().__init__()
+        self.critic = critic
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast("Tensor", self.critic(x))
+
+
+def penalty(critic: nn.Module, x: Tensor) -> Tensor:
+    """Something that depends on every value of the slope in its own way."""
+    slope = input_slope(critic, x)
+    return (slope.flatten(1).norm(dim=1) - 1).square().mean() + (slope * torch.cos(x)).sum()
+
+
+@pytest.mark.parametrize("channels", [1, 3, 6])  # six take the library's transposed convolution
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_slope_and_its_gradients_are_autograds(channels: int, layout: torch.memory_format) -> None:
+    torch.manual_seed(channels)
+    critic = Critic(channels, 32, widths=(8, 16, 24)).to(memory_format=layout)  # type: ignore[call-overload]
+    x = torch.randn(5, channels, 32, 32)
+    found = []
+    for net in (critic, Hidden(critic)):
+        critic.zero_grad()
+        penalty(net, x).backward()
+        found.append([input_slope(net, x).detach()] + [w.grad for w in critic.parameters() if w.ndim > 1])
+        for bias in (w for w in critic.parameters() if w.ndim == 1):  # they are not in the slope
+            assert bias.grad is None or not bias.grad.any()
+    for ours, theirs in zip(*found, strict=True):
+        assert isinstance(ours, Tensor)
+        assert isinstance(theirs, Tensor)
+        assert float((ours - theirs).abs().max()) <= 1e-5 * float(theirs.abs().max())
+
+
+def test_relu_critics_take_the_short_way_too() -> None:
+    torch.manual_seed(0)
+    blocks = nn.Sequential(nn.Conv2d(1, 4, 4, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 4, 2, 1), nn.ReLU())
+    critic = Critic(1, 32, blocks=blocks)
+    x = torch.randn(2, 1, 32, 32)
+    assert piecewise_linear(critic) is not None
+    torch.testing.assert_close(input_slope(critic, x), input_slope(Hidden(critic), x))
+
+
+def test_what_is_not_piecewise_linear_is_left_to_autograd() -> None:
+    critics = [
+        Critic(1, 32, blocks=critic_blocks(1, (4, 8), "batch")),
+        Critic(1, 32, blocks=nn.Sequential(nn.Conv2d(1, 4, 4, 2, 1), nn.Tanh())),
+        Critic(1, 32, blocks=nn.Sequential(nn.Conv2d(1, 4, 4, 2, 1), nn.LeakyReLU(0.2), nn.Dropout(0.0))),
+        Critic(1, 32, blocks=nn.Sequential(nn.Conv2d(2, 4, 4, 2, 1, groups=2), nn.ReLU())),
+    ]
+    for critic in critics:
+        assert piecewise_linear(critic) is None
+    x = torch.randn(4, 1, 32, 32, requires_grad=True)
+    (expected,) = torch.autograd.grad(critics[0](x).sum(), x)
+    torch.testing.assert_close(input_slope(critics[0], x), expected)
+
+
+def test_the_short_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("autograd was asked for the slope")
+
+    monkeypatch.setattr(module.torch.autograd, "grad", fail)
+    input_slope(Critic(1, 32), torch.randn(1, 1, 32, 32))
+
+
+def test_the_slope_is_float32_under_autocast() -> None:
+    torch.manual_seed(0)
+    critic, x = Critic(1, 32, widths=(4, 8)), torch.randn(2, 1, 32, 32)
+    expected = input_slope(critic, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        for net in (critic, Hidden(critic)):
+            slope = input_slope(net, x)
+            assert slope.dtype == torch.float32
+            torch.testing.assert_close(slope, expected, rtol=1e-5, atol=1e-7)
