@@ -62,7 +62,7 @@ def standalone(
         f'viewBox="0 0 {WIDTH} {total}" role="img" aria-label="{label}">',
         f"<style>{sheet}</style>",
         f'<text x="4" y="14">{escape(heading)}</text>',
-        f'<text x="4" y="29" font-weight="bold">{escape(title)}</text>',
+        f'<text x="4" y="29" style="font-weight:bold">{escape(title)}</text>',
         f'<g transform="translate(0 {_TITLE})">{body}</g>',
     ]
     for i, (name, style) in enumerate(legend):

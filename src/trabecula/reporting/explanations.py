@@ -122,7 +122,7 @@ def climb_chart(record: Record) -> Chart:
         low, middle, high = (real["quantiles"][q] for q in ("0.05", "0.5", "0.95"))
         axes.band([(0, low, high), (steps, low, high)], style)
         axes.line([(0, middle), (steps, middle)], style)
-        legend.append((f"real films, {_PARTS[part]} part: median, 5 to 95 %", style))
+        legend.append((f"{_PARTS[part]} films: median, 5 to 95 %", style))
     for curve in curves:
         axes.line(list(enumerate(curve)), STYLES[0])
     legend.append((f"ascent from noise, {len(curves)} start{'s' * (len(curves) > 1)}", STYLES[0]))
