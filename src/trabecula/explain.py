@@ -278,8 +278,8 @@ def _maximise(config: Config, store: Store, splits: Splits, out: Run) -> dict[st
     }
     median = rows[np.argsort(both, kind="stable")[(len(both) - 1) // 2]]
     typical = explanations.film(store.read([int(median)])[0].numpy())
-    pictures = [np.clip((x.cpu().numpy() + 1) * 127.5, 0, 255) for x in (climb.start, climb.images)]
-    out.write("maximise.png", explanations.maximise_file(record, *pictures, typical))
+    before, after = (((x + 1) * 127.5).round().byte().cpu().numpy() for x in (climb.start, climb.images))
+    out.write("maximise.png", explanations.maximise_file(record, before, after, typical))
     out.write("climb.svg", chart_file(explanations.climb_chart(record)))
     return record
 

@@ -32,7 +32,8 @@ class Climb:
 def noise_images(num: int, channels: int, size: int, seed: int) -> Tensor:
     """(num, channels, size, size) in [-1, 1]: uniform noise, image i a function of (seed, i)."""
     normal = latents(range(num), channels * size * size, seed)
-    return (2 * torch.special.ndtr(normal) - 1).view(num, channels, size, size)
+    uniform: Tensor = 2 * torch.special.ndtr(normal) - 1
+    return uniform.view(num, channels, size, size)
 
 
 def maximise(critic: Callable[[Tensor], Tensor], start: Tensor, steps: int, rate: float) -> Climb:

@@ -112,8 +112,10 @@ def _passes(shapes: dict[str, Shape], labels: int) -> list[list[_Part]]:
     passes: list[list[_Part]] = [[]]
     for layer, (channels, height, width) in shapes.items():
         cells = height * width
-        kinds: list[tuple[Kind, int]] = [("channel", 1)] + ([("cell", cells)] if cells > 1 else [])
-        for kind, each in kinds:
+        sizes: dict[Kind, int] = {"channel": 1, "cell": cells}
+        for kind, each in sizes.items():
+            if kind == "cell" and cells == 1:
+                continue  # the one cell is the mean
             step = max(1, most // each)
             for first in range(0, channels, step):
                 last = min(first + step, channels)
@@ -128,8 +130,8 @@ def _units(maps: NDArray[np.float32], part: _Part) -> NDArray[np.float32]:
     """(b, K, h, w) -> (b, units)."""
     chosen = maps[:, part.first : part.last]
     if part.kind == "channel":
-        return chosen.mean((2, 3), dtype=np.float64).astype(np.float32)
-    return chosen.reshape(len(chosen), -1)
+        chosen = chosen.mean((2, 3), dtype=np.float64)
+    return np.asarray(chosen.reshape(len(chosen), -1), dtype=np.float32)
 
 
 def _joined(found: Sequence[Correlations]) -> Correlations:

@@ -45,4 +45,5 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
     near = angle < _PARALLEL
     weight_a = torch.where(near, torch.full_like(angle, 1 - t), torch.sin((1 - t) * angle) / sine)
     weight_b = torch.where(near, torch.full_like(angle, t), torch.sin(t * angle) / sine)
-    return (weight_a * start + weight_b * end) * ((1 - t) * norm_a + t * norm_b)
+    turned: Tensor = weight_a * start + weight_b * end
+    return turned * ((1 - t) * norm_a + t * norm_b)

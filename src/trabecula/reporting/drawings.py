@@ -24,8 +24,8 @@ def figure_files(drawn: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -
     rules = style_sheet("figure.css")
     files: dict[str, str] = {}
     for figures in drawn:
-        for kind in ("learning", "roc", "reliability"):
-            for group in figures[kind]:
+        for kind in ("learning", "snapshots", "roc", "reliability"):
+            for group in figures.get(kind, ()):
                 for figure in group.figures:
                     name = _free(f"{kind}-{_slug(group.title)}-{_slug(figure.title)}", files)
                     files[f"{name}.svg"] = _standalone(group, figure, names, rules)

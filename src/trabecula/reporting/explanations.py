@@ -75,20 +75,18 @@ def _group_heading(record: Record, group: str) -> str:
     return {"highest": f"Highest {what} in the validation part", "lowest": f"Lowest {what}"}.get(group, "")
 
 
-def maximise_file(
-    record: Record, starts: npt.NDArray[Any], images: npt.NDArray[Any], typical: Pixels
-) -> bytes:
+def maximise_file(record: Record, starts: Pixels, images: Pixels, typical: Pixels) -> bytes:
     """maximise.png: each start's noise, what became of it, and a real film of median score.
 
     Args:
         record: the "maximise" of explain.json.
-        starts, images: (n, C, S, S) in [0, 255].
+        starts, images: (n, C, S, S) uint8.
         typical: (C, S, S) uint8.
     """
     number = min(len(record["starts"]), _ACROSS)
     shown = record["starts"][:number]
-    before = [Tile(starts[i].astype(np.uint8), f"score {s['first']:.4g}") for i, s in enumerate(shown)]
-    after = [Tile(images[i].astype(np.uint8), f"score {s['score']:.4g}") for i, s in enumerate(shown)]
+    before = [Tile(starts[i], f"score {s['first']:.4g}") for i, s in enumerate(shown)]
+    after = [Tile(images[i], f"score {s['score']:.4g}") for i, s in enumerate(shown)]
     reals = [real["quantiles"]["0.5"] for real in record["real"].values()]
     note = (
         f"{record['steps']} steps of gradient ascent from noise, pixels kept within black and white. The "

@@ -55,7 +55,7 @@ def overlay(image: Pixels, heat: Heat) -> npt.NDArray[np.uint8]:
     """(C, H, W) uint8 under (H, W) in [0, 1] -> (H, W, 3): the higher the map, the less of the film shows."""
     film = _rgb(image).astype(float)
     share = (_STRONGEST * np.sqrt(np.clip(heat, 0, 1)))[..., None]
-    return np.rint((1 - share) * film + share * colours(heat)).astype(np.uint8)
+    return np.asarray(np.rint((1 - share) * film + share * colours(heat)), dtype=np.uint8)
 
 
 def sheet(title: str, note: str, rows: Sequence[Row], scale: tuple[str, str] | None = None) -> bytes:

@@ -165,6 +165,13 @@ class Results:
     def comparisons_of(self, panel: Panel, metric: str) -> list[Row]:
         return [p for p in self.pairs if (p["task"], p["mode"], p["metric"]) == (*_key(panel), metric)]
 
+    def with_control(self, pair: Row) -> bool:
+        """Whether a comparison is with the control: the first random arm of the same network."""
+        random = [
+            arm.name for arm in self.arms_of(self.by_name[pair["arm"]].architecture) if arm.family == "random"
+        ]
+        return bool(random) and pair["baseline"] == random[0]
+
     def multiplier(self, pair: Row) -> Row | None:
         keys = (*_AXES, "metric", "baseline")
         wanted = [pair[k] for k in keys]

@@ -36,7 +36,7 @@ def _results_table(results: Results, panel: Panel, metric: str) -> Table:
     better = {
         (p["arm"], p["fraction"])
         for p in results.comparisons_of(panel, metric)
-        if claim_of(p) == "better" and p["baseline_family"] == "random" and p["same_architecture"]
+        if claim_of(p) == "better" and results.with_control(p)
     }
     found = [results.summary(panel, metric, a.name, f) for a in results.arms for f in fractions]
     alike, shared = _shared_counts([row for row in found if row])

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
+from trabecula.data.predictions import PLATEAU
 from trabecula.reporting.results import Arm, Panel, Results, Row
 
 MODES = {"probe": "linear probe", "finetune": "fine-tuning"}
@@ -91,7 +92,21 @@ def metric_name(metric: str) -> str:
 
 
 def mode_name(mode: str) -> str:
-    return MODES.get(mode, mode)
+    """ "finetune:best head" -> "fine-tuning, best head"."""
+    kind, sign, variant = mode.partition(":")
+    return MODES.get(kind, kind) + (f", {variant}" if sign else "")
+
+
+def plateaus(results: Results, panel: Panel) -> list[str]:
+    """ "3 of 10 runs of critic, random initialisation, with 5 % of labels never left the plateau"."""
+    names = arm_names(results)
+    return [
+        f"{row['num_plateau']} of {row['num_runs']} runs of {architecture_name(arm.architecture)}, "
+        f"{names[arm.name]}, with {share(row['fraction'])} of labels {PLATEAU}"
+        for row in results.flow.get("plateaus", [])
+        if (row["task"], row["mode"]) == (panel.task, panel.mode) and row["num_plateau"]
+        for arm in [results.by_name[row["arm"]]]
+    ]
 
 
 def architecture_name(architecture: str) -> str:
