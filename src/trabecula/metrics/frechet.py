@@ -5,7 +5,8 @@
 With factors F1 and F2 such that S = F^T F, the last trace is the nuclear norm of F1 F2^T: no square
 root of a matrix is taken, and no root of the rounding noise on directions without images. A factor is
 the centred features themselves over sqrt(n - 1) where n - 1 < d, else the Cholesky factor of the
-covariance, or R of a QR of the features where the covariance is too near to singular for 1e-10.
+covariance (then the norm is that of the roots of the eigenvalues of S1 S2, symmetrically reduced), or R
+of a QR of the features where a covariance is too near to singular for 1e-10.
 
 It is called FID only for the features of Inception v3 with its known weights; otherwise FD[extractor].
 """
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 
 Floats = NDArray[np.float64]
 
@@ -40,7 +42,7 @@ def frechet_distance(first: Floats, second: Floats, product: Floats | None = Non
     """
     gap = first.mean(axis=0) - second.mean(axis=0)
     a, b = _scaled(first), _scaled(second)
-    total = float(np.square(gap).sum() + np.square(a).sum() + np.square(b).sum())
+    total = float(gap @ gap + np.vdot(a, a) + np.vdot(b, b))
     wide = [len(x) - 1 < x.shape[1] for x in (a, b)]
     if all(wide):
         if product is None:
@@ -49,10 +51,10 @@ def frechet_distance(first: Floats, second: Floats, product: Floats | None = Non
             cross = spread(spread(product).T).T / np.sqrt((len(a) - 1.0) * (len(b) - 1.0))
         norm = _by_squares(cross, total) if min(cross.shape) > ALWAYS_SVD else None
         return total - 2 * (norm if norm is not None else _by_svd(cross))
-    alive = np.square(a).any(axis=0) & np.square(b).any(axis=0)  # other columns add nothing to the product
-    a, b = a[:, alive], b[:, alive]
+    alive = a.any(axis=0) & b.any(axis=0)  # other columns add nothing to the product
+    a, b = (x if alive.all() else x[:, alive] for x in (a, b))
     norm = _by_covariance(a, b, total)
-    return total - 2 * (norm if norm is not None else _by_svd(_orthogonal(a) @ _orthogonal(b).T))
+    return total - 2 * (norm if norm is not None else _by_svd(_triangle(a) @ _triangle(b).T))
 
 
 def _scaled(features: Floats) -> Floats:
@@ -93,21 +95,23 @@ def _exact_enough(values: Floats, total: float) -> bool:
 
 
 def _by_covariance(a: Floats, b: Floats, total: float) -> float | None:
-    """Nuclear norm through Cholesky factors; None where a covariance is singular, or nearly."""
+    """Nuclear norm from the eigenvalues of S1 S2; None where a covariance is singular, or nearly."""
+    if len(a) > len(b):
+        a, b = b, a
+    covariance = b.T @ b
     try:
-        factors: list[Any] = [
-            spread(x) if len(x) - 1 < x.shape[1] else np.linalg.cholesky(x.T @ x).T for x in (a, b)
-        ]
+        if len(a) - 1 < a.shape[1]:
+            rows = spread(a)
+            squares = np.linalg.eigvalsh(rows @ covariance @ rows.T)
+        else:  # L^T S2 L with S1 = L L^T
+            squares = eigh(covariance, a.T @ a, type=2, eigvals_only=True, check_finite=False)
     except np.linalg.LinAlgError:
         return None
-    product = factors[0] @ factors[1].T
-    if min(product.shape) > ALWAYS_SVD:
-        return _by_squares(product, total)
-    values = np.linalg.svd(product, compute_uv=False)
+    values = np.sqrt(squares.clip(0))
     return float(values.sum()) if _exact_enough(values, total) else None
 
 
-def _orthogonal(centred: Floats) -> Floats:
+def _triangle(centred: Floats) -> Floats:
     """The shorter of the rows and their R factor: the same covariance, formed without squares."""
     if len(centred) - 1 < centred.shape[1]:
         return spread(centred)

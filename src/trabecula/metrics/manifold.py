@@ -49,9 +49,15 @@ class Radii:
     estimates: Floats  # (n,)
     slack: Floats  # (n,) how wrong an estimate may be
     candidates: list[NDArray[np.int64]] = field(default_factory=list)  # of each row: who may be the k-th
+    known: dict[int, float] = field(default_factory=dict)
 
-    def exact(self, rows: NDArray[np.int64]) -> dict[int, float]:
-        """Squared radii of some rows."""
+    def exact(self, owners: NDArray[np.int64]) -> Floats:
+        """Squared radii of the images `owners`, in their order."""
+        new = np.array(sorted(set(owners.tolist()) - self.known.keys()), dtype=np.int64)
+        self.known |= self._measured(new)
+        return np.array([self.known[owner] for owner in owners.tolist()])
+
+    def _measured(self, rows: NDArray[np.int64]) -> dict[int, float]:
         lists = [self.candidates[row] for row in rows]
         num = np.array([len(some) for some in lists], dtype=np.int64)
         squares = squared_distances(
@@ -111,14 +117,14 @@ class Manifold:
         squares += other.astype(block.dtype)
         rounding = rounding_of(block.dtype, self.sets.reals.shape[1])
         longest = float(np.sqrt(other.max(initial=0.0)))
-        return squares, rounding * (np.sqrt(own) + longest) ** 2
+        return squares, rounding * (np.sqrt(own) + longest) ** 2  # which is 2 |a| |b| at least twice
 
     def _neighbours(self, name: str, where: slice, block: Array) -> None:
         radii = self._radii[name]
         squares, slack = self._estimate(name, name, where, block)
         squares[np.arange(len(block)), np.arange(where.start, where.start + len(block))] = np.inf
         kth = np.partition(squares, self.k - 1, axis=1)[:, self.k - 1].astype(np.float64)
-        rows, columns = np.nonzero(squares <= (kth + 2 * slack).astype(block.dtype)[:, None])
+        rows, columns = _where(squares <= (kth + 2 * slack).astype(block.dtype)[:, None])
         if block.dtype != np.float64 and len(rows) > len(block) * self.k + _CROWDED * block.size:
             return self._neighbours(name, where, radii.features[where] @ radii.features.T)
         radii.estimates[where], radii.slack[where] = kth, slack
@@ -128,14 +134,11 @@ class Manifold:
     def _hits(self, where: slice, block: Array) -> None:
         squares, slack = self._estimate("reals", "fakes", where, block)
         real, fake = self._radii["reals"], self._radii["fakes"]
-        of_real = squares - real.estimates[where].astype(block.dtype)[:, None]
-        of_fake = squares - fake.estimates.astype(block.dtype)
-        close_real = np.abs(of_real) <= (slack + real.slack[where]).astype(block.dtype)[:, None]
-        close_fake = np.abs(of_fake) <= (slack + fake.slack.max()).astype(block.dtype)[:, None]
+        in_real, close_real = _compare(squares, real.estimates[where], slack + real.slack[where], axis=0)
+        in_fake, close_fake = _compare(squares, fake.estimates, slack.max() + fake.slack, axis=1)
         num_close = np.count_nonzero(close_real) + np.count_nonzero(close_fake)
         if block.dtype != np.float64 and num_close > _CROWDED * block.size:
             return self._hits(where, self.sets.reals[where] @ self.sets.fakes.T)
-        in_real, in_fake = of_real < 0, of_fake < 0
         self._decide("reals", where.start, in_real, close_real)
         self._decide("fakes", where.start, in_fake, close_fake)
         self._balls_around_fake += in_real.sum(axis=0)
@@ -145,14 +148,28 @@ class Manifold:
 
     def _decide(self, balls: str, first_row: int, inside: Array, close: Array) -> None:
         """Settle close calls: whether a pair is within the ball of its real, or of its fake."""
-        rows, columns = np.nonzero(close)
+        rows, columns = _where(close)
         if not len(rows):
             return
         squares = squared_distances(self.sets.reals, self.sets.fakes, rows + first_row, columns)
         owners = rows + first_row if balls == "reals" else columns
-        known = self._radii[balls].exact(np.unique(owners))
-        limits = np.array([known[int(owner)] for owner in owners])
+        limits = self._radii[balls].exact(owners)
         inside[rows, columns] = squares < limits if self.ties == "strict" else squares <= limits
+
+
+def _compare(squares: Array, limits: Floats, slack: Floats, axis: int) -> tuple[Array, Array]:
+    """(inside for sure, too close to call): `limits` and `slack` stand along the rows (axis 0) or columns."""
+    low, high = ((limits + sign * slack).astype(squares.dtype) for sign in (-1, 1))
+    inside = squares < (low[:, None] if axis == 0 else low)
+    close = squares <= (high[:, None] if axis == 0 else high)
+    close ^= inside
+    return inside, close
+
+
+def _where(marks: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns of the few that are true."""
+    rows, columns = np.divmod(np.flatnonzero(marks), marks.shape[1])
+    return rows, columns
 
 
 def squared_distances(
