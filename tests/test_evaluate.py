@@ -430,3 +430,28 @@ def test_an_arm_that_a_study_left_out_gives_its_reason():
         "random": "no random arm of this architecture among the predictions",
         "imagenet": "weights.safetensors is not there",
     }
+
+
+def test_runs_on_the_plateau_are_counted(study, tmp_path):
+    root, _ = study
+    folders = []
+    for arm in ARMS:
+        folder = tmp_path / arm
+        folder.mkdir()
+        for name in ("predictions.csv", "choices.csv"):
+            table = pd.read_csv(root / f"predictions-{arm}" / name, keep_default_na=False, dtype=str)
+            table["mode"] = "finetune"
+            if name == "choices.csv" and arm == "resnet-random":
+                at = (table["task"] == "oa") & (table["fraction"] == "0.1") & table["seed"].isin(["1", "3"])
+                assert at.sum() == 2
+                table.loc[at, "note"] = "2 more patients; never left the plateau (training loss 0.69)"
+            table.to_csv(folder / name, index=False)
+        folders.append(folder)
+    said = execute("evaluate", _config(root, predictions=folders), tmp_path / "out")
+    rows = json.loads((tmp_path / "out" / "flow.json").read_text())["plateaus"]
+    assert len(rows) == 2 * 4 * 2
+    assert [row for row in rows if row["num_plateau"]] == [
+        {"task": "oa", "arm": "resnet-random", "mode": "finetune", "fraction": 0.1, "num_runs": 5,
+         "num_plateau": 2}
+    ]  # fmt: skip
+    assert said.endswith("; 2 of 20 fine-tunings of resnet-random never left the plateau")

@@ -143,7 +143,8 @@ def test_bad_input_is_one_line(hospital: Path, splits: Path, tmp_path: Path) -> 
 
 
 def test_snapshots_hold_what_the_run_held_then(hospital: Path, splits: Path, tmp_path: Path) -> None:
-    """The snapshot of 32 images is a run of 32 images, byte for byte; the last one is the run itself."""
+    """The snapshot of 32 images is a run of 32 images, byte for byte but for its arm's name; the last one is
+    the run itself."""
     settings = {"settings": {"critic_steps": 2, "ema": 0.5}}
     execute("pretrain", config(hospital, splits, **settings, snapshots=32), tmp_path / "long")
     execute("pretrain", config(hospital, splits, **settings, images=32), tmp_path / "short")
@@ -154,10 +155,14 @@ def test_snapshots_hold_what_the_run_held_then(hospital: Path, splits: Path, tmp
         "critic.safetensors",
     ):  # fmt: skip
         kept = [tmp_path / "long" / "snapshots" / folder / name for folder in folders]
-        assert kept[0].read_bytes() == (tmp_path / "short" / name).read_bytes(), name
-        assert kept[1].read_bytes() == (tmp_path / "long" / name).read_bytes(), name
+        for early, run, arm in (
+            (kept[0], "short", "critic-wgan_gp@32"),
+            (kept[1], "long", "critic-wgan_gp@64"),
+        ):
+            held = early.read_bytes().replace(f'"{arm}"'.encode(), b'"critic-wgan_gp"')
+            assert held == (tmp_path / run / name).read_bytes(), name
     early = tmp_path / "long" / "snapshots" / "000000032"
-    assert read_card(early).images_seen == 32
+    assert (read_card(early).name, read_card(early).images_seen) == ("critic-wgan_gp@32", 32)
     assert load_generator(early)[1].images_seen == 32
     assert identity(early) == f"{identity(tmp_path / 'long')}/snapshots/000000032"
 

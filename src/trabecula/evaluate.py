@@ -21,6 +21,7 @@ from pydantic import Field
 
 from trabecula.config import Record
 from trabecula.data.manifest import Manifest, read_manifest
+from trabecula.data.predictions import PLATEAU
 from trabecula.data.splits import PARTS, Splits, counts, read_splits
 from trabecula.data.store import Store
 from trabecula.data.tasks import Task, Truth, find_task, truth
@@ -90,14 +91,29 @@ def run(config: Config, out: Run) -> str:
         "pairs": pairs, "label_multipliers": multipliers, "not_run": contrasts.not_run(arms, config.not_run),
     })  # fmt: skip
     work.curves["learning"] = contrasts.learning_curves(work.points)
+    seen = {card["arm"]: card.get("images_seen") or 0 for card in cards}
+    work.curves["snapshots"] = contrasts.snapshot_curves(work.points, seen)
     _write(out, "curves.json", work.curves)
-    _write(out, "flow.json", {"tasks": work.flow, "subsets": _subsets(choices), "arms": _flow_arms(cards)})
+    plateaus = reading.plateaus(choices)
+    _write(out, "flow.json", {
+        "tasks": work.flow, "subsets": _subsets(choices), "arms": _flow_arms(cards), "plateaus": plateaus,
+    })  # fmt: skip
     claims = sum(row["claim"] == "better" for row in pairs)
     tasks = ", ".join(work.flow)
     return (
         f"{len(arms)} arms on {tasks}: {len(pairs)} comparisons, in {claims} the arm beats its baseline "
-        f"({config.level * 100:g} % intervals over patients)"
+        f"({config.level * 100:g} % intervals over patients){_stuck(plateaus)}"
     )
+
+
+def _stuck(plateaus: list[Row]) -> str:
+    """The end of the summary: "; 3 of 10 fine-tunings of critic-random never left the plateau"."""
+    told = ""
+    for arm in dict.fromkeys(row["arm"] for row in plateaus):
+        mine = [row for row in plateaus if row["arm"] == arm]
+        stuck, runs = (sum(row[key] for row in mine) for key in ("num_plateau", "num_runs"))
+        told += f"; {stuck} of {runs} fine-tunings of {arm} {PLATEAU}" if stuck else ""
+    return told
 
 
 class _Work:

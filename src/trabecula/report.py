@@ -20,6 +20,7 @@ from trabecula.reporting.drawings import figure_files, style_sheet
 from trabecula.reporting.flow import read_cohort, task_flows
 from trabecula.reporting.provenance import read_runs, without_paths
 from trabecula.reporting.results import Arm, Panel, Results, read_results
+from trabecula.reporting.snapshots import snapshot_curves
 from trabecula.run import Run, identity
 
 
@@ -137,9 +138,7 @@ def _against_random(results: Results) -> list[Any]:
         pair
         for panel in results.panels
         for pair in results.comparisons_of(panel, results.headline(panel))
-        if pair["baseline_family"] == "random"
-        and pair["same_architecture"]
-        and results.by_name[pair["arm"]].family != "imagenet"
+        if results.with_control(pair) and results.by_name[pair["arm"]].family not in ("random", "imagenet")
     ]
 
 
@@ -176,12 +175,13 @@ def _verdict(results: Results, panel: Panel) -> dict[str, Any]:
         "mode": wording.mode_name(panel.mode),
         "metric": wording.metric_name(results.headline(panel)),
         "networks": networks,
+        "plateaus": wording.plateaus(results, panel),
     }
 
 
 def _line(results: Results, panel: Panel, arm: Arm, pairs: list[Any]) -> dict[str, Any]:
     own = [p for p in pairs if p["arm"] == arm.name and p["same_architecture"]]
-    random = {p["fraction"]: p for p in own if p["baseline_family"] == "random"}
+    random = {p["fraction"]: p for p in own if results.with_control(p)}
     imagenet = [p for p in own if p["baseline_family"] == "imagenet"]
     name = wording.arm_names(results)[arm.name]
     pair = wording.verdict_pair(list(random.values()))
@@ -244,8 +244,10 @@ def _mark(results: Results, pair: Any, reach: float) -> dict[str, str] | None:
 
 def _figures(results: Results, panel: Panel) -> dict[str, Any]:
     curves = [figures.learning_curves(results, panel, m) for m in results.metric_names(panel)]
+    swept = [snapshot_curves(results, panel, m) for m in results.metric_names(panel)]
     return {
         "learning": [curve for curve in curves if curve],
+        "snapshots": [curve for curve in swept if curve],
         "roc": figures.roc_curves(results, panel),
         "reliability": figures.reliability_plots(results, panel),
     }

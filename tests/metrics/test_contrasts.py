@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from trabecula.metrics.contrasts import Arm, Result, baselines_of, compare, multipliers, not_run, pair_seeds
+from trabecula.metrics.contrasts import (
+    Arm,
+    Result,
+    baselines_of,
+    compare,
+    multipliers,
+    not_run,
+    pair_seeds,
+    snapshot_curves,
+)
 
 ARMS = [
     Arm("critic-gan", "critic", "pretrained"),
@@ -126,3 +135,42 @@ def test_too_few_patients_of_a_class_make_no_claim_and_no_bounds():
     assert np.isnan([worth["low"], worth["high"]]).all()
     assert (row["claim"], row["note"]) == ("none", "fewer than 5 patients in a class: no interval")
     assert worth["note"] == row["note"]
+
+
+def test_random_weights_trained_in_another_way_have_the_first_random_arm_as_their_control():
+    arms = [Arm("critic-gan", "critic", "pretrained"), Arm("critic-random", "critic", "random")]
+    arms += [Arm("critic-random-augmented", "critic", "random"), Arm("res-random", "resnet", "random")]
+    assert {arm.name: [base.name for base in baselines_of(arm, arms)] for arm in arms} == {
+        "critic-gan": ["critic-random", "critic-random-augmented"],
+        "critic-random": [],
+        "critic-random-augmented": ["critic-random"],
+        "res-random": [],
+    }
+
+
+def test_snapshots_stand_by_images_seen_and_other_arms_are_left_out():
+    def point(value, fraction=0.1):
+        return {
+            "fraction": fraction,
+            "num_patients": 20,
+            "value": value,
+            "low": None,
+            "high": None,
+            "seeds": [],
+        }
+
+    summaries = {
+        ("oa", "gan@200", "finetune", "auroc"): [point(0.7), point(0.8, 1.0)],
+        ("oa", "gan@1000", "finetune", "auroc"): [point(0.65)],
+        ("oa", "gan", "finetune", "auroc"): [point(0.6)],
+        ("oa", "moco", "finetune", "auroc"): [point(0.9)],
+        ("oa", "gan", "probe", "auroc"): [point(0.5)],
+    }
+    seen = {"gan@200": 200, "gan@1000": 1000, "gan": 1500, "moco": 1500}
+    told = {
+        (row["mode"], row["fraction"]): [(p["images"], p["value"]) for p in row["points"]]
+        for row in snapshot_curves(summaries, seen)
+    }
+    assert told[("finetune", 0.1)] == [(200, 0.7), (1000, 0.65), (1500, 0.6)]
+    assert told[("finetune", 1.0)] == [(200, 0.8)]
+    assert set(told) == {("finetune", 0.1), ("finetune", 1.0)}

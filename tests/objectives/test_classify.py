@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -52,3 +53,23 @@ def test_probabilities_sum_to_one_over_classes_but_not_over_labels() -> None:
     logits = torch.tensor([[2.0, 2.0, 2.0]])
     assert make(num_classes=3).probabilities(logits).sum() == pytest.approx(1)
     assert make(kind="multilabel", num_classes=3).probabilities(logits).sum() > 2
+
+
+@pytest.mark.parametrize("weights", [(), (0.7, 2.0)])
+def test_the_constant_loss_is_the_lowest_of_any_constant(weights: tuple[float, ...]) -> None:
+    """Against a search over constant logits, classes and labels, weighted and not."""
+    y = torch.tensor([0] * 7 + [1] * 3)
+    objective = make(num_classes=2, class_weights=weights)
+    grid = torch.linspace(-4, 4, 4001)
+    lowest = min(float(objective.loss(torch.tensor([0.0, z]).expand(10, 2), y)) for z in grid.tolist()[::5])
+    assert objective.constant_loss(y.numpy()) == pytest.approx(lowest, abs=1e-4)
+    if not weights:
+        assert objective.constant_loss(y.numpy()) == pytest.approx(-(0.7 * np.log(0.7) + 0.3 * np.log(0.3)))
+    labels = torch.tensor([[1, 0], [0, -1], [0, 1], [1, 0], [1, 0], [0, 0]])
+    several = make(kind="multilabel", num_classes=2, class_weights=weights)
+    columns = []
+    for column in range(2):
+        only = labels.clone()
+        only[:, 1 - column] = -1
+        columns.append(min(float(several.loss(torch.full((6, 2), z), only)) for z in grid.tolist()[::5]))
+    assert several.constant_loss(labels.numpy()) == pytest.approx(sum(columns), abs=1e-4)

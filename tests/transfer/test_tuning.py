@@ -188,3 +188,20 @@ def test_batch_norm_needs_two_images(hospital: Path, root: Path) -> None:
     one = replace(known, subset=replace(known.subset, train=known.subset.train[:1]))
     with pytest.raises(InputError, match="two labelled training images"):
         make_objective(Tuning(head=DEEP), one, 0)
+
+
+def test_a_run_that_stays_on_the_plateau_says_so(hospital: Path, root: Path, tmp_path: Path) -> None:
+    notes = []
+    for name, lr in (("still", 1e-12), ("moves", 3e-3)):
+        config = finetune.Config(
+            **few(hospital, root, "random"), optimizer={"lr": lr}, images=480, batch_size=12, patience=99,
+            precision="float32", augment=False, keep=False,
+        )  # fmt: skip
+        said = execute("finetune", config, tmp_path / name)
+        notes.append(pd.read_csv(tmp_path / name / "choices.csv", keep_default_na=False)["note"][0])
+        assert ("never left the plateau" in said) == (name == "still")
+    part = material(hospital, root).subset.record["train"]["per_class"]
+    frequencies = np.array(list(part.values())) / sum(part.values())
+    entropy = -(frequencies * np.log(frequencies)).sum()
+    assert notes[0].endswith(f"of the class frequencies alone {entropy:.3g})")
+    assert "plateau" not in notes[1]

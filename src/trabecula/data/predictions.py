@@ -24,6 +24,17 @@ PLATEAU = "never left the plateau"
 """The note of a fine-tuning whose training loss stayed at that of the class frequencies."""
 
 
+def snapshot_name(arm: str, images: int) -> str:
+    """The arm of an encoder as it was after so many images of pretraining."""
+    return f"{arm}@{images}"
+
+
+def snapshot_of(arm: str) -> tuple[str, int] | None:
+    """(arm, images) of a snapshot's arm; None for the arm of a finished pretraining."""
+    whole, sign, images = arm.rpartition("@")
+    return (whole, int(images)) if sign and whole and images.isdecimal() else None
+
+
 class Origin(Record):
     """Where a prediction comes from: the key of a row in every later table."""
 

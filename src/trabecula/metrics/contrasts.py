@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trabecula.data.predictions import snapshot_of
 from trabecula.metrics.bootstrap import resample_seeds
 from trabecula.metrics.compare import difference, holm, label_multiplier
 from trabecula.metrics.predictions import Unit
@@ -52,10 +53,14 @@ class Arm:
 
 
 def baselines_of(arm: Arm, arms: Sequence[Arm]) -> list[Arm]:
-    """The random arms of the same architecture, then ImageNet arms, the same architecture first."""
-    if arm.family == "random":
-        return []
+    """The random arms of the same architecture, then ImageNet arms, the same architecture first.
+
+    Of several random arms of one architecture the first is the control of the others: random weights
+    trained in another way, with more augmentation say, answer what pretraining is worth beside that.
+    """
     random = [a for a in arms if a.family == "random" and a.architecture == arm.architecture]
+    if arm.family == "random":
+        return [] if random[0].name == arm.name else random[:1]
     imagenet = [a for a in arms if a.family == "imagenet" and a.name != arm.name]
     imagenet.sort(key=lambda a: (a.architecture != arm.architecture, a.name))
     return random + (imagenet if arm.family != "imagenet" else [])
@@ -233,4 +238,32 @@ def learning_curves(summaries: Mapping[tuple[str, str, str, str], Sequence[Row]]
             "points": sorted(points, key=lambda point: float(point["fraction"])),
         }
         for (task, arm, mode, metric), points in sorted(summaries.items())
+    ]  # fmt: skip
+
+
+def snapshot_curves(
+    summaries: Mapping[tuple[str, str, str, str], Sequence[Row]], images_seen: Mapping[str, int]
+) -> list[Row]:
+    """Scores over the course of pretraining: of arms with snapshots, by the images seen.
+
+    Args:
+        summaries: as for `learning_curves`.
+        images_seen: of every arm, snapshots and finished ones.
+    """
+    found: dict[tuple[str, str, str, str, float], dict[int, Row]] = defaultdict(dict)
+    swept = set()
+    for (task, arm, mode, metric), points in sorted(summaries.items()):
+        snapshot = snapshot_of(arm)
+        for point in points:
+            place = (task, snapshot[0] if snapshot else arm, mode, metric, float(point["fraction"]))
+            swept |= {place} if snapshot else set()
+            kept = {key: point[key] for key in ("value", "low", "high", "seeds")}
+            found[place][images_seen[arm]] = {"images": images_seen[arm], **kept}
+    return [
+        {
+            "task": task, "arm": arm, "mode": mode, "metric": metric, "fraction": fraction,
+            "points": [points[images] for images in sorted(points)],
+        }
+        for (task, arm, mode, metric, fraction), points in found.items()
+        if (task, arm, mode, metric, fraction) in swept
     ]  # fmt: skip

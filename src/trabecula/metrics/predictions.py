@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from trabecula.data.predictions import PLATEAU
 from trabecula.errors import InputError
 
 Array = NDArray[Any]
@@ -67,7 +68,7 @@ def read_predictions(folders: Sequence[Path]) -> pd.DataFrame:
             f"{FILE}: {int(twice.sum())} predictions are made twice, the first of image "
             f"'{row['image_id']}' by arm '{row['arm']}' ({row['mode']}, fraction {row['fraction']:g}, "
             f"seed {row['seed']}); name each folder once; models of other pretraining seeds need "
-            "another pretrain_seed"
+            "another pretrain_seed, other ways of fine-tuning a variant"
         )
     return table
 
@@ -89,6 +90,21 @@ def read_choices(folders: Sequence[Path]) -> pd.DataFrame:
             f"{row['fraction']:g}, seed {row['seed']}; give only the folders of one study"
         )
     return table.sort_values(RUN, kind="stable", ignore_index=True)
+
+
+def plateaus(choices: pd.DataFrame) -> list[dict[str, Any]]:
+    """How many fine-tunings of each arm never left the plateau: task, arm, mode, fraction, two counts."""
+    if "note" not in choices:
+        return []
+    tuned = choices[choices["mode"].str.startswith("finetune")]
+    stuck = tuned["note"].astype(str).str.contains(PLATEAU, regex=False)
+    return [
+        {
+            "task": task, "arm": arm, "mode": mode, "fraction": float(fraction), "num_runs": len(runs),
+            "num_plateau": int(runs["stuck"].sum()),
+        }
+        for (task, arm, mode, fraction), runs in _grouped(tuned.assign(stuck=stuck), ARM)
+    ]  # fmt: skip
 
 
 def _read(folder: Path, name: str, needed: Sequence[str]) -> pd.DataFrame:

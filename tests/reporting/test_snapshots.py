@@ -1,0 +1,94 @@
+"""The figure of scores over pretraining, and the words on runs that never left the plateau."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from evaluated_study import TASKS, write_manifest, write_results
+from trabecula import report
+from trabecula.reporting.results import Panel, Results, read_results
+from trabecula.reporting.snapshots import snapshot_curves
+from trabecula.reporting.wording import mode_name, plateaus
+from trabecula.run import execute
+
+PANEL = Panel(TASKS[0], "finetune")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The made-up study with a sweep of the critic's pretraining at 10 % of the labels."""
+    folder = write_results(tmp_path / "results")
+    curves = json.loads((folder / "curves.json").read_text())
+    points = [
+        {"images": n, "value": v, "low": v - 0.05, "high": v + 0.05, "seeds": []}
+        for n, v in ((50_000, 0.60), (100_000, 0.66), (200_000, 0.71))
+    ]
+    points.append({"images": 250_000, "value": None, "low": None, "high": None, "seeds": []})
+    curves["snapshots"] = [
+        {"task": TASKS[0], "arm": "critic-wgan_gp", "mode": "finetune", "metric": "auroc", "fraction": 0.1,
+         "points": points}
+    ]  # fmt: skip
+    (folder / "curves.json").write_text(json.dumps(curves))
+    flow = json.loads((folder / "flow.json").read_text())
+    flow["plateaus"] = [
+        {"task": TASKS[0], "arm": "critic-random", "mode": "finetune", "fraction": 0.01, "num_runs": 10,
+         "num_plateau": 3},
+        {"task": TASKS[0], "arm": "critic-wgan_gp", "mode": "finetune", "fraction": 0.01, "num_runs": 10,
+         "num_plateau": 0},
+    ]  # fmt: skip
+    (folder / "flow.json").write_text(json.dumps(flow))
+    return folder
+
+
+@pytest.fixture
+def results(folder: Path) -> Results:
+    return read_results(folder)
+
+
+def test_the_curve_goes_through_its_points_and_the_control_lies_across(results: Results) -> None:
+    group = snapshot_curves(results, PANEL, "auroc")
+    assert group is not None
+    (figure,) = group.figures
+    assert figure.title == "critic, 10\N{NO-BREAK SPACE}% of labels"
+    assert [arm.name for arm in figure.arms] == ["critic-wgan_gp", "critic-random"]
+    lines = re.findall(r'<polyline class="line ([\w-]+)" points="([^"]+)"', figure.svg)
+    across, curve = (points.split() for _, points in sorted(lines, key=lambda line: len(line[1])))
+    assert len(curve) == 3  # the point that could not be estimated is left out
+    x = [float(point.split(",")[0]) for point in curve]
+    assert x[1] - x[0] == pytest.approx((x[2] - x[1]) / 2, abs=0.2)  # images seen are drawn to scale
+    heights = [float(point.split(",")[1]) for point in curve]
+    assert heights == sorted(heights, reverse=True)
+    assert len({point.split(",")[1] for point in across}) == 1
+    assert "0.600 at 50,000, 0.660 at 100,000, 0.710 at 200,000" in figure.svg
+
+
+def test_without_snapshots_there_is_no_figure(results: Results) -> None:
+    assert snapshot_curves(results, Panel(TASKS[1], "finetune"), "auroc") is None
+    assert snapshot_curves(results, PANEL, "balanced_accuracy") is None
+
+
+def test_stuck_runs_are_counted_in_words(results: Results) -> None:
+    (told,) = plateaus(results, PANEL)
+    assert told.replace("\N{NO-BREAK SPACE}", " ") == (
+        "3 of 10 runs of critic, random initialisation, with 1 % of labels never left the plateau"
+    )
+    assert plateaus(results, Panel(TASKS[0], "probe")) == []
+
+
+def test_ways_of_fine_tuning_have_names() -> None:
+    assert mode_name("finetune") == "fine-tuning"
+    assert mode_name("finetune:best head") == "fine-tuning, best head"
+
+
+def test_both_stand_in_the_page(folder: Path, tmp_path: Path) -> None:
+    config = report.Config(results=folder, manifest=write_manifest(tmp_path / "cohort"))
+    execute("report", config, tmp_path / "report")
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "3 of 10 runs of critic, random initialisation" in page
+    assert "Over the course of pretraining" in page
+    names = [path.name for path in (tmp_path / "report" / "figures").iterdir()]
+    assert [name for name in names if name.startswith("snapshots-")] != []
