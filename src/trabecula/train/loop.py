@@ -25,6 +25,7 @@ from trabecula.objectives.objective import Group, Objective, Steps, Update
 from trabecula.train import checkpoint as checkpoints
 from trabecula.train import ranks
 from trabecula.train.means import Means
+from trabecula.train.memory import keeping_memory
 from trabecula.train.precision import Precision, autocast, resolve
 
 
@@ -41,6 +42,7 @@ class Point:
     last: bool
 
 
+@keeping_memory
 def train(
     objective: Objective,
     stream: Stream,
