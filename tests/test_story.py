@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pytest
+from PIL import Image
 
 from trabecula.config import build
+from trabecula.errors import InputError
 from trabecula.run import execute, verb_module
 
 
@@ -83,17 +88,46 @@ def test_a_folder_becomes_a_report(tmp_path: Path) -> None:
     assert broken not in page
 
 
+def hips(base: Path, num_patients: int, num_unlabelled_patients: int) -> None:
+    """Films, cohort with the task kl2, and store."""
+    drawn = {"num_patients": num_patients, "num_unlabelled_patients": num_unlabelled_patients, "size": 32}
+    go(base, "phantom", "films", kind="hips", **drawn)
+    tasks = {"kl2": {"kind": "binary", "labels": ["kl"], "positive": "kl >= 2"}}
+    films = {"root": base / "films" / "images", "table": base / "films" / "table.csv"}
+    go(base, "cohort", "cohort", **films, tasks=tasks)
+
+
+def reads(base: Path, task: str, splits: str, encoder: str = "random", region: str = "all") -> float:
+    """AUROC of a probe for a task on what an encoder sees of a region."""
+    shared = {"manifest": base / "cohort", "splits": base / splits}
+    name = f"{task}-{splits}-{encoder}-{region}"
+    store = {"store": base / "store"}
+    features = go(base, "embed", f"f-{name}", encoder=base / encoder, region=region, **store)
+    assert ("corners alone" in features) == (region == "corners")
+    go(
+        base, "probe", f"p-{name}", features=base / f"f-{name}", task=task, fractions=[1.0], seeds=[0],
+        **shared,
+    )  # fmt: skip
+    go(
+        base, "evaluate", f"r-{name}", predictions=[base / f"p-{name}"], encoders=[base / encoder],
+        num_resamples=100, **shared, **store,
+    )  # fmt: skip
+    rows = json.loads((base / f"r-{name}" / "metrics.json").read_text())["rows"]
+    (value,) = (
+        row["value"]
+        for row in rows
+        if row["metric"] in ("auroc", "auroc_macro") and (row["seed"], row["cohort"]) == ("all", "all")
+    )
+    return float(value)
+
+
 def test_an_unlabelled_cohort_serves_pretraining_alone(tmp_path: Path) -> None:
     """Two cohorts of hips: 80/10/10 of the labelled one by patient, everybody of the other one in train."""
-    go(tmp_path, "phantom", "films", kind="hips", num_patients=30, num_unlabelled_patients=20, size=32)
-    tasks = {"kl2": {"kind": "binary", "labels": ["kl"], "positive": "kl >= 2"}}
-    films = {"root": tmp_path / "films" / "images", "table": tmp_path / "films" / "table.csv"}
-    said = go(tmp_path, "cohort", "cohort", **films, tasks=tasks)
-    assert said.startswith("100 images of 50 patients; kl2: 60 labelled")
-    manifest = {"manifest": tmp_path / "cohort"}
+    hips(tmp_path, 30, 20)
+    manifest, films = {"manifest": tmp_path / "cohort"}, tmp_path / "films" / "table.csv"
     go(tmp_path, "split", "split", **manifest, task="kl2")
     splits = pd.read_csv(tmp_path / "split" / "splits.csv", dtype=str).set_index("patient_id")["split"]
-    cohort_of = pd.read_csv(films["table"], dtype=str).groupby("patient_id")["cohort"].first()
+    cohort_of = pd.read_csv(films, dtype=str).groupby("patient_id")["cohort"].first()
     counts = splits.groupby([cohort_of[splits.index].to_numpy(), splits.to_numpy()]).size().to_dict()
     assert counts == {
         ("check-like", "train"): 24, ("check-like", "val"): 3, ("check-like", "test"): 3,
@@ -127,29 +161,48 @@ def test_an_unlabelled_cohort_serves_pretraining_alone(tmp_path: Path) -> None:
 
 def test_a_probe_says_whether_the_cohorts_can_be_told_apart(tmp_path: Path) -> None:
     """The cohort as a task needs val and test patients of both, and an encoder that has not seen them."""
-    go(tmp_path, "phantom", "films", kind="hips", num_patients=60, num_unlabelled_patients=60, size=32)
-    films = {"root": tmp_path / "films" / "images", "table": tmp_path / "films" / "table.csv"}
-    tasks = {"kl2": {"kind": "binary", "labels": ["kl"], "positive": "kl >= 2"}}
-    go(tmp_path, "cohort", "cohort", **films, tasks=tasks)
+    hips(tmp_path, 60, 60)
     manifest, store = {"manifest": tmp_path / "cohort"}, {"store": tmp_path / "store"}
     go(tmp_path, "prepare", "store", **manifest, size=32)
-    said = go(tmp_path, "split", "sources", **manifest, task="cohort", train=0.5, val=0.2, test=0.3)
+    parts = {"train": 0.5, "val": 0.2, "test": 0.3}
+    said = go(tmp_path, "split", "sources", **manifest, task="cohort", **parts)
     assert "test 36 patients (36 / 36 images of check-like / oai-like)" in said
-    parts = {"splits": tmp_path / "sources"}
     go(tmp_path, "pretrain", "random", architecture="critic", **store)
-    found = {}
-    for region in ("all", "corners"):
-        go(tmp_path, "embed", f"features-{region}", encoder=tmp_path / "random", region=region, **store)
-        go(
-            tmp_path, "probe", f"probe-{region}", features=tmp_path / f"features-{region}", task="cohort",
-            fractions=[1.0], seeds=[0], **manifest, **parts,
-        )  # fmt: skip
-        go(
-            tmp_path, "evaluate", f"results-{region}", predictions=[tmp_path / f"probe-{region}"],
-            encoders=[tmp_path / "random"], num_resamples=100, **manifest, **store, **parts,
-        )  # fmt: skip
-        rows = json.loads((tmp_path / f"results-{region}" / "metrics.json").read_text())["rows"]
-        mine = [r for r in rows if r["seed"] == "all" and r["cohort"] == "all"]
-        found[region] = {r["metric"]: r["value"] for r in mine}
-    assert found["all"]["auroc_macro"] > 0.8
-    assert found["corners"]["auroc_macro"] > 0.6  # brightness shows in the corners too
+    assert reads(tmp_path, "cohort", "sources") > 0.8
+    assert reads(tmp_path, "cohort", "sources", region="corners") > 0.6  # brightness shows there too
+
+    tiny = {"architecture": "critic", "images": 32, "batch_size": 16, "settings": {"critic_steps": 2}}
+    gan = {"objective": "wgan_gp", **tiny, **store}
+    go(tmp_path, "split", "usual", **manifest, task="kl2", **parts)
+    go(tmp_path, "pretrain", "gan", splits=tmp_path / "usual", **gan)
+    with pytest.raises(InputError, match="encoder 'critic-wgan_gp' was pretrained on patient"):
+        reads(tmp_path, "cohort", "sources", encoder="gan")
+    go(tmp_path, "split", "divided", **manifest, task="kl2", unlabelled="divide", **parts)
+    go(tmp_path, "pretrain", "spared", splits=tmp_path / "divided", **gan)
+    assert reads(tmp_path, "cohort", "divided", encoder="spared") > 0.8
+    assert 0 <= reads(tmp_path, "kl2", "divided", encoder="spared") <= 1
+
+
+def test_a_probe_of_the_corners_finds_a_label_that_stands_in_one(tmp_path: Path) -> None:
+    """Nothing of the grade is in the corners, until the films of grade 2 and up are marked there."""
+    hips(tmp_path, 80, 0)
+    manifest = {"manifest": tmp_path / "cohort"}
+    go(tmp_path, "split", "split", **manifest, task="kl2", train=0.5, val=0.2, test=0.3)
+    go(tmp_path, "prepare", "store", **manifest, size=32)
+    go(tmp_path, "pretrain", "random", architecture="critic", store=tmp_path / "store")
+    assert 0.2 < reads(tmp_path, "kl2", "split", region="corners") < 0.8
+    table = pd.read_csv(tmp_path / "films" / "table.csv", dtype=str)
+    for file in table["file"][table["kl"].astype(int) >= 2]:
+        with Image.open(tmp_path / "films" / file) as image:
+            marked = np.array(image)
+        marked[:5, :5] = marked[:5, -5:] = 255
+        Image.fromarray(marked).save(tmp_path / "films" / file)
+    for name in (
+        "store",
+        "f-kl2-split-random-corners",
+        "p-kl2-split-random-corners",
+        "r-kl2-split-random-corners",
+    ):
+        shutil.rmtree(tmp_path / name)
+    go(tmp_path, "prepare", "store", **manifest, size=32)
+    assert reads(tmp_path, "kl2", "split", region="corners") > 0.95
