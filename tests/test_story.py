@@ -192,8 +192,8 @@ def test_a_probe_of_the_corners_finds_a_label_that_stands_in_one(tmp_path: Path)
     go(tmp_path, "pretrain", "random", architecture="critic", store=tmp_path / "store")
     assert 0.2 < reads(tmp_path, "kl2", "split", region="corners") < 0.8
     go(tmp_path, "embed", "whole", encoder=tmp_path / "random", store=tmp_path / "store")
+    corners = tmp_path / "p-kl2-split-random-corners"
     with pytest.raises(InputError, match="made with other region than the features the probes learned from"):
-        corners = tmp_path / "p-kl2-split-random-corners"
         go(tmp_path, "predict", "predicted", classifier=corners, features=tmp_path / "whole")
     table = pd.read_csv(tmp_path / "films" / "table.csv", dtype=str)
     for file in table["file"][table["kl"].astype(int) >= 2]:
