@@ -113,7 +113,7 @@ VERBS = {
         "Write the report: report.html, tables, figures.",
         "trabecula report --results runs/results --manifest runs/cohort --out runs/report",
         ("results", "manifest", "store"),
-        ("runs", "samples"),
+        ("runs", "samples", "fidelity", "explained", "searches"),
     ),
 }
 
@@ -122,8 +122,10 @@ INPUTS = {
     "classifier": "A folder written by finetune or probe.",
     "encoder": "A folder written by pretrain.",
     "encoders": "Folders written by pretrain",
+    "explained": "Folders written by explain",
     "existing": "Splits whose patients never move.",
     "features": "A folder written by embed.",
+    "fidelity": "Folders written by fidelity",
     "generator": "A folder with a generator, written by pretrain.",
     "manifest": "manifest.csv, or its folder (written by cohort).",
     "pools": "Manifests, stores or tables that pretraining reads",
@@ -132,6 +134,7 @@ INPUTS = {
     "root": "The folder that holds the images.",
     "runs": "The run folders behind the results",
     "samples": "A generator's samples.",
+    "searches": "Folders written by search",
     "splits": "splits.csv, or its folder (written by split).",
     "store": "A folder written by prepare.",
     "table": "A table with a row per image, or per patient and side.",

@@ -11,13 +11,17 @@ id, and is the same bytes for the same inputs.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trabecula.config import Record
 from trabecula.reporting import figures, formats, tables, wording
-from trabecula.reporting.drawings import figure_files, style_sheet
+from trabecula.reporting.charts import Chart, chart_file
+from trabecula.reporting.drawings import figure_files, free_name, style_sheet
 from trabecula.reporting.flow import read_cohort, task_flows
+from trabecula.reporting.generators import Explained, Generator, read_explained, read_generators
+from trabecula.reporting.papers import hip_gan
 from trabecula.reporting.provenance import read_runs, without_paths
 from trabecula.reporting.results import Arm, Panel, Results, read_results
 from trabecula.reporting.snapshots import snapshot_curves
@@ -36,6 +40,14 @@ class Config(Record):
     samples: tuple[Path, ...] = ()
     """Generators' samples: folders that `pretrain` wrote (those without a generator are passed over),
     stores, or .npy files."""
+    fidelity: tuple[Path, ...] = ()
+    """Folders that `fidelity` wrote: a generator's distances over training, its critic's overfit gap."""
+    explained: tuple[Path, ...] = ()
+    """Folders that `explain` wrote: what networks see."""
+    searches: tuple[Path, ...] = ()
+    """Folders that `search` wrote, for the paper's tables of heads."""
+    paper: Literal["", "hip-gan"] = ""
+    """A paper whose figures and tables stand beside this study's: hip-gan is den Boer 2025."""
     title: str = "Did the pretraining pay?"
     """The page's heading."""
     command: str = ""
@@ -54,12 +66,17 @@ def run(config: Config, out: Run) -> str:
     """
     results = read_results(config.results)
     drawn = [_figures(results, panel) for panel in results.panels]
-    page = render(results, config, drawn)
+    looked = Looked(read_generators(config.fidelity), read_explained(config.explained))
+    paper = _paper(results, config, looked)
+    page = render(results, config, drawn, looked, paper)
     (out / "tables").mkdir(exist_ok=True)
-    for name, content in table_files(results).items():
+    for name, content in (table_files(results) | _paper_files(paper)).items():
         out.write(f"tables/{name}", content)
     (out / "figures").mkdir(exist_ok=True)
-    for name, content in figure_files(drawn, wording.arm_names(results)).items():
+    drawings = figure_files(drawn, wording.arm_names(results))
+    for chart in looked.charts:
+        drawings[f"{free_name(f'{chart.heading} {chart.title}', drawings)}.svg"] = chart_file(chart)
+    for name, content in drawings.items():
         out.write(f"figures/{name}", content)
     out.write("report.html", page)
     claims = [wording.claim_of(pair) for pair in _against_random(results)]
@@ -100,7 +117,47 @@ def table_files(results: Results) -> dict[str, str]:
     return files
 
 
-def render(results: Results, config: Config, drawn: list[dict[str, Any]]) -> str:
+@dataclass(frozen=True)
+class Looked:
+    """What was seen in generators and networks."""
+
+    generators: list[Generator]
+    explained: list[Explained]
+
+    @property
+    def charts(self) -> list[Chart]:
+        of_generators = [chart for one in self.generators for chart in one.charts]
+        return of_generators + [chart for one in self.explained for chart in one.charts]
+
+
+def _paper(results: Results, config: Config, looked: Looked) -> dict[str, Any]:
+    """The paper's section: its figures and tables and ours; {} where none is asked for."""
+    if not config.paper:
+        return {}
+    from trabecula.reporting.montage import montage
+
+    searches = hip_gan.read_searches(config.searches)
+    samples = next((images for _, images in _samples(config, 25)), [])
+    reals = _store_images(config, 25)
+    return {
+        "tables": hip_gan.hip_gan_tables(results, looked.generators, looked.explained, searches),
+        "samples": montage(samples, 5) if samples else "",
+        "reals": montage(reals, 5) if reals else "",
+        "roc": [group for panel in results.panels for group in hip_gan.roc(results, panel)],
+        "facts": hip_gan,
+    }
+
+
+def _paper_files(paper: dict[str, Any]) -> dict[str, str]:
+    if not paper:
+        return {}
+    shown = [table for table in paper["tables"].values() if table.rows]
+    return {"hip_gan.md": formats.to_markdown(shown), "hip_gan.tex": formats.to_latex(shown)}
+
+
+def render(
+    results: Results, config: Config, drawn: list[dict[str, Any]], looked: Looked, paper: dict[str, Any]
+) -> str:
     """The page, with the figures drawn for each panel of the results."""
     import jinja2
 
@@ -120,6 +177,9 @@ def render(results: Results, config: Config, drawn: list[dict[str, Any]]) -> str
         "verdicts": [_verdict(results, panel) for panel in results.panels],
         "sections": [_section(results, panel) for panel in results.panels],
         "figures": drawn,
+        "generators": looked.generators,
+        "explained": looked.explained,
+        "paper": paper,
         "pictures": _pictures(config),
         "cohort": read_cohort(config.manifest, config.store),
         "flows": task_flows(results),
@@ -254,27 +314,40 @@ def _figures(results: Results, panel: Panel) -> dict[str, Any]:
 
 
 def _pictures(config: Config) -> list[dict[str, Any]]:
-    from trabecula.reporting.montage import montage, sample_images, store_images
+    from trabecula.reporting.montage import montage
+
+    found = [
+        ("Images of the store, the first by image id", _store_images(config, config.num_pictures)),
+        *_samples(config, config.num_pictures),
+    ]
+    return [
+        {"caption": caption, "number": len(images), "data": montage(images)}
+        for caption, images in found
+        if images
+    ]
+
+
+def _store_images(config: Config, number: int) -> list[Any]:
+    from trabecula.reporting.montage import store_images
+
+    return store_images(config.store, number) if config.store else []
+
+
+def _samples(config: Config, number: int) -> list[tuple[str, list[Any]]]:
+    """(caption, images) of every generator."""
+    from trabecula.reporting.montage import sample_images
 
     found = []
-    if config.store:
-        found.append(
-            ("Images of the store, the first by image id", store_images(config.store, config.num_pictures))
-        )
     for path in config.samples:
         if path.is_dir() and (path / "encoder.json").exists():
             if not (path / "samples.npy").exists():
                 continue  # an arm that has no generator
             arm = json.loads((path / "encoder.json").read_text())["name"]
             caption = f"Samples of the generator of {arm}"
-            found.append((caption, sample_images(path / "samples.npy", config.num_pictures)))
+            found.append((caption, sample_images(path / "samples.npy", number)))
         else:
-            found.append(("Samples of a generator", sample_images(path, config.num_pictures)))
-    return [
-        {"caption": caption, "number": len(images), "data": montage(images)}
-        for caption, images in found
-        if images
-    ]
+            found.append(("Samples of a generator", sample_images(path, number)))
+    return found
 
 
 def _identities(config: Config) -> dict[str, str]:
@@ -284,7 +357,9 @@ def _identities(config: Config) -> dict[str, str]:
         "store": config.store,
     }
     known = {name: identity(path) for name, path in named.items() if path}
-    return known | {f"samples {i}": identity(path) for i, path in enumerate(config.samples, 1)}
+    for name in ("samples", "fidelity", "explained", "searches"):
+        known |= {f"{name} {i}": identity(path) for i, path in enumerate(getattr(config, name), 1)}
+    return known
 
 
 def _seeds(results: Results) -> dict[str, str]:

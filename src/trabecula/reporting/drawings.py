@@ -94,6 +94,11 @@ def plain_rules(sheet: str, styles: Sequence[str]) -> str:
     return re.sub(r"var\(--(\w+)\)", lambda m: values[m[1]], "".join(rules))
 
 
+def free_name(title: str, taken: Mapping[str, str]) -> str:
+    """A file's name without its ending, made of a title, that is not taken yet."""
+    return _free(_slug(title), taken)
+
+
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 

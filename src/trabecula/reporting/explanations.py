@@ -140,7 +140,7 @@ def units_chart(record: Record) -> Chart:
         (-0.6, len(layers) - 0.4), (0, y_ticks[-1]), "layer, and its positions", "|correlation| with label",
         [(i, (layer, _grid(record, layer))) for i, layer in enumerate(layers)], y_ticks,
     )  # fmt: skip
-    level(axes, record["paper"], f"paper: none above {record['paper']:g}")
+    level(axes, record["paper"], f"den Boer 2025: none above {record['paper']:g}")
     for row in rows:
         x = layers.index(row["layer"]) + (-0.16 if row["unit"] == "channel" else 0.16)
         style = STYLES[0] if row["unit"] == "channel" else STYLES[1]

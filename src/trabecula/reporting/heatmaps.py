@@ -87,6 +87,8 @@ def sheet(title: str, note: str, rows: Sequence[Row], scale: tuple[str, str] | N
     if scale:
         _draw_scale(page, draw, wide - _MARGIN - _BAR - 70, head + (26 if rows[0].heading else 0) + 20, scale)
     data = io.BytesIO()
+    if not scale and all(tile.image.shape[0] == 1 for row in rows for tile in row.tiles):
+        page = page.convert("L")  # a third of the bytes
     page.save(data, format="PNG", optimize=True)
     return data.getvalue()
 

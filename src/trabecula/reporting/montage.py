@@ -66,9 +66,9 @@ def _bytes(image: Pixels) -> Pixels:
     return np.asarray(image, dtype=np.uint8)
 
 
-def montage(images: Sequence[Pixels]) -> str:
-    """A grid of images, eight across, as a PNG data URI; the gaps are transparent."""
-    data = montage_png(images, min(_ACROSS, len(images)))
+def montage(images: Sequence[Pixels], across: int = _ACROSS) -> str:
+    """A grid of images as a PNG data URI; the gaps are transparent."""
+    data = montage_png(images, min(across, len(images)))
     return "data:image/png;base64," + base64.b64encode(data).decode()
 
 
