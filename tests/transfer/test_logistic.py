@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from trabecula.transfer import conjugate_gradients, logistic
 from trabecula.transfer.logistic import Path, Problem, balanced_weights, solve
 
 STRENGTHS = (1e-5, 1e-3, 1e-1, 1.0, 1e2, 1e5)
@@ -175,6 +178,15 @@ def test_absent_class_has_probability_zero() -> None:
     torch.testing.assert_close(probability.sum(-1), torch.ones_like(probability[..., 0]))
 
 
+def test_weights_sum_to_zero_over_present_classes() -> None:
+    for case in HARD:
+        (path,) = solve([problem(case, 4, 1, weighted=True)], STRENGTHS)
+        scale = 1e-12 * (1 + float(path.coefficients.abs().max()) + float(path.intercepts.abs().max()))
+        assert float(path.coefficients.sum(1).abs().max()) <= scale
+        assert float(path.intercepts.sum(1).abs().max()) <= scale
+        assert float(path.coefficients[:, ~path.present].abs().sum()) == 0.0
+
+
 def test_single_class_is_certain() -> None:
     p = problem("missing class", 2)
     (path,) = solve([p], STRENGTHS)
@@ -210,3 +222,26 @@ def test_saved_weights_are_the_solution() -> None:
         torch.testing.assert_close(
             (p.features @ W.T + b).log_softmax(1), path.log_probabilities(p.features)[i], rtol=0, atol=1e-8
         )
+
+
+def test_correlated_axes_save_inner_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+    inner = conjugate_gradients.solve
+
+    def counting(*args: Any) -> tuple[Tensor, int]:
+        move, count = inner(*args)
+        counts.append(count)
+        return move, count
+
+    monkeypatch.setattr(conjugate_gradients, "solve", counting)
+    rng = np.random.default_rng(0)
+    X = torch.from_numpy(rng.normal(size=(200, 60)) * np.arange(1, 61) ** -0.6)
+    p = Problem(X, torch.arange(200) % 5, 5)
+    totals = []
+    for coupled in (logistic._COUPLED, 10_000):
+        monkeypatch.setattr(logistic, "_COUPLED", coupled)
+        (path,) = solve([p], np.logspace(-5, 5, 50).tolist())
+        assert bool(path.converged.all())
+        totals.append(sum(counts))
+        counts.clear()
+    assert totals[0] < 0.75 * totals[1], totals

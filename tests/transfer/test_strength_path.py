@@ -17,11 +17,12 @@ def test_every_strength_is_in_one_lot(count: int, most: int) -> None:
     assert all(0 < len(lot) <= most for lot in lots)
 
 
-def test_starts_follow_a_cubic_between_and_a_line_beyond() -> None:
-    log = torch.linspace(-3, 4, 15, dtype=torch.float64)
-    cubic, line = (log**3 - log)[None, :, None, None], (2 * log + 1)[None, :, None, None]
-    between = strength_path.start(cubic, log, [0, 4, 8, 12], [2, 5])
-    torch.testing.assert_close(between, cubic[:, [2, 5]])
+def test_starts_follow_a_quintic_between_and_a_line_beyond() -> None:
+    log = torch.linspace(-3, 4, 25, dtype=torch.float64)
+    quintic = (log**5 - 4 * log**3 + log)[None, :, None, None]
+    line = (2 * log + 1)[None, :, None, None]
+    between = strength_path.start(quintic, log, [0, 4, 8, 12, 16, 20], [2, 9, 18])
+    torch.testing.assert_close(between, quintic[:, [2, 9, 18]])
     beyond = strength_path.start(line, log, [0, 4], [8, 12])
     torch.testing.assert_close(beyond, line[:, [8, 12]])
 

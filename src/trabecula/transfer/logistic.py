@@ -11,14 +11,15 @@ How it is solved. The optimum lies in the span of the centred images, and the pe
 rotations, so each subset is first rotated to the principal axes of its images: at most
 min(n - 1, d) coordinates, in which the Hessian at W = 0 is diagonal. Then subsets of like size and
 some strengths are solved together by a truncated Newton method (Nocedal and Wright, Numerical
-Optimization, 2nd ed. 2006, algorithm 7.1) with Jacobi-preconditioned conjugate gradients, each
-strength starting from where the solved ones point (`strength_path`). Objective and gradient are
-float64; the inner products with the Hessian may be float32, which costs steps but no exactness.
+Optimization, 2nd ed. 2006, algorithm 7.1) with preconditioned conjugate gradients
+(`conjugate_gradients`), each strength starting from where the solved ones point (`strength_path`).
+Objective and gradient are float64; the inner products with the Hessian may be float32, which costs
+steps but no exactness.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,15 +27,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trabecula.transfer import strength_path
+from trabecula.transfer import conjugate_gradients, strength_path
+from trabecula.transfer.conjugate_gradients import Preconditioner
 
 _MAX_ELEMENTS = 600_000  # of the design and of one value an image, class and strength: stays in cache
 _PADDING = 1.25  # subsets whose sizes differ by more are not solved together
 _TOGETHER = 7  # strengths solved together, at most
 _ROUGH = 1e-8  # share of the variance below which inner products between images blur an axis
 _MAX_STEPS = 30
-_MAX_INNER = 500
 _MAX_HALVINGS = 40
+_COUPLED = 10  # with so many inner steps, axes are too correlated for the Hessian's diagonal alone
 _SLOW = 10  # after so many steps the directions themselves are too coarse
 _ARMIJO = 1e-4
 
@@ -204,8 +206,9 @@ class _State:
 class _Bundle:
     """S subsets of like size, padded with images of weight 0 and axes of length 0.
 
-    R = r + 1 coordinates: the axes, then the intercept. Solutions are rows, (S, P, K, R): a product
-    of few rows with a large matrix is several times as fast as of a large matrix with few columns.
+    R = r + 1 coordinates: the axes, the longest last, then the intercept. Solutions are rows,
+    (S, P, K, R): a product of few rows with a large matrix is several times as fast as of a large
+    matrix with few columns.
     """
 
     def __init__(self, problems: Sequence[Problem], inner: torch.dtype) -> None:
@@ -220,12 +223,14 @@ class _Bundle:
         self.present = torch.zeros(S, K, dtype=torch.bool, device=device)
         for s, problem in enumerate(problems):
             coordinates, m = self.rotated[s][2], len(problem.labels)
-            self.design[s, :m, : coordinates.shape[1]] = coordinates
+            self.design[s, :m, r - coordinates.shape[1] : r] = coordinates
             self.design[s, :m, -1] = 1.0
             labels[s] = problem.labels[0]  # of padding: a class with a finite logit
             labels[s, :m] = problem.labels
             self.image_weights[s, :m] = 1.0 if problem.weights is None else problem.weights
             self.present[s, problem.labels] = True
+        self.share = (self.present / self.present.sum(1, keepdim=True)).double()[:, None, :, None]
+        self.inverse: Tensor | None = None  # of the leading axes' correlations, once they matter
         self.labels = labels[:, None, None]  # (S, 1, 1, n)
         self.inner = self.design.to(inner)
         self.absent = torch.zeros(S, 1, K, 1, dtype=torch.float64, device=device)
@@ -239,34 +244,48 @@ class _Bundle:
         penalties = (2.0 if K == 2 else 1.0) / torch.from_numpy(strengths).to(self.design.device)
         state = _State.unsolved(S, len(penalties), K, self.design)
         done: list[int] = []
+        reference = len(penalties)
         for lot in strength_path.lots(len(penalties), _TOGETHER):
             point = strength_path.start(state.point, -penalties.log(), done, lot)
-            part = self._newton(point, penalties[lot], tolerance, self.inner)
+            inverse = self.inverse if lot[len(lot) // 2] > reference else None
+            part, count = self._newton(point, penalties[lot], tolerance, self.inner, inverse)
             if self.inner.dtype != torch.float64 and not bool(part.converged.all()):
                 # one image with two labels, almost no penalty: float32 curvature is too coarse
-                part = self._newton(part.point, penalties[lot], tolerance, self.design)
+                part, _ = self._newton(part.point, penalties[lot], tolerance, self.design, None)
             for all_strengths, of_lot in zip(vars(state).values(), vars(part).values(), strict=True):
                 all_strengths[:, lot] = of_lot
             done = sorted(done + lot)
+            if self.inverse is None and count >= _COUPLED:
+                reference = lot[-1]
+                self.inverse = self._correlations(part.point[:, -1:], penalties[reference])
         return state
 
     def unpack(self, slot: int, solved: _State, strengths: NDArray[np.float64], back: Tensor) -> Path:
         centre, basis, _ = self.rotated[slot]
-        present = self.present[slot]
         point = solved.point[slot, back]  # (P, K, R)
-        shift = point[..., -1].masked_fill(~present, 0.0).sum(-1, keepdim=True) / present.sum()
-        coefficients = point[..., : basis.shape[1]].contiguous()
+        coefficients = point[..., point.shape[-1] - 1 - basis.shape[1] : -1].contiguous()
         return Path(
-            strengths, centre, basis, coefficients, point[..., -1] - shift, present,
+            strengths, centre, basis, coefficients, point[..., -1].contiguous(), self.present[slot],
             solved.value[slot, back], solved.residual[slot, back],
             solved.converged[slot, back], solved.steps[slot, back],
         )  # fmt: skip
 
-    def _newton(self, point: Tensor, penalties: Tensor, tolerance: float, inner: Tensor) -> _State:
-        """Newton steps with a backtracking line search; each (subset, strength) stops on its own."""
+    def _correlations(self, point: Tensor, penalty: Tensor) -> Tensor:
+        p = self._logits(point)[:, 0].softmax(1)
+        curvature = p * (1 - p) * self.image_weights[:, None]
+        inner = self.inner.dtype
+        return conjugate_gradients.inverse_correlations(self.inner, curvature.to(inner), penalty.to(inner))
+
+    def _newton(
+        self, point: Tensor, penalties: Tensor, tolerance: float, inner: Tensor, inverse: Tensor | None
+    ) -> tuple[_State, int]:
+        """Newton steps with a backtracking line search; each (subset, strength) stops on its own.
+
+        Also the largest number of inner steps.
+        """
         S, P, _, _ = point.shape
         total = self.image_weights.sum(1, keepdim=True)  # (S, 1)
-        steps = torch.zeros(S, P, dtype=torch.int64, device=point.device)
+        steps, most = torch.zeros(S, P, dtype=torch.int64, device=point.device), 0
         logits = self._logits(point)
         value, probability, others = self._value(logits, point, penalties)
         for step in range(_MAX_STEPS + 1):
@@ -281,13 +300,16 @@ class _Bundle:
             forcing = (0.5 * (norm / total).sqrt()).clamp(1e-2, 0.1) * (1.0 if step < _SLOW else 1e-3)
             enough = 0.3 * tolerance * scale / norm.clamp(min=torch.finfo(torch.float64).tiny)
             forcing = torch.maximum(forcing, enough.clamp(max=0.3))
-            move = self._direction(gradient, probability, penalties, forcing, converged, inner)
+            move, count = self._direction(
+                gradient, probability, penalties, forcing, converged, inner, inverse
+            )
+            most = max(most, count)
             point, logits, value, probability, others = self._search(
                 point, logits, value, gradient, move, penalties, ~converged
             )
             steps += ~converged
         tiny = torch.finfo(torch.float64).tiny
-        return _State(point, value, norm / scale.clamp(min=tiny), converged, steps)
+        return _State(point, value, norm / scale.clamp(min=tiny), converged, steps), most
 
     def _index(self, P: int) -> Tensor:
         return self.labels.expand(-1, P, -1, -1)
@@ -311,8 +333,8 @@ class _Bundle:
 
     def _direction(
         self, gradient: Tensor, probability: Tensor, penalties: Tensor, forcing: Tensor, idle: Tensor,
-        design: Tensor,
-    ) -> Tensor:  # fmt: skip
+        design: Tensor, inverse: Tensor | None,
+    ) -> tuple[Tensor, int]:  # fmt: skip
         """An approximate solution of Hessian @ move = -gradient, (S, P, K, R), in the design's dtype."""
         inner = design.dtype
         p = probability.to(inner)
@@ -335,9 +357,13 @@ class _Bundle:
         diagonal = torch.where(diagonal > 0, diagonal, 1.0)
         size = _norm(gradient).clamp(min=torch.finfo(torch.float64).tiny)[..., None, None]
         target = (-gradient / size).to(inner)
-        move = _conjugate_gradients(hessian, diagonal, target, forcing.to(inner), idle).double() * size
+        precondition = Preconditioner(diagonal.rsqrt(), self.share.to(inner), inverse)
+        move, count = conjugate_gradients.solve(hessian, precondition, target, forcing.to(inner), idle)
+        move = move.double() * size
         downhill = (move * gradient).sum((2, 3)) < 0
-        return torch.where(downhill[..., None, None], move, -gradient / diagonal.double())
+        move = torch.where(downhill[..., None, None], move, -gradient / diagonal.double())
+        # again in float64: the objective has no curvature but the penalty's against a common part
+        return conjugate_gradients.zero_sum(move, self.share), count
 
     def _search(
         self, point: Tensor, logits: Tensor, value: Tensor, gradient: Tensor, move: Tensor,
@@ -367,31 +393,3 @@ def _times(rows: Tensor, matrix: Tensor) -> Tensor:
 def _norm(x: Tensor) -> Tensor:
     """Of each problem: (S, P, K, R) -> (S, P)."""
     return torch.sqrt(x.square().sum((2, 3)))
-
-
-def _conjugate_gradients(
-    product: Callable[[Tensor], Tensor], diagonal: Tensor, target: Tensor, forcing: Tensor, idle: Tensor
-) -> Tensor:
-    """Jacobi-preconditioned conjugate gradients for many systems, each (S, P) until its own `forcing`."""
-    move = torch.zeros_like(target)
-    residual = target.clone()
-    scaled = residual / diagonal
-    direction = scaled.clone()
-    energy = (residual * scaled).sum((2, 3))
-    goal = energy * forcing.square()
-    active = ~idle
-    for _ in range(_MAX_INNER):
-        image = product(direction)
-        curvature = (direction * image).sum((2, 3))
-        active = active & (curvature > 0)
-        alpha = torch.where(active, energy / torch.where(active, curvature, 1.0), 0.0)[..., None, None]
-        move += alpha * direction
-        residual -= alpha * image
-        scaled = residual / diagonal
-        new = (residual * scaled).sum((2, 3))
-        active = active & (new > goal)
-        if not bool(active.any()):
-            break
-        direction.mul_((new / torch.where(energy > 0, energy, 1.0))[..., None, None]).add_(scaled)
-        energy = new
-    return move

@@ -1,8 +1,8 @@
 """The order in which a path of strengths is solved, and where each of its solutions is looked for.
 
 Solutions are smooth in log C. A coarse path is solved from the strong penalties to the weak, each
-start extrapolated from the solutions before it; the strengths between are started from a cubic
-through their solved neighbours, at halved distance each round: the last round, half of all
+start extrapolated from the solutions before it; the strengths between are started from a polynomial
+through their six nearest solutions, at halved distance each round: the last round, half of all
 strengths, starts almost solved.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 _STRIDE = 4  # between neighbours of the coarse path; a power of two
 _AHEAD = 2  # strengths of the coarse path solved together
 _BEFORE = 2  # solutions an extrapolation goes through
-_AROUND = 4  # and an interpolation
+_AROUND = 6  # and an interpolation
 _LARGEST = 10.0  # sum of a start's absolute weights: beyond, it would magnify the solutions' errors
 
 
