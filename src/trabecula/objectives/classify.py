@@ -6,8 +6,8 @@ section C.4 (random resized crop and rotation while training).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -55,6 +55,7 @@ class Classify(Objective):
     """Encoder and head under cross-entropy."""
 
     Config = ClassifyConfig
+    tiny: ClassVar[Mapping[str, Any]] = {"head": [{"width": 16, "nonlinearity": "tanh", "dropout": 0.2}]}
 
     def __init__(self, config: ClassifyConfig, encoder: Encoder, setting: Setting) -> None:
         super().__init__(config, encoder, setting)
