@@ -69,6 +69,16 @@ VERBS = {
         "trabecula sample --generator runs/gan --out runs/samples -s num=1000",
         ("generator",),
     ),
+    "fidelity": Verb(
+        "Measure how real a generator's images are over its training, and whether it copies.",
+        "trabecula fidelity --generator runs/gan --store runs/store --splits runs/split --out runs/fidelity",
+        ("generator", "store", "splits", "weights"),
+    ),
+    "export": Verb(
+        "Write a generator that may leave: its weights, and a card with the audit and no patient.",
+        "trabecula export --generator runs/gan --audit runs/fidelity --out runs/generator",
+        ("generator", "audit"),
+    ),
     "embed": Verb(
         "Turn a store into features with an encoder.",
         "trabecula embed --encoder runs/moco --store runs/store --out runs/features",
@@ -118,6 +128,7 @@ VERBS = {
 }
 
 INPUTS = {
+    "audit": "A folder written by fidelity.",
     "chosen": "A folder written by search.",
     "classifier": "A folder written by finetune or probe.",
     "encoder": "A folder written by pretrain.",

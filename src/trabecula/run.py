@@ -32,7 +32,7 @@ from trabecula.config import Record, digest, dump, inputs, suggest
 from trabecula.errors import InputError, disk_full, is_disk_full
 
 VERBS = (
-    "phantom", "cohort", "split", "prepare", "pretrain", "sample", "embed",
+    "phantom", "cohort", "split", "prepare", "pretrain", "sample", "fidelity", "export", "embed",
     "probe", "search", "finetune", "predict", "explain", "evaluate", "report",
 )  # fmt: skip
 _OWN_FILES = {"config.json", "provenance.json", "log.jsonl", "DONE", ".lock"}

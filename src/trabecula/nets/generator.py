@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -47,6 +48,8 @@ class GeneratorCard(Record):
     """Seed of its training."""
     averaged: bool
     """Whether these are moving averages of the weights."""
+    audit: dict[str, Any] = Field(default_factory=dict)
+    """The memorisation audit it was exported with; {} inside the site."""
 
 
 def save_generator(generator: Generator, card: GeneratorCard, out: Run | Path) -> None:

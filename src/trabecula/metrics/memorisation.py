@@ -1,0 +1,235 @@
+"""Does a generator copy its training images? Distances to the nearest one, of fakes and of held-out reals.
+
+Held-out images of the same hospital are what a generator that learned the distribution, and no image,
+would give: fakes nearer to the training images than these are copies. Three measures:
+
+- the share of fakes nearer to a training image than all but 5 % of the held-out images are;
+- authenticity (Alaa 2022, arXiv 2102.08921, section 3.3): a fake is authentic where it is farther from its
+  nearest training image than that image is from its own nearest other;
+- C_T (Meehan 2020, arXiv 2004.05675, section 3): in each cell of the training images the rank test of the
+  two sets of distances, as a z-score, averaged with the held-out images' shares as weights. Far below 0:
+  copying. Far above 0: fakes stay away from the training images, as an underfitted generator's do.
+
+Intervals resample patients of the held-out images, and fakes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from trabecula.errors import InputError
+from trabecula.metrics.bootstrap import MIN_PATIENTS, resample
+from trabecula.metrics.fidelity import checked
+from trabecula.metrics.manifold import squared_distances
+
+Floats = NDArray[np.float64]
+
+QUANTILE = 0.05
+MIN_IN_CELL = 10  # held-out images and fakes in a cell, below which its ranks say nothing
+PER_CELL = 100  # held-out images a cell should have on average
+MAX_CELLS = 10
+_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its interval; NaN bounds where there is none."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Memorisation:
+    """What the distances to the nearest training image say."""
+
+    fake_distances: Floats  # (m,)
+    fake_nearest: NDArray[np.int64]  # (m,) the nearest training image of each fake
+    held_out_distances: Floats  # (n,)
+    share_near: Estimate  # fakes nearer than all but 5 % of the held-out images; expected: 0.05
+    nearer: Estimate  # chance that a fake is nearer than a held-out image; expected: 0.5
+    authenticity: Estimate  # share of authentic fakes
+    held_out_authenticity: float  # the same share of the held-out images: what to compare it with
+    copying: Estimate  # C_T; expected: 0
+    num_cells: int
+
+
+def memorisation(
+    train: ArrayLike,
+    held_out: ArrayLike,
+    fakes: ArrayLike,
+    patients: ArrayLike | None = None,
+    num_resamples: int = 500,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Memorisation:
+    """Compare fakes with held-out images by their distances to the training images.
+
+    Args:
+        train: (t, d) features of the images the generator learned from. held_out: (n, d) of real images of
+            other patients. fakes: (m, d).
+        patients: (n,) patient of each held-out image; None takes each image for its own patient.
+    Raises:
+        InputError: fewer than 2 images in a set, features that are no numbers or of different length.
+    """
+    x, y = checked(train, fakes, at_least=2, what="nearest images")
+    _, z = checked(train, held_out, at_least=2, what="nearest images")
+    of = np.arange(len(z)) if patients is None else np.asarray(patients)
+    if of.shape != (len(z),):
+        raise InputError(f"{len(z)} held-out images, but patients have shape {of.shape}")
+    shift = x.mean(axis=0, dtype=np.float64)
+    x, y, z = (values - shift for values in (x, y, z))
+    own, _ = nearest(x, x, other=True)
+    fake_distances, fake_nearest = nearest(y, x)
+    held_distances, held_nearest = nearest(z, x)
+    cells = _cells(x, min(MAX_CELLS, max(1, len(z) // PER_CELL)), seed)
+    weights_held = resample(of, num_resamples, seed).astype(np.float64)
+    weights_fake = resample(np.arange(len(y)), num_resamples, seed + 1).astype(np.float64)
+    few = min(len(np.unique(of)), len(y)) < MIN_PATIENTS
+    df = min(len(np.unique(of)), len(y)) - 1
+
+    def estimate(value: float, draws: Floats) -> Estimate:
+        known = draws[np.isfinite(draws)]
+        if few or len(known) < 2:
+            return Estimate(value, float("nan"), float("nan"))
+        step = float(stats.t.ppf((1 + level) / 2, df) * known.std(ddof=1))
+        return Estimate(value, value - step, value + step)
+
+    ones = np.ones((1, len(z))), np.ones((1, len(y)))
+    limit = _weighted_quantile(held_distances, ones[0][0], QUANTILE)
+    near = fake_distances < limit
+    authentic = fake_distances > own[fake_nearest]
+    each = weights_fake.sum(axis=1)
+    limits = np.array([_weighted_quantile(held_distances, w, QUANTILE) for w in weights_held])
+    near_draws = ((fake_distances < limits[:, None]) * weights_fake).sum(axis=1) / each
+    ranks = _RankTest(held_distances, fake_distances, cells[held_nearest], cells[fake_nearest])
+    nearer, copying = ranks.under(*ones)
+    nearer_draws, copying_draws = ranks.under(weights_held, weights_fake)
+    return Memorisation(
+        fake_distances, fake_nearest, held_distances,
+        estimate(float(near.mean()), near_draws),
+        estimate(float(nearer[0]), nearer_draws),
+        estimate(float(authentic.mean()), weights_fake @ authentic / each),
+        float((held_distances > own[held_nearest]).mean()),
+        estimate(float(copying[0]), copying_draws),
+        len(ranks.cells),
+    )  # fmt: skip
+
+
+def nearest(points: Floats, to: Floats, other: bool = False) -> tuple[Floats, NDArray[np.int64]]:
+    """Distance to the nearest of `to`, and which it is: (n,), (n,).
+
+    Args:
+        points: (n, d). to: (t, d). other: `points` is `to`, and none counts as its own neighbour.
+    Equal points are at distance 0 exactly; of equally near ones the first is taken.
+    """
+    squares_to = np.square(to).sum(axis=1)
+    which = np.empty(len(points), dtype=np.int64)
+    for start in range(0, len(points), _ROWS):
+        part = points[start : start + _ROWS]
+        squares = squares_to - 2 * (part @ to.T)
+        if other:
+            squares[np.arange(len(part)), np.arange(start, start + len(part))] = np.inf
+        which[start : start + len(part)] = squares.argmin(axis=1)
+    return np.sqrt(squared_distances(points, to, np.arange(len(points)), which)), which
+
+
+def _weighted_quantile(values: Floats, weights: Floats, share: float) -> float:
+    order = np.argsort(values)
+    above = np.cumsum(weights[order]) > share * weights.sum()
+    return float(values[order[int(above.argmax())]])
+
+
+class _RankTest:
+    """Mann-Whitney statistics of two sets of distances, whole and in cells, under weights of both sets."""
+
+    def __init__(self, held: Floats, fake: Floats, held_cells: Any, fake_cells: Any) -> None:
+        nearer = np.sign(held[:, None] - fake[None])  # 1: the fake is nearer to the training images
+        self._nearer = (nearer + 1) / 2  # (n, m), ties are halves
+        pairs = [
+            (np.flatnonzero(held_cells == c), np.flatnonzero(fake_cells == c)) for c in np.unique(held_cells)
+        ]
+        self.cells = [(h, f) for h, f in pairs if min(len(h), len(f)) >= MIN_IN_CELL]
+        if not self.cells:
+            self.cells = [(np.arange(len(held)), np.arange(len(fake)))]
+
+    def under(self, held: Floats, fake: Floats) -> tuple[Floats, Floats]:
+        """(chance that a fake is nearer, C_T), each (R,), of weights (R, n) and (R, m)."""
+        chance = ((held @ self._nearer) * fake).sum(axis=1) / (held.sum(axis=1) * fake.sum(axis=1))
+        total = np.zeros(len(held))
+        share = np.zeros(len(held))
+        for rows, columns in self.cells:
+            h, f = held[:, rows], fake[:, columns]
+            n, m = h.sum(axis=1), f.sum(axis=1)
+            farther = n * m - ((h @ self._nearer[np.ix_(rows, columns)]) * f).sum(axis=1)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                z = (farther - n * m / 2) / np.sqrt(n * m * (n + m + 1) / 12)
+            known = np.isfinite(z)
+            total += np.where(known, n * np.where(known, z, 0), 0)
+            share += np.where(known, n, 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return chance, total / share
+
+
+def _cells(points: Floats, num: int, seed: int, rounds: int = 50) -> NDArray[np.int64]:
+    """(t,) k-means cells (Lloyd's rounds from k-means++ seeds; Arthur and Vassilvitskii 2007)."""
+    rng = np.random.default_rng(seed)
+    centres = points[rng.integers(len(points))][None]
+    for _ in range(num - 1):
+        squares = np.square(nearest(points, centres)[0])
+        if squares.sum() == 0:
+            break
+        centres = np.concatenate([centres, points[rng.choice(len(points), p=squares / squares.sum())][None]])
+    cells = np.full(len(points), -1)
+    for _ in range(rounds):
+        _, found = nearest(points, centres)
+        if (found == cells).all():
+            break
+        cells = found
+        for cell in np.unique(cells):
+            centres[cell] = points[cells == cell].mean(axis=0)
+    return np.asarray(cells, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Support:
+    """Size of a uniform support by coincidences; `value` is inf where no pair was found."""
+
+    value: float
+    low: float
+    high: float
+    pairs: int
+    num: int
+
+
+def support(num: int, pairs: int, level: float = 0.95) -> Support:
+    """Birthday estimate of how many different images there are (Arora and Zhang 2017, arXiv 1706.08224).
+
+    Args:
+        num: images drawn. pairs: pairs of them that are duplicates.
+    Returns:
+        C(num, 2) / pairs, with exact Poisson limits of the number of pairs. For a support that is not uniform
+        it estimates 1 / sum p^2, a lower bound of its size.
+    """
+    total = num * (num - 1) / 2
+    tail = (1 - level) / 2
+    most = float(stats.chi2.ppf(1 - tail if pairs else level, 2 * pairs + 2) / 2)
+    least = float(stats.chi2.ppf(tail, 2 * pairs) / 2) if pairs else 0.0
+    return Support(
+        total / pairs if pairs else float("inf"),
+        total / most,
+        total / least if pairs else float("inf"),
+        pairs,
+        num,
+    )
+
+
+def half_point(size: float) -> float:
+    """Draws from a uniform support of `size` at which a duplicate has appeared with probability 1/2."""
+    return float(0.5 + np.sqrt(0.25 + 2 * size * np.log(2)))
