@@ -20,6 +20,7 @@ from trabecula.data.store import Store
 from trabecula.errors import InputError, RunError
 from trabecula.nets.encoder import read_card
 from trabecula.nets.generator import load_generator
+from trabecula.nets.generator import sample as draw
 from trabecula.nets.latent import latents, slerp
 from trabecula.run import execute
 
@@ -60,6 +61,7 @@ def test_images_are_the_generators_own(gan: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         expected = generator(latents(range(5), 12, 1))
     assert torch.allclose(store.read(slice(0, 5)) / 127.5 - 1, expected, atol=0.5 / 127.5 + 1e-4)
+    assert torch.equal(store.read(slice(0, 5)), draw(generator, 5, 1))  # as pretrain and fidelity draw them
     assert store.preprocessing == read_card(gan / "gan").preprocessing
 
 

@@ -244,7 +244,8 @@ def _card(encoder: Encoder, config: Config, store: Store, patients: list[str]) -
     card = encoder.card
     key = site_key()
     seen = set(mark(patients, key)) | set(card.patients)
-    seen |= set(origin(store.record).get("patients", ()))  # generated images tell of those they came from
+    if patients:  # generated images tell of those they came from
+        seen |= set(origin(store.record).get("patients", ()))
     return card.model_copy(
         update={
             "objective": config.objective if config.objective != "none" else card.objective,

@@ -38,7 +38,7 @@ from trabecula.progress import Meter
 from trabecula.reporting.montage import montage_png
 from trabecula.run import Run
 
-_TOGETHER = 32  # images in one pass of the generator, always: the last bits of a convolution depend on it
+_TOGETHER = 64  # images in one pass, always and as in `generator.sample`: the last bits depend on it
 
 
 class Config(Record):
