@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trabecula.errors import InputError
 from trabecula.nets.backbone import IMAGENET_MEAN, IMAGENET_STD, Source
+from trabecula.nets.conv import use_small_map_convolutions
 from trabecula.nets.stem import pool_before_relu
 
 
@@ -41,6 +42,7 @@ def source(name: str, channels: int, size: int) -> Source:
         ) from None
     if isinstance(net, ResNet):
         pool_before_relu(net, "act1", "maxpool")
+    use_small_map_convolutions(net)
     told: dict[str, Any] = net.pretrained_cfg  # type: ignore[assignment]
     return Source(
         net=net,

@@ -13,6 +13,7 @@ from torchvision import models, ops
 
 from trabecula.errors import InputError
 from trabecula.nets.backbone import IMAGENET_MEAN, IMAGENET_STD, Source
+from trabecula.nets.conv import use_small_map_convolutions
 from trabecula.nets.stem import pool_before_relu
 
 CLASSIFIERS = ("fc", "classifier", "head", "heads")
@@ -55,6 +56,7 @@ def source(name: str, channels: int, size: int) -> Source:
         pool_before_relu(net, "relu", "maxpool")
     first = next(key for key, module in net.named_modules() if isinstance(module, nn.Conv2d))
     _set_channels(net, first, channels)
+    use_small_map_convolutions(net)
     return Source(
         net=net,
         call=call,
