@@ -23,6 +23,7 @@ GAN = (
 )
 PROBE = "probe --features features --manifest cohort --splits split"
 FINE = "finetune --encoder encoder --store store --manifest cohort --splits split -s images=4 -s batch_size=2"
+SEARCH = "search --encoder encoder --store store --manifest cohort --splits split -s 'task=kl >= 2'"
 EVALUATE = "evaluate --predictions probe --encoders encoder --manifest cohort --splits split"
 WEIGHTS = "pretrain --store store -s architecture=torchvision:squeezenet1_0 -s stem=sum -s init=weights"
 
@@ -72,6 +73,14 @@ REFUSED = {
     "prepare --manifset cohort": "No such option: --manifset",
     "pretrian --store store": "No such command 'pretrian'. Did you mean 'pretrain'?; see `trabecula --help`",
     "show moko": "'moko' is no verb, objective, run folder or recipe, did you mean 'moco'?",
+    f"{FINE} -s task=kl -s head=critic": "head 'critic': a critic has one score, so it can tell two classes apart, not 3 classes; choose a binary task, or head = 'linear'",
+    f"{FINE} -s 'task=kl >= 2' -s head=mlp": "'head.name': Input should be 'linear' or 'critic' (got 'mlp')",
+    f"{FINE} -s 'task=kl >= 2' --chosen encoder": "encoder/chosen.json: no such file; `trabecula search` writes one",
+    SEARCH: "there is nothing to search; set a preset, or 'space'",
+    f"{SEARCH} -s preset=tabel1": "'preset': Input should be 'none', 'table1', 'rate' or 'rajamohan' (got 'tabel1')",
+    f"{SEARCH} -s 'space.optimzer.lr=[1]'": "space: 'optimzer.lr' is no setting that can be searched, did you mean 'optimizer'?",
+    f"{SEARCH} -s preset=rate -s settings.imgaes=9": "settings of the search: unknown key 'imgaes', did you mean 'images'?",
+    f"{SEARCH} -s preset=rate -s storage=postgres": "storage 'postgres': ",
     # recipes
     "study nowhere.toml": "nowhere.toml: no such file",
     "study top.toml": "top.toml: unknown part 'titel', did you mean 'title'?",
