@@ -36,7 +36,11 @@ def fidelity_record() -> dict[str, Any]:
     return {
         "extractor": "random_conv", "protocol": {"resize": "none", "dtype": "float64", "weights": "a" * 64,
                      "frechet": "FD[random_conv]", "kernel": "KD[random_conv]"},
-        "points": points, "critic": critic, "memorisation": {"authenticity": 0.91, "nearest": [1.0, 2.0]},
+        "points": points, "critic": critic,
+        "memorisation": {
+            "authenticity": {"value": 0.91, "low": 0.8, "high": 0.95}, "finding": "no sign of copying",
+            "nearest_pairs": [{"image_id": "SECRET"}],
+        },
     }  # fmt: skip
 
 

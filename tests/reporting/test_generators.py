@@ -47,7 +47,9 @@ def test_a_folder_becomes_charts_and_facts(tmp_path: Path) -> None:
         "Fréchet distance (FD[random_conv])", "Recall", "What the critic scores", "Overfit gap of the critic",
         "Overfit gap, by the distance of real and fake",
     ]  # fmt: skip
-    assert ("authenticity", "0.910") in one.facts
+    assert one.facts == [
+        ("finding", "no sign of copying"), ("authenticity of the fakes", "0.910 (0.800 to 0.950)"),
+    ]  # fmt: skip
     assert "Extractor: random_conv" in one.note
     (seen,) = read_explained([write_explained(tmp_path / "e")])
     assert [chart.title for chart in seen.charts] == [
@@ -58,6 +60,19 @@ def test_a_folder_becomes_charts_and_facts(tmp_path: Path) -> None:
     for chart in (*one.charts, *seen.charts):
         assert chart_file(chart).startswith("<svg")
         assert "nan" not in chart.svg
+
+
+def test_small_distances_are_drawn_in_thousandths() -> None:
+    record = fidelity_record()
+    small = {
+        **record,
+        "points": [{**p, "value": p["value"] / 1e5, "low": None, "high": None} for p in record["points"]],
+    }
+    chart, large = distance_chart("gan", small, "fd"), distance_chart("gan", record, "fd")
+    assert chart is not None
+    assert large is not None
+    assert "Fréchet distance × 1,000" in chart.svg
+    assert "×" not in large.svg
 
 
 def test_climb_and_units_say_the_numbers() -> None:

@@ -16,7 +16,7 @@ from trabecula.reporting.charts import REFERENCE, STYLES, Chart, level, short_co
 from trabecula.reporting.explanations import climb_chart, units_chart
 from trabecula.reporting.figures import Axes, ticks
 from trabecula.reporting.results import read_json
-from trabecula.reporting.wording import count, number, present
+from trabecula.reporting.wording import count, interval, number, present
 
 Row = Mapping[str, Any]
 
@@ -30,10 +30,20 @@ _SETS = {
     "test": "against test images",
 }
 _DISTANCES = {"fd": ("frechet", "Fréchet distance"), "kid": ("kernel", "kernel distance")}
+_MEMORISED = {
+    "share_near": "fakes nearer to a training image than 95 % of held-out images are; 0.05 without copying",
+    "nearer": "chance that a fake is nearer than a held-out image; 0.5 without copying",
+    "copying": "C_T (Meehan 2020); 0 without copying, far below 0 is copying",
+    "authenticity": "authenticity of the fakes",
+    "held_out_authenticity": "authenticity of held-out images",
+}
 _PICTURES = {
     "gradcam.png": "Where the score of single films comes from",
     "maximise.png": "The images that raise the critic's score most",
 }
+
+
+_SMALL = 0.05  # below it a tick's label would run into the axis' name
 
 
 @dataclass(frozen=True)
@@ -134,12 +144,18 @@ def _short(value: Any) -> str:
 
 
 def _facts(record: Row) -> list[tuple[str, str]]:
+    """The memorisation audit: its finding, then its measures with what they are without copying."""
     memorised = record.get("memorisation") or {}
-    return [
-        (key.replace("_", " "), number(value) if isinstance(value, float) else str(value))
-        for key, value in memorised.items()
-        if isinstance(value, str | int | float) and not isinstance(value, bool)
+    found = [("finding", str(memorised["finding"]))] if memorised.get("finding") else []
+    return found + [
+        (words, _fact(memorised[key])) for key, words in _MEMORISED.items() if memorised.get(key) is not None
     ]
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{number(value['value'])} ({interval(value['low'], value['high'])})"
+    return number(value) if isinstance(value, float) else str(value)
 
 
 def metrics_of(record: Row) -> list[str]:
@@ -178,18 +194,20 @@ def distance_chart(name: str, record: Row, metric: str) -> Chart | None:
         return None
     name_of_metric = metric_title(record, metric)
     label = name_of_metric.partition(" (")[0]
-    axes = _axes([r["images"] for r in points], _ends([*points, *floor]), label)
+    ends = _ends([*points, *floor])
+    unit = 1e-3 if max(map(abs, ends)) < _SMALL else 1.0
+    axes = _axes([r["images"] for r in points], [v / unit for v in ends], label + " × 1,000" * (unit < 1))
     legend = []
     for style, (kind, course) in zip(STYLES, drawn.items(), strict=False):
         if not course:
             continue
-        axes.band([(r["images"], r["low"], r["high"]) for r in course if _bounded(r)], style)
-        axes.line([(r["images"], r["value"]) for r in course], style)
+        axes.band([(r["images"], r["low"] / unit, r["high"] / unit) for r in course if _bounded(r)], style)
+        axes.line([(r["images"], r["value"] / unit) for r in course], style)
         for r in course:
-            axes.mark(r["images"], r["value"], style)
+            axes.mark(r["images"], r["value"] / unit, style)
         legend.append((_SETS[kind], style))
     if floor:
-        y = sum(r["value"] for r in floor) / len(floor)
+        y = floor[0]["value"] / unit
         axes.line([(axes.x[0], y), (axes.x[1], y)], REFERENCE)
         legend.append(("between two sets of real images", REFERENCE))
     held_out = drawn["val"] or points
@@ -241,9 +259,11 @@ def _gap_chart(name: str, critic: Sequence[Row], key: str) -> Chart:
     relative = key == "relative_gap"
     title = "Overfit gap, by the distance of real and fake" if relative else "Overfit gap of the critic"
     label = "gap / (real − fake)" if relative else "training − validation score"
-    values = [r[key] for r in known] + [0.0]
+    bounded = [] if relative else [r for r in known if _bounded(r)]
+    values = [r[key] for r in known] + [r[end] for r in bounded for end in ("low", "high")] + [0.0]
     axes = _axes([r["images"] for r in critic], values, label)
     level(axes, 0.0, style="zero")
+    axes.band([(r["images"], r["low"], r["high"]) for r in bounded], STYLES[0])
     axes.line([(r["images"], r[key]) for r in known], STYLES[0])
     for r in known:
         axes.mark(r["images"], r[key], STYLES[0])

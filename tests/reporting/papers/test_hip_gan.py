@@ -139,6 +139,8 @@ def test_generators_and_the_paper_stand_in_the_page_when_given(tmp_path: Path) -
     for phrase in ("0.734", "47.855", "Overfit gap of the critic", "12,000 images", "Linear 25088 → 64"):
         assert phrase in text
     assert text.count(hip_gan.PAPER) > 5
+    assert "no sign of copying" in text
+    assert "SECRET" not in page  # which images fakes are near to is for the site alone
     assert page.count("data:image/png") == 1  # each picture once: a page is to be sent by mail
     written = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert {"hip_gan.md", "hip_gan.tex", "generator-1-overfit-gap-of-the-critic.svg"} < written
