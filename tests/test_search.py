@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from trabecula import finetune, pretrain, search, split
 from trabecula.data.splits import read_splits
@@ -257,6 +259,22 @@ def test_any_optuna_storage_will_do_and_is_no_part_of_the_result(
     assert (tmp_path / "mine.db").exists()
     with pytest.raises(InputError, match="give an Optuna storage URL"):
         execute("search", config(hospital, root, storage="no such thing"), tmp_path / "bad")
+    secret = config(hospital, root, storage="sqlite://ann:hush@/nowhere/x.db")
+    with pytest.raises(InputError, match=r"storage '.*'") as refused:
+        execute("search", secret, tmp_path / "secret")
+    assert "hush" not in str(refused.value)
+    assert "hush" not in (tmp_path / "secret" / "config.json").read_text()
+
+
+def test_a_storage_that_fails_on_the_way_is_told_in_a_line(
+    hospital: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any, **__: Any) -> Any:
+        raise OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
+
+    monkeypatch.setattr(searching, "tune", failing)
+    with pytest.raises(RunError, match="database or disk is full; run the same command again to go on"):
+        execute("search", config(hospital, root), tmp_path / "s")
 
 
 def tuned(hospital: Path, root: Path, out: Path, **settings: Any) -> Path:
@@ -283,3 +301,14 @@ def test_finetune_takes_what_was_chosen_also_another_arm(hospital: Path, root: P
         tuned(hospital, root, tmp_path / "c", chosen=tmp_path / "s", seed=1000)
     with pytest.raises(InputError, match="no such file; `trabecula search` writes one"):
         tuned(hospital, root, tmp_path / "d", chosen=root / "encoder0")
+
+
+def test_tasks_of_several_classes_are_searched_too(hospital: Path, root: Path, tmp_path: Path) -> None:
+    settings = {**QUICK, "select": "metric"}
+    wanted = config(hospital, root, task="kl", preset="table1", space={}, settings=settings, trials=2)
+    execute("search", wanted, tmp_path / "s")
+    chosen = read_chosen(tmp_path / "s")
+    assert chosen.by == "metric"
+    assert chosen.metric == max(float(row["metric"]) for row in rows(tmp_path / "s"))
+    with pytest.raises(InputError, match="not 3 classes"):
+        execute("search", config(hospital, root, task="kl", space={"head": ["critic"]}), tmp_path / "no")

@@ -19,7 +19,9 @@ from typing import Any, Literal
 import numpy as np
 import optuna
 import torch
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from trabecula.data.batches import mix
@@ -154,7 +156,8 @@ def opened(url: str, name: str, by: By, pruner: Pruner) -> Iterator[optuna.Study
     """A study in an Optuna storage, made or gone on with; let go of at the end.
 
     Raises:
-        InputError: no such storage, or it can't be written.
+        InputError: no such storage.
+        RunError: it stopped answering, or its disk is full.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     kind = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=WARMUP)
@@ -165,14 +168,27 @@ def opened(url: str, name: str, by: By, pruner: Pruner) -> Iterator[optuna.Study
             pruner=kind if pruner == "median" else optuna.pruners.NopPruner(),
             direction="minimize" if by == "loss" else "maximize",
         )  # fmt: skip
-    except (SQLAlchemyError, ImportError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"storage '{url}': {reason}; give an Optuna storage URL, or none") from None
+    except (SQLAlchemyError, StorageInternalError, ImportError, ValueError) as error:
+        raise InputError(f"{_shown(url)}: {_reason(error)}; give an Optuna storage URL, or none") from None
     try:
         yield study
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise RunError(f"{_shown(url)}: {_reason(error)}; run the same command again to go on") from None
     finally:
         storage.remove_session()
         storage.engine.dispose()
+
+
+def _shown(url: str) -> str:
+    """A storage without its password."""
+    try:
+        return f"storage '{make_url(url)}'"
+    except SQLAlchemyError:
+        return f"storage '{url}'"
+
+
+def _reason(error: Exception) -> str:
+    return str(error.__cause__ or error).splitlines()[0]
 
 
 def _told(fitted: Fitted, values: Mapping[str, Any]) -> Trial:
