@@ -77,9 +77,10 @@ class PlainGenerator(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         maps = self.inner.project(z).unflatten(1, (512, self.inner.side, self.inner.side))
         for block in self.inner.blocks:
-            for layer in block:
+            for layer in block.children():
                 maps = layer(maps)
-        return torch.tanh(self.inner.output(maps))
+        images: Tensor = torch.tanh(self.inner.output(maps))
+        return images
 
 
 def penalty_by_autograd(critic: nn.Module, real: Tensor, fake: Tensor, e: Tensor) -> Tensor:
@@ -89,15 +90,16 @@ def penalty_by_autograd(critic: nn.Module, real: Tensor, fake: Tensor, e: Tensor
     slope = torch.autograd.grad(
         scores, between, torch.ones_like(scores), create_graph=True, retain_graph=True, only_inputs=True
     )[0]
-    return ((slope.view(len(slope), -1).norm(2, dim=1) - 1) ** 2).mean()
+    penalty: Tensor = ((slope.view(len(slope), -1).norm(2, dim=1) - 1) ** 2).mean()
+    return penalty
 
 
 def peer(images: Tensor, steps: int, detach: bool, layout: torch.memory_format) -> Iterator[None]:
     """Train for ever; one item every `steps` steps."""
     size = images.shape[-1]
     torch.manual_seed(0)
-    critic: nn.Module = Critic(1, size, widths(size)).to(memory_format=layout)  # type: ignore[call-overload]
-    generator: nn.Module = PlainGenerator(size).to(memory_format=layout)  # type: ignore[call-overload]
+    critic: nn.Module = Critic(1, size, widths(size)).to(memory_format=layout)
+    generator: nn.Module = PlainGenerator(size).to(memory_format=layout)
     of_critic = torch.optim.Adam(critic.parameters(), lr=1e-4, betas=(0.0, 0.99))
     of_generator = torch.optim.Adam(generator.parameters(), lr=1e-4, betas=(0.0, 0.99))
     loader = DataLoader(TensorDataset(images), batch_size=BATCH, shuffle=True, drop_last=True)

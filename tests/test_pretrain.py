@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -206,3 +207,43 @@ def test_methods_without_a_generator_keep_the_encoder(hospital: Path, splits: Pa
 def test_snapshots_come_at_points() -> None:
     with pytest.raises(InputError, match=r"snapshots=8 is below every=16.*set every to 8 or less"):
         build(pretrain.Config, {"store": "s", "every": 16, "snapshots": 8}, "pretrain")
+
+
+def test_what_is_wrong_is_said_on_the_terminal_in_the_log_and_in_the_curve(
+    hospital: Path, splits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = {"name": "adam", "lr": 1e-3, "betas": [0.0, 0.99]}
+    settings = {"critic_steps": 5, "critic": quick, "generator": quick}
+    values = {"architecture": "critic:8-16-32-64-128", "images": 960, "every": 240}
+    execute("pretrain", config(hospital, splits, **values, settings=settings), tmp_path / "well")
+    assert json.loads((tmp_path / "well" / "training.json").read_text())["findings"] == []
+    assert "warning" not in capsys.readouterr().err
+    execute(
+        "pretrain", config(hospital, splits, **values, settings={**settings, "penalty": 0}), tmp_path / "ill"
+    )
+    training = json.loads((tmp_path / "ill" / "training.json").read_text())
+    (slope,) = [finding for finding in training["findings"] if finding["name"] == "slope"]
+    assert (slope["first"] <= slope["last"], slope["last"]) == (True, 960)
+    assert "far from 1" in slope["text"]
+    assert training["points"][-1]["health/slope"] > 2
+    told = capsys.readouterr().err
+    assert told.count("the critic's slope between real and made images is") == 1  # once, not at each point
+    assert told.startswith("warning: at ")
+    log = [json.loads(line) for line in (tmp_path / "ill" / "log.jsonl").read_text().splitlines()]
+    assert "slope" in [line["name"] for line in log if line["event"] == "finding"]
+
+
+def test_pools_in_which_there_is_nothing_to_see_are_refused(
+    hospital: Path, splits: Path, tmp_path: Path
+) -> None:
+    first = Store.open(hospital / "store").read(np.arange(1)).numpy()
+    greys = np.arange(24, dtype=np.uint8)[:, None, None, None]
+    for name, image, word in (("same", first, "all the same image"), ("blank", greys, "each of one grey")):
+        images = np.broadcast_to(image, (24, 1, 32, 32))
+        shutil.copytree(hospital / "store", tmp_path / name)
+        (array,) = (tmp_path / name).glob("images-*.npy")
+        np.save(array, images)
+        with pytest.raises(InputError, match=word):
+            execute("pretrain", config(hospital, splits, store=tmp_path / name), tmp_path / f"{name}-run")
+    with pytest.raises(InputError, match="a batch of 64 is larger than the pool of 12 images"):
+        execute("pretrain", config(hospital, splits, batch_size=64), tmp_path / "few")

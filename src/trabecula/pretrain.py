@@ -6,10 +6,13 @@ saw no pretraining is made here too (`objective = "none"`): random weights, or a
 
 from __future__ import annotations
 
+import math
+import sys
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
+import torch
 from pydantic import Field, model_validator
 from torch import nn
 
@@ -29,6 +32,8 @@ from trabecula.nets.devices import choose_device
 from trabecula.nets.encoder import Card, Encoder, make_encoder, save_encoder
 from trabecula.nets.generator import GeneratorCard, sample, save_generator
 from trabecula.objectives import find
+from trabecula.objectives.adversarial import Adversarial
+from trabecula.objectives.health import NUM_IMAGES, Health
 from trabecula.objectives.objective import Objective, Setting
 from trabecula.progress import Meter
 from trabecula.run import Run
@@ -120,11 +125,15 @@ def run(config: Config, out: Run) -> str:
     )
     out.log("pool", images=len(pool), patients=len(patients))
     out.used(device=str(device), precision=resolve(config.precision, device))
+    _check_contrast(store, pool)
+    health = _health(config, objective, store, pool, device)
     keep = _Keeper(config, objective, _card(encoder, config, store, patients), store)
-    memory: dict[str, Any] = {"curve": []}
-    images = _train(config, objective, stream, out, memory, keep)
+    memory: dict[str, Any] = {"curve": [], "findings": {}}
+    images = _train(config, objective, stream, out, memory, keep, health)
     products = keep(out.path, images)
-    out.write_json("training.json", {"points": memory["curve"]})
+    out.write_json(
+        "training.json", {"points": memory["curve"], "findings": list(memory.get("findings", {}).values())}
+    )
     generator = products.get("generator")
     if isinstance(generator, Generator):
         with out.scratch("samples.npy").open("wb") as file:
@@ -170,7 +179,13 @@ class _Keeper:
 
 
 def _train(
-    config: Config, objective: Objective, stream: Stream, out: Run, memory: dict[str, Any], keep: _Keeper
+    config: Config,
+    objective: Objective,
+    stream: Stream,
+    out: Run,
+    memory: dict[str, Any],
+    keep: _Keeper,
+    health: Health | None,
 ) -> int:
     with Meter(f"pretraining {config.objective}", config.images, "images") as meter:
         for point in train(
@@ -182,10 +197,64 @@ def _train(
             meter.add(point.images - meter.done, _note(point))
             before = memory["curve"][-1]["images"] if memory["curve"] else 0
             memory["curve"].append({"images": point.images, **point.scalars})
+            if health is not None:
+                _look(health, memory, out)
             if config.snapshots and point.images // config.snapshots > before // config.snapshots:
                 keep(out / "snapshots" / f"{point.images:09d}", point.images, snapshot=True)
-            out.log("point", images=point.images, **point.scalars)
+            out.log("point", **memory["curve"][-1])
     return int(memory["curve"][-1]["images"]) if memory["curve"] else 0
+
+
+def _health(
+    config: Config, objective: Objective, store: Store, pool: np.ndarray, device: torch.device
+) -> Health | None:
+    """Measurements of an adversarial training, on images spread over the pool."""
+    if not isinstance(objective, Adversarial):
+        return None
+    return Health(objective, store.read(_some(pool, NUM_IMAGES)).to(device), config.seed)
+
+
+def _look(health: Health, memory: dict[str, Any], out: Run) -> None:
+    """Measure at a point; what is found is said once, on the terminal and in the log, and kept."""
+    point = memory["curve"][-1]
+    measured, found = health.look(memory["curve"])
+    point.update({name: value for name, value in measured.items() if math.isfinite(value)})
+    findings = memory.setdefault("findings", {})
+    for finding in found:
+        known = findings.get(finding.name)
+        if known is None:
+            print(f"warning: at {point['images']:,} images {finding.text}", file=sys.stderr, flush=True)
+            out.log("finding", images=point["images"], name=finding.name, text=finding.text)
+        first = known["first"] if known else point["images"]
+        findings[finding.name] = {
+            "name": finding.name, "text": finding.text, "first": first, "last": point["images"],
+        }  # fmt: skip
+
+
+def _some(rows: np.ndarray, num: int) -> np.ndarray:
+    """At most `num` of the rows, evenly spread."""
+    places = np.linspace(0, len(rows) - 1, min(num, len(rows))).round().astype(int)
+    some: np.ndarray = rows[places]
+    return some
+
+
+def _check_contrast(store: Store, pool: np.ndarray) -> None:
+    """Refuse a pool in which there is nothing to see.
+
+    Raises:
+        InputError: the images looked at are all the same, or each is of one grey.
+    """
+    images = store.read(_some(pool, NUM_IMAGES)).to(torch.int32).flatten(1)
+    if len(images) > 1 and bool((images == images[0]).all()):
+        problem = "are all the same image"
+    elif bool((images.amax(1) == images.amin(1)).all()):
+        problem = "are blank, each of one grey"
+    else:
+        return
+    raise InputError(
+        f"pretrain: the {len(images)} images of the pool that were looked at {problem}, so there is nothing "
+        "to learn; look at the store's images, and at the intensity rule they were prepared with"
+    )
 
 
 def _note(point: Point) -> str:

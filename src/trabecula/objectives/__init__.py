@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 TABLE = {
     "moco": "moco:Moco",
     "wgan_gp": "wgan_gp:WganGp",
+    "wgan": "wgan:Wgan",
+    "gan_r1": "gan_r1:GanR1",
+    "sn_gan": "sn_gan:SnGan",
+    "r3gan": "r3gan:R3Gan",
     "classify": "classify:Classify",
 }
 

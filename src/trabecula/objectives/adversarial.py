@@ -96,6 +96,10 @@ class Adversarial(Objective):
             "generator": self.generator if self.averaged is None else self.averaged,
         }
 
+    def scorer(self) -> Critic:
+        """The critic as it scores; a copy where its weights are not used as they stand."""
+        return self.critic
+
     def real(self, batch: Batch) -> Tensor:
         """(B, C, H, W) in [-1, 1], the range of the generator."""
         return self.encoder.normalise(to_float(batch.images))
@@ -110,9 +114,8 @@ class Adversarial(Objective):
         return self.generator(batch.random.normal(self.config.latent))  # type: ignore[no-any-return]
 
     def scores(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """The critic's scores of both, (B,) each, from one pass."""
-        both = self.critic(torch.cat([real, fake])).float()
-        return both[: len(real)], both[len(real) :]
+        """The critic's scores of both, (B,) each, in float32."""
+        return self.critic(real).float(), self.critic(fake).float()
 
     @torch.no_grad()
     def average(self) -> None:

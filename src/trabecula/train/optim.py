@@ -21,8 +21,8 @@ _MOMENTUM = (0.95, 0.85)  # at the ends, at the peak
 class Optimizer(Record):
     """How one group of weights moves."""
 
-    name: Literal["adam", "adamw", "sgd"] = "adam"
-    """The rule. SGD uses `momentum`, the Adams use `betas`."""
+    name: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
+    """The rule. SGD uses `momentum`, the Adams use `betas`; RMSProp decays its squares by 0.99."""
     lr: float = Field(1e-3, gt=0)
     """Learning rate at its highest."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -34,9 +34,11 @@ class Optimizer(Record):
     decay_vectors: bool = True
     """Whether biases and norm scales (1-D weights) decay too."""
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
-    """The rate over the budget: unchanged, half a cosine down to 0, or one cycle (Smith and Topin 2017, arXiv
-    1708.07120, as torch has it): up from 1/25 of the peak over 30 % of the budget, then down to 1/250,000 of
-    it, while momentum, or Adam's first beta, goes from 0.95 to 0.85 and back."""
+    """The rate over the budget: unchanged, half a cosine down to `end`, or one cycle (Smith and Topin 2017,
+    arXiv 1708.07120, as torch has it): up from 1/25 of the peak over 30 % of the budget, then down to
+    1/250,000 of it, while momentum, or Adam's first beta, goes from 0.95 to 0.85 and back."""
+    end: float = Field(0.0, ge=0, le=1)
+    """What the half cosine ends at, as a part of the rate."""
     peak: float = Field(1.0, gt=0)
     """Of one_cycle: its highest rate as a multiple of `lr`."""
     warmup: float = Field(0.0, ge=0, lt=1)
@@ -61,6 +63,8 @@ class Optimizer(Record):
         groups = [group for group in groups if group["params"]]
         if self.name == "sgd":
             return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, fused=True)
+        if self.name == "rmsprop":
+            return torch.optim.RMSprop(groups, lr=self.lr)
         kind = torch.optim.Adam if self.name == "adam" else torch.optim.AdamW
         return kind(groups, lr=self.lr, betas=self.betas, fused=True)
 
@@ -99,7 +103,7 @@ class Optimizer(Record):
         if self.schedule == "constant":
             return self.lr
         rest = (progress - self.warmup) / (1 - self.warmup)
-        return self.lr * (1 + math.cos(math.pi * rest)) / 2
+        return self.lr * (self.end + (1 - self.end) * (1 + math.cos(math.pi * rest)) / 2)
 
 
 def _between(start: float, end: float, t: float) -> float:

@@ -1,0 +1,88 @@
+"""A GAN under the non-saturating logistic loss, its critic held flat at the real images (R1).
+
+Goodfellow et al. 2014, arXiv 1406.2661, section 3 (the generator's loss); Mescheder, Geiger, Nowozin 2018,
+arXiv 1801.04406, section 4.1 (the penalty, equation 9, and gamma 10); Karras et al. 2020, arXiv 1912.04958,
+appendix B (lazy regularisation). The penalty asks for no slope where real images are: at equilibrium the
+critic has nothing to tell there, and training converges near it, which the plain game need not do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from trabecula.data.batches import Batch
+from trabecula.nets.encoder import Encoder
+from trabecula.nets.slope import input_slope
+from trabecula.objectives.adversarial import Adversarial, AdversarialConfig
+from trabecula.objectives.objective import Group, Setting, Steps, Update
+
+
+class GanR1Config(AdversarialConfig):
+    """Settings of the R1 GAN; nets and rates are den Boer's, so that the penalty is what differs."""
+
+    gamma: float = Field(10.0, ge=0)
+    """Weight of the penalty (Mescheder 2018). It belongs to a number of pixels: where the side doubles, the
+    same pressure needs four times the gamma."""
+    lazy: int = Field(16, ge=1)
+    """Critic updates from one penalty to the next, which is then a move of its own and `lazy` times as
+    heavy. For the extra moves, with c = lazy / (lazy + 1), the critic's rate is multiplied by c and its
+    betas are raised to c (Karras 2020, appendix B). 1 adds the penalty to each update's loss instead."""
+    critic_steps: int = Field(1, ge=1)
+    """Critic updates per generator update, each on fresh images."""
+
+
+class GanR1(Adversarial):
+    """Critic and generator under the logistic loss with a lazy R1 penalty."""
+
+    Config = GanR1Config
+    config: GanR1Config
+    tiny = {**Adversarial.tiny, "lazy": 2}
+
+    def __init__(self, config: GanR1Config, encoder: Encoder, setting: Setting) -> None:
+        super().__init__(config, encoder, setting)
+        self.critic_updates: Tensor
+        self.register_buffer("critic_updates", torch.zeros((), dtype=torch.int64))
+
+    def groups(self) -> dict[str, Group]:
+        groups, lazy = super().groups(), self.config.lazy
+        if lazy > 1:
+            given, part = groups["critic"].optimizer, lazy / (lazy + 1)
+            betas = (given.betas[0] ** part, given.betas[1] ** part)
+            changed = given.model_copy(update={"lr": given.lr * part, "betas": betas})
+            groups["critic"] = Group(groups["critic"].weights, changed)
+        return groups
+
+    def step(self, batches: Sequence[Batch], progress: float) -> Steps:  # noqa: ARG002
+        lazy, gamma = self.config.lazy, self.config.gamma
+        for batch in batches:
+            real = self.real(batch)
+            if lazy > 1 and int(self.critic_updates) % lazy == 0:
+                r1 = slope_penalty(self.critic, real)
+                yield Update("critic", lazy * gamma * r1, {"r1": r1})
+            on_real, on_fake = self.scores(real, self.fakes(batch))
+            loss = F.softplus(-on_real).mean() + F.softplus(on_fake).mean()
+            r1 = slope_penalty(self.critic, real) if lazy == 1 else loss.new_zeros(())
+            yield Update("critic", loss + gamma * r1, {"gap": gap(on_real, on_fake)})
+            self.critic_updates += 1
+        yield Update("generator", F.softplus(-self.critic(self.fresh_fakes(batches[-1])).float()).mean())
+        self.average()
+
+
+def slope_penalty(critic: nn.Module, images: Tensor) -> Tensor:
+    """1/2 E ||grad critic(x)||_2^2 at these images (Mescheder 2018, equation 9, without gamma), in float32.
+
+    Args:
+        critic: (B, C, H, W) -> (B,).
+        images: (B, C, H, W); real ones for R1, made ones for R2.
+    """
+    return input_slope(critic, images).flatten(1).square().sum(1).mean() / 2
+
+
+def gap(on_real: Tensor, on_fake: Tensor) -> Tensor:
+    """How much higher the critic scores real images than made ones, (B,) scores each."""
+    return on_real.detach().mean() - on_fake.detach().mean()

@@ -1,0 +1,72 @@
+"""R3GAN: a relativistic loss, the critic held flat at real and at made images (R1 + R2), no norm layers.
+
+Huang, Gokaslan, Kuleshov, Tompkin 2024, arXiv 2501.05441: equation 2 (relativistic loss), equation 4 (R1 and
+R2), table 2 (what of StyleGAN2 is left out). The settings are those of its 64 px faces. The nets are den
+Boer's, without norm in the generator, and not its own residual ones (inferred): arms of one architecture can
+be compared and share one random control.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+from pydantic import Field
+
+from trabecula.data.batches import Batch
+from trabecula.objectives.adversarial import Adversarial, AdversarialConfig
+from trabecula.objectives.gan_r1 import gap, slope_penalty
+from trabecula.objectives.objective import Steps, Update
+from trabecula.train.optim import Optimizer
+
+_ADAM = Optimizer(name="adam", lr=2e-4, betas=(0.0, 0.99), schedule="cosine", end=0.25)
+
+
+class R3GanConfig(AdversarialConfig):
+    """Settings of R3GAN."""
+
+    latent: int = Field(64, ge=1)
+    """Length of the generator's random input."""
+    critic_steps: int = Field(1, ge=1)
+    """Critic updates per generator update, each on fresh images."""
+    gamma: float = Field(2.0, ge=0)
+    """Weight of both penalties at the start. It belongs to 64 px; where the side doubles, the same pressure
+    needs four times the gamma (its settings of 256 px: 150 to 15)."""
+    gamma_end: float = Field(0.2, ge=0)
+    """The same at the end, reached along half a cosine (inferred: its burn-in is counted in images)."""
+    ema: float = Field(0.9956, ge=0, lt=1)
+    """Decay of the averaged generator that is saved, reached gradually: a half-life of 10,000 images at batch
+    64. 0 saves the generator itself."""
+    critic: Optimizer = _ADAM
+    """How the critic moves: Adam, betas (0, 0.99), 2e-4 down to 5e-5."""
+    generator: Optimizer = _ADAM
+    """How the generator moves: as the critic."""
+
+
+class R3Gan(Adversarial):
+    """Critic and generator under the relativistic loss with R1 and R2."""
+
+    Config = R3GanConfig
+    config: R3GanConfig
+    generator_norm = "none"
+    zero_gradients: ClassVar[Mapping[str, str]] = {
+        "critic.output.bias": "the loss is a function of differences of scores, so a constant cancels",
+    }
+    tiny: ClassVar[Mapping[str, Any]] = {"latent": 8, "ema": 0.5}
+
+    def step(self, batches: Sequence[Batch], progress: float) -> Steps:
+        part = (1 + math.cos(math.pi * progress)) / 2
+        gamma = self.config.gamma_end + (self.config.gamma - self.config.gamma_end) * part
+        for batch in batches:
+            real, fake = self.real(batch), self.fakes(batch)
+            on_real, on_fake = self.scores(real, fake)
+            loss = F.softplus(on_fake - on_real).mean()
+            r1, r2 = slope_penalty(self.critic, real), slope_penalty(self.critic, fake)
+            scalars = {"gap": gap(on_real, on_fake), "r1": r1, "r2": r2}
+            yield Update("critic", loss + gamma * (r1 + r2), scalars)
+        on_real = self.critic(self.real(batches[-1])).float().detach()
+        on_fake = self.critic(self.fresh_fakes(batches[-1])).float()
+        yield Update("generator", F.softplus(on_real - on_fake).mean())
+        self.average()
