@@ -8,7 +8,8 @@ Ours is `train` as `pretrain` calls it. The peer is lightly's published MoCo loo
 images in `threads` loader processes, its projection head, loss, memory bank and momentum update, SGD;
 bf16 is its own autocast flag. Batch norm takes the whole batch on both sides (`bn_rows` 64), because
 lightly's loop has no shuffled groups on one device; "default" is ours with its own 32.
-The four loops take turns in one process tree, with the allocator as it is for all of them. One JSON
+The loops take turns in one process, so that what `train` asks of the allocator (`train/memory.py`) holds
+for lightly's loop too. One JSON
 line: images per second (median over the repeats), and the ratio to lightly in the same precision,
 taken within each repeat, with its smallest and largest value as the spread.
 """

@@ -97,9 +97,9 @@ class Moco(Objective):
         ema(self.key, self.query, self.config.momentum)  # before the keys (algorithm 1)
         keys = self._keys(batch)  # (B * ranks, dim)
         k = keys[ranks.my_rows(len(keys))]  # (B, dim)
-        loss, top1 = contrast(q, k, self.queue.clone(), self.config.temperature)
+        loss, top1 = contrast(q, k, self.queue, self.config.temperature)
         yield Update("query", loss, {"top1": top1})
-        self._enqueue(keys)
+        self._enqueue(keys)  # after the backward pass, which reads the queue
 
     @torch.no_grad()
     def _keys(self, batch: Batch) -> Tensor:
