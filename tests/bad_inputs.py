@@ -100,6 +100,14 @@ REFUSED = {
     f"{EVALUATE} --splits strangers.csv": "the splits say none; give the splits the predictions were made with",
     f"{EVALUATE} --manifest renamed": "give the manifest the predictions were made with",
     f"{EVALUATE} --encoders empty": "empty/encoder.json: no such file; name an encoder's folder",
+    # samples and explanations
+    "sample --generator empty": "empty: no generator there (generator.json is missing)",
+    "explain --store store": "explain: nothing to do: give --classifier for Grad-CAM, --encoder with a critic and --splits for maximising",
+    "explain --store store --encoder bare --splits split -s 'parts=[\"maximise\"]'": "bare: no critic there (critic.safetensors is missing); an adversarial `pretrain` writes one",
+    "explain --store store --classifier fine -s 'image_ids=[\"nobody\"]'": "store: 1 of 1 images are not in the store (nobody); see its rejected.csv",
+    "explain --store store --encoder encoder --manifest cohort --splits split -s task=kl -s 'parts=[\"units\"]'": "task 'kl' is multiclass: a correlation needs classes in order; give a binary rule such as 'kl >= 2', or an ordinal task",
+    "explain --store store --classifier fine --splits split -s layer=act9": "layer 'act9' of critic gives no maps or is not there, did you mean 'act4'?",
+    "pretrain --store store --splits held_out_samples.csv -s architecture=critic -s objective=wgan_gp": "held_out_samples.csv: 'generator-0123456789ab' is a generator, no patient, and stands in test; generated images belong in train",
     # leaks
     "split --check --manifest cohort --splits split --encoders leaky": "1 leak: manifest row <row>: test patient <patient> was seen by the encoder leaky",
     "split --check --manifest cohort --splits two_parts.csv": "1 leak: manifest row <row>: patient <patient> is in test and in train",
@@ -182,8 +190,12 @@ class Evil:
 def _files(root: Path) -> None:
     from torchvision import models
 
-    for name in ("empty", "thesis", "model"):
+    for name in ("empty", "thesis", "model", "bare"):
         (root / name).mkdir()
+    for name in ("encoder.json", "encoder.safetensors"):
+        shutil.copy(root / "encoder" / name, root / "bare")
+    held_out = (root / "split/splits.csv").read_text() + "generator-0123456789ab,test\n"
+    (root / "held_out_samples.csv").write_text(held_out)
     (root / "thesis/thesis.docx").touch()
     (root / "model/config.json").write_text('{"model_type": "bert"}')
     torch.save(models.resnet18(weights=None).state_dict(), root / "resnet18.pt")
