@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trabecula.errors import InputError
@@ -38,17 +38,21 @@ class GlobalBatchNorm(_BatchNorm):
     def _by_groups(self, x: Tensor, rows: int) -> Tensor:
         if len(x) % rows:
             raise ValueError(f"{len(x)} rows on this process are not whole groups of {rows}")
-        means = [_clone(self.running_mean) for _ in range(len(x) // rows)]
-        variances = [_clone(self.running_var) for _ in means]
-        settings = _Settings(means, variances, self.momentum or 0.1, self.eps)
-        y: Tensor = _Groups.apply(x, self.weight, self.bias, settings)
+        outputs, means, variances = [], [], []
+        for part in x.split(rows):
+            mean, var = _clone(self.running_mean), _clone(self.running_var)
+            outputs.append(
+                F.batch_norm(part, mean, var, self.weight, self.bias, True, self.momentum or 0.1, self.eps)
+            )
+            means.append(mean)
+            variances.append(var)
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             with torch.no_grad():
                 count = ranks.world_size()
                 self.running_mean.copy_(ranks.total(torch.stack(means).mean(0)) / count)  # type: ignore[arg-type]
                 self.running_var.copy_(ranks.total(torch.stack(variances).mean(0)) / count)  # type: ignore[arg-type]
                 self._count()
-        return y
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     def _over_ranks(self, x: Tensor) -> Tensor:
         dims = [d for d in range(x.ndim) if d != 1]
@@ -76,57 +80,6 @@ class GlobalBatchNorm(_BatchNorm):
 
 def _clone(buffer: Tensor | None) -> Tensor | None:
     return None if buffer is None else buffer.detach().clone()
-
-
-class _Settings(NamedTuple):
-    means: list[Tensor | None]  # running ones, a copy for each group, moved by its batch
-    variances: list[Tensor | None]
-    momentum: float
-    eps: float
-
-
-class _Groups(torch.autograd.Function):
-    """Torch's batch norm kernel, group by group, each into its rows of one output.
-
-    Joining the groups' outputs would move every map once more: on a CPU that is 5 % of a MoCo step.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, settings: _Settings
-    ) -> Tensor:
-        means, variances, momentum, eps = settings
-        ctx.rows, ctx.eps = len(x) // len(means), eps
-        wide = next((other for other in (weight, means[0]) if other is not None), x)
-        found = wide.new_empty(len(means), 2, x.shape[1])  # mean and 1 / standard deviation
-        y = torch.empty_like(x)
-        groups = zip(x.split(ctx.rows), y.split(ctx.rows), found, means, variances, strict=True)
-        for part, out, (centre, inverse), mean, var in groups:
-            torch.native_batch_norm(
-                part, weight, bias, mean, var, True, momentum, eps, out=(out, centre, inverse)
-            )
-        ctx.save_for_backward(x, weight, found)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, found = ctx.saved_tensors
-        given, sums = torch.empty_like(x), []
-        needed = list(ctx.needs_input_grad[:3])
-        groups = zip(grad.split(ctx.rows), x.split(ctx.rows), given.split(ctx.rows), found, strict=True)
-        for above, part, below, (centre, inverse) in groups:
-            dx, dweight, dbias = torch.ops.aten.native_batch_norm_backward(
-                above, part, weight, None, None, centre, inverse, True, ctx.eps, needed
-            )
-            if needed[0]:
-                below.copy_(dx)
-            sums.append((dweight, dbias))
-        dweight, dbias = (
-            torch.stack(parts).sum(0) if wanted else None
-            for parts, wanted in zip(zip(*sums, strict=True), needed[1:], strict=True)
-        )
-        return given if needed[0] else None, dweight, dbias, None
 
 
 def use_global_batch_norm(module: nn.Module, rows: int | None = None) -> int:
