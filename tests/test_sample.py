@@ -182,6 +182,10 @@ def test_what_is_no_generator_is_refused(gan: Path, tmp_path: Path) -> None:
         shutil.copy(gan / "gan" / name, alone)
     with pytest.raises(InputError, match=r"encoder\.json, which says whose images it learned from"):
         drawn(alone.parent, tmp_path / "b")
+    card = json.loads((alone / "generator.json").read_text())
+    (alone / "generator.json").write_text(json.dumps({**card, "audit": {"finding": "no sign of copying"}}))
+    exported = drawn(alone.parent, tmp_path / "e", num=2)  # leaves without the encoder, and may be drawn from
+    assert (exported.preprocessing, exported.record["generated"]["patients"]) == ("", [])
     shutil.copy(gan / "gan/encoder.json", alone)
     state = load_file(alone / "generator.safetensors")
     state["output.bias"].fill_(float("nan"))

@@ -31,7 +31,7 @@ from trabecula.data.store import FORMAT, Store
 from trabecula.errors import InputError, RunError
 from trabecula.nets.critic import Generator
 from trabecula.nets.devices import choose_device, exact
-from trabecula.nets.encoder import CARD_FILE, Card, read_card
+from trabecula.nets.encoder import CARD_FILE, read_card
 from trabecula.nets.generator import WEIGHTS_FILE, GeneratorCard, load_generator
 from trabecula.nets.latent import latents, slerp
 from trabecula.progress import Meter
@@ -66,12 +66,7 @@ def run(config: Config, out: Run) -> str:
     """Write the store, grid.png and, for walks, strips.png."""
     folder = config.generator if config.generator.is_dir() else config.generator.parent
     generator, card = load_generator(folder)
-    if not (folder / CARD_FILE).exists():
-        raise InputError(
-            f"{folder}: has a generator but no {CARD_FILE}, which says whose images it learned from; name "
-            "the folder that `trabecula pretrain` wrote"
-        )
-    encoder = read_card(folder)
+    source = _source(folder, card)
     device = choose_device(config.device)
     out.used(device=str(device))
     generator = generator.to(device)
@@ -83,7 +78,7 @@ def run(config: Config, out: Run) -> str:
             shards.append(_shard(config, generator, number, rows, out))
             meter.add(len(rows))
     weights = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
-    _write(config, card, encoder, weights, shards, out)
+    _write(config, card, source, weights, shards, out)
     _draw(config, out)
     for record in shards:
         record_path(out.path, Shard(record["number"], ())).unlink(missing_ok=True)
@@ -92,6 +87,29 @@ def run(config: Config, out: Run) -> str:
         f"{made} images of {generator_id(weights)} ({card.objective}, {card.images_seen:,} images seen), "
         f"seed {config.seed}"
     )
+
+
+def _source(folder: Path, card: GeneratorCard) -> dict[str, Any]:
+    """How its images were prepared, and whose they were: told by the encoder beside the generator.
+
+    An exported generator has no encoder beside it, on purpose: both stay unknown.
+
+    Raises:
+        InputError: no encoder there, and the generator is no exported one.
+    """
+    if not (folder / CARD_FILE).exists():
+        if card.audit:
+            return {"preprocessing": "", "patients": [], "patients_key": ""}
+        raise InputError(
+            f"{folder}: has a generator but no {CARD_FILE}, which says whose images it learned from; name "
+            "the folder that `trabecula pretrain` wrote"
+        )
+    encoder = read_card(folder)
+    return {
+        "preprocessing": encoder.preprocessing,
+        "patients": list(encoder.patients),
+        "patients_key": encoder.patients_key,
+    }
 
 
 def _shard(config: Config, generator: Generator, number: int, rows: range, out: Run) -> dict[str, Any]:
@@ -151,7 +169,12 @@ def _noise(config: Config, rows: range, length: int) -> Tensor:
 
 
 def _write(
-    config: Config, card: GeneratorCard, encoder: Card, weights: str, shards: list[dict[str, Any]], out: Run
+    config: Config,
+    card: GeneratorCard,
+    source: dict[str, Any],
+    weights: str,
+    shards: list[dict[str, Any]],
+    out: Run,
 ) -> None:
     """index.csv, an empty rejected.csv, and store.json, which makes it a store."""
     patient = generator_id(weights)
@@ -170,7 +193,7 @@ def _write(
             "size": card.size,
             "channels": card.channels,
             "bits": 8,
-            "preprocessing": encoder.preprocessing,
+            "preprocessing": source["preprocessing"],
             "manifest": "",
             "index": hashlib.sha256(text.encode()).hexdigest(),
             "num_images": total,
@@ -185,8 +208,8 @@ def _write(
                 "store": card.store,
                 "kind": config.kind,
                 "seed": config.seed,
-                "patients": list(encoder.patients),
-                "patients_key": encoder.patients_key,
+                "patients": source["patients"],
+                "patients_key": source["patients_key"],
             },
         },
     )
