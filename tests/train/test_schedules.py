@@ -75,6 +75,7 @@ def test_the_rate_reaches_the_weights() -> None:
     [
         ({"schedule": "one_cycle", "warmup": 0.1}, "rises by itself"),
         ({"schedule": "cosine", "peak": 2}, "belongs to schedule one_cycle"),
+        ({"schedule": "one_cycle", "name": "rmsprop"}, "rmsprop"),
     ],
 )
 def test_settings_that_would_do_nothing_are_refused(settings: dict[str, object], message: str) -> None:

@@ -72,6 +72,8 @@ class Optimizer(Record):
     def _one_rise(self) -> Self:
         if self.schedule == "one_cycle" and self.warmup:
             raise ValueError("one_cycle rises by itself: leave 'warmup' out, or choose another schedule")
+        if self.schedule == "one_cycle" and self.name == "rmsprop":
+            raise ValueError("one_cycle cycles a momentum, rmsprop has none: choose sgd, adam or adamw")
         if self.schedule != "one_cycle" and self.peak != 1:
             raise ValueError(f"'peak' belongs to schedule one_cycle, not to {self.schedule}")
         return self
