@@ -37,14 +37,6 @@ def config(hospital: Path, splits: Path, **settings: object) -> pretrain.Config:
     return pretrain.Config(**{**values, **settings})
 
 
-def test_the_pool_holds_no_validation_or_test_patient(hospital: Path, splits: Path) -> None:
-    store, parts = Store.open(hospital / "store"), read_splits(splits)
-    rows, patients = pretrain.pretraining_pool(store, parts)
-    assert set(patients) == set(parts.patients("train"))
-    assert set(store.index["patient_id"].iloc[rows]) == set(patients)
-    assert len(rows) == 2 * len(patients)
-
-
 def test_the_card_says_what_was_seen_and_by_whom(hospital: Path, splits: Path, tmp_path: Path) -> None:
     summary = execute("pretrain", config(hospital, splits), tmp_path / "run")
     card = read_card(tmp_path / "run")

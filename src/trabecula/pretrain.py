@@ -22,8 +22,9 @@ from trabecula.data.arrays import save_array
 from trabecula.data.batches import Stream
 from trabecula.data.generated import origin
 from trabecula.data.phi import key_name, mark, site_key
+from trabecula.data.pool import pretraining_pool
 from trabecula.data.predictions import snapshot_name
-from trabecula.data.splits import Splits, read_splits
+from trabecula.data.splits import read_splits
 from trabecula.data.store import Store
 from trabecula.errors import InputError
 from trabecula.nets.critic import Critic, Generator
@@ -72,6 +73,10 @@ class Config(Record):
     encoder: a folder written by an earlier `pretrain`."""
     weights_name: str = "imagenet"
     """What the weights file was trained on; arms of "imagenet" are the ImageNet baseline."""
+    pool_cohorts: tuple[str, ...] = ()
+    """Cohorts whose images are learned from, by the manifest's column `cohort`; empty: all."""
+    pool_fraction: float = Field(1.0, gt=0, le=1)
+    """Part of the pool's patients, drawn by the seed; smaller parts lie in larger ones."""
     images: int = Field(200_000, ge=0)
     """Budget in images seen; an image counts each time it is drawn."""
     batch_size: int = Field(64, ge=2)
@@ -116,7 +121,7 @@ def run(config: Config, out: Run) -> str:
     if config.splits is None:
         raise InputError("pretrain: give the splits file, so that validation and test patients stay out")
     splits = read_splits(config.splits)
-    pool, patients = pretraining_pool(store, splits)
+    pool, patients = pretraining_pool(store, splits, config.pool_cohorts, config.pool_fraction, config.seed)
     method = find(config.objective)
     settings = build(method.Config, config.settings, f"settings of {config.objective}")
     objective = method(settings, encoder, Setting(len(pool), config.batch_size, config.seed))
@@ -277,16 +282,6 @@ def _label(config: Config) -> str:
     if config.objective != "none":
         return config.objective
     return config.weights_name if config.init == "weights" else config.init
-
-
-def pretraining_pool(store: Store, splits: Splits) -> tuple[np.ndarray, list[str]]:
-    """Rows of the store outside the validation and test parts, and their patients."""
-    held_out = set(splits.patients("val")) | set(splits.patients("test"))
-    patients = store.index["patient_id"].to_numpy()
-    rows = np.flatnonzero([patient not in held_out for patient in patients])
-    if not len(rows):
-        raise InputError("pretrain: every image belongs to a validation or test patient; none is left")
-    return rows, sorted(set(patients[rows]))
 
 
 def _resolved(config: Config) -> dict[str, Any]:

@@ -80,6 +80,11 @@ def _key(seed: int, patient: str) -> str:
     return hashlib.sha256(f"{seed}:{patient}".encode()).hexdigest()
 
 
+def in_hash_order(patients: Iterable[str], seed: int) -> list[str]:
+    """Patients in an order that depends on the seed and on their ids alone, so that prefixes nest."""
+    return sorted(patients, key=lambda patient: _key(seed, patient))
+
+
 def assign(
     strata: Mapping[str, str],
     fractions: Sequence[float],
