@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trabecula.nets.critic import Critic, critic_blocks
@@ -88,3 +89,20 @@ def test_the_slope_is_float32_under_autocast() -> None:
             slope = input_slope(net, x)
             assert slope.dtype == torch.float32
             torch.testing.assert_close(slope, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("channels", [1, 6])
+def test_products_in_bf16_stay_near(channels: int) -> None:
+    torch.manual_seed(0)
+    critic = Critic(channels, 32, widths=(16, 32, 32))
+    x = torch.randn(6, channels, 32, 32)
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        critic.zero_grad()
+        slope = input_slope(critic, x, dtype)
+        assert slope.dtype == torch.float32
+        (slope.flatten(1).norm(dim=1) - 1).square().mean().backward()
+        found.append([slope.detach(), *(w.grad for w in critic.parameters() if w.grad is not None)])
+    assert not torch.equal(found[0][0], found[1][0])
+    for exact, coarse in zip(*found, strict=True):
+        assert float(F.cosine_similarity(exact.flatten(), coarse.flatten(), dim=0)) > 0.99

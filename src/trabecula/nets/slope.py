@@ -28,7 +28,7 @@ class Layer(NamedTuple):
     leak: float
 
 
-def input_slope(critic: nn.Module, x: Tensor) -> Tensor:
+def input_slope(critic: nn.Module, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """The gradient of each image's score at that image, differentiable in the critic's weights.
 
     A piecewise linear `Critic` takes the short way described above; any other module is differentiated
@@ -38,6 +38,7 @@ def input_slope(critic: nn.Module, x: Tensor) -> Tensor:
     Args:
         critic: (B, C, H, W) -> (B,).
         x: (B, C, H, W).
+        dtype: of the products in a piecewise linear critic's convolutions; sums are in float32 always.
 
     Returns:
         (B, C, H, W) in float32. It carries no gradient in `x`.
@@ -55,8 +56,8 @@ def input_slope(critic: nn.Module, x: Tensor) -> Tensor:
             if isinstance(layer, nn.Conv2d)
             for tensor in (layer.weight, layer.bias)
         ]
-        slope = _Slope.apply(x, layers, critic.output.weight, *weights)
-        return cast("Tensor", slope)
+        slope = _Slope.apply(x.to(dtype), layers, critic.output.weight, *(w.to(dtype) for w in weights))
+        return cast("Tensor", slope).float()
 
 
 def piecewise_linear(critic: nn.Module) -> list[Layer] | None:
@@ -107,8 +108,8 @@ class _Slope(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (along,) = grads
         saved, count = ctx.saved_tensors, len(ctx.layers)
+        along = grads[0].to(saved[0].dtype)
         found: list[Tensor | None] = []
         for layer, kernel, unit, back in zip(
             ctx.layers, saved[:count], saved[count : 2 * count], saved[2 * count :], strict=True
@@ -116,7 +117,7 @@ class _Slope(torch.autograd.Function):
             found += [_kernel_gradient(along, back, kernel, layer), None]  # biases are in no factor
             along = F.conv2d(along, kernel, None, layer.stride, layer.padding)
             along = _factor_(along, unit, layer.leak)
-        return None, None, along.sum(0).reshape(1, -1), *found
+        return None, None, along.float().sum(0).reshape(1, -1), *found
 
 
 def _factor_(value: Tensor, unit: Tensor, leak: float) -> Tensor:
@@ -129,7 +130,9 @@ def _transposed(value: Tensor, kernel: Tensor, layer: Layer, below: Tensor) -> T
     """The transposed convolution that sends `value` back to the shape of `below`."""
     if kernel.shape[1] <= _FEW_CHANNELS:  # libraries are slow at convolutions with few outputs
         patches = kernel.flatten(1).t() @ value.flatten(2)
-        return F.fold(patches, below.shape[2:], kernel.shape[2:], padding=layer.padding, stride=layer.stride)
+        return F.fold(
+            patches.float(), below.shape[2:], kernel.shape[2:], padding=layer.padding, stride=layer.stride
+        )
     wanted = (True, False, False)
     grads = torch.ops.aten.convolution_backward(
         value, below, kernel, None, layer.stride, layer.padding, (1, 1), False, (0, 0), 1, wanted

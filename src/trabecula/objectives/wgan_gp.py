@@ -9,8 +9,9 @@ what a joint looks like; that knowledge is the start of a diagnosis.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -25,6 +26,9 @@ class WganGpConfig(AdversarialConfig):
 
     penalty: float = Field(10.0, ge=0)
     """Weight lambda of the gradient penalty (Gulrajani, equation 3)."""
+    penalty_precision: Literal["float32", "bf16"] = "float32"
+    """Of the products in the penalty's convolutions, whatever the run's precision; norms and sums are in
+    float32 always. bf16 is quicker where the hardware multiplies it."""
 
 
 class WganGp(Adversarial):
@@ -39,28 +43,32 @@ class WganGp(Adversarial):
     }
 
     def step(self, batches: Sequence[Batch], progress: float) -> Steps:  # noqa: ARG002
+        dtype = torch.bfloat16 if self.config.penalty_precision == "bf16" else torch.float32
         for batch in batches:
             real, fake = self.real(batch), self.fakes(batch)
             on_real, on_fake = self.scores(real, fake)
             gap = on_real.mean() - on_fake.mean()
-            penalty, slope = gradient_penalty(self.critic, real, fake, batch.random.uniform(1, 1, 1))
+            penalty, slope = gradient_penalty(self.critic, real, fake, batch.random.uniform(1, 1, 1), dtype)
             yield Update("critic", self.config.penalty * penalty - gap, {"gap": gap, "slope": slope})
         yield Update("generator", -self.critic(self.fresh_fakes(batches[-1])).float().mean())
         self.average()
 
 
-def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, mixing: Tensor) -> tuple[Tensor, Tensor]:
+def gradient_penalty(
+    critic: nn.Module, real: Tensor, fake: Tensor, mixing: Tensor, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
     """E (||grad critic(x^)||_2 - 1)^2 at x^ = e real + (1 - e) fake (Gulrajani 2017, equation 3).
 
     Args:
         critic: (B, C, H, W) -> (B,).
         real, fake: (B, C, H, W).
         mixing: (B, 1, 1, 1), one e a sample.
+        dtype: of the products that make the slope, see `input_slope`.
 
     Returns:
-        The penalty, a scalar differentiable in the critic's weights, and the mean gradient norm. Always
-        in float32: a square of a difference near 0 has no digits left in 16 bits.
+        The penalty, a scalar differentiable in the critic's weights, and the mean gradient norm, both in
+        float32: a square of a difference near 0 has no digits left in 16 bits.
     """
-    slope = input_slope(critic, mixing * real + (1 - mixing) * fake)
+    slope = input_slope(critic, mixing * real + (1 - mixing) * fake, dtype)
     norm = slope.flatten(1).norm(dim=1)  # over all pixels of a sample
     return (norm - 1).square().mean(), norm.detach().mean()
