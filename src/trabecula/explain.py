@@ -172,6 +172,8 @@ def _gradcam(config: Config, store: Store, splits: Splits | None, out: Run) -> d
     labels = _labels(config, store, seen, rows)
     record = {
         "arm": seen.arm,
+        "images_seen": seen.encoder.card.images_seen,
+        "pretrain_seed": seen.encoder.card.seed,
         "task": seen.task_name,
         "target": seen.target,
         "method": config.method,
@@ -262,6 +264,7 @@ def _maximise(config: Config, store: Store, splits: Splits, out: Run) -> dict[st
     record = {
         "arm": encoder.card.name,
         "images_seen": encoder.card.images_seen,
+        "pretrain_seed": encoder.card.seed,
         "steps": config.steps,
         "rate": config.rate,
         "real": {part: _distribution(values) for part, values in scores.items() if len(values)},
@@ -308,6 +311,7 @@ def _units(config: Config, store: Store, splits: Splits, out: Run) -> dict[str, 
     record = {
         "arm": encoder.card.name,
         "images_seen": encoder.card.images_seen,
+        "pretrain_seed": encoder.card.seed,
         "task": task,
         "num_images": len(labelled),
         "num_patients": len(set(labelled.patient_ids)),

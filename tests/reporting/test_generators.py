@@ -62,6 +62,24 @@ def test_a_folder_becomes_charts_and_facts(tmp_path: Path) -> None:
         assert "nan" not in chart.svg
 
 
+def test_several_of_one_arm_are_told_apart(tmp_path: Path) -> None:
+    twice = read_generators([write_fidelity(tmp_path / "a"), write_fidelity(tmp_path / "b")])
+    assert [one.name for one in twice] == ["Generator, number 1", "Generator, number 2"]
+    folders = [write_explained(tmp_path / name) for name in ("c", "d", "e")]
+    for seed, folder in zip((0, 0, 1), folders, strict=True):
+        record = explain_record()
+        for part in ("maximise", "units"):
+            record[part] |= {"pretrain_seed": seed, "images_seen": 100 + len(folder.name) * ord(folder.name)}
+        (folder / "explain.json").write_text(json.dumps(record))
+    names = [one.name for one in read_explained(folders)]
+    assert names == [
+        "critic-wgan_gp, seed 0, 199 images",
+        "critic-wgan_gp, seed 0, 200 images",
+        "critic-wgan_gp, seed 1",
+    ]
+    assert read_explained(folders)[2].charts[0].heading == "critic-wgan_gp, seed 1"
+
+
 def test_small_distances_are_drawn_in_thousandths() -> None:
     record = fidelity_record()
     small = {

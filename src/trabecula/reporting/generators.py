@@ -73,12 +73,9 @@ def read_generators(folders: Sequence[Path]) -> list[Generator]:
     Raises:
         InputError: a file is missing, or lacks what the figures need.
     """
-    found = []
-    for number_, folder in enumerate(folders, 1):
-        record = _read(folder / "fidelity.json", "`trabecula fidelity`", _NEEDED)
-        name = str(record.get("arm") or f"Generator {number_}")
-        found.append(Generator(name, _protocol(record), _charts(name, record), _facts(record), record))
-    return found
+    records = [_read(folder / "fidelity.json", "`trabecula fidelity`", _NEEDED) for folder in folders]
+    named = zip(_names(records, "Generator"), records, strict=True)
+    return [Generator(name, _protocol(r), _charts(name, r), _facts(r), r) for name, r in named]
 
 
 def read_explained(folders: Sequence[Path]) -> list[Explained]:
@@ -87,17 +84,18 @@ def read_explained(folders: Sequence[Path]) -> list[Explained]:
     Raises:
         InputError: a file is missing.
     """
-    found = []
-    for folder in folders:
-        record = _read(folder / "explain.json", "`trabecula explain`", {})
-        parts = [record[part] for part in ("gradcam", "maximise", "units") if record.get(part)]
-        if not parts:
+    records = [_read(folder / "explain.json", "`trabecula explain`", {}) for folder in folders]
+    parts = [[r[part] for part in ("units", "maximise", "gradcam") if r.get(part)] for r in records]
+    for folder, held in zip(folders, parts, strict=True):
+        if not held:
             raise InputError(
                 f"{folder / 'explain.json'}: holds nothing; write it again with `trabecula explain`"
             )
-        name = str(parts[-1]["arm"])
-        charts = [climb_chart(record["maximise"])] if record.get("maximise") else []
-        charts += [units_chart(record["units"])] if record.get("units") else []
+    found = []
+    names = _names([held[0] for held in parts], "Network")
+    for folder, record, name in zip(folders, records, names, strict=True):
+        charts = [climb_chart({**record["maximise"], "arm": name})] if record.get("maximise") else []
+        charts += [units_chart({**record["units"], "arm": name})] if record.get("units") else []
         pictures = [
             (file, caption, _data(folder / file))
             for file, caption in _PICTURES.items()
@@ -105,6 +103,17 @@ def read_explained(folders: Sequence[Path]) -> list[Explained]:
         ]
         found.append(Explained(name, charts, pictures, record))
     return found
+
+
+def _names(records: Sequence[Row], kind: str) -> list[str]:
+    """A name for each: its arm; of several with one arm also its seed and images, at last a number."""
+    names = [str(r.get("arm") or kind) for r in records]
+    seeds = [f"seed {r['pretrain_seed']}" if "pretrain_seed" in r else "" for r in records]
+    images = [f"{count(r['images_seen'])} images" if "images_seen" in r else "" for r in records]
+    for more in (seeds, images, [f"number {k}" for k in range(1, len(names) + 1)]):
+        twice = [names.count(name) > 1 and bool(word) for name, word in zip(names, more, strict=True)]
+        names = [f"{n}, {w}" if t else n for n, w, t in zip(names, more, twice, strict=True)]
+    return names
 
 
 def _read(path: Path, made_by: str, needed: Mapping[str, Sequence[str]]) -> dict[str, Any]:

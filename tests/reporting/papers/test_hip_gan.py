@@ -75,7 +75,7 @@ def test_overfit_units_and_heads(tmp_path: Path) -> None:
     overfit = texts(hip_gan.overfit(generators))
     assert overfit[0][2:4] == ["47.855", "47.030 test"]
     assert overfit[1] == [
-        hip_gan.OURS, "Generator 1, 12,000 images", "6.000", "4.500 validation", "−3.000", "1.500", "0.167",
+        hip_gan.OURS, "Generator, 12,000 images", "6.000", "4.500 validation", "−3.000", "1.500", "0.167",
     ]  # fmt: skip
     units = texts(hip_gan.units(explained))
     assert [row[3] for row in units[1:]] == ["−0.310 act3", "+0.400 act3"]
@@ -143,7 +143,7 @@ def test_generators_and_the_paper_stand_in_the_page_when_given(tmp_path: Path) -
     assert "SECRET" not in page  # which images fakes are near to is for the site alone
     assert page.count("data:image/png") == 1  # each picture once: a page is to be sent by mail
     written = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert {"hip_gan.md", "hip_gan.tex", "generator-1-overfit-gap-of-the-critic.svg"} < written
+    assert {"hip_gan.md", "hip_gan.tex", "generator-overfit-gap-of-the-critic.svg"} < written
     for name in ("hip_gan.md", "hip_gan.tex"):
         assert "47.855" in (tmp_path / "out/tables" / name).read_text()
     execute("report", plain, tmp_path / "plain")
