@@ -23,6 +23,7 @@ from trabecula.nets.critic_file import load_critic
 from trabecula.nets.encoder import load_encoder
 from trabecula.nets.extractors import load_extractor
 from trabecula.nets.generator import load_generator, sample, save_generator
+from trabecula.reporting.generators import read_generators
 from trabecula.run import execute
 
 
@@ -75,6 +76,14 @@ def test_curves_have_every_snapshot_against_both_parts_at_equal_numbers(done: Pa
     assert found["protocol"]["num"] == 16
     for name in ("fd.svg", "kid.svg", "gap.svg"):
         assert (done / name).read_text().startswith("<svg")
+
+
+def test_the_report_reads_it(done: Path) -> None:
+    (generator,) = read_generators([done])
+    assert generator.name == "critic-wgan_gp"
+    assert len(generator.charts) == 6 + 3
+    assert "between two sets of real images" in dict(generator.charts[0].legend)
+    assert ("finding", read(done)["memorisation"]["finding"]) in generator.facts
 
 
 def test_a_point_is_what_the_metrics_say_of_the_same_images(study: Path, done: Path) -> None:

@@ -129,8 +129,9 @@ def run(config: Config, out: Run) -> str:
     audit = make_audit(found, weights, protocol, len(train.values), held_out_patients)
     pairs = nearest_pairs(found, train.image_ids)
     record = {
-        "extractor": extractor.protocol.name, "protocol": protocol, "points": [*floor, *points, *tested],
-        "critic": critic, "memorisation": {**audit["measures"], "nearest_pairs": pairs},
+        "arm": read_card(folder).name, "extractor": extractor.protocol.name, "protocol": protocol,
+        "points": [*floor, *points, *tested], "critic": critic,
+        "memorisation": {"finding": audit["finding"], **audit["measures"], "nearest_pairs": pairs},
     }  # fmt: skip
     out.write_json("audit.json", audit)
     for name, svg in _figures(record).items():

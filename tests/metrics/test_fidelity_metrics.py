@@ -144,7 +144,7 @@ def test_the_quick_routes_equal_singular_values(
     """Of large products squares are tried; where they would lose digits they are not used."""
     monkeypatch.setattr(frechet, "ALWAYS_SVD", 100)
     x, y = features(9, n, d, power), 1.1 * features(10, n, d, power)
-    a, b = frechet._scaled(x), frechet._scaled(y)
+    a, b = (frechet._scaled(z, z.mean(axis=0)) for z in (x, y))
     factors = [np.linalg.qr(z, mode="r") if n > d else frechet.spread(z) for z in (a, b)]
     gap = x.mean(axis=0) - y.mean(axis=0)
     careful = (

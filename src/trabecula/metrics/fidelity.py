@@ -75,8 +75,7 @@ def frechet_distance(first: ArrayLike, second: ArrayLike) -> float:
         InputError: fewer than 2 images, features that are no numbers or of different length.
     """
     x, y = checked(first, second, at_least=2, what="a covariance", constant=True)
-    sets = shifted(x, y, np.float64)
-    return frechet.frechet_distance(sets.reals, sets.fakes)
+    return frechet.frechet_distance(x, y)
 
 
 def kernel_distance(

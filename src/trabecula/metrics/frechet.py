@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 
 Floats = NDArray[np.float64]
+Array = NDArray[Any]
 
 RELATIVE = 1e-10  # error allowed in a distance, of itself
 FLOOR = 1e-4  # a distance smaller than this share of the traces counts as this share
@@ -27,21 +28,26 @@ ALWAYS_SVD = 1000  # smaller side up to which singular values are found directly
 # Over spectra from flat to i^-3, of normal, rectified and heavy-tailed features, the error of a distance was
 # at most 8.2 of the estimate below.
 _SAFETY = 10
+# Values alone, in place; "gv" takes three quarters of the time of the default, which is for vectors.
+_ROOTS: dict[str, Any] = {
+    "eigvals_only": True, "driver": "gv", "overwrite_a": True, "overwrite_b": True, "check_finite": False
+}  # fmt: skip
 
 
-def frechet_distance(first: Floats, second: Floats, product: Floats | None = None) -> float:
+def frechet_distance(first: Array, second: Array, product: Floats | None = None) -> float:
     """The squared 2-Wasserstein distance of the Gaussians with the sets' means and covariances (N - 1).
 
     Args:
-        first: (n, d) float64 finite features, n >= 2. second: (m, d), m >= 2.
+        first: (n, d) finite features, n >= 2; all is computed in float64. second: (m, d), m >= 2.
         product: (n, m) inner products of the two sets, each centred on its own mean, where they are
             known already; read only where n - 1 < d and m - 1 < d.
     Returns:
         The distance, in squared units of the features; its error is below 1e-10 of it, or of 1e-4 of the
         two traces where that is more.
     """
-    gap = first.mean(axis=0) - second.mean(axis=0)
-    a, b = _scaled(first), _scaled(second)
+    means = [x.mean(axis=0, dtype=np.float64) for x in (first, second)]
+    gap = means[0] - means[1]
+    a, b = _scaled(first, means[0]), _scaled(second, means[1])
     total = float(gap @ gap + np.vdot(a, a) + np.vdot(b, b))
     wide = [len(x) - 1 < x.shape[1] for x in (a, b)]
     if all(wide):
@@ -57,8 +63,8 @@ def frechet_distance(first: Floats, second: Floats, product: Floats | None = Non
     return total - 2 * (norm if norm is not None else _by_svd(_triangle(a) @ _triangle(b).T))
 
 
-def _scaled(features: Floats) -> Floats:
-    centred: Floats = features - features.mean(axis=0)
+def _scaled(features: Array, mean: Floats) -> Floats:
+    centred: Floats = features - mean
     centred /= np.sqrt(len(centred) - 1)
     return centred
 
@@ -104,7 +110,7 @@ def _by_covariance(a: Floats, b: Floats, total: float) -> float | None:
             rows = spread(a)
             squares = np.linalg.eigvalsh(rows @ covariance @ rows.T)
         else:  # L^T S2 L with S1 = L L^T
-            squares = eigh(covariance, a.T @ a, type=2, eigvals_only=True, check_finite=False)
+            squares = eigh(covariance.T, (a.T @ a).T, type=2, **_ROOTS)
     except np.linalg.LinAlgError:
         return None
     values = np.sqrt(squares.clip(0))
