@@ -129,7 +129,8 @@ def run(config: Config, out: Run) -> str:
     audit = make_audit(found, weights, protocol, len(train.values), held_out_patients)
     pairs = nearest_pairs(found, train.image_ids)
     record = {
-        "arm": read_card(folder).name, "extractor": extractor.protocol.name, "protocol": protocol,
+        "arm": read_card(folder).name, "pretrain_seed": read_card(folder).seed,
+        "extractor": extractor.protocol.name, "protocol": protocol,
         "points": [*floor, *points, *tested], "critic": critic,
         "memorisation": {"finding": audit["finding"], **audit["measures"], "nearest_pairs": pairs},
     }  # fmt: skip
