@@ -44,7 +44,8 @@ from trabecula.nets.encoder import load_encoder, read_card
 from trabecula.nets.extractors import Extractor, load_extractor
 from trabecula.nets.generator import CARD_FILE, WEIGHTS_FILE, load_generator, sample
 from trabecula.progress import Meter
-from trabecula.reporting.fidelity_curves import distance_figure, gap_figure
+from trabecula.reporting.charts import chart_file
+from trabecula.reporting.generators import distance_chart, gap_chart
 from trabecula.run import Run
 
 
@@ -346,13 +347,10 @@ def _known(value: float) -> float | None:
 
 
 def _figures(record: dict[str, Any]) -> dict[str, str]:
-    names = record["protocol"]
-    drawn = {
-        "fd.svg": distance_figure(record["points"], "fd", names["frechet"]),
-        "kid.svg": distance_figure(record["points"], "kid", names["kernel"]),
-        "gap.svg": gap_figure(record["critic"]),
-    }
-    return {name: svg for name, svg in drawn.items() if svg is not None}
+    arm, critic = record["arm"], record["critic"]
+    drawn = {f"{metric}.svg": distance_chart(arm, record, metric) for metric in ("fd", "kid")}
+    drawn["gap.svg"] = gap_chart(arm, critic, "relative_gap") if critic else None
+    return {name: chart_file(chart) for name, chart in drawn.items() if chart is not None}
 
 
 def _summary(record: dict[str, Any], audit: dict[str, Any], num: int) -> str:

@@ -58,8 +58,11 @@ def test_a_folder_becomes_charts_and_facts(tmp_path: Path) -> None:
     ]
     assert [file for file, _, _ in seen.pictures] == ["maximise.png"]
     for chart in (*one.charts, *seen.charts):
-        assert chart_file(chart).startswith("<svg")
+        drawing = chart_file(chart)
+        assert drawing.startswith("<svg")
         assert "nan" not in chart.svg
+        for kind, style in set(re.findall(r'class="(line|mark|band|whisker) (arm-\w+)"', drawing)):
+            assert f".{kind}.{style}{{" in drawing  # without its rule a line is a black shape
 
 
 def test_several_of_one_arm_are_told_apart(tmp_path: Path) -> None:

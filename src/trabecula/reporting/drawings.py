@@ -57,7 +57,8 @@ def standalone(
     lines = textwrap.wrap(note, _NOTE_LETTERS)
     below = _TITLE + height + _ROW * len(legend) + 6
     total = below + (_ROW * len(lines) + 4 if lines else 0)
-    sheet = plain_rules(rules or style_sheet("figure.css"), [style for _, style in legend])
+    styles = [style for _, style in legend] + re.findall(r"\barm-\w+", body)
+    sheet = plain_rules(rules or style_sheet("figure.css"), styles)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="plot" width="{WIDTH}" height="{total}" '
         f'viewBox="0 0 {WIDTH} {total}" role="img" aria-label="{label}">',

@@ -185,11 +185,8 @@ def _charts(name: str, record: Row) -> list[Chart]:
     charts = [chart for metric in metrics_of(record) if (chart := distance_chart(name, record, metric))]
     critic = sorted(record.get("critic") or [], key=lambda row: row["images"])
     if critic:
-        charts += [
-            _scores_chart(name, critic),
-            _gap_chart(name, critic, "gap"),
-            _gap_chart(name, critic, "relative_gap"),
-        ]
+        charts += [_scores_chart(name, critic)]
+        charts += [gap_chart(name, critic, key) for key in ("gap", "relative_gap")]
     return charts
 
 
@@ -263,7 +260,8 @@ def _scores_chart(name: str, critic: Sequence[Row]) -> Chart:
     return Chart(name, title, axes.svg(title, described), list(zip(names.values(), STYLES, strict=False)))
 
 
-def _gap_chart(name: str, critic: Sequence[Row], key: str) -> Chart:
+def gap_chart(name: str, critic: Sequence[Row], key: str) -> Chart:
+    """The critic's "gap" or "relative_gap" over training; `critic` in order."""
     known = [r for r in critic if present(r[key])]
     relative = key == "relative_gap"
     title = "Overfit gap, by the distance of real and fake" if relative else "Overfit gap of the critic"
