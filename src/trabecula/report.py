@@ -5,6 +5,7 @@ id, and is the same bytes for the same inputs.
 
     report.html
     tables/results.*  comparisons.*  label_multipliers.*  fractions.*     each as csv, md, tex
+    tables/hip_gan.*                   with paper = "hip-gan": the paper's tables and ours, as md, tex
     figures/*.svg                      every figure of the page, with its legend
 """
 
