@@ -167,7 +167,7 @@ class _UpBlock(nn.Sequential):
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        _, conv, *rest = self
+        _, conv, *rest = cast("tuple[nn.Upsample, nn.Conv2d, nn.Module, nn.Module]", tuple(self))
         maps = F.conv_transpose2d(input, spread(conv.weight), conv.bias, stride=2, padding=1)
         for layer in rest:
             maps = layer(maps)

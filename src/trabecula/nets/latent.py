@@ -46,4 +46,5 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
     weight_a = torch.where(near, torch.full_like(angle, 1 - t), torch.sin((1 - t) * angle) / sine)
     weight_b = torch.where(near, torch.full_like(angle, t), torch.sin(t * angle) / sine)
     turned: Tensor = weight_a * start + weight_b * end
-    return turned * ((1 - t) * norm_a + t * norm_b)
+    walked: Tensor = turned * ((1 - t) * norm_a + t * norm_b)
+    return walked

@@ -54,7 +54,7 @@ def input_slope(critic: nn.Module, x: Tensor, dtype: torch.dtype = torch.float32
             tensor
             for layer in critic.blocks
             if isinstance(layer, nn.Conv2d)
-            for tensor in (layer.weight, layer.bias)
+            for tensor in (layer.weight, cast("Tensor", layer.bias))
         ]
         slope = _Slope.apply(x.to(dtype), layers, critic.output.weight, *(w.to(dtype) for w in weights))
         return cast("Tensor", slope).float()

@@ -93,7 +93,7 @@ class Optimizer(Record):
             lr, momentum = _between(first, highest, t), _between(*_MOMENTUM, t)
         else:
             t = (step - top) / (end - top)
-            lr, momentum = _between(highest, last, t), _between(*reversed(_MOMENTUM), t)
+            lr, momentum = _between(highest, last, t), _between(_MOMENTUM[1], _MOMENTUM[0], t)
         if self.name == "sgd":
             return {"lr": lr, "momentum": momentum}
         return {"lr": lr, "betas": (momentum, self.betas[1])}
