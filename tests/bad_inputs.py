@@ -66,6 +66,8 @@ REFUSED = {
     "pretrain --store store --device cuda:77 -s architecture=critic": "device 'cuda:77':",
     f"{GAN} -s architecture=torchvision:squeezenet1_0": "wgan_gp pretrains the architecture 'critic', not 'torchvision:squeezenet1_0'",
     f"{GAN} -s objective=moco -s settings={{}}": "moco: queue 65536 is larger than the pool of <pool> images: the same image would be its own negative; these would do: -s settings.bn_rows=2 -s settings.queue=<pool>",
+    f"{GAN} -s batch_size=64": "wgan_gp: a batch of 64 is larger than the pool of <pool> images, so the same image would stand in it twice",
+    f"{GAN} --store same": "images of the pool that were looked at are all the same image, so there is nothing to learn; look at the store's images, and at the intensity rule they were prepared with",
     "pretrain --store store40 -s architecture=critic": "size 40: the critic halves the side 5 times, so the size must be a multiple of 32 px; the nearest is 32",
     "prepare --manifest cohort -s size=big": "'size': Input should be a valid integer",
     "prepare --manifest cohort -s size": "-s size: write key=value, for example -s size=64",
@@ -147,6 +149,9 @@ def _good() -> None:
     _do(f"{FINE} --out fine -s 'task=kl >= 2'")
     _do("prepare --manifest cohort --out unflipped -s size=32 -s flip_side=")
     _do("prepare --manifest cohort --out store40 -s size=40")
+    shutil.copytree("store", "same")
+    images = np.load("same/images-00000.npy")
+    np.save("same/images-00000.npy", np.broadcast_to(images[:1], images.shape))
 
 
 def _tables(root: Path) -> None:
