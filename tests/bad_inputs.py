@@ -27,6 +27,8 @@ SEARCH = "search --encoder encoder --store store --manifest cohort --splits spli
 EVALUATE = "evaluate --predictions probe --encoders encoder --manifest cohort --splits split"
 WEIGHTS = "pretrain --store store -s architecture=torchvision:squeezenet1_0 -s stem=sum -s init=weights"
 
+FIDELITY = "fidelity --generator encoder --splits split"
+
 REFUSED = {
     # folders and tables
     "cohort --root nowhere": "nowhere: no such file or folder",
@@ -104,6 +106,12 @@ REFUSED = {
     f"{EVALUATE} --encoders empty": "empty/encoder.json: no such file; name an encoder's folder",
     # samples and explanations
     "sample --generator empty": "empty: no generator there (generator.json is missing)",
+    f"{FIDELITY} --store store40": "store40: images of 1 channels and 40 px, the generator in encoder makes 1 and 32 px; name the store that it learned from",
+    f"{FIDELITY} --store store": "store: test has 4 images, so sets of 4; k = 5 needs at least 6; give the part more patients, or set a smaller nearest",
+    "fidelity --generator leaky --store store --splits split": "is in test, and the generator has seen 1 of the held-out patients; give the splits that it was trained with",
+    f"{FIDELITY} --store store -s nearest=1 -s extractor=inception-v3": "extractor 'inception-v3' needs a local weights file: set 'weights'; nothing is downloaded",
+    f"{FIDELITY} --store store -s nearest=1 -s extractor=incepton": "extractor 'incepton' is not known; use random-conv, inception-v3, encoder, timm:NAME or torchvision:NAME",
+    "export --generator encoder --audit empty": "empty: no audit.json; name a folder that `trabecula fidelity` wrote",
     "explain --store store": "explain: nothing to do: give --classifier for Grad-CAM, --encoder with a critic and --splits for maximising",
     "explain --store store --encoder bare --splits split -s 'parts=[\"maximise\"]'": "bare: no critic there (critic.safetensors is missing); an adversarial `pretrain` writes one",
     "explain --store store --classifier fine -s 'image_ids=[\"nobody\"]'": "store: 1 of 1 images are not in the store (nobody); see its rejected.csv",

@@ -279,7 +279,7 @@ def test_splits_that_hold_out_what_the_generator_saw_are_refused(study: Path, tm
     swap = {"train": "val", "val": "train", "test": "test"}
     rows = "".join(f"{p},{swap[part]}\n" for p, part in read_splits(study / "split").of.items())
     (tmp_path / "splits.csv").write_text("patient_id,split\n" + rows)
-    with pytest.raises(InputError, match="is in val, and the generator has seen 20 such patients"):
+    with pytest.raises(InputError, match="is in val, and the generator has seen 20 of the held-out patients"):
         execute("fidelity", config(study, splits=tmp_path / "splits.csv"), tmp_path / "run")
 
 

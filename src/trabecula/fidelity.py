@@ -28,7 +28,7 @@ from pydantic import Field
 
 from trabecula.config import Record
 from trabecula.data.audit import make_audit, nearest_pairs
-from trabecula.data.features import Features, read_features
+from trabecula.data.features import Features, check_comparable, read_features
 from trabecula.data.generated import is_generated
 from trabecula.data.phi import key_name, mark, site_key
 from trabecula.data.splits import read_splits
@@ -161,6 +161,7 @@ class _Work:
             if not (folder / "features.json").exists():
                 self._embed(self.parts[name], folder)
             self._reals[name] = read_features(folder)
+            check_comparable(next(iter(self._reals.values())), self._reals[name])
         return self._reals[name]
 
     def _embed(self, part: Part, folder: Path) -> None:
@@ -283,7 +284,7 @@ def _parts(config: Config, folder: Path, store: Store) -> tuple[dict[str, Part],
     if leaked:
         raise InputError(
             f"{config.splits}: patient '{leaked[0]}' is in {splits.of[leaked[0]]}, and the generator has "
-            f"seen {len(leaked)} such patients; give the splits that it was trained with"
+            f"seen {len(leaked)} of the held-out patients; give the splits that it was trained with"
         )
     order = np.random.default_rng(config.seed).permutation(len(patients))
     parts = {}

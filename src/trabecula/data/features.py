@@ -58,3 +58,25 @@ def read_features(path: Path) -> Features:
     if bad.any():
         raise InputError(f"{folder}: the features of image '{images[int(bad.argmax())]}' are no numbers")
     return Features(values, images, index["patient_id"].tolist(), record)
+
+
+_COMPARABLE = ("extractor", "arm", "weights", "pool", "resize", "region", "dtype", "num_features")
+
+
+def check_comparable(first: Features, second: Features) -> None:
+    """Refuse to measure a distance between features of two extractors, or of one applied in two ways.
+
+    Raises:
+        InputError: what differs, with both values.
+    """
+    pairs = [(key, first.record.get(key), second.record.get(key)) for key in _COMPARABLE]
+    differing = [f"{key} {_short(one)} and {_short(other)}" for key, one, other in pairs if one != other]
+    if differing:
+        raise InputError(
+            f"features of two extractors do not compare: {'; '.join(differing)}; make both with the same one"
+        )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text[:12] if len(text) == 64 else text
