@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from trabecula import pretrain, split
 from trabecula.config import build
@@ -15,8 +16,9 @@ from trabecula.data.phi import key_name, mark, site_key
 from trabecula.data.splits import read_splits
 from trabecula.data.store import Store
 from trabecula.errors import InputError
+from trabecula.nets.critic_file import load_critic
 from trabecula.nets.encoder import load_encoder, read_card
-from trabecula.nets.generator import load_generator
+from trabecula.nets.generator import load_generator, sample
 from trabecula.run import execute, identity
 
 
@@ -239,3 +241,25 @@ def test_pools_in_which_there_is_nothing_to_see_are_refused(
             execute("pretrain", config(hospital, splits, store=tmp_path / name), tmp_path / f"{name}-run")
     with pytest.raises(InputError, match="a batch of 64 is larger than the pool of 12 images"):
         execute("pretrain", config(hospital, splits, batch_size=64), tmp_path / "few")
+
+
+@pytest.mark.parametrize("name", ["wgan", "gan_r1", "sn_gan", "r3gan"])
+def test_every_adversarial_method_leaves_a_critic_and_a_generator(
+    name: str, hospital: Path, splits: Path, tmp_path: Path
+) -> None:
+    """What is on disk scores and draws by itself: for sn_gan too, whose weights are used normalised."""
+    values = {"objective": name, "settings": {"critic_steps": 1}, "images": 16, "architecture": "critic:4-8"}
+    execute("pretrain", config(hospital, splits, **values, snapshots=16), tmp_path / "run")
+    for folder in (tmp_path / "run", tmp_path / "run" / "snapshots" / "000000016"):
+        critic, (generator, card) = load_critic(folder), load_generator(folder)
+        assert (card.objective, card.widths) == (name, (8, 4, 2))
+        images = sample(generator, 3, seed=0).float() / 127.5 - 1
+        with torch.no_grad():
+            scores = critic(images)
+        assert scores.shape == (3,)
+        assert torch.isfinite(scores).all()
+        if name == "sn_gan":
+            norms = [
+                torch.linalg.matrix_norm(w.detach().flatten(1), 2) for w in critic.parameters() if w.ndim > 1
+            ]
+            assert max(map(float, norms)) == pytest.approx(1, abs=0.35)  # after a few power iterations
