@@ -94,12 +94,12 @@ def memorisation(
     few = min(len(np.unique(of)), len(y)) < MIN_PATIENTS
     df = min(len(np.unique(of)), len(y)) - 1
 
-    def estimate(value: float, draws: Floats) -> Estimate:
+    def estimate(value: float, draws: Floats, ends: tuple[float, float] = (0.0, 1.0)) -> Estimate:
         known = draws[np.isfinite(draws)]
         if few or len(known) < 2:
             return Estimate(value, float("nan"), float("nan"))
         step = float(stats.t.ppf((1 + level) / 2, df) * known.std(ddof=1))
-        return Estimate(value, value - step, value + step)
+        return Estimate(value, max(ends[0], value - step), min(ends[1], value + step))
 
     ones = np.ones((1, len(z))), np.ones((1, len(y)))
     limit = _weighted_quantile(held_distances, ones[0][0], QUANTILE)
@@ -117,7 +117,7 @@ def memorisation(
         estimate(float(nearer[0]), nearer_draws),
         estimate(float(authentic.mean()), weights_fake @ authentic / each),
         float((held_distances > own[held_nearest]).mean()),
-        estimate(float(copying[0]), copying_draws),
+        estimate(float(copying[0]), copying_draws, (-np.inf, np.inf)),
         len(ranks.cells),
     )  # fmt: skip
 
