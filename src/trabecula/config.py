@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from trabecula.errors import InputError
@@ -199,23 +198,29 @@ def inputs(record: Record) -> dict[str, list[Path]]:
     return found
 
 
-def describe(cls: type[Record], prefix: str = "") -> list[tuple[str, str, str, str]]:
-    """(key, type, default, meaning) of every setting, nested ones by their dotted key."""
+def describe(
+    cls: type[Record], prefix: str = "", given: Record | None = None
+) -> list[tuple[str, str, str, str]]:
+    """(key, type, default, meaning) of every setting, nested ones by their dotted key.
+
+    Args:
+        given: the record that a field of this type has by default: its values are the defaults then.
+    """
     rows = []
     for name, field in cls.model_fields.items():
         key = f"{prefix}{name}"
+        required = given is None and field.is_required()
+        value = getattr(given, name) if given else field.get_default(call_default_factory=True)
         if _is_record(field.annotation):
-            rows += describe(field.annotation, f"{key}.")  # type: ignore[arg-type]
+            rows += describe(field.annotation, f"{key}.", value if isinstance(value, Record) else None)  # type: ignore[arg-type]
         else:
             meaning = " ".join((field.description or "").split())
-            rows.append((key, type_name(field.annotation), _default(field), meaning))
+            shown = "needed" if required else _default(value)
+            rows.append((key, type_name(field.annotation), shown, meaning))
     return rows
 
 
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "needed"
-    value = field.get_default(call_default_factory=True)
+def _default(value: Any) -> str:
     if value is None:
         return "not set"
     return json.dumps(value.model_dump(mode="json") if isinstance(value, Record) else value, default=str)

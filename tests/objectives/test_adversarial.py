@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trabecula.config import build
+from trabecula.config import build, describe
 from trabecula.data.batches import Stream
 from trabecula.data.store import Store
 from trabecula.nets.critic import Critic
@@ -236,3 +236,10 @@ def test_other_widths_and_a_critic_with_batch_norm_train(name: str, store: Store
         assert np.isfinite([v for p in points for v in p.scalars.values()]).all()
         x = objective.real(stream.batch(0))
         assert input_slope(objective.scorer(), x).shape == x.shape
+
+
+def test_the_pages_of_settings_show_each_methods_own_defaults() -> None:
+    shown = {name: {row[0]: row[2] for row in describe(find(name).Config)} for name in FAMILY}
+    assert shown["wgan"]["critic.name"] == '"rmsprop"'
+    assert [shown[name]["critic.lr"] for name in FAMILY] == ["0.0001", "5e-05", "0.0001", "0.0002", "0.0002"]
+    assert shown["r3gan"]["generator.end"] == "0.25"
