@@ -28,13 +28,16 @@ BLOCK_ROWS = 128  # rows handed on at a time: few enough to stay in a processor'
 class Sets:
     """Two sets of features, both shifted by the mean of all.
 
-    reals (n, d), fakes (m, d), shift (d,): raw features are `reals + shift`.
+    reals (n, d), fakes (m, d), shift (d,): raw features are `reals + shift` up to rounding, and as they were
+    given, whose equal distances stay equal, in raw_reals and raw_fakes.
     """
 
     reals: Floats
     fakes: Floats
     shift: Floats
     dtype: Any  # of the inner products
+    raw_reals: Array
+    raw_fakes: Array
 
     @cached_property
     def _narrow(self) -> dict[int, Array]:
@@ -57,10 +60,11 @@ def rounding_of(dtype: Any, num_features: int) -> float:
     """Bound of the error of |a|^2 + |b|^2 - 2 a.b from inner products, as a share of (|a| + |b|)^2.
 
     A sum of d rounded terms is off by d roundings at most, and by more than 8 sqrt(d) with a probability of
-    2e-14 (Higham and Mary 2019, SIAM J. Sci. Comput. 41, theorem 2.4); 2 |a| |b| is half of the square.
+    2e-14 (Higham and Mary 2019, SIAM J. Sci. Comput. 41, theorem 2.4); 2 |a| |b| is half of the square. Six
+    more roundings are those of the squares, of the sum and of the shift to the mean.
     """
     of_product = min(float(num_features), 8 * num_features**0.5)
-    return float((of_product / 2 + 4) * np.finfo(dtype).eps / 2)
+    return float((of_product / 2 + 6) * np.finfo(dtype).eps / 2)
 
 
 def shifted(reals: Array, fakes: Array, dtype: Any = None) -> Sets:
@@ -74,4 +78,4 @@ def shifted(reals: Array, fakes: Array, dtype: Any = None) -> Sets:
     shift: Floats = (reals.sum(axis=0, dtype=np.float64) + fakes.sum(axis=0, dtype=np.float64)) / num
     if dtype is None:
         dtype = np.float64 if max(len(reals), len(fakes)) <= EXACT_ROWS else np.float32
-    return Sets(reals - shift, fakes - shift, shift, dtype)
+    return Sets(reals - shift, fakes - shift, shift, dtype, reals, fakes)

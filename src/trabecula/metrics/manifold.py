@@ -44,7 +44,8 @@ class ManifoldScores:
 class Radii:
     """Squared radii of one set, as estimates; `exact` gives some of them without rounding."""
 
-    features: Floats  # (n, d)
+    features: Floats  # (n, d), shifted
+    raw: Array  # (n, d), as given
     k: int
     estimates: Floats  # (n,)
     slack: Floats  # (n,) how wrong an estimate may be
@@ -61,7 +62,7 @@ class Radii:
         lists = [self.candidates[row] for row in rows]
         num = np.array([len(some) for some in lists], dtype=np.int64)
         squares = squared_distances(
-            self.features, self.features, np.repeat(rows, num), np.concatenate([*lists, _NO_ROWS])
+            self.raw, self.raw, np.repeat(rows, num), np.concatenate([*lists, _NO_ROWS])
         )
         ends = np.cumsum(num)
         return {
@@ -84,8 +85,11 @@ class Manifold:
     def __post_init__(self) -> None:
         n, m = len(self.sets.reals), len(self.sets.fakes)
         self._radii = {
-            name: Radii(x, self.k, np.zeros(len(x)), np.zeros(len(x)))
-            for name, x in (("reals", self.sets.reals), ("fakes", self.sets.fakes))
+            name: Radii(x, raw, self.k, np.zeros(len(x)), np.zeros(len(x)))
+            for name, x, raw in (
+                ("reals", self.sets.reals, self.sets.raw_reals),
+                ("fakes", self.sets.fakes, self.sets.raw_fakes),
+            )
         }
         self._squares = {name: np.square(r.features).sum(axis=1) for name, r in self._radii.items()}
         self._balls_around_fake = np.zeros(m, dtype=np.int64)  # real balls that hold the fake
@@ -151,7 +155,7 @@ class Manifold:
         rows, columns = _where(close)
         if not len(rows):
             return
-        squares = squared_distances(self.sets.reals, self.sets.fakes, rows + first_row, columns)
+        squares = squared_distances(self.sets.raw_reals, self.sets.raw_fakes, rows + first_row, columns)
         owners = rows + first_row if balls == "reals" else columns
         limits = self._radii[balls].exact(owners)
         inside[rows, columns] = squares < limits if self.ties == "strict" else squares <= limits
@@ -173,7 +177,7 @@ def _where(marks: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def squared_distances(
-    first: Floats, second: Floats, rows: NDArray[np.int64], columns: NDArray[np.int64]
+    first: Array, second: Array, rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> Floats:
     """(p,) sums of float64 squares of the differences of `first[rows]` and `second[columns]`."""
     if len(rows) > _MANY:  # equal vectors, as of a collapsed generator, make the same pair again and again
@@ -184,12 +188,12 @@ def squared_distances(
     squares = np.empty(len(rows))
     for start in range(0, len(rows), _PAIRS):
         part = slice(start, start + _PAIRS)
-        difference = first[rows[part]] - second[columns[part]]
+        difference = np.subtract(first[rows[part]], second[columns[part]], dtype=np.float64)
         squares[part] = np.square(difference).sum(axis=1)
     return squares
 
 
-def _kinds(features: Floats) -> NDArray[np.int64]:
+def _kinds(features: Array) -> NDArray[np.int64]:
     """(n,) the first row that is equal to each row."""
     seen: dict[bytes, int] = {}
     return np.array([seen.setdefault(row.tobytes(), i) for i, row in enumerate(features)], dtype=np.int64)
