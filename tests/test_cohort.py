@@ -73,6 +73,15 @@ def test_class_folders(tmp_path):
     assert got(root, "patient_id", "label") == [("a", "benign"), ("b", "benign"), ("c", "malignant")]
 
 
+def test_equal_names_in_two_class_folders_are_two_patients(tmp_path):
+    root = tmp_path / "classes"
+    for name in ("benign/001.png", "malignant/001.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    assert "2 images of 2 patients" in go(root)
+    assert got(root, "patient_id", "label") == [("benign/001", "benign"), ("malignant/001", "malignant")]
+
+
 def test_image_ids_tell_images_apart(tmp_path):
     root = tmp_path / "visits"
     for name in ("00/7L.png", "12/7L.png", "12/8R.png"):

@@ -151,7 +151,8 @@ def images_of(config: Config, generator: Generator, rows: range) -> np.ndarray[A
         raise RunError(
             f"{config.generator}: gives images that are no numbers; its training diverged, use an earlier one"
         )
-    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
+    levels = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return levels.contiguous().numpy()  # colours come channels last
 
 
 def _noise(config: Config, rows: range, length: int) -> Tensor:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from trabecula.data.pool import pretraining_pool
-from trabecula.data.splits import Splits
+from trabecula.data.splits import Splits, _key, in_hash_order
 from trabecula.errors import InputError
 
 
@@ -49,6 +49,12 @@ def test_parts_are_by_patient_nest_and_differ_by_seed() -> None:
     rows, patients = pretraining_pool(store(), SPLITS, (), 0.5, 1)
     assert len(rows) == 2 * len(patients)
     assert pretraining_pool(store(), SPLITS, (), 0.5, 2)[1] != patients
+
+
+def test_a_small_pool_is_not_just_the_labelled_patients() -> None:
+    people = [f"p{k}" for k in range(400)]
+    labelled = sorted(people, key=lambda patient: _key(3, patient))[:40]
+    assert 0 <= len(set(in_hash_order(people, 3)[:40]) & set(labelled)) < 15  # 4 are expected by chance
 
 
 @pytest.mark.parametrize(

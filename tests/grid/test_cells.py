@@ -245,6 +245,14 @@ def test_an_unknown_stage_in_an_assignment_is_refused(tmp_path: Path) -> None:
         planned(HEAD, tmp_path, "nmber.value=3")
 
 
+def test_an_unknown_value_of_a_named_axis_is_refused_and_no_new_arm(tmp_path: Path) -> None:
+    text = HEAD + "[axes.arm.moco]\nnumber.value = 1\n[axes.arm.random]\nnumber.value = 2\n"
+    with pytest.raises(InputError, match="axis 'arm' has no value 'mocco', did you mean 'moco'"):
+        planned(text, tmp_path, "axes.arm.mocco.number.value=9")
+    values = {cell.config.value for cell in planned(text, tmp_path, "axes.arm.moco.number.value=9").cells}
+    assert values == {9, 2}
+
+
 @pytest.mark.parametrize("text", ["stages.number.value=8", "number.value=8"])
 def test_assignments_override_the_recipe(text: str, tmp_path: Path) -> None:
     assert planned(HEAD, tmp_path, text).cells[0].config.value == 8

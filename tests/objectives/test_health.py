@@ -47,6 +47,13 @@ def trained(store: Store, steps: int = 24, **settings: Any) -> list[list[str]]:
     return found
 
 
+def test_the_nets_go_where_the_images_are(store: Store) -> None:
+    objective = make(store)
+    health = Health(objective, store.read(np.arange(4)).to("meta"), seed=0)
+    assert health.real.device.type == "meta"
+    assert {weight.device.type for weight in objective.parameters()} == {"meta"}
+
+
 def test_a_sound_training_is_left_in_peace(store: Store) -> None:
     assert trained(store) == [[], [], []]
 

@@ -325,7 +325,10 @@ def _finish(found: Found, root: Path, alone: bool) -> None:
     if "patient_id" not in table.columns:
         if not alone:
             raise InputError("the pattern gives no {patient_id}, and no table does: patients must be known")
-        table["patient_id"] = [Path(file).stem for file in files]
+        bare = _without_suffix(files)
+        stems = [Path(file).stem for file in files]
+        # equal names in two folders are two patients as far as anybody knows
+        table["patient_id"] = stems if len(set(stems)) == len(stems) else bare
         found.notes.append(
             "no patient ids: each image counts as its own patient; give a pattern if that is wrong"
         )
@@ -351,5 +354,10 @@ def _image_ids(table: pd.DataFrame, files: list[str]) -> list[str]:
     for candidate in candidates:
         if candidate.is_unique:
             return [str(value) for value in candidate]
+    return _without_suffix(files)
+
+
+def _without_suffix(files: list[str]) -> list[str]:
+    """Paths without their endings; with them where two files differ in nothing else."""
     bare = [file.removesuffix(Path(file).suffix) for file in files]
     return bare if len(set(bare)) == len(bare) else files

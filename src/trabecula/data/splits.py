@@ -81,8 +81,12 @@ def _key(seed: int, patient: str) -> str:
 
 
 def in_hash_order(patients: Iterable[str], seed: int) -> list[str]:
-    """Patients in an order that depends on the seed and on their ids alone, so that prefixes nest."""
-    return sorted(patients, key=lambda patient: _key(seed, patient))
+    """Patients in an order that depends on the seed and on their ids alone, so that prefixes nest.
+
+    It is another order than that of the label fractions of the same seed: a small pool would else hold just
+    the labelled patients.
+    """
+    return sorted(patients, key=lambda patient: hashlib.sha256(f"pool:{seed}:{patient}".encode()).hexdigest())
 
 
 def assign(

@@ -73,7 +73,10 @@ def read_recipe(path: Path, assignments: Sequence[str] = ()) -> Recipe:
     """
     values = read_toml(path)
     stages = values.get("stages", {})
-    recipe = parse_recipe(assign(values, [_expand(text, stages) for text in assignments]), str(path))
+    expanded = [_expand(text, stages) for text in assignments]
+    for text in expanded:
+        _check_axis(text, values.get("axes", {}))
+    recipe = parse_recipe(assign(values, expanded), str(path))
     shown = path.name if path.is_absolute() else path.as_posix()
     words = ["trabecula", "study", shown, *(word for text in assignments for word in ("-s", text))]
     return replace(recipe, command=shlex.join(words))
@@ -86,6 +89,19 @@ def _expand(text: str, stages: Mapping[str, Any]) -> str:
     if first not in ("title", "threads", "stages", "axes"):
         raise InputError(f"-s {text}: unknown stage '{first}'{suggest(first, list(stages))}")
     return text
+
+
+def _check_axis(text: str, axes: Any) -> None:
+    """A mistyped value of a named axis would else be one more arm, beside the one that was meant."""
+    part, _, rest = text.partition("=")[0].strip().partition(".")
+    name, _, rest = rest.partition(".")
+    label = rest.partition(".")[0]
+    known = axes.get(name) if part == "axes" and isinstance(axes, Mapping) else None
+    if label and isinstance(known, Mapping) and label not in known:
+        raise InputError(
+            f"-s {text}: axis '{name}' has no value '{label}'{suggest(label, list(known))}; new values are "
+            "written into the recipe"
+        )
 
 
 def parse_recipe(values: Mapping[str, Any], where: str) -> Recipe:

@@ -92,4 +92,4 @@ def sample(generator: Generator, num: int, seed: int) -> Tensor:
         noise = latents(range(start, start + _CHUNK), generator.latent, seed)
         made.append(generator(noise.to(generator.project.weight.device))[: num - start])
     generator.train(training)
-    return ((torch.cat(made) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return ((torch.cat(made) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).contiguous()

@@ -130,9 +130,10 @@ def _transposed(value: Tensor, kernel: Tensor, layer: Layer, below: Tensor) -> T
     """The transposed convolution that sends `value` back to the shape of `below`."""
     if kernel.shape[1] <= _FEW_CHANNELS:  # libraries are slow at convolutions with few outputs
         patches = kernel.flatten(1).t() @ value.flatten(2)
-        return F.fold(
+        folded = F.fold(
             patches.float(), below.shape[2:], kernel.shape[2:], padding=layer.padding, stride=layer.stride
         )
+        return folded.to(value.dtype)
     wanted = (True, False, False)
     grads = torch.ops.aten.convolution_backward(
         value, below, kernel, None, layer.stride, layer.padding, (1, 1), False, (0, 0), 1, wanted

@@ -32,11 +32,12 @@ class Spectral(nn.Module):
 
     @torch.no_grad()
     def iterate(self, critic: nn.Module) -> None:
-        """One power iteration for each weight; done once for each pass in training."""
+        """One power iteration for each weight, in float32; done once for each pass in training."""
         for name, weight in _matrices(critic):
             u = self.get_buffer(_key(name))
-            v = F.normalize(weight.t() @ u, dim=0)
-            u.copy_(F.normalize(weight @ v, dim=0))
+            with torch.autocast(u.device.type, enabled=False):
+                v = F.normalize(weight.t() @ u, dim=0)
+                u.copy_(F.normalize(weight @ v, dim=0))
 
     def normalised(self, critic: nn.Module) -> dict[str, Tensor]:
         """name -> W / sigma, with sigma = u' W v; differentiable in W, while u and v count as constants."""

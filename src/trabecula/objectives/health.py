@@ -63,10 +63,10 @@ class Health:
     """
 
     def __init__(self, objective: Adversarial, images: Tensor, seed: int) -> None:
-        self.objective = objective
+        num, device = len(images), images.device
+        self.objective = objective.to(device)  # type: ignore[assignment]  # training has not moved it yet
         with torch.no_grad():
             self.real = objective.encoder.normalise(to_float(images))
-        num, device = len(images), images.device
         self.noise = latents(range(num), objective.config.latent, mix(seed, "health")).to(device)
         generator = torch.Generator().manual_seed(mix(seed, "health mixing"))
         self.mixing = torch.rand(num, 1, 1, 1, generator=generator).to(device)

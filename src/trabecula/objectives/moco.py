@@ -154,4 +154,6 @@ def _check(config: MocoConfig, setting: Setting) -> None:
         problem = f"{batch_size // world} images per process are not whole groups of bn_rows {config.bn_rows}"
     else:
         return
-    raise InputError(f"moco: {problem}; these would do: {changed}")
+    raise InputError(
+        f"moco: {problem}; these would do: {changed} (in a study: the same keys of the arm's pretrain)"
+    )

@@ -54,6 +54,8 @@ class Fitted:
     @property
     def plateau(self) -> bool:
         """Whether training never did clearly better than the class frequencies alone."""
+        if self.constant_loss <= 0:  # one class only: there is nothing to learn
+            return False
         return self.train_loss > (1 - PLATEAU_MARGIN) * self.constant_loss
 
 
