@@ -128,6 +128,19 @@ def test_a_folder_that_vanishes_during_the_run_is_looked_for_again(tmp_path, mon
     assert go(source, tmp_path / "s") == "10 images of 12 x 12 pixels, 8 bit"
 
 
+def test_a_class_folder_that_vanished_stops_the_run_however_small(tmp_path):
+    source = cohort(tmp_path / "c")
+    (source / "4").mkdir()
+    text = (source / "manifest.csv").read_text()
+    for k in (8, 9):
+        (source / f"{k}.png").rename(source / "4" / f"{k}.png")
+        text = text.replace(f",{k}.png", f",4/{k}.png")
+    (source / "manifest.csv").write_text(text)
+    (source / "4").rename(source / "away")
+    with pytest.raises(InputError, match=r"2 of 10 files are gone: the folder .*/c/4 is gone"):
+        go(source, tmp_path / "s")
+
+
 def test_half_the_files_may_be_gone(tmp_path):
     source = cohort(tmp_path / "c")
     for k in range(5):

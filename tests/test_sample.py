@@ -15,9 +15,13 @@ from safetensors.torch import load_file, save_file
 
 from trabecula import pretrain, sample, split
 from trabecula.data.generated import is_generated
+from trabecula.data.manifest import read_manifest
 from trabecula.data.phi import mark, site_key
+from trabecula.data.splits import read_splits
 from trabecula.data.store import Store
 from trabecula.errors import InputError, RunError
+from trabecula.metrics.leakage import check_cards
+from trabecula.nets.critic import Generator
 from trabecula.nets.encoder import read_card
 from trabecula.nets.generator import load_generator
 from trabecula.nets.generator import sample as draw
@@ -41,7 +45,7 @@ def gan(hospital: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def drawn(gan: Path, out: Path, **settings: Any) -> Store:
-    execute("sample", sample.Config(generator=gan / "gan", device="cpu", **settings), out)
+    execute("sample", sample.Config(**{"generator": gan / "gan", "device": "cpu", **settings}), out)
     return Store.open(out)
 
 
@@ -63,6 +67,15 @@ def test_images_are_the_generators_own(gan: Path, tmp_path: Path) -> None:
     assert torch.allclose(store.read(slice(0, 5)) / 127.5 - 1, expected, atol=0.5 / 127.5 + 1e-4)
     assert torch.equal(store.read(slice(0, 5)), draw(generator, 5, 1))  # as pretrain and fidelity draw them
     assert store.preprocessing == read_card(gan / "gan").preprocessing
+
+
+def test_colours_are_written_as_they_are_drawn(gan: Path) -> None:
+    generator = Generator(3, 32, latent=12).to(memory_format=torch.channels_last).eval()
+    images = sample.images_of(sample.Config(generator=gan, num=5, seed=1), generator, range(5))
+    assert images.flags.c_contiguous
+    assert images.shape == (5, 3, 32, 32)
+    assert np.array_equal(images, draw(generator, 5, 1).numpy())
+    assert draw(generator, 5, 1).is_contiguous()
 
 
 def test_walks_go_from_one_sample_to_the_next_on_the_sphere(gan: Path, tmp_path: Path) -> None:
@@ -141,6 +154,37 @@ def test_an_encoder_pretrained_on_samples_names_the_generators_patients(gan: Pat
     random = pretrain.Config(store=tmp_path / "s", architecture="critic", device="cpu")
     execute("pretrain", random, tmp_path / "random")
     assert read_card(tmp_path / "random").patients == ()
+
+
+def test_an_encoder_pretrained_on_samples_of_an_exported_generator_is_refused(
+    gan: Path, hospital: Path, tmp_path: Path
+) -> None:
+    """Nobody knows whom that generator saw: neither the card, nor a second pretraining, may hide it."""
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    for name in ("generator.json", "generator.safetensors"):
+        shutil.copy(gan / "gan" / name, alone)
+    card = json.loads((alone / "generator.json").read_text())
+    (alone / "generator.json").write_text(json.dumps({**card, "audit": {"finding": "no sign of copying"}}))
+    drawn(alone.parent, tmp_path / "s", num=8, generator=alone)
+    config = pretrain.Config(store=tmp_path / "s", splits=gan / "split", **ADVERSARIAL)
+    assert "whom they go back to is not known" in execute("pretrain", config, tmp_path / "second")
+    further = {"store": hospital / "store", "init": "encoder", "weights": tmp_path / "second"}
+    execute("pretrain", config.model_copy(update=further), tmp_path / "third")
+    manifest = read_manifest(hospital / "cohort")
+    held_out = read_splits(gan / "split").patients("test")
+    for name in ("second", "third"):
+        values = json.loads((tmp_path / name / "encoder.json").read_text())
+        assert (values["images_seen"] > 0, values["patients"]) == (True, [])
+        with pytest.raises(InputError, match=r"lists no patients: .* an exported one does not tell"):
+            check_cards([{**values, "arm": name}], held_out, manifest)
+        looked = split.Config(
+            manifest=hospital / "cohort", splits=gan / "split", encoders=(tmp_path / name,), check=True
+        )
+        with pytest.raises(InputError, match="lists no patients: it cannot be checked"):
+            execute("split", looked, tmp_path / f"check-{name}")
+    real = pretrain.Config(store=hospital / "store", splits=gan / "split", **ADVERSARIAL)
+    assert "not known" not in execute("pretrain", real, tmp_path / "real")
 
 
 def test_a_killed_run_ends_with_the_same_bytes(

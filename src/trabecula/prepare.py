@@ -23,6 +23,7 @@ from trabecula.run import Run
 _SHARD_BYTES = 1 << 28  # 256 MiB: what a worker holds in memory
 _GONE = "no such file"  # the decoder's reason
 _CARRIED = ("side", "cohort", "view", "visit_month")
+_LARGE_FOLDER = 20  # one in so many files: a class folder, not the folder of one patient
 
 
 class Config(Record):
@@ -99,16 +100,17 @@ def _check(config: Config) -> None:
 
 
 def _stop_if_gone(manifest: Manifest, gone: Sequence[int]) -> None:
-    """Single files may be gone; more than half means a folder was moved, or a drive is away.
+    """Single files may be gone; more than half, or a folder, means something was moved, or a drive is away.
 
     Raises:
-        InputError: more than half of the files are gone, with the folder that is.
+        InputError: more than half of the files are gone, or a folder with more than one in twenty of them.
     """
-    if 2 * len(gone) <= len(manifest):
-        return
     folders = Counter(_gone_folder(manifest.resolve(row)) for row in gone)
-    folder, count = folders.most_common(1)[0]
-    what = "is gone" if not os.path.exists(folder) else f"lacks {count:,} of them"
+    folder, count = folders.most_common(1)[0] if gone else (Path(), 0)
+    whole = bool(gone) and not os.path.exists(folder)
+    if 2 * len(gone) <= len(manifest) and not (whole and _LARGE_FOLDER * count > len(manifest)):
+        return
+    what = "is gone" if whole else f"lacks {count:,} of them"
     raise InputError(
         f"{manifest.path}: {len(gone):,} of {len(manifest):,} files are gone: the folder {folder} {what}; "
         "bring it back, or write the manifest anew with `trabecula cohort`"

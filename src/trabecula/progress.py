@@ -74,12 +74,12 @@ class Meter:
             if time.monotonic() - self._told < _LISTENER_EVERY_S and self.done < self.total:
                 return
             self._told = time.monotonic()
-            Meter.listener((self.total - self.done) / rate if self.even and rate > 0 else None)
+            Meter.listener(max(self.total - self.done, 0) / rate if self.even and rate > 0 else None)
         elif time.monotonic() - self._told >= _EVERY_S:
             self._told = time.monotonic()
             pace = f", {rate:.3g}/s" if self.even else ","
             if self.even and rate > 0:
-                pace += f", {duration((self.total - self.done) / rate)} left"
+                pace += f", {duration(max(self.total - self.done, 0) / rate)} left"
             line = f"{self.label}: {self.done:,}/{self.total:,} {self.unit}{pace}"
             print(f"{line} {note}".rstrip(" ,"), file=sys.stderr, flush=True)
 

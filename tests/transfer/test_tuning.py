@@ -18,6 +18,7 @@ from trabecula.nets.critic_file import load_critic
 from trabecula.nets.heads import HiddenLayer
 from trabecula.run import execute
 from trabecula.transfer import tuning
+from trabecula.transfer.fit import Fitted
 from trabecula.transfer.tuning import FewLabels, Material, Tuning, make_objective, read_material, tune
 
 CPU = torch.device("cpu")
@@ -205,3 +206,10 @@ def test_a_run_that_stays_on_the_plateau_says_so(hospital: Path, root: Path, tmp
     entropy = -(frequencies * np.log(frequencies)).sum()
     assert notes[0].endswith(f"of the class frequencies alone {entropy:.3g})")
     assert "plateau" not in notes[1]
+
+
+def test_one_class_alone_has_no_plateau() -> None:
+    known = {"images_seen": 8, "loss": 0.1, "metric": 0.5, "points": 1, "images_spent": 8}
+    assert not Fitted(**known, train_loss=0.01, constant_loss=0.0).plateau
+    assert Fitted(**known, train_loss=0.69, constant_loss=0.693).plateau
+    assert not Fitted(**known, train_loss=0.6, constant_loss=0.693).plateau

@@ -64,7 +64,7 @@ class Health:
 
     def __init__(self, objective: Adversarial, images: Tensor, seed: int) -> None:
         num, device = len(images), images.device
-        self.objective = objective.to(device)  # type: ignore[assignment]  # training has not moved it yet
+        self.objective = objective.to(device)  # training has not moved it yet
         with torch.no_grad():
             self.real = objective.encoder.normalise(to_float(images))
         self.noise = latents(range(num), objective.config.latent, mix(seed, "health")).to(device)
