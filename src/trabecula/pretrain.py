@@ -20,7 +20,7 @@ import trabecula
 from trabecula.config import Record, build, dump
 from trabecula.data.arrays import save_array
 from trabecula.data.batches import Stream
-from trabecula.data.generated import origin
+from trabecula.data.generated import is_generated, origin
 from trabecula.data.phi import key_name, mark, site_key
 from trabecula.data.pool import pretraining_pool
 from trabecula.data.predictions import snapshot_name
@@ -147,7 +147,11 @@ def run(config: Config, out: Run) -> str:
     (out / "checkpoint.pt").unlink(missing_ok=True)
     told = f"{encoder.card.name}: {images:,} images seen of {len(pool):,} from {len(patients):,} patients"
     strangers = not origin(store.record) and set(store.index["patient_id"]).isdisjoint(splits.of)
-    return told + ("; none of them is in the splits, are they of this store?" if strangers else "")
+    if strangers:
+        told += "; none of them is in the splits, are they of this store?"
+    if keep.card.patients:
+        return told
+    return told + "; whom they go back to is not known, so its card lists no patients and evaluate refuses it"
 
 
 class _Keeper:
@@ -304,12 +308,18 @@ def _check_key(encoder: Encoder, config: Config, store: Store) -> None:
 
 
 def _card(encoder: Encoder, config: Config, store: Store, patients: list[str]) -> Card:
-    """The card that says what the encoder will have seen, but for the number of images."""
+    """The card that says what the encoder will have seen, but for the number of images.
+
+    Where the patients behind a part of it are not known it lists none: a list that looks whole and is not
+    would let test patients pass.
+    """
     card = encoder.card
     key = site_key()
     seen = set(mark(patients, key)) | set(card.patients)
     if patients:  # generated images tell of those they came from
         seen |= set(origin(store.record).get("patients", ()))
+    if (card.images_seen and not card.patients) or _of_unknown(store, patients):
+        seen = set()
     return card.model_copy(
         update={
             "objective": config.objective if config.objective != "none" else card.objective,
@@ -322,3 +332,10 @@ def _card(encoder: Encoder, config: Config, store: Store, patients: list[str]) -
             "patients_key": key_name(key) if seen else "",
         }
     )
+
+
+def _of_unknown(store: Store, patients: list[str]) -> bool:
+    """Whether generated images stand in the pool and nobody knows from whom their generator learned."""
+    made = origin(store.record)
+    known = bool(made.get("patients")) or made.get("images_seen") == 0
+    return not known and any(is_generated(patient) for patient in patients)

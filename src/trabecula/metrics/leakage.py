@@ -30,8 +30,9 @@ def check_cards(cards: Iterable[Mapping[str, Any]], patients: Iterable[str], man
         if card.get("images_seen") and not card.get("patients"):
             raise InputError(
                 f"encoder '{card['arm']}' has seen {card['images_seen']:,} images and its card lists no "
-                "patient: nobody can tell whether test patients were among them; use the encoder that "
-                "`pretrain` wrote"
+                "patients: nobody can tell whether test patients were among them; use the encoder that "
+                "`pretrain` wrote, and to pretrain on samples draw them from a generator with its encoder "
+                "beside it: an exported one does not tell whom it learned from"
             )
     if not with_patients:
         return
