@@ -36,7 +36,7 @@ VERBS = (
     "probe", "search", "finetune", "predict", "explain", "evaluate", "report",
 )  # fmt: skip
 _OWN_FILES = {"config.json", "provenance.json", "log.jsonl", "DONE", ".lock"}
-_UNDECIDING = ("workers", "storage")  # settings on which no result depends
+_UNDECIDING = ("workers", "storage", "command")  # settings on which no result depends
 _held: set[int] = set()  # file descriptors of the locks this process holds
 
 

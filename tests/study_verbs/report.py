@@ -7,6 +7,8 @@ from trabecula.run import Run
 
 
 class Config(Record):
+    command: str = ""
+    """What made the study: told, no part of a run's identity."""
     runs: tuple[Path, ...] = ()
     """Runs to list."""
     title: str = ""
