@@ -303,6 +303,41 @@ def test_finetune_takes_what_was_chosen_also_another_arm(hospital: Path, root: P
         tuned(hospital, root, tmp_path / "d", chosen=root / "encoder0")
 
 
+def test_settings_that_a_test_patient_chose_are_refused(
+    hospital: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The labels of train and val chose; under other splits one of these patients is a test patient."""
+    execute("search", config(hospital, root, trials=1), tmp_path / "s")
+    of = dict(read_splits(root / "split").of)
+    chosen = read_chosen(tmp_path / "s")
+    assert len(chosen.patients) == sum(part != "test" for part in of.values())
+    assert not set(of) & set((tmp_path / "s/chosen.json").read_text().split('"'))
+
+    def splits(name: str, parts: dict[str, str]) -> Path:
+        file = tmp_path / f"{name}.csv"
+        file.write_text("\n".join(["patient_id,split", *(f"{p},{part}" for p, part in parts.items())]) + "\n")
+        return file
+
+    for part in ("train", "val"):
+        patient = next(p for p in of if of[p] == part)
+        moved = splits(f"moved-{part}", {**of, patient: "test"})
+        with pytest.raises(
+            InputError, match=f"patient '{patient}' of the test part had labels in the search"
+        ):
+            tuned(hospital, root, tmp_path / part, chosen=tmp_path / "s", splits=moved)
+    swapped = {p: {"train": "val", "val": "train"}.get(part, part) for p, part in of.items()}
+    tuned(hospital, root, tmp_path / "fine", chosen=tmp_path / "s", splits=splits("swapped", swapped))
+    with pytest.raises(InputError, match="task 'kl': the settings were chosen for task 'kl >= 1'"):
+        tuned(hospital, root, tmp_path / "task", chosen=tmp_path / "s", task="kl")
+    monkeypatch.setenv("TRABECULA_SITE_KEY", "of another site")
+    with pytest.raises(InputError, match="TRABECULA_SITE_KEY"):
+        tuned(hospital, root, tmp_path / "key", chosen=tmp_path / "s")
+    values = json.loads((tmp_path / "s/chosen.json").read_text())
+    (tmp_path / "chosen.json").write_text(json.dumps({k: v for k, v in values.items() if k != "patients"}))
+    with pytest.raises(InputError, match="does not tell whose labels the search had; search again"):
+        tuned(hospital, root, tmp_path / "old", chosen=tmp_path / "chosen.json")
+
+
 def test_tasks_of_several_classes_are_searched_too(hospital: Path, root: Path, tmp_path: Path) -> None:
     settings = {**QUICK, "select": "metric"}
     wanted = config(hospital, root, task="kl", preset="table1", space={}, settings=settings, trials=2)

@@ -38,7 +38,8 @@ class Labels(FewLabels):
     """Of the few-label subset, the head, the order and the views."""
     chosen: Path | None = None
     """A folder written by `search`: what it chose takes the place of the settings below. The search's own
-    seed is refused here: on the labels that chose the settings, these look better than they are."""
+    seed is refused here: on the labels that chose the settings, these look better than they are. So are
+    another task, and splits that test a patient whose labels the search had."""
     variant: str = Field("", pattern=r"^[^,:\n]*$")
     """What sets this way of fine-tuning apart from others in one study, such as "critic head"; a part of the
     mode in tables. Arms are compared within one variant."""
@@ -56,10 +57,13 @@ class Config(Tuning, Labels):
 def run(config: Config, out: Run) -> str:
     """Write predictions.csv, choices.csv and, if kept, the classifier."""
     tuning: Tuning = config
-    if config.chosen is not None:
-        tuning = read_chosen(config.chosen).over(config, config.seed)
+    chosen = read_chosen(config.chosen) if config.chosen is not None else None
+    if chosen is not None:
+        tuning = chosen.over(config, config.seed)
         out.write_json("settings.json", dump(tuning))
     material, device = read_material(config, config.seed), choose_device(config.device)
+    if chosen is not None:
+        chosen.check(material.task.name or config.task, material.splits.patients("test"))
     out.log("subset", **material.subset.record)
     out.used(device=str(device), precision=resolve(tuning.precision, device))
     objective, fitted = tune(tuning, material, config.seed, device, out / "checkpoint.pt")

@@ -12,9 +12,11 @@ import json
 import math
 from typing import Any, Self
 
+import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from trabecula.config import dump
+from trabecula.data.phi import key_name, mark, site_key
 from trabecula.nets.devices import choose_device
 from trabecula.progress import Meter
 from trabecula.run import Run
@@ -108,6 +110,8 @@ def _chosen(config: Config, search: Search, trials: list[Trial]) -> Chosen:
     one, material = best(trials, search.by), search.material
     settings = dump(applied(search.tuning, one.values))
     states = [trial.state for trial in trials]
+    few = np.concatenate([material.subset.train, material.subset.val])
+    key, patients = site_key(), {str(patient) for patient in material.labelled.patient_ids[few]}
     return Chosen(
         settings={key: settings[key] for key in touched(config.preset, config.settings, search.space)},
         by=search.by, trial=one.number, loss=one.loss,
@@ -117,4 +121,5 @@ def _chosen(config: Config, search: Search, trials: list[Trial]) -> Chosen:
         num_val_patients=material.subset.record["val"]["patients"], num_trials=len(trials),
         num_pruned=states.count("pruned"), num_diverged=states.count("diverged"),
         images=sum(trial.images_spent for trial in trials),
+        patients=tuple(sorted(mark(patients, key))), patients_key=key_name(key),
     )  # fmt: skip

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from trabecula.config import Record, build, dump
+from trabecula.data.phi import key_name, mark, site_key
 from trabecula.errors import InputError
 from trabecula.transfer.tuning import Tuning
 
@@ -46,6 +48,10 @@ class Chosen(Record):
     """Of these, ended by a loss that is no number."""
     images: int
     """Images seen in all trials together."""
+    patients: tuple[str, ...]
+    """Patients whose labels the trials learned from or were compared on, as HMACs under the site's key."""
+    patients_key: str
+    """Name of the key of these HMACs."""
 
     def over(self, tuning: Tuning, seed: int) -> Tuning:
         """These settings in the place of those given.
@@ -61,6 +67,35 @@ class Chosen(Record):
         given = {key: value for key, value in dump(tuning).items() if key in Tuning.model_fields}
         return build(Tuning, {**given, **self.settings}, "chosen settings")
 
+    def check(self, task: str, held_out: Iterable[str]) -> None:
+        """Refuse settings of another task, and settings that a patient to be tested on helped to choose.
+
+        Args:
+            held_out: patients of the test part.
+        Raises:
+            InputError: as said; or patients that are marked under another site key.
+        """
+        if task != self.task:
+            raise InputError(
+                f"task '{task}': the settings were chosen for task '{self.task}'; search for this task, or "
+                "give the same task, by the same name"
+            )
+        key = site_key()
+        if self.patients_key != key_name(key):
+            raise InputError(
+                f"chosen settings: the patients of their search are marked under site key "
+                f"{self.patients_key}, this site's is {key_name(key)}; set TRABECULA_SITE_KEY to the key they "
+                "were searched under"
+            )
+        ids, searched = sorted(set(held_out)), set(self.patients)
+        found = [patient for patient, its in zip(ids, mark(ids, key), strict=True) if its in searched]
+        if found:
+            more = f" and {len(found) - 1} more patients" if len(found) > 1 else ""
+            raise InputError(
+                f"chosen settings: patient '{found[0]}'{more} of the test part had labels in the search that "
+                "chose them; give the splits of that search, or search again with these"
+            )
+
 
 def read_chosen(path: Path) -> Chosen:
     """Read chosen.json: its folder, or the file.
@@ -70,7 +105,10 @@ def read_chosen(path: Path) -> Chosen:
     """
     file = path / FILE if path.is_dir() else path
     try:
-        return build(Chosen, json.loads(file.read_text(encoding="utf-8")), str(file))
+        values = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(values, dict) and "patients" not in values:
+            raise InputError(f"{file}: does not tell whose labels the search had; search again")
+        return build(Chosen, values, str(file))
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{file}: no such file; `trabecula search` writes one") from None
     except (UnicodeDecodeError, json.JSONDecodeError, TypeError) as error:
