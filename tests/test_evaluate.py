@@ -455,3 +455,56 @@ def test_runs_on_the_plateau_are_counted(study, tmp_path):
          "num_plateau": 2}
     ]  # fmt: skip
     assert said.endswith("; 2 of 20 fine-tunings of resnet-random never left the plateau")
+
+
+def _with_snapshots(study, tmp_path, *images: int):
+    """A configuration with snapshots of resnet-moco that have no test predictions at all."""
+    root, _ = study
+    config = _config(root)
+    for number in images:
+        arm = f"resnet-moco@{number}"
+        (tmp_path / str(number)).mkdir()
+        path, _ = _copied(study, tmp_path / str(number))
+        for file in (path, path.with_name("choices.csv")):
+            _spoil(file, lambda t, arm=arm: t.assign(arm=arm))
+        _spoil(path, lambda t: t[t["split"] == "val"])
+        encoder = tmp_path / str(number) / "encoder-resnet-moco"
+        card = json.loads((encoder / "encoder.json").read_text())
+        (encoder / "encoder.json").write_text(json.dumps(card | {"name": arm, "images_seen": number}))
+        config = config.model_copy(
+            update={
+                "predictions": (*config.predictions, path.parent),
+                "encoders": (*config.encoders, encoder),
+            }
+        )
+    return config
+
+
+def test_snapshots_stand_on_validation_images_and_nowhere_else(study, done, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate.leakage, "check_cards", lambda *_: None)  # made-up cards list no patients
+    config = _with_snapshots(study, tmp_path, 100, 200, 300)
+    config = config.model_copy(update={"strata": ("sex",)})
+    summary = execute("evaluate", config, tmp_path / "out")
+    assert summary == f"{done[2]}; 3 snapshots on validation images"
+    for name in ("metrics.json", "comparisons.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (done[1] / name).read_bytes()
+    curves = json.loads((tmp_path / "out" / "curves.json").read_text())
+    swept = curves.pop("snapshots")
+    assert curves == {k: v for k, v in done[0]["curves.json"].items() if k != "snapshots"}
+    (curve,) = [c for c in swept if (c["task"], c["fraction"]) == ("oa", 1.0)]
+    assert (curve["arm"], curve["split"], curve["control"]["arm"]) == ("resnet-moco", "val", "resnet-random")
+    assert [p["images"] for p in curve["points"]] == [0, 100, 200, 300]
+    found = pd.read_csv(study[0] / "predictions-resnet-moco" / "predictions.csv")
+    found = found[(found["task"] == "oa") & (found["fraction"] == 1.0) & (found["split"] == "val")]
+    found = found.merge(study[1][["image_id", "kl"]], on="image_id")
+    each = [sk.roc_auc_score(one["kl"] >= 2, one["p_1"]) for _, one in found.groupby("seed")]
+    assert curve["points"][1]["value"] == pytest.approx(np.mean(each), abs=1e-5)
+
+
+def test_snapshots_alone_are_refused(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate.leakage, "check_cards", lambda *_: None)
+    config = _with_snapshots(study, tmp_path, 100)
+    config = config.model_copy(update={"predictions": config.predictions[-1:]})
+    with pytest.raises(InputError, match=r"'resnet-moco@100'.*add the predictions") as error:
+        execute("evaluate", config, tmp_path / "out")
+    assert "\n" not in str(error.value)

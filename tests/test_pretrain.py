@@ -198,6 +198,13 @@ def test_methods_without_a_generator_keep_the_encoder(hospital: Path, splits: Pa
     assert kept == ["encoder.json", "encoder.safetensors"]
 
 
+@pytest.mark.parametrize("key", ["arm", "weights_name"])
+def test_names_that_would_read_as_snapshots_are_refused(key: str) -> None:
+    with pytest.raises(InputError, match=rf"'{key}': an '@' marks snapshots.*leave it out") as error:
+        build(pretrain.Config, {"store": "s", key: "gan@128"}, "pretrain")
+    assert "\n" not in str(error.value)
+
+
 def test_snapshots_come_at_points() -> None:
     with pytest.raises(InputError, match=r"snapshots=8 is below every=16.*set every to 8 or less"):
         build(pretrain.Config, {"store": "s", "every": 16, "snapshots": 8}, "pretrain")

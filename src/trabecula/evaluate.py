@@ -2,7 +2,7 @@
 
 metrics.json        every metric of every arm, by seed and over seeds with its interval
 comparisons.json    arms against their baselines, label multipliers, baselines that were not run
-curves.json         ROC, reliability and learning curves
+curves.json         ROC, reliability and learning curves; scores over pretraining, on validation images
 flow.json           how many images and patients each task, part, subset and arm had
 """
 
@@ -21,7 +21,7 @@ from pydantic import Field
 
 from trabecula.config import Record
 from trabecula.data.manifest import Manifest, read_manifest
-from trabecula.data.predictions import PLATEAU
+from trabecula.data.predictions import PLATEAU, snapshot_of
 from trabecula.data.splits import PARTS, Splits, counts, read_splits
 from trabecula.data.store import Store
 from trabecula.data.tasks import Task, Truth, find_task, truth
@@ -31,6 +31,7 @@ from trabecula.metrics import predictions as reading
 from trabecula.metrics.bootstrap import interval, resample
 from trabecula.metrics.predictions import Group
 from trabecula.metrics.scores import Sample
+from trabecula.metrics.sweeps import snapshot_curves
 from trabecula.progress import Meter
 from trabecula.run import Run
 
@@ -68,7 +69,7 @@ class Config(Record):
 
 
 def run(config: Config, out: Run) -> str:
-    """Evaluate every prediction on the test part, once."""
+    """Evaluate every prediction of finished arms on the test part, once; snapshots on validation images."""
     manifest, splits = read_manifest(config.manifest), read_splits(config.splits)
     cards = _cards(config.encoders)
     table = reading.read_predictions(config.predictions)
@@ -76,40 +77,48 @@ def run(config: Config, out: Run) -> str:
     leakage.check_parts(table, manifest, splits)
     leakage.check_cards(cards, splits.patients("test"), manifest)
     arms = _arms(cards, table)
+    finished = [arm for arm in arms if not snapshot_of(arm.name)]
+    if not finished:
+        raise InputError(
+            f"every arm among the predictions is a snapshot, such as '{arms[0].name}', and these stand "
+            "beside finished arms only; add the predictions of one, of the random arm say"
+        )
     work = _Work(config, manifest, splits, {arm.name: arm for arm in arms})
-    table = table[table["split"] == "test"]
+    work.seen = {card["arm"]: card.get("images_seen") or 0 for card in cards}
+    whole, table = table, table[(table["split"] == "test") & table["arm"].isin([a.name for a in finished])]
     num = table.groupby(reading.RUN, sort=False).ngroups
     with Meter("evaluating", num, "predictions") as meter:
         for name in sorted(table["task"].unique()):
             work.task(name, table, choices, meter)
-    pairs = contrasts.compare(work.results, arms, config.level)
-    multipliers = contrasts.multipliers(work.results, arms, config.level, config.seed)
+            work.sweeps(name, whole)
+    pairs = contrasts.compare(work.results, finished, config.level)
+    multipliers = contrasts.multipliers(work.results, finished, config.level, config.seed)
     _write(
         out, "metrics.json", {"level": config.level, "num_resamples": config.num_resamples, "rows": work.rows}
     )
     _write(out, "comparisons.json", {
-        "pairs": pairs, "label_multipliers": multipliers, "not_run": contrasts.not_run(arms, config.not_run),
+        "pairs": pairs, "label_multipliers": multipliers,
+        "not_run": contrasts.not_run(finished, config.not_run),
     })  # fmt: skip
     work.curves["learning"] = contrasts.learning_curves(work.points)
-    seen = {card["arm"]: card.get("images_seen") or 0 for card in cards}
-    work.curves["snapshots"] = contrasts.snapshot_curves(work.points, seen)
     _write(out, "curves.json", work.curves)
     plateaus = reading.plateaus(choices)
     _write(out, "flow.json", {
         "tasks": work.flow, "subsets": _subsets(choices), "arms": _flow_arms(cards), "plateaus": plateaus,
     })  # fmt: skip
     claims = sum(row["claim"] == "better" for row in pairs)
-    tasks = ", ".join(work.flow)
+    tasks, swept = ", ".join(work.flow), len(arms) - len(finished)
     return (
-        f"{len(arms)} arms on {tasks}: {len(pairs)} comparisons, in {claims} the arm beats its baseline "
+        f"{len(finished)} arms on {tasks}: {len(pairs)} comparisons, in {claims} the arm beats its baseline "
         f"({config.level * 100:g} % intervals over patients){_stuck(plateaus)}"
+        + (f"; {swept} snapshot{'s' * (swept > 1)} on validation images" if swept else "")
     )
 
 
 def _stuck(plateaus: list[Row]) -> str:
     """The end of the summary: "; 3 of 10 fine-tunings of critic-random never left the plateau"."""
     told = ""
-    for arm in dict.fromkeys(row["arm"] for row in plateaus):
+    for arm in dict.fromkeys(row["arm"] for row in plateaus if not snapshot_of(row["arm"])):
         mine = [row for row in plateaus if row["arm"] == arm]
         stuck, runs = (sum(row[key] for row in mine) for key in ("num_plateau", "num_runs"))
         told += f"; {stuck} of {runs} fine-tunings of {arm} {PLATEAU}" if stuck else ""
@@ -126,8 +135,10 @@ class _Work:
         self.rows: list[Row] = []
         self.results: list[contrasts.Result] = []
         self.points: dict[tuple[str, str, str, str], list[Row]] = defaultdict(list)
-        self.curves: dict[str, list[Row]] = {"roc": [], "reliability": []}
+        self.curves: dict[str, list[Row]] = {"roc": [], "reliability": [], "snapshots": []}
         self.flow: dict[str, Row] = {}
+        self.known: dict[str, Truth] = {}
+        self.seen: dict[str, int] = {}
 
     def task(self, name: str, table: pd.DataFrame, choices: pd.DataFrame, meter: Meter) -> None:
         task = find_task(name, self.manifest)
@@ -135,7 +146,7 @@ class _Work:
         if self.config.store is not None:
             images = set(Store.open(self.config.store).index["image_id"])
             known = known.among(images, self.config.store, "not in the store")
-        self.flow[name] = _flow(task, known, self.splits)
+        self.flow[name], self.known[name] = _flow(task, known, self.splits), known
         at = np.flatnonzero(self.splits.rows("test", known.patient_ids))
         if not at.size:
             raise InputError(f"task '{name}': no labelled image is in the test part; look at splits.csv")
@@ -152,6 +163,12 @@ class _Work:
                 self._group(name, group, sample, group.p[:, mask], (cohort, stratum), chosen)
             self._curves(name, group, whole)
             meter.add(len(group.units))
+
+    def sweeps(self, name: str, table: pd.DataFrame) -> None:
+        """Scores over pretraining, for a task gone through before: validation images only."""
+        task, draws = find_task(name, self.manifest), (self.config.num_resamples, self.config.seed)
+        known, level = self.known[name], self.config.level
+        self.curves["snapshots"] += snapshot_curves(task, known, table, self.arms, self.seen, draws, level)
 
     def _parts(self, rows: NDArray[np.int64]) -> list[tuple[str, str, NDArray[np.bool_]]]:
         """(cohort, stratum, mask): all test images, then each cohort, then each stratum."""

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import nn
 
 import trabecula
@@ -58,7 +58,7 @@ class Config(Record):
     settings: dict[str, Any] = {}
     """The method's own settings; `trabecula show moco` lists them."""
     arm: str = ""
-    """Name of the arm in tables; by default architecture and method, such as critic-wgan_gp."""
+    """Name of the arm in tables, without "@"; by default architecture and method, such as critic-wgan_gp."""
     architecture: str = "timm:resnet18"
     """critic, timm:NAME or torchvision:NAME."""
     stem: Literal["native", "sum", "repeat"] = "native"
@@ -94,6 +94,14 @@ class Config(Record):
     """Of weights, order, views and noise."""
     device: str = "auto"
     """cpu, cuda, cuda:1; auto takes a GPU if there is one."""
+
+    @field_validator("arm", "weights_name")
+    @classmethod
+    def _no_snapshots_name(cls, name: str) -> str:
+        """A weights file's name becomes part of its arm's name."""
+        if "@" in name:
+            raise ValueError("an '@' marks snapshots, as in critic-wgan_gp@12800; leave it out")
+        return name
 
     @model_validator(mode="after")
     def _method_is_known(self) -> Self:

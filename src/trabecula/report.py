@@ -5,6 +5,7 @@ id, and is the same bytes for the same inputs.
 
     report.html
     tables/results.*  comparisons.*  label_multipliers.*  fractions.*     each as csv, md, tex
+    tables/snapshots.md, .tex          where snapshots were evaluated: their scores on validation images
     tables/hip_gan.*                   with paper = "hip-gan": the paper's tables and ours, as md, tex
     figures/*.svg                      every figure of the page, with its legend
 """
@@ -25,7 +26,7 @@ from trabecula.reporting.generators import Explained, Generator, read_explained,
 from trabecula.reporting.papers import hip_gan
 from trabecula.reporting.provenance import read_runs, without_paths
 from trabecula.reporting.results import Arm, Panel, Results, read_results
-from trabecula.reporting.snapshots import snapshot_curves
+from trabecula.reporting.snapshots import snapshot_curves, snapshot_table
 from trabecula.run import Run, identity
 
 
@@ -115,7 +116,15 @@ def table_files(results: Results) -> dict[str, str]:
         files[f"{name}.csv"] = formats.to_csv(raw[name])
         files[f"{name}.md"] = formats.to_markdown(drawn)
         files[f"{name}.tex"] = formats.to_latex(drawn)
+    swept = [table for panel in panels for table in _swept(results, panel)]
+    if swept:
+        files["snapshots.md"], files["snapshots.tex"] = formats.to_markdown(swept), formats.to_latex(swept)
     return files
+
+
+def _swept(results: Results, panel: Panel) -> list[formats.Table]:
+    found = (snapshot_table(results, panel, metric) for metric in results.metric_names(panel))
+    return [table for table in found if table.rows]
 
 
 @dataclass(frozen=True)

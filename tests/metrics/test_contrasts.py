@@ -9,7 +9,6 @@ from trabecula.metrics.contrasts import (
     multipliers,
     not_run,
     pair_seeds,
-    snapshot_curves,
 )
 
 ARMS = [
@@ -148,29 +147,43 @@ def test_random_weights_trained_in_another_way_have_the_first_random_arm_as_thei
     }
 
 
-def test_snapshots_stand_by_images_seen_and_other_arms_are_left_out():
-    def point(value, fraction=0.1):
-        return {
-            "fraction": fraction,
-            "num_patients": 20,
-            "value": value,
-            "low": None,
-            "high": None,
-            "seeds": [],
-        }
+def test_snapshots_are_in_no_comparison_and_change_none():
+    results = [_result("critic-random", 0.70), _result("critic-gan", 0.704)]
+    swept = [_result(f"critic-gan@{n}", 0.75, seed=n) for n in range(1, 6)]
+    arms = [*ARMS, *(Arm(result.arm, "critic", "pretrained") for result in swept)]
+    for snapshot in arms[len(ARMS) :]:
+        assert baselines_of(snapshot, arms) == []
+    alone, among = compare(results, ARMS, 0.95), compare([*results, *swept], arms, 0.95)
+    assert among == alone
+    assert alone[0]["p"] == alone[0]["p_holm"]
+    worth = multipliers([*results, *swept], arms, 0.95, 0)
+    assert [row["arm"] for row in worth] == ["critic-gan"]
 
-    summaries = {
-        ("oa", "gan@200", "finetune", "auroc"): [point(0.7), point(0.8, 1.0)],
-        ("oa", "gan@1000", "finetune", "auroc"): [point(0.65)],
-        ("oa", "gan", "finetune", "auroc"): [point(0.6)],
-        ("oa", "moco", "finetune", "auroc"): [point(0.9)],
-        ("oa", "gan", "probe", "auroc"): [point(0.5)],
-    }
-    seen = {"gan@200": 200, "gan@1000": 1000, "gan": 1500, "moco": 1500}
-    told = {
-        (row["mode"], row["fraction"]): [(p["images"], p["value"]) for p in row["points"]]
-        for row in snapshot_curves(summaries, seen)
-    }
-    assert told[("finetune", 0.1)] == [(200, 0.7), (1000, 0.65), (1500, 0.6)]
-    assert told[("finetune", 1.0)] == [(200, 0.8)]
-    assert set(told) == {("finetune", 0.1), ("finetune", 1.0)}
+
+def test_a_snapshot_of_given_weights_is_no_baseline():
+    arms = [Arm("res-imagenet@100", "resnet", "imagenet"), Arm("res-moco", "resnet", "pretrained")]
+    assert baselines_of(arms[1], arms) == []
+
+
+def test_another_random_arm_makes_families_of_its_own():
+    """Holm over pretrained arms against their control is the same with and without it."""
+    arms = [*ARMS, Arm("critic-random-augmented", "critic", "random")]
+    names = ("critic-random", "critic-gan", "res-random", "res-moco")
+    results = [
+        _result(name, value, seed=1) for name, value in zip(names, (0.7, 0.701, 0.7, 0.701), strict=True)
+    ]
+    other = _result("critic-random-augmented", 0.702, seed=1)
+
+    def adjusted(rows):
+        kept = [r for r in rows if "augmented" not in r["arm"] + r["baseline"]]
+        return {(r["arm"], r["baseline"]): r["p_holm"] for r in kept}
+
+    without, found = compare(results, ARMS, 0.95), compare([*results, other], arms, 0.95)
+    assert len(without) == 2
+    assert len(found) == 4
+    assert adjusted(found) == adjusted(without)
+    own = [r for r in found if "augmented" in r["arm"] + r["baseline"]]
+    assert {(r["arm"], r["baseline"]) for r in own} == {
+        ("critic-random-augmented", "critic-random"), ("critic-gan", "critic-random-augmented"),
+    }  # fmt: skip
+    assert [r["p_holm"] for r in own] == [r["p"] for r in own]

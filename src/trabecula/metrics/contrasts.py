@@ -57,7 +57,11 @@ def baselines_of(arm: Arm, arms: Sequence[Arm]) -> list[Arm]:
 
     Of several random arms of one architecture the first is the control of the others: random weights
     trained in another way, with more augmentation say, answer what pretraining is worth beside that.
+    A snapshot has no baseline and is none: it is a point on its arm's way, not another try.
     """
+    if snapshot_of(arm.name):
+        return []
+    arms = [a for a in arms if not snapshot_of(a.name)]
     random = [a for a in arms if a.family == "random" and a.architecture == arm.architecture]
     if arm.family == "random":
         return [] if random[0].name == arm.name else random[:1]
@@ -99,20 +103,24 @@ def compare(results: Sequence[Result], arms: Sequence[Arm], level: float) -> lis
     """Paired differences with Holm's adjustment.
 
     A family of comparisons is the arms held against one kind of baseline: one task, mode, fraction,
-    metric, kind of baseline, and within or across architectures.
+    metric, kind of baseline, and within or across architectures. Random arms trained in another way make
+    families of their own, against the control and as baselines: none makes the control a stricter one.
     """
     found = {(*result.place, result.arm): result for result in results}
     rows = []
+    families: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for result in results:
         arm = next(a for a in arms if a.name == result.arm)
-        for base in baselines_of(arm, arms):
+        bases = baselines_of(arm, arms)
+        random = [base.name for base in bases if base.family == "random"]
+        for base in bases:
             other = found.get((*result.place, base.name))
             if other is not None:
-                rows.append(_pair(result, other, base, base.architecture == arm.architecture, level))
-    families: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    for row in rows:
-        keys = ("task", "mode", "fraction", "metric", "baseline_family", "same_architecture")
-        families[tuple(row[key] for key in keys)].append(row)
+                same = base.architecture == arm.architecture
+                rows.append(_pair(result, other, base, same, level))
+                rank = random.index(base.name) if base.family == "random" else 0  # the control is 0
+                kind = (base.family, same, rank, arm.family == "random")
+                families[(*result.place, *kind)].append(rows[-1])
     for family in families.values():
         for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
             row["p_holm"] = float(p)
@@ -238,32 +246,4 @@ def learning_curves(summaries: Mapping[tuple[str, str, str, str], Sequence[Row]]
             "points": sorted(points, key=lambda point: float(point["fraction"])),
         }
         for (task, arm, mode, metric), points in sorted(summaries.items())
-    ]  # fmt: skip
-
-
-def snapshot_curves(
-    summaries: Mapping[tuple[str, str, str, str], Sequence[Row]], images_seen: Mapping[str, int]
-) -> list[Row]:
-    """Scores over the course of pretraining: of arms with snapshots, by the images seen.
-
-    Args:
-        summaries: as for `learning_curves`.
-        images_seen: of every arm, snapshots and finished ones.
-    """
-    found: dict[tuple[str, str, str, str, float], dict[int, Row]] = defaultdict(dict)
-    swept = set()
-    for (task, arm, mode, metric), points in sorted(summaries.items()):
-        snapshot = snapshot_of(arm)
-        for point in points:
-            place = (task, snapshot[0] if snapshot else arm, mode, metric, float(point["fraction"]))
-            swept |= {place} if snapshot else set()
-            kept = {key: point[key] for key in ("value", "low", "high", "seeds")}
-            found[place][images_seen[arm]] = {"images": images_seen[arm], **kept}
-    return [
-        {
-            "task": task, "arm": arm, "mode": mode, "metric": metric, "fraction": fraction,
-            "points": [points[images] for images in sorted(points)],
-        }
-        for (task, arm, mode, metric, fraction), points in found.items()
-        if (task, arm, mode, metric, fraction) in swept
     ]  # fmt: skip

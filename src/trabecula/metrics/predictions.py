@@ -146,13 +146,8 @@ def groups(
         InputError: a class without its column, test images without a prediction (with how many), a
             probability that is none.
     """
-    columns = [f"p_{name}" for name in class_names]
     part = predictions[(predictions["task"] == task) & (predictions["split"] == "test")]
-    absent = [c for c in columns if c not in part.columns]
-    if absent:
-        raise InputError(
-            f"{FILE}: task '{task}' has no column '{absent[0]}' (classes: {', '.join(class_names)})"
-        )
+    columns = probability_columns(part, task, class_names)
     made = {tuple(row[name] for name in RUN): row for row in choices.to_dict("records")}
     index = pd.Index(image_ids)
     for (arm, mode, fraction), rows in _grouped(part, ARM[1:]):
@@ -161,7 +156,7 @@ def groups(
             where = f"arm '{arm}', task '{task}' ({mode}, fraction {fraction:g}, seed {seed})"
             choice = made.get((task, arm, mode, fraction, pretrain_seed, seed), {})
             units.append((int(pretrain_seed), int(seed)))
-            tables.append(_aligned(one, columns, index, where))
+            tables.append(probabilities(one, columns, index, where))
             thresholds.append(_threshold(choice.get("threshold", "")))
             patients.append(choice.get("num_train_patients", np.nan))
         yield Group(
@@ -180,7 +175,27 @@ def _grouped(table: pd.DataFrame, columns: list[str]) -> Iterator[tuple[Any, pd.
     yield from table.groupby(columns, sort=True)
 
 
-def _aligned(rows: pd.DataFrame, columns: list[str], index: pd.Index, where: str) -> Floats:
+def probability_columns(predictions: pd.DataFrame, task: str, class_names: Sequence[str]) -> list[str]:
+    """The p_ columns of a task's classes.
+
+    Raises:
+        InputError: a class has none.
+    """
+    columns = [f"p_{name}" for name in class_names]
+    absent = [c for c in columns if c not in predictions.columns]
+    if absent:
+        raise InputError(
+            f"{FILE}: task '{task}' has no column '{absent[0]}' (classes: {', '.join(class_names)})"
+        )
+    return columns
+
+
+def probabilities(rows: pd.DataFrame, columns: list[str], index: pd.Index, where: str) -> Floats:
+    """(n, K) of the images in `index`; `where` names the model in what is raised.
+
+    Raises:
+        InputError: an image without a prediction (with how many), a probability that is none.
+    """
     position = pd.Index(rows["image_id"]).get_indexer(index)
     missing = position < 0
     if missing.any():

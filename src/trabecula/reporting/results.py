@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from trabecula.data.predictions import snapshot_of
 from trabecula.errors import InputError
 
 Row = Mapping[str, Any]
@@ -121,9 +122,14 @@ class Results:
 
     @cached_property
     def arms(self) -> list[Arm]:
-        """Every arm, architectures in order of appearance, random first, then ImageNet, then the others."""
-        told = {r["arm"]: r for r in reversed(self.flow["arms"])}
-        seen = _unique([r["arm"] for r in self.flow["arms"]] + [r["arm"] for r in self.rows])
+        """Every arm, architectures in order of appearance, random first, then ImageNet, then the others.
+
+        A snapshot is no arm here; of an arm that has snapshots and was not evaluated itself, the place is
+        kept.
+        """
+        cards = sorted(self.flow["arms"], key=lambda r: snapshot_of(r["arm"]) is not None)
+        told = {r["arm"]: r for r in map(_finished, reversed(cards))}
+        seen = _unique([_finished(r)["arm"] for r in cards] + [r["arm"] for r in self.rows])
         rows = {r["arm"]: r for r in reversed(self.rows)}
         drafts = [{**rows.get(name, {}), **told.get(name, {})} for name in seen]
         order = _unique(d["architecture"] for d in drafts)
@@ -193,7 +199,18 @@ def read_results(folder: Path) -> Results:
     Raises:
         InputError: a file is missing, is not JSON, or lacks a key.
     """
-    return Results(*(_read(folder / name, parts) for name, parts in _NEEDED.items()))
+    found = {name: _read(folder / name, parts) for name, parts in _NEEDED.items()}
+    for name in ("metrics.json", "comparisons.json", "curves.json"):
+        for part in _NEEDED[name]:
+            rows = found[name][part]
+            found[name][part] = [row for row in rows if not snapshot_of(row.get("arm", ""))]
+    return Results(*found.values())
+
+
+def _finished(card: Row) -> Row:
+    """Of a snapshot the arm it is of, as far as that is told; any other as it is."""
+    snapshot = snapshot_of(card["arm"])
+    return {**card, "arm": snapshot[0], "images_seen": None} if snapshot else card
 
 
 def read_json(path: Path, made_by: str) -> dict[str, Any]:

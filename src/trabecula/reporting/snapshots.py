@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trabecula.reporting.figures import Axes, Figure, Group, ticks
-from trabecula.reporting.results import Arm, Panel, Results, Row
+from trabecula.reporting.formats import Cell, Table
+from trabecula.reporting.results import Panel, Results, Row
 from trabecula.reporting.wording import (
     architecture_name,
     arm_names,
     count,
+    interval,
     metric_name,
     mode_name,
     number,
@@ -21,39 +23,58 @@ _MAX_TICKS = 6
 
 
 def snapshot_curves(results: Results, panel: Panel, metric: str) -> Group | None:
-    """Metric against images seen in pretraining, a panel per network and label fraction.
+    """Metric on validation images against images seen in pretraining, a panel per network and fraction.
 
-    The line across is the control: the first random arm of the network.
+    The line across is the control on validation images: the first random arm of the network.
     """
-    found = [
-        c
-        for c in results.curves.get("snapshots", [])
-        if (c["task"], c["mode"], c["metric"]) == (panel.task, panel.mode, metric)
-        and any(present(p["value"]) for p in c["points"])
-    ]
+    found = _curves(results, panel, metric)
     figures = []
     for architecture in results.architectures:
         for fraction in sorted({c["fraction"] for c in found}):
-            curves = [(_arm(results, c), _points(c)) for c in found if c["fraction"] == fraction]
-            curves = [(arm, points) for arm, points in curves if arm.architecture == architecture]
+            curves = [c for c in found if c["fraction"] == fraction]
+            curves = [c for c in curves if results.by_name[c["arm"]].architecture == architecture]
             if curves:
                 figures.append(_figure(results, panel, metric, architecture, fraction, curves))
     if not figures:
         return None
-    title = f"{metric_name(metric)} over pretraining, {panel.task}, {mode_name(panel.mode)}"
-    caption = "Bands are intervals; the line across is random initialisation of the same network."
+    title = f"Validation {metric_name(metric)} over pretraining, {panel.task}, {mode_name(panel.mode)}"
+    caption = (
+        "On the validation images of each seed, on which its model was chosen: higher than on test images, "
+        "and no part of any verdict. Bands are intervals; the line across is random initialisation of the "
+        "same network."
+    )
     return Group(title, caption, figures)
+
+
+def snapshot_table(results: Results, panel: Panel, metric: str) -> Table:
+    """The values behind the figure, the control of each curve first."""
+    names, rows, styles = arm_names(results), [], []
+    for curve in _curves(results, panel, metric):
+        arm, control = results.by_name[curve["arm"]], curve["control"]
+        lines = [(results.by_name[control["arm"]], None, control)] if control else []
+        for shown, images, point in lines + [(arm, p["images"], p) for p in curve["points"]]:
+            value = Cell(number(point["value"]), interval(point["low"], point["high"]), point["note"])
+            head = (Cell(architecture_name(arm.architecture)), Cell(names[shown.name]))
+            rows.append((*head, Cell(share(curve["fraction"])), Cell(count(images)), value,
+                         Cell(count(point["num_patients"]))))  # fmt: skip
+            styles.append(shown.style)
+    columns = ("Network", "Initialisation", "Labels", "Images seen", metric_name(metric), "Patients")
+    title = f"Validation {metric_name(metric)} over pretraining, {panel.task}, {mode_name(panel.mode)}"
+    return Table(title, columns, rows, heads=4, styles=styles)
+
+
+def _curves(results: Results, panel: Panel, metric: str) -> list[Row]:
+    return [
+        c
+        for c in results.curves.get("snapshots", [])
+        if (c["task"], c["mode"], c["metric"]) == (panel.task, panel.mode, metric)
+        and c.get("split") == "val"
+        and any(present(p["value"]) for p in c["points"])
+    ]
 
 
 def _points(curve: Row) -> list[Row]:
     return [p for p in curve["points"] if present(p["value"])]
-
-
-def _arm(results: Results, curve: Row) -> Arm:
-    """The finished arm; where it was not evaluated itself, its last snapshot."""
-    if curve["arm"] in results.by_name:
-        return results.by_name[curve["arm"]]
-    return [arm for arm in results.arms if arm.name.startswith(f"{curve['arm']}@")][-1]
 
 
 def _figure(
@@ -62,18 +83,20 @@ def _figure(
     metric: str,
     architecture: str,
     fraction: float,
-    curves: Sequence[tuple[Arm, list[Row]]],
+    found: Sequence[Row],
 ) -> Figure:
-    random = [arm for arm in results.arms_of(architecture) if arm.family == "random"][:1]
-    control = results.summary(panel, metric, random[0].name, fraction) if random else None
+    curves = [(results.by_name[c["arm"]], _points(c)) for c in found]
+    control = next((c["control"] for c in found if c["control"]), None)
     across = control["value"] if control and present(control["value"]) else None
+    random = [results.by_name[control["arm"]]] if control and across is not None else []
     values = [v for _, points in curves for p in points for v in (p["value"], p["low"], p["high"])]
     y_ticks = ticks(*_ends([v for v in (*values, across) if present(v)]))
     images = sorted({p["images"] for _, points in curves for p in points})
     last = images[-1] or 1
     shown = images[:: -(-len(images) // _MAX_TICKS)]
     axes = Axes(
-        (0, last * 1.05), (y_ticks[0], y_ticks[-1]), "images seen in pretraining", metric_name(metric),
+        (0, last * 1.05), (y_ticks[0], y_ticks[-1]), "images seen in pretraining",
+        f"validation {metric_name(metric)}",
         [(x, (count(x),)) for x in shown], y_ticks,
     )  # fmt: skip
     for arm, points in curves:
@@ -91,8 +114,10 @@ def _figure(
         f"{names[arm.name]}: " + ", ".join(f"{number(p['value'])} at {count(p['images'])}" for p in points)
         for arm, points in curves
     )
-    arms = [arm for arm, _ in curves] + (random if across is not None else [])
-    return Figure(name, axes.svg(f"{metric_name(metric)} over pretraining, {panel.task}", told), arms)
+    arms = [arm for arm, _ in curves] + random
+    return Figure(
+        name, axes.svg(f"Validation {metric_name(metric)} over pretraining, {panel.task}", told), arms
+    )
 
 
 def _ends(values: Sequence[float | None]) -> tuple[float, float]:

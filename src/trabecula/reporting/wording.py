@@ -105,6 +105,7 @@ def plateaus(results: Results, panel: Panel) -> list[str]:
         f"{names[arm.name]}, with {share(row['fraction'])} of labels {PLATEAU}"
         for row in results.flow.get("plateaus", [])
         if (row["task"], row["mode"]) == (panel.task, panel.mode) and row["num_plateau"]
+        if row["arm"] in results.by_name  # not of a snapshot
         for arm in [results.by_name[row["arm"]]]
     ]
 
