@@ -233,6 +233,48 @@ def test_a_trial_that_diverges_is_an_answer(
         execute("search", only, tmp_path / "none")
 
 
+def test_settings_that_do_not_go_together_are_a_trial(hospital: Path, root: Path, tmp_path: Path) -> None:
+    """one_cycle and warm-up exclude each other; each goes with the other value of the other."""
+    space = {"optimizer.schedule": ["constant", "one_cycle"], "optimizer.warmup": [0.0, 0.2]}
+    wanted = config(hospital, root, space=space, trials=8, sampler="random")
+    said = execute("search", wanted, tmp_path / "s")
+    table = rows(tmp_path / "s")
+    drawn = {(r["optimizer.schedule"], float(r["optimizer.warmup"])): r["state"] for r in table}
+    assert drawn[("one_cycle", 0.2)] == "invalid"
+    assert {state for pair, state in drawn.items() if pair != ("one_cycle", 0.2)} == {"complete"}
+    invalid = [row for row in table if row["state"] == "invalid"]
+    assert {(row["images_spent"], "one_cycle rises by itself" in row["note"]) for row in invalid} == {
+        ("0", True)
+    }
+    assert read_chosen(tmp_path / "s").num_invalid == len(invalid)
+    assert f"{len(invalid)} invalid" in said
+
+
+def test_a_search_of_invalid_settings_alone_ends_in_one_line(
+    hospital: Path, root: Path, tmp_path: Path
+) -> None:
+    space = {"head": ["critic"], "patience": [1, 2]}
+    wanted = config(hospital, root, task="kl", space=space, trials=3)
+    for _ in range(2):
+        with pytest.raises(InputError, match="none of 3 trials had settings that go together; the last: "):
+            execute("search", wanted, tmp_path / "s")
+
+
+def test_an_input_that_is_no_setting_ends_the_search_and_not_for_ever(
+    hospital: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise InputError("images-00000.npy: is cut short")
+
+    wanted = config(hospital, root, trials=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(searching, "tune", broken)
+        with pytest.raises(InputError, match="is cut short"):
+            execute("search", wanted, tmp_path / "s")
+    execute("search", wanted, tmp_path / "s")
+    assert [row["state"] for row in rows(tmp_path / "s")] == ["complete"]
+
+
 def test_without_an_estimable_metric_the_loss_chooses(hospital: Path, root: Path, tmp_path: Path) -> None:
     """A validation part of one class has no AUROC."""
     metric = {**QUICK, "select": "metric"}

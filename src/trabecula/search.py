@@ -82,7 +82,8 @@ def run(config: Config, out: Run) -> str:
     metric = "" if chosen.metric is None else f", metric {chosen.metric:.3f}"
     told = f"{chosen.arm}, {chosen.task}, {config.fraction:.3g} of labels: trial {chosen.trial} of "
     told += f"{len(trials)} is best by validation {chosen.by} (loss {chosen.loss:.3f}{metric})"
-    for number, word in ((chosen.num_pruned, "pruned"), (chosen.num_diverged, "diverged")):
+    counts = (chosen.num_pruned, "pruned"), (chosen.num_diverged, "diverged"), (chosen.num_invalid, "invalid")
+    for number, word in counts:
         told += f", {number} {word}" if number else ""
     return told
 
@@ -120,6 +121,7 @@ def _chosen(config: Config, search: Search, trials: list[Trial]) -> Chosen:
         pretrain_seed=material.encoder.card.seed, fraction=config.fraction, seed=config.seed,
         num_val_patients=material.subset.record["val"]["patients"], num_trials=len(trials),
         num_pruned=states.count("pruned"), num_diverged=states.count("diverged"),
+        num_invalid=states.count("invalid"),
         images=sum(trial.images_spent for trial in trials),
         patients=tuple(sorted(mark(patients, key))), patients_key=key_name(key),
     )  # fmt: skip

@@ -119,3 +119,18 @@ def test_merging_goes_into_tables() -> None:
 def test_what_can_t_be_searched_is_refused_before_anything_runs(space: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         resolve("none", {}, space)
+
+
+def test_values_that_exclude_each_other_may_be_searched_together() -> None:
+    """Each needs another choice of the space: peak one_cycle, and one_cycle neither warm-up nor rmsprop."""
+    space = {
+        "optimizer.schedule": ["cosine", "one_cycle"],
+        "optimizer.peak": {"low": 2.0, "high": 5.0},
+        "optimizer.warmup": [0.1, 0.0],
+        "optimizer.name": ["rmsprop", "adam"],
+    }
+    resolve("none", {}, space)
+    base = {"optimizer": {"name": "rmsprop", "warmup": 0.1}}
+    resolve("none", base, {**space, "optimizer.peak": [1.0, 2.0]})
+    with pytest.raises(InputError, match="belongs to schedule one_cycle"):
+        resolve("none", {}, {**space, "optimizer.schedule": ["cosine", "constant"]})

@@ -46,6 +46,8 @@ class Chosen(Record):
     """Of these, ended early."""
     num_diverged: int
     """Of these, ended by a loss that is no number."""
+    num_invalid: int = 0
+    """Of these, not made: their settings do not go together."""
     images: int
     """Images seen in all trials together."""
     patients: tuple[str, ...]
@@ -83,9 +85,8 @@ class Chosen(Record):
         key = site_key()
         if self.patients_key != key_name(key):
             raise InputError(
-                f"chosen settings: the patients of their search are marked under site key "
-                f"{self.patients_key}, this site's is {key_name(key)}; set TRABECULA_SITE_KEY to the key they "
-                "were searched under"
+                f"chosen settings: patients of their search are marked under site key {self.patients_key}, "
+                f"this site's is {key_name(key)}; set TRABECULA_SITE_KEY to the key they were searched under"
             )
         ids, searched = sorted(set(held_out)), set(self.patients)
         found = [patient for patient, its in zip(ids, mark(ids, key), strict=True) if its in searched]

@@ -29,7 +29,7 @@ from trabecula.data.predictions import PLATEAU
 from trabecula.errors import InputError, RunError
 from trabecula.transfer.fit import Fitted, task_metric
 from trabecula.transfer.spaces import Space, applied
-from trabecula.transfer.tuning import Material, Tuning, tune
+from trabecula.transfer.tuning import Material, Tuning, make_objective, tune
 
 Sampler = Literal["tpe", "random"]
 Pruner = Literal["median", "none"]
@@ -43,7 +43,8 @@ _COLUMNS = ("trial", "state", "loss", "metric", "images_seen", "images_spent", "
 class Trial:
     """One fine-tuning of a search.
 
-    state: "complete", "pruned" (ended early) or "diverged" (a loss that is no number).
+    state: "complete", "pruned" (ended early), "diverged" (a loss that is no number) or "invalid" (settings
+    that do not go together: nothing was trained).
     loss, metric: of validation at the chosen checkpoint.
     """
 
@@ -109,30 +110,45 @@ class Search:
         done = Trial(-1, "diverged", math.nan, math.nan, 0, 0, "", values)
         try:
             tuning = applied(self.tuning, values)
+            make_objective(tuning, self.material, self.seed)  # first, as what tune refuses may be no setting
+        except InputError as error:  # two settings may exclude each other, and another draw does not
+            return _tell(study, trial, replace(done, state="invalid", note=str(error)), by)
+        try:
             _, fitted = tune(tuning, self.material, self.seed, self.device, told=told, label="")
             done = _told(fitted, values)
         except RunError as error:  # a rate too high is an answer, not the end of the search
             done = replace(done, note=str(error))
-        value = done.loss if by == "loss" else done.metric
-        if not math.isfinite(value):
-            done = replace(done, state="diverged")
-        trial.set_user_attr("told", {**vars(done), "loss": repr(done.loss), "metric": repr(done.metric)})
-        if done.state == "complete":
-            study.tell(trial, value)
-        else:
-            study.tell(trial, state=TrialState.PRUNED)
-        return done
+        return _tell(study, trial, done, by)
+
+
+def _tell(study: optuna.Study, trial: optuna.Trial, done: Trial, by: By) -> Trial:
+    """To the storage; what did not come to its end ranks below all that did."""
+    value = done.loss if by == "loss" else done.metric
+    if done.state != "invalid" and not math.isfinite(value):
+        done = replace(done, state="diverged")
+    trial.set_user_attr("told", {**vars(done), "loss": repr(done.loss), "metric": repr(done.metric)})
+    if done.state == "complete":
+        study.tell(trial, value)
+    else:
+        study.tell(trial, state=TrialState.PRUNED)
+    return done
 
 
 def best(trials: list[Trial], by: By) -> Trial:
     """The complete trial with the best score, the first of equals.
 
     Raises:
+        InputError: no trial had settings that go together.
         RunError: no trial came to its end.
     """
     complete = [trial for trial in trials if trial.state == "complete"]
+    tried = [trial for trial in trials if trial.state != "invalid"]
+    if not tried:
+        raise InputError(
+            f"none of {len(trials)} trials had settings that go together; the last: {trials[-1].note}"
+        )
     if not complete:
-        reason = trials[-1].note or "search lower rates"
+        reason = tried[-1].note or "search lower rates"
         raise RunError(f"none of {len(trials)} trials came to its end: {reason}")
     return max(complete, key=lambda trial: (trial.score(by), -trial.number))
 

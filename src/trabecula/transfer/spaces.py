@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import model_validator
@@ -32,6 +33,7 @@ TABLE_1: dict[str, tuple[Any, ...]] = {
 """Den Boer 2025, Table 1, for each layer; none is added, as its best head (Table 2) has such a layer."""
 DEPTHS = (1, 2, 3, 4)
 _HEAD_SPACE = "table1"
+_AT_ONCE = 3  # other settings that a value may need: `peak` one_cycle, and that no warm-up and no rmsprop
 _NOT_SEARCHED = ("select", "precision")  # trials are compared by the one, and the other changes only digits
 
 
@@ -114,8 +116,31 @@ def resolve(preset: str, settings: Mapping[str, Any], space: Mapping[str, Any]) 
     if not whole.parts:
         raise InputError("search: there is nothing to search; set a preset, or 'space'")
     for values in whole.edges():
-        applied(tuning, values)
+        _check_edge(tuning, values, list(whole.edges()))
     return tuning, whole
+
+
+def _check_edge(tuning: Tuning, values: dict[str, Any], edges: list[dict[str, Any]]) -> None:
+    """A value that fine-tuning takes with the settings as they are, or with others of its group in the space.
+
+    `peak` needs one_cycle, which may be a choice of the same space: draws that do not go together are
+    trials that are told apart, not the end of the search.
+    """
+    try:
+        applied(tuning, values)
+    except InputError:
+        (own,) = values
+        group = own.partition(".")[0]
+        others = [edge for edge in edges for key in edge if key != own and key.partition(".")[0] == group]
+        for count in range(1, min(_AT_ONCE, len(others)) + 1):
+            for chosen in combinations(others, count):
+                together = {key: value for edge in (*chosen, values) for key, value in edge.items()}
+                try:
+                    applied(tuning, together)
+                    return
+                except InputError:
+                    continue
+        raise
 
 
 def applied(tuning: Tuning, values: Mapping[str, Any]) -> Tuning:
