@@ -318,6 +318,7 @@ def _figures(results: Results, panel: Panel) -> dict[str, Any]:
     return {
         "learning": [curve for curve in curves if curve],
         "snapshots": [curve for curve in swept if curve],
+        "swept": _swept(results, panel),
         "roc": figures.roc_curves(results, panel),
         "reliability": figures.reliability_plots(results, panel),
     }

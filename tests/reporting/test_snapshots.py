@@ -168,6 +168,7 @@ def test_both_stand_in_the_page(folder: Path, tmp_path: Path) -> None:
     page = (tmp_path / "report" / "report.html").read_text()
     assert "3 of 10 runs of critic, random initialisation" in page
     assert "Over the course of pretraining" in page
+    assert page.count("0.610 to 0.710") == 1
     names = [path.name for path in (tmp_path / "report" / "figures").iterdir()]
     assert [name for name in names if name.startswith("snapshots-")] != []
     assert "0.610 to 0.710" in (tmp_path / "report" / "tables" / "snapshots.md").read_text()
