@@ -229,6 +229,21 @@ def test_a_copier_is_found(study: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert found["measures"]["authenticity"]["value"] == 0
 
 
+def test_an_audit_of_a_part_of_the_training_images_says_so(study: Path, done: Path, tmp_path: Path) -> None:
+    """Copies of those that were not looked at would not be seen."""
+    assert "among" not in read(done, "audit.json")["finding"]
+    num = len(read_features(done / "features" / "train").image_ids)
+    said = execute("fidelity", config(study, pool=16), tmp_path / "few")
+    found = read(tmp_path / "few", "audit.json")
+    assert (found["num_train"], found["num_train_in_all"]) == (16, num)
+    assert found["finding"].endswith(f" among 16 of {num} training images")
+    assert found["finding"] in said
+    values = {**found, "finding": f"no sign of copying among 16 of {num} training images"}
+    (tmp_path / "audit.json").write_text(json.dumps(values))
+    wanted = export.Config(generator=study / "gan", audit=tmp_path / "audit.json")
+    assert execute("export", wanted, tmp_path / "out").endswith(values["finding"])
+
+
 def test_export_carries_the_audit_and_no_patient(study: Path, done: Path, tmp_path: Path) -> None:
     summary = execute(
         "export", export.Config(generator=study / "gan", audit=done, accept=True), tmp_path / "out"

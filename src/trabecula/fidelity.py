@@ -83,11 +83,12 @@ class Config(Record):
 
 @dataclass(frozen=True)
 class Part:
-    """Real images of one part, in the order in which they are taken."""
+    """Real images of one part, in the order in which they are taken; `in_all`: with those left out."""
 
     name: str
     rows: NDArray[np.int64]
     patients: NDArray[np.str_]
+    in_all: int
 
 
 def run(config: Config, out: Run) -> str:
@@ -127,7 +128,8 @@ def run(config: Config, out: Run) -> str:
     }  # fmt: skip
     weights = hashlib.sha256((last / WEIGHTS_FILE).read_bytes()).hexdigest()
     held_out_patients = len(np.unique(parts["val"].patients))
-    audit = make_audit(found, weights, protocol, len(train.values), held_out_patients)
+    in_all = parts["train"].in_all
+    audit = make_audit(found, weights, protocol, len(train.values), held_out_patients, in_all)
     pairs = nearest_pairs(found, train.image_ids)
     record = {
         "arm": read_card(folder).name, "pretrain_seed": read_card(folder).seed,
@@ -290,7 +292,7 @@ def _parts(config: Config, folder: Path, store: Store) -> tuple[dict[str, Part],
     parts = {}
     for name in ("train", "val", "test"):
         rows = order[((of == name) & real & (seen if name == "train" else True))[order]]
-        parts[name] = Part(name, rows, patients[rows])
+        parts[name] = Part(name, rows, patients[rows], len(rows))
     missing = [name for name in ("train", "val") if not len(parts[name].rows)]
     if missing:
         why = {"train": "of a patient whom the generator has seen", "val": "of the validation part"}
@@ -307,7 +309,7 @@ def _parts(config: Config, folder: Path, store: Store) -> tuple[dict[str, Part],
         )
     limits = {"train": max(num, config.pool), "val": max(num, config.pool), "test": num}
     return {
-        name: Part(name, part.rows[: limits[name]], part.patients[: limits[name]])
+        name: Part(name, part.rows[: limits[name]], part.patients[: limits[name]], part.in_all)
         for name, part in parts.items()
     }, num
 

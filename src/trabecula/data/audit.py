@@ -27,13 +27,19 @@ _QUANTILES = (0, 0.05, 0.5, 0.95)
 
 
 def make_audit(
-    found: Memorisation, weights: str, protocol: dict[str, Any], num_train: int, num_held_out_patients: int
+    found: Memorisation,
+    weights: str,
+    protocol: dict[str, Any],
+    num_train: int,
+    num_held_out_patients: int,
+    num_train_in_all: int,
 ) -> dict[str, Any]:
     """The audit of the generator whose weights have this sha256.
 
     Args:
         protocol: in whose features, and of how many images.
         num_train: training images among which the nearest were looked for.
+        num_train_in_all: training images that there are.
     """
     measures: dict[str, Any] = {
         name: {key: value if math.isfinite(value) else None for key, value in asdict(estimate).items()}
@@ -54,19 +60,26 @@ def make_audit(
         "generator": weights,
         "protocol": protocol,
         "num_train": num_train,
+        "num_train_in_all": num_train_in_all,
         "num_held_out": len(found.held_out_distances),
         "num_held_out_patients": num_held_out_patients,
         "num_fakes": len(found.fake_distances),
         "measures": measures,
-        "finding": finding(found),
+        "finding": finding(found, num_train, num_train_in_all),
     }
 
 
-def finding(found: Memorisation) -> str:
-    """ "copying" where an interval says so: more near fakes than held-out images have, or C_T below 0."""
+def finding(found: Memorisation, num_train: int, num_train_in_all: int) -> str:
+    """ "copying" where an interval says so: more near fakes than held-out images have, or C_T below 0.
+
+    Where not all training images were looked at, it says so: copies of the others would not be seen.
+    """
     if math.isnan(found.share_near.low) or math.isnan(found.copying.high):
         return f"unknown: fewer than {MIN_PATIENTS} held-out patients"
-    return COPYING if found.share_near.low > QUANTILE or found.copying.high < 0 else CLEAR
+    said = COPYING if found.share_near.low > QUANTILE or found.copying.high < 0 else CLEAR
+    if num_train < num_train_in_all:
+        said += f" among {num_train:,} of {num_train_in_all:,} training images"
+    return said
 
 
 def nearest_pairs(found: Memorisation, image_ids: list[str]) -> list[dict[str, Any]]:
