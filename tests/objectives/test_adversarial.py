@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from trabecula.config import build, describe
 from trabecula.data.batches import Stream
 from trabecula.data.store import Store
+from trabecula.errors import InputError
 from trabecula.nets.critic import Critic
 from trabecula.nets.encoder import make_encoder
 from trabecula.nets.slope import input_slope
@@ -243,3 +244,14 @@ def test_the_pages_of_settings_show_each_methods_own_defaults() -> None:
     assert shown["wgan"]["critic.name"] == '"rmsprop"'
     assert [shown[name]["critic.lr"] for name in FAMILY] == ["0.0001", "5e-05", "0.0001", "0.0002", "0.0002"]
     assert shown["r3gan"]["generator.end"] == "0.25"
+
+
+@pytest.mark.parametrize("num_images", [1, 2, 3])
+def test_a_pool_that_is_too_small_gets_advice_that_helps(num_images: int, store: Store) -> None:
+    """`pretrain` takes no batch of one image, so for a pool of one there is none that would do."""
+    method, encoder = find("wgan_gp"), make_encoder("critic", store.channels, store.size, seed=0)
+    with pytest.raises(InputError) as refused:
+        method(method.Config(), encoder, Setting(num_images, 64, 0))
+    assert ("-s batch_size=2 would do" in str(refused.value)) == (num_images > 1)
+    assert ("the pool holds one image" in str(refused.value)) == (num_images == 1)
+    assert "batch_size=1" not in str(refused.value)

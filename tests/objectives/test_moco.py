@@ -155,3 +155,9 @@ def test_the_settings_an_error_offers_work(num_images: int, batch_size: int) -> 
     offered = dict(re.findall(r"-s (\S+)=(\d+)", str(caught.value)))
     values = {k.removeprefix("settings."): int(v) for k, v in offered.items() if k.startswith("settings.")}
     _check(MocoConfig(**values), Setting(num_images, int(offered.get("batch_size", batch_size)), 0))
+
+
+def test_a_pool_of_one_image_is_offered_no_batch_of_one() -> None:
+    with pytest.raises(InputError, match="moco: the pool holds one image") as caught:
+        _check(MocoConfig(), Setting(1, 64, 0))
+    assert "batch_size" not in str(caught.value)

@@ -64,6 +64,7 @@ class Adversarial(Objective):
                 f"{name} pretrains the architecture 'critic', not '{card.architecture}'; "
                 "add -s architecture=critic"
             )
+        setting.check_pool(name)
         if setting.batch_size > setting.num_images:
             fits = 1 << (setting.num_images.bit_length() - 1)
             raise InputError(

@@ -134,6 +134,7 @@ def contrast(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> tuple[T
 
 def _check(config: MocoConfig, setting: Setting) -> None:
     """Refuse settings that cannot work, with ones that do."""
+    setting.check_pool("moco")
     batch_size, num_images, world = setting.batch_size, setting.num_images, ranks.world_size()
     fits = batch_size if batch_size <= num_images else 1 << (num_images.bit_length() - 1)
     rows = next(n for n in range(min(config.bn_rows, fits // world), 0, -1) if fits // world % n == 0)

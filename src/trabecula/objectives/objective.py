@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trabecula.config import Record
 from trabecula.data.batches import Batch
+from trabecula.errors import InputError
 from trabecula.nets.encoder import Encoder
 from trabecula.train.optim import Optimizer
 
@@ -47,6 +48,18 @@ class Setting:
     num_images: int
     batch_size: int
     seed: int
+
+    def check_pool(self, method: str) -> None:
+        """Refuse a pool of one image: a method that compares images has no batch that would do.
+
+        Raises:
+            InputError: there is one image.
+        """
+        if self.num_images < 2:
+            raise InputError(
+                f"{method}: the pool holds one image, and a batch needs two or more; give it more images: "
+                "another store, more pool_cohorts, a larger pool_fraction or fewer held-out patients"
+            )
 
 
 class Objective(nn.Module):
