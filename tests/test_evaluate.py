@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -316,6 +317,20 @@ def test_a_training_patient_called_a_test_patient_is_refused(study, tmp_path):
     splits.to_csv(path, index=False)
     with pytest.raises(InputError, match=rf"'{moved}' \(manifest row \d+\) test, the splits say train"):
         execute("evaluate", _config(tmp_path, ("resnet-moco",)), tmp_path / "out")
+
+
+def test_test_images_that_the_store_lacks_are_counted(study, tmp_path, monkeypatch):
+    path, table = _copied(study, tmp_path)
+    gone = (
+        table.loc[(table["split"] == "test") & (table["kl"].astype(str) != ""), "image_id"].iloc[:5].tolist()
+    )
+    _spoil(path, lambda t: t[~t["image_id"].isin(gone)])
+    kept = table[~table["image_id"].isin(gone)]
+    monkeypatch.setattr(evaluate.Store, "open", lambda _: SimpleNamespace(index=kept))
+    store = tmp_path / "store"
+    store.mkdir()
+    said = execute("evaluate", _config(tmp_path, ("resnet-moco",), store=store), tmp_path / "out")
+    assert "; 5 of 120 labelled test images of grade are not in the store" in said
 
 
 def _spoil(path: Path, change) -> None:

@@ -112,6 +112,11 @@ def run(config: Config, out: Run) -> str:
         f"{len(finished)} arms on {tasks}: {len(pairs)} comparisons, in {claims} the arm beats its baseline "
         f"({config.level * 100:g} % intervals over patients){_stuck(plateaus)}"
         + (f"; {swept} snapshot{'s' * (swept > 1)} on validation images" if swept else "")
+        + "".join(
+            f"; {lost} of {labelled} labelled test images of {name} are not in the store"
+            for name, (lost, labelled) in work.lost.items()
+            if lost
+        )
     )
 
 
@@ -139,13 +144,19 @@ class _Work:
         self.flow: dict[str, Row] = {}
         self.known: dict[str, Truth] = {}
         self.seen: dict[str, int] = {}
+        self.lost: dict[str, tuple[int, int]] = {}  # of a task's labelled test images, those not in the store
 
     def task(self, name: str, table: pd.DataFrame, choices: pd.DataFrame, meter: Meter) -> None:
         task = find_task(name, self.manifest)
         known = truth(task, self.manifest)
         if self.config.store is not None:
             images = set(Store.open(self.config.store).index["image_id"])
+            labelled = self.splits.rows("test", known.patient_ids).sum()
             known = known.among(images, self.config.store, "not in the store")
+            self.lost[name] = (
+                int(labelled - self.splits.rows("test", known.patient_ids).sum()),
+                int(labelled),
+            )
         self.flow[name], self.known[name] = _flow(task, known, self.splits), known
         at = np.flatnonzero(self.splits.rows("test", known.patient_ids))
         if not at.size:
