@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from trabecula.data.batches import Stream
 from trabecula.data.splits import read_splits
 from trabecula.data.store import Store, to_float
 from trabecula.data.tasks import Task
-from trabecula.errors import InputError
+from trabecula.errors import InputError, RunError
 from trabecula.nets.classifier import load_classifier
 from trabecula.nets.encoder import make_encoder
 from trabecula.objectives.classify import Classify, ClassifyConfig
@@ -177,6 +178,27 @@ def test_the_best_checkpoint_is_restored_and_patience_counts(
     assert (fitted.images_seen, fitted.points) == (16, 4)
     assert torch.equal(objective.head.output.weight, weights[1])
     assert not torch.equal(weights[1], weights[3])
+
+
+@pytest.mark.parametrize("select", ["loss", "metric"])
+def test_a_loss_that_is_no_number_is_never_the_best(
+    store: Store, monkeypatch: pytest.MonkeyPatch, select: Literal["loss", "metric"]
+) -> None:
+    """Also not at the first look, which is the best so far; and all looks without one are no answer."""
+    nan, validation = float("nan"), Validation(store, np.arange(4), np.array([0, 1, 0, 1]))
+    options = {"images": 800, "every": 8, "patience": 2, "precision": "float32", "select": select}
+
+    def fitted(*looks: tuple[float, float]) -> fitting.Fitted:
+        told = iter(looks)
+        monkeypatch.setattr(fitting, "measure", lambda *_: next(told))
+        objective = Classify(ClassifyConfig(), make_encoder("critic", 1, 32), Setting(24, 8, 0))
+        stream = Stream(store, np.arange(24), 8, seed=0, labels=np.arange(24) % 2)
+        return fit(objective, stream, validation, **options)
+
+    found = fitted((nan, 0.9), (3.0, 0.5), (nan, 1.0), (2.0, 0.6), (nan, nan), (nan, nan))
+    assert (found.images_seen, found.loss, found.points) == (32, 2.0, 6)
+    with pytest.raises(RunError, match="no number at any of 3 looks"):
+        fitted((nan, nan), (nan, 0.5), (nan, 0.9), (0.1, 1.0))
 
 
 def test_measure_is_the_loss_and_metric_of_plain_images(store: Store) -> None:

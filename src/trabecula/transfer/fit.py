@@ -16,6 +16,7 @@ from torch import Tensor
 
 from trabecula.data.batches import Stream
 from trabecula.data.store import Store, to_float
+from trabecula.errors import RunError
 from trabecula.metrics import classification as metrics
 from trabecula.objectives.classify import MASKED, Classify
 from trabecula.progress import Meter
@@ -79,6 +80,9 @@ def fit(
     ties broken by the loss).
 
     label: of the meter; none is shown where it is "".
+
+    Raises:
+        RunError: the validation loss was never a number.
     """
     memory: dict[str, Any] = {"best": None, "waited": 0, "points": 0, "train_loss": float("inf"), "spent": 0}
     ended = False
@@ -88,7 +92,7 @@ def fit(
             memory=memory,
         ):  # fmt: skip
             loss, metric = measure(objective, validation, stream.device)
-            score = [-loss] if select == "loss" or np.isnan(metric) else [metric, -loss]
+            score = _score(select, loss, metric)
             best = memory["best"]
             memory["points"] += 1
             memory["waited"] += 1
@@ -105,12 +109,24 @@ def fit(
             if meter:
                 meter.add(point.images - meter.done, f"val loss {loss:.3g} metric {metric:.3g}")
     best = memory["best"]
+    if not np.isfinite(best["loss"]):
+        raise RunError(
+            f"{label or 'fine-tuning'}: the loss of the validation part was no number at any of "
+            f'{memory["points"]} looks; use a lower rate (optimizer.lr), or precision = "float32"'
+        )
     objective.load_state_dict(best["weights"])
     constant = objective.constant_loss(stream.labels) if stream.labels is not None else float("nan")
     return Fitted(
         best["images"], best["loss"], best["metric"], memory["points"], memory["spent"],
         memory["train_loss"], constant, ended,
     )  # fmt: skip
+
+
+def _score(select: Select, loss: float, metric: float) -> list[float]:
+    """The larger the better. A loss that is no number, beside which a metric means nothing, is worst."""
+    if not np.isfinite(loss):
+        return [-np.inf]
+    return [-loss] if select == "loss" or np.isnan(metric) else [metric, -loss]
 
 
 @torch.inference_mode()
