@@ -327,3 +327,19 @@ def test_another_site_key_is_told(study: Path, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("TRABECULA_SITE_KEY", "another key")
     with pytest.raises(InputError, match="marked with another site key"):
         execute("fidelity", config(study), tmp_path / "run")
+
+
+def test_training_images_of_the_held_out_cohorts_are_compared(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(study / "store")
+    rows = np.flatnonzero(store.index["patient_id"].isin(read_splits(study / "split").patients("train")))
+    held_out = np.flatnonzero(~np.isin(np.arange(len(store)), rows))
+    others = rows[:20]  # of 40: made a second hospital's
+    table = store.index.assign(cohort=["b" if row in others else "a" for row in range(len(store))])
+    monkeypatch.setattr(Store, "index", property(lambda _: table))
+    assert fidelity._of_cohorts(store, rows, held_out).tolist() == [row not in others for row in rows]
+    parts, num = fidelity._parts(config(study, num=2024), study / "gan", store)
+    assert (num, len(parts["train"].rows)) == (20, 40)  # the others are still looked at for copies
+    assert not set(parts["train"].rows[:num]) & set(others)
+    assert fidelity._of_cohorts(store, others, held_out).all()  # none is of those cohorts: all are taken

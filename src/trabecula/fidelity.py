@@ -275,7 +275,8 @@ def _parts(config: Config, folder: Path, store: Store) -> tuple[dict[str, Part],
     """The real images of each part, and the number that every set has.
 
     Training images are those of patients whom the generator has seen; validation and test images those of
-    patients whom it has not.
+    patients whom it has not. Training images of the validation part's cohorts come first, and only these are
+    compared: a second, unlabelled hospital in the pool would else look like an overfit gap.
     """
     splits = read_splits(config.splits)
     patients = store.index["patient_id"].to_numpy(dtype=str)
@@ -293,13 +294,17 @@ def _parts(config: Config, folder: Path, store: Store) -> tuple[dict[str, Part],
     for name in ("train", "val", "test"):
         rows = order[((of == name) & real & (seen if name == "train" else True))[order]]
         parts[name] = Part(name, rows, patients[rows], len(rows))
+    alike = _of_cohorts(store, parts["train"].rows, parts["val"].rows)
+    first = np.argsort(~alike, kind="stable")
+    train = parts["train"]
+    parts["train"] = Part("train", train.rows[first], train.patients[first], train.in_all)
     missing = [name for name in ("train", "val") if not len(parts[name].rows)]
     if missing:
         why = {"train": "of a patient whom the generator has seen", "val": "of the validation part"}
         raise InputError(f"{config.store}: holds no image {why[missing[0]]}; give its own store and splits")
     if not len(parts["test"].rows):
         del parts["test"]
-    num = min(config.num, *(len(part.rows) for part in parts.values()))
+    num = min(config.num, int(alike.sum()), *(len(part.rows) for part in parts.values()))
     if num <= config.nearest:
         least = min(parts.values(), key=lambda part: len(part.rows))
         raise InputError(
@@ -312,6 +317,15 @@ def _parts(config: Config, folder: Path, store: Store) -> tuple[dict[str, Part],
         name: Part(name, part.rows[: limits[name]], part.patients[: limits[name]], part.in_all)
         for name, part in parts.items()
     }, num
+
+
+def _of_cohorts(store: Store, rows: NDArray[np.int64], like: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each of `rows` is of a cohort that `like` has; all, where no cohorts are named or none is."""
+    if "cohort" not in store.index:
+        return np.ones(len(rows), dtype=bool)
+    cohorts = store.index["cohort"].to_numpy(dtype=str)
+    found = np.isin(cohorts[rows], np.unique(cohorts[like]))
+    return found if found.any() else np.ones(len(rows), dtype=bool)
 
 
 def _seen(folder: Path, patients: NDArray[np.str_]) -> NDArray[np.bool_]:
