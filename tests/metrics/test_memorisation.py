@@ -157,32 +157,6 @@ def test_what_cannot_be_compared_is_refused(held_out: Floats, fakes: Floats, say
         m.memorisation(draw(0, 50), held_out, fakes)
 
 
-# --- birthday estimate
-
-
-def test_half_points() -> None:
-    assert m.half_point(1000) == pytest.approx(37.736, abs=1e-3)
-    assert m.half_point(100_000) == pytest.approx(372.830, abs=1e-3)
-
-
-def test_the_birthday_interval_covers_a_uniform_support() -> None:
-    rng = np.random.default_rng(0)
-    covered, pairs = 0, []
-    for _ in range(1000):
-        counts = np.bincount(rng.integers(500, size=200), minlength=500)
-        pairs.append(int((counts * (counts - 1) // 2).sum()))
-        found = m.support(200, pairs[-1])
-        covered += found.low <= 500 <= found.high
-    assert np.mean(pairs) == pytest.approx(39.8, abs=4 * np.std(pairs) / np.sqrt(1000))
-    assert 0.93 < covered / 1000 < 0.985
-
-
-def test_no_pair_bounds_the_support_from_below() -> None:
-    found = m.support(100, 0)
-    assert (found.value, found.high) == (float("inf"), float("inf"))
-    assert found.low == pytest.approx(100 * 99 / 2 / 2.9957, rel=1e-4)  # the rule of three
-
-
 # --- the critic's gap
 
 
