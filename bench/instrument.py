@@ -39,7 +39,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-LEVEL = 0.95
+LEVEL, ALPHA = 0.95, 0.01  # of intervals, and of claims: both are the defaults of `evaluate`
 POWER = 0.8  # 16 of 20
 KINDS = ("effect", "null_noise", "null_weights", "one_network")
 SABOTAGE = ("labels", "errors", "images")
@@ -198,7 +198,7 @@ def compare(hospital: Hospital, name: str, arms: Sequence[Probed]) -> dict[str, 
 
     settings = evaluate.Config(
         predictions=tuple(arm.predictions for arm in arms), encoders=tuple(arm.encoder for arm in arms),
-        metrics={"binary": ("auroc",)}, level=LEVEL, **hospital.shared,
+        metrics={"binary": ("auroc",)}, level=LEVEL, alpha=ALPHA, **hospital.shared,
     )  # fmt: skip
     out = hospital.folder / f"evaluate-{name}"
     execute("evaluate", settings, out)
@@ -333,8 +333,9 @@ def summarise(rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], bool
             if true:
                 line["true_difference"] = round(true["difference"], 3)
                 line["true_interval"] = [round(true[key], 3) for key in ("low", "high")]
-                # a claim needs a difference above the half width, which is about two standard errors
-                line["power"] = round(float(stats.norm.cdf(2 * (true["difference"] / half - 1))), 2)
+                error = half / stats.norm.ppf((1 + LEVEL) / 2)
+                power = stats.norm.cdf(true["difference"] / error - stats.norm.ppf(1 - ALPHA / 2))
+                line["power"] = round(float(power), 2)
         else:
             line["claimed"] = len(claims) - claims.count("none")
             if kind != "one_network":
@@ -357,6 +358,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--repeats", type=int, default=20, help="fresh hospitals of each kind")
+    parser.add_argument("--first", type=int, default=1, help="number of the first hospital, for fresh ones")
     parser.add_argument("--grades", type=int, default=5, help="studies on each hospital of null_noise")
     parser.add_argument("--kinds", nargs="+", default=["effect", "noise"], choices=["effect", "noise"])
     parser.add_argument("--fast", action="store_true", help="4 repeats, and 12 studies on one hospital")
@@ -365,9 +367,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     os.environ.setdefault("TRABECULA_SITE_KEY", "a key for phantoms only")
     plan = Plan(sabotage=args.sabotage)
-    jobs = [("effect", i, 1) for i in range(1, (4 if args.fast else args.repeats) + 1)]
-    noise = [("noise", i, args.grades) for i in range(1, args.repeats + 1)]
-    jobs += [("noise", 1, 12)] if args.fast else noise
+    numbers = range(args.first, args.first + (4 if args.fast else args.repeats))
+    jobs = [("effect", i, 1) for i in numbers]
+    jobs += [("noise", args.first, 12)] if args.fast else [("noise", i, args.grades) for i in numbers]
     jobs = [job for job in jobs if job[0] in args.kinds]
     if "effect" in args.kinds and not args.fast and not args.sabotage:
         jobs.insert(0, ("truth", 0, 1))

@@ -75,7 +75,7 @@ def metrics() -> dict[str, Any]:
                 rows.append({**head, **total, "seed": seed, "pretrain_seed": 0, "low": None, "high": None,
                              "value": None if gone else round(value + 0.01 * (seed - 1), 4),
                              "sd_seeds": None, "num_seeds": 1})  # fmt: skip
-    return {"level": 0.95, "num_resamples": 2000, "rows": rows}
+    return {"level": 0.95, "alpha": 0.01, "num_resamples": 2000, "rows": rows}
 
 
 def comparisons() -> dict[str, Any]:

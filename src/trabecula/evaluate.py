@@ -58,7 +58,10 @@ class Config(Record):
     seed: int = Field(default=0, ge=0)
     """Seed of the draws."""
     level: float = Field(default=0.95, gt=0.5, lt=1)
-    """Level of the intervals; a claim needs a Holm-adjusted p below 1 - level."""
+    """Level of the intervals."""
+    alpha: float = Field(default=0.01, gt=0, lt=0.5)
+    """A claim needs a Holm-adjusted p below this: stricter than the intervals, so that a study of five
+    comparisons among which nothing is to be found still claims something in fewer than 1 of 20."""
     strata: tuple[str, ...] = ()
     """Manifest columns (such as sex, kl) by whose values metrics are given as well."""
     metrics: dict[str, tuple[str, ...]] = Field(default_factory=dict)
@@ -91,11 +94,12 @@ def run(config: Config, out: Run) -> str:
         for name in sorted(table["task"].unique()):
             work.task(name, table, choices, meter)
             work.sweeps(name, whole)
-    pairs = contrasts.compare(work.results, finished, config.level)
+    pairs = contrasts.compare(work.results, finished, config.level, config.alpha)
     multipliers = contrasts.multipliers(work.results, finished, config.level, config.seed)
-    _write(
-        out, "metrics.json", {"level": config.level, "num_resamples": config.num_resamples, "rows": work.rows}
-    )
+    _write(out, "metrics.json", {
+        "level": config.level, "alpha": config.alpha, "num_resamples": config.num_resamples,
+        "rows": work.rows,
+    })  # fmt: skip
     _write(out, "comparisons.json", {
         "pairs": pairs, "label_multipliers": multipliers,
         "not_run": contrasts.not_run(finished, config.not_run),

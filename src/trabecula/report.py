@@ -179,6 +179,7 @@ def render(
         "title": config.title,
         "css": style_sheet("figure.css") + style_sheet("page.css"),
         "level": f"{results.metrics['level'] * 100:.4g}",
+        "alpha": f"{results.metrics['alpha']:g}",
         "resamples": wording.count(results.metrics.get("num_resamples")),
         "results": results,
         "names": wording.arm_names(results),

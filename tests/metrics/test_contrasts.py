@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -68,14 +70,27 @@ def test_only_networks_with_published_weights_can_lack_an_imagenet_arm():
 
 def test_what_arms_share_cancels():
     """Patients move both arms by 0.03 together; the difference of 0.02 is sure all the same."""
-    pairs = compare([_result("res-moco", 0.72, spread=0), _result("res-random", 0.70, spread=0)], ARMS, 0.95)
+    pairs = compare([_result("res-moco", 0.72, spread=0), _result("res-random", 0.70, spread=0)], ARMS, 0.95, 0.01)
     assert [(p["arm"], p["baseline"], p["claim"]) for p in pairs] == [("res-moco", "res-random", "better")]
     assert pairs[0]["high"] - pairs[0]["low"] < 0.01
 
 
+def test_a_claim_is_stricter_than_the_interval():
+    """A difference whose 95 % interval leaves out 0 is claimed at 5 % and not at 1 %; the interval stays."""
+    results = [_result("res-moco", 0.7, seed=1), _result("res-random", 0.7, seed=2)]
+    (row,) = compare(results, ARMS, 0.95, 0.01)
+    shift = (row["high"] - row["low"]) / 2 * 1.1  # 1.1 half widths: p of about 0.03
+    moved = replace(results[0], values=results[0].values - row["difference"] + shift)
+    (strict,), (loose,) = (compare([moved, results[1]], ARMS, 0.95, alpha) for alpha in (0.01, 0.05))
+    assert 0.01 < strict["p_holm"] < 0.05
+    assert strict["low"] > 0
+    assert (strict["claim"], loose["claim"]) == ("none", "better")
+    assert strict | {"claim": ""} == loose | {"claim": ""}
+
+
 def test_holm_counts_the_arms_of_one_kind_of_baseline():
     results = [_result(arm.name, 0.7, seed=1) for arm in ARMS]
-    pairs = compare(results, ARMS, 0.95)
+    pairs = compare(results, ARMS, 0.95, 0.01)
     for row in pairs:
         family = [p for p in pairs if (p["baseline_family"], p["same_architecture"])
                   == (row["baseline_family"], row["same_architecture"])]  # fmt: skip
@@ -104,7 +119,7 @@ def test_pretraining_seeds_are_averaged_against_a_baseline_without():
 
 def test_arms_without_a_common_seed_are_not_compared():
     a, b = _result("res-moco", 0.72, seeds=(0, 1)), _result("res-random", 0.70, seeds=(2, 3))
-    (row,) = compare([a, b], ARMS, 0.95)
+    (row,) = compare([a, b], ARMS, 0.95, 0.01)
     assert np.isnan(row["difference"])
     assert np.isnan(row["p_holm"])
     assert (row["claim"], row["num_seeds"], row["note"]) == ("none", 0, "the arms share no seed")
@@ -127,7 +142,7 @@ def test_multipliers_read_the_baselines_curve():
 def test_too_few_patients_of_a_class_make_no_claim_and_no_bounds():
     """Differences and label multipliers alike: four patients in the smaller class."""
     results = [_result("res-moco", 0.9, df=3.0), _result("res-random", 0.5, df=3.0)]
-    (row,) = compare(results, ARMS, 0.95)
+    (row,) = compare(results, ARMS, 0.95, 0.01)
     assert row["difference"] == pytest.approx(0.4, abs=0.05)
     assert np.isnan([row["low"], row["high"], row["p"], row["p_holm"]]).all()
     (worth,) = multipliers(results, ARMS, 0.95, 0)
@@ -153,7 +168,7 @@ def test_snapshots_are_in_no_comparison_and_change_none():
     arms = [*ARMS, *(Arm(result.arm, "critic", "pretrained") for result in swept)]
     for snapshot in arms[len(ARMS) :]:
         assert baselines_of(snapshot, arms) == []
-    alone, among = compare(results, ARMS, 0.95), compare([*results, *swept], arms, 0.95)
+    alone, among = compare(results, ARMS, 0.95, 0.01), compare([*results, *swept], arms, 0.95, 0.01)
     assert among == alone
     assert alone[0]["p"] == alone[0]["p_holm"]
     worth = multipliers([*results, *swept], arms, 0.95, 0)
@@ -178,7 +193,7 @@ def test_another_random_arm_makes_families_of_its_own():
         kept = [r for r in rows if "augmented" not in r["arm"] + r["baseline"]]
         return {(r["arm"], r["baseline"]): r["p_holm"] for r in kept}
 
-    without, found = compare(results, ARMS, 0.95), compare([*results, other], arms, 0.95)
+    without, found = compare(results, ARMS, 0.95, 0.01), compare([*results, other], arms, 0.95, 0.01)
     assert len(without) == 2
     assert len(found) == 4
     assert adjusted(found) == adjusted(without)

@@ -99,8 +99,8 @@ def not_run(arms: Sequence[Arm], left_out: Mapping[str, str] | None = None) -> l
     return rows
 
 
-def compare(results: Sequence[Result], arms: Sequence[Arm], level: float) -> list[Row]:
-    """Paired differences with Holm's adjustment.
+def compare(results: Sequence[Result], arms: Sequence[Arm], level: float, alpha: float) -> list[Row]:
+    """Paired differences with intervals at `level`; a claim where Holm's adjusted p is below `alpha`.
 
     A family of comparisons is the arms held against one kind of baseline: one task, mode, fraction,
     metric, kind of baseline, and within or across architectures. Random arms trained in another way make
@@ -124,7 +124,7 @@ def compare(results: Sequence[Result], arms: Sequence[Arm], level: float) -> lis
     for family in families.values():
         for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
             row["p_holm"] = float(p)
-            sure = p < 1 - level
+            sure = p < alpha
             row["claim"] = ("better" if row["difference"] > 0 else "worse") if sure else "none"
     return rows
 

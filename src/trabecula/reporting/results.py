@@ -245,7 +245,8 @@ def _read(path: Path, parts: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
         problem = problem or "has no table 'tasks'"
     if path.name == "metrics.json" and not problem:
         problem = "" if value.get("rows") else "holds no row"
-        problem = problem or ("" if "level" in value else "has no 'level'")
+        lacks = [key for key in ("level", "alpha") if key not in value]
+        problem = problem or (f"has no '{lacks[0]}'" if lacks else "")
     if problem:
         raise InputError(f"{path}: {problem}; write it again with `trabecula evaluate`")
     return value
