@@ -18,7 +18,6 @@ from trabecula.data.store import Store
 from trabecula.errors import InputError
 from trabecula.nets.encoder import make_encoder
 from trabecula.objectives import TABLE, find
-from trabecula.objectives.adversarial import Adversarial
 from trabecula.objectives.objective import Objective, Setting
 from trabecula.train.loop import train
 
@@ -27,9 +26,9 @@ BATCH = 8
 STEPS = 1  # of the comparison of two processes with one
 
 
-def make(name: str, store: Store, architecture: str = "critic") -> tuple[Objective, Stream]:
+def make(name: str, store: Store, architecture: str = "") -> tuple[Objective, Stream]:
     method = find(name)
-    encoder = make_encoder(architecture, store.channels, store.size, seed=3)
+    encoder = make_encoder(architecture or method.architectures[0], store.channels, store.size, seed=3)
     settings = build(method.Config, method.tiny, name)
     objective = method(settings, encoder, Setting(len(store), BATCH, seed=5))
     labels = np.arange(len(store)) % 2
@@ -165,8 +164,7 @@ def _two_processes(rank: int, name: str, architecture: str, path: Path, out: Pat
 
 @pytest.mark.parametrize(
     ("name", "architecture"),
-    [(name, "critic") for name in NAMES]
-    + [(name, "timm:resnet10t") for name in NAMES if not issubclass(find(name), Adversarial)],
+    [(name, architecture) for name in NAMES for architecture in find(name).architectures],
 )
 def test_two_processes_equal_one(name: str, architecture: str, hospital: Path, tmp_path: Path) -> None:
     mp.spawn(_two_processes, (name, architecture, hospital / "store", tmp_path), nprocs=2)

@@ -52,6 +52,7 @@ class Adversarial(Objective):
         "generator.blocks.*.1.bias": "the batch norm that follows subtracts the mean",
     }
     tiny: ClassVar[Mapping[str, Any]] = {"critic_steps": 1, "latent": 8, "ema": 0.5}
+    architectures = ("critic",)
     generator_norm: ClassVar[Norm] = "batch"
     penalised: ClassVar[bool] = False
     """Whether the method draws the critic's slope between real and made images to 1."""

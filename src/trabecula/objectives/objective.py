@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trabecula.config import Record
-from trabecula.data.batches import Batch
+from trabecula.data.batches import Batch, RowRandom
 from trabecula.errors import InputError
 from trabecula.nets.encoder import Encoder
 from trabecula.train.optim import Optimizer
@@ -31,6 +31,18 @@ class Update:
 
 Steps = Generator[Update]
 """What a step is: it is driven from yield to yield by the loop."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Images for a person to look at.
+
+    note: what is seen; rows: heading -> images (n, C, H, W) in [0, 1], side by side.
+    """
+
+    title: str
+    note: str
+    rows: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,8 @@ class Objective(nn.Module):
     """Weights whose gradient is zero by mathematics: pattern of names -> reason."""
     tiny: ClassVar[Mapping[str, Any]] = {}
     """Settings at which the method runs on a few dozen images; the contract tests use them."""
+    architectures: ClassVar[tuple[str, ...]] = ("critic", "timm:resnet10t")
+    """Small networks that it can train: the contract tests take the first, and all in two processes."""
 
     def __init__(self, config: Record, encoder: Encoder, setting: Setting) -> None:  # noqa: ARG002
         super().__init__()
@@ -90,6 +104,13 @@ class Objective(nn.Module):
     def products(self) -> dict[str, nn.Module]:
         """What is worth keeping when training ends: "encoder", "generator", ..."""
         raise NotImplementedError
+
+    def pictures(self, images: Tensor, random: RowRandom) -> dict[str, Picture]:  # noqa: ARG002
+        """What a person should see when training ends, by name.
+
+        images: (B, C, H, W) uint8 or uint16, some of those it was trained on.
+        """
+        return {}
 
     def step(self, batches: Sequence[Batch], progress: float) -> Steps:
         """Yield an `Update` wherever weights should move; each loss is computed after the last yield.
