@@ -8,12 +8,14 @@ import resource
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import get_args
 
 import pytest
 from typer.testing import CliRunner
 
+import trabecula
 from trabecula import cli
 from trabecula.config import Record
 from trabecula.data.phi import SITE_KEY
@@ -69,6 +71,18 @@ def test_help_loads_no_torch() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_version_is_told_without_torch() -> None:
+    code = (
+        "import sys; from trabecula import cli\n"
+        "sys.argv = ['trabecula', '--version']\n"
+        "try: cli.main()\n"
+        "except SystemExit as end: print(end.code, 'torch' in sys.modules)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout == f"trabecula {trabecula.__version__}\n0 False\n"
+    assert trabecula.__version__ == metadata.version("trabecula")
 
 
 def test_the_help_lists_the_verbs_in_the_order_they_run() -> None:

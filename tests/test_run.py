@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+from pydantic.fields import FieldInfo
 
-from trabecula.config import build
+from trabecula.config import Aside, build
 from trabecula.errors import InputError, RunError
-from trabecula.run import execute, identity, locked, verb_module
+from trabecula.run import VERBS, execute, identity, locked, verb_module
 
 TESTS = Path(__file__).parent
 
@@ -82,6 +83,42 @@ def test_another_config_is_refused_with_what_differs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"style\.digits was 4, now 2"):
         do("number", tmp_path / "n", style={"digits": 2})
     assert (tmp_path / "n" / "DONE").stat().st_mtime_ns == done
+
+
+@pytest.mark.parametrize(
+    ("verb", "values", "run_id"),
+    [
+        ("number", {"value": 3}, "cdf60254522d6d60a4c4125dc366d817e46d3710faa70593f160651b833cd1d0"),
+        (
+            "report",
+            {"title": "Numbers", "command": "trabecula study r.toml"},
+            "ccf4d0a7b35177dc91041ab999ba9bb915dc27e36f5b3f47686e7bf177c10b9e",
+        ),
+    ],
+)
+def test_ids_stay_what_they_were(verb: str, values: dict[str, object], run_id: str, tmp_path: Path) -> None:
+    """A study finds what it has done by these: another id means that all of it is computed again."""
+    do(verb, tmp_path / "run", **values)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["id"] == run_id
+
+
+def test_settings_that_decide_nothing_are_marked_and_no_part_of_an_id(tmp_path: Path) -> None:
+    do("report", tmp_path / "a", command="one")
+    assert do("report", tmp_path / "a", command="two") == do("report", tmp_path / "a")
+    assert "command" not in json.loads((tmp_path / "a" / "config.json").read_text())["settings"]
+    with pytest.raises(InputError, match="title was"):
+        do("report", tmp_path / "a", title="another")
+    marked = {
+        verb: {name for name, field in verb_module(verb).Config.model_fields.items() if _is_aside(field)}
+        for verb in VERBS
+    }
+    assert {verb: names for verb, names in marked.items() if names} == {
+        "prepare": {"workers"}, "search": {"storage"}, "report": {"command"},
+    }  # fmt: skip
+
+
+def _is_aside(field: FieldInfo) -> bool:
+    return any(isinstance(mark, Aside) for mark in field.metadata)
 
 
 def test_leftovers_of_atomic_writes_are_swept_and_scratch_files_kept(tmp_path: Path) -> None:

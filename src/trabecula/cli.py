@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trabecula import __version__
 from trabecula.answers import answered
 from trabecula.errors import InputError
 
@@ -179,6 +180,21 @@ def main() -> None:
 
 def _terminated(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"trabecula {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version and stop.")
+    ] = False,
+) -> None:
+    pass
 
 
 def run_verb(name: str, given: dict[str, Any]) -> None:

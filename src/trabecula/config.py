@@ -32,6 +32,14 @@ class Record(BaseModel):
 R = TypeVar("R", bound=Record)
 
 
+class Aside:
+    """Marks a setting on which no result depends, so that it is no part of a run's identity.
+
+    Written into the type: `workers: Annotated[int, Aside()] = 1`. It counts on a verb's own settings, not
+    within a group of them.
+    """
+
+
 def build(cls: type[R], values: Mapping[str, Any], where: str) -> R:
     """Make a record from plain values.
 
@@ -196,6 +204,12 @@ def inputs(record: Record) -> dict[str, list[Path]]:
         paths = [value] if isinstance(value, Path) else list(value or ())
         found[name] = [path for path in paths if isinstance(path, Path)]
     return found
+
+
+def asides(record: Record) -> set[str]:
+    """The settings of a verb that are marked as deciding no result."""
+    fields = type(record).model_fields.items()
+    return {name for name, field in fields if any(isinstance(mark, Aside) for mark in field.metadata)}
 
 
 def describe(

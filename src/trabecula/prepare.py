@@ -9,9 +9,9 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from trabecula.config import Record, digest
+from trabecula.config import Aside, Record, digest
 from trabecula.data.manifest import Manifest, read_manifest
 from trabecula.data.raster import PERCENTILES, VERSION
 from trabecula.data.shards import Recipe, Shard, decode_shards, done_record, record_path
@@ -47,7 +47,7 @@ class Config(Record):
     """Larger images are rejected by their header, before they fill the memory."""
     shard_images: int = 1024
     """Images per file of the store, at most; also what a killed run loses."""
-    workers: int = 1
+    workers: Annotated[int, Aside()] = 1
     """Processes that decode; the store does not depend on it."""
 
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from trabecula.config import Record
+from trabecula.config import Aside, Record
 from trabecula.reporting import figures, formats, tables, wording
 from trabecula.reporting.charts import Chart, chart_file
 from trabecula.reporting.drawings import figure_files, free_name, style_sheet
@@ -52,7 +52,7 @@ class Config(Record):
     """A paper whose figures and tables stand beside this study's: hip-gan is den Boer 2025."""
     title: str = "Did the pretraining pay?"
     """The page's heading."""
-    command: str = ""
+    command: Annotated[str, Aside()] = ""
     """The command that made the study, shown in the provenance; absolute paths are shortened."""
     not_run: dict[str, str] = {}
     """What the study left out, and why."""

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import trabecula
-from trabecula.config import Record, digest, dump, inputs, suggest
+from trabecula.config import Record, asides, digest, dump, inputs, suggest
 from trabecula.errors import InputError, disk_full, is_disk_full
 
 VERBS = (
@@ -36,7 +36,6 @@ VERBS = (
     "probe", "search", "finetune", "predict", "explain", "evaluate", "report",
 )  # fmt: skip
 _OWN_FILES = {"config.json", "provenance.json", "log.jsonl", "DONE", ".lock"}
-_UNDECIDING = ("workers", "storage", "command")  # settings on which no result depends
 _held: set[int] = set()  # file descriptors of the locks this process holds
 
 
@@ -285,7 +284,7 @@ def _leaves(values: Any, prefix: str = "") -> dict[str, Any]:
 
 def settings(config: Record) -> dict[str, Any]:
     """A verb's settings that decide its result: inputs are named by identity, not by path."""
-    left_out = {*inputs(config), *_UNDECIDING}
+    left_out = {*inputs(config), *asides(config)}
     return {key: value for key, value in dump(config).items() if key not in left_out}
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from trabecula.config import dump
+from trabecula.config import Aside, dump
 from trabecula.data.phi import key_name, mark, site_key
 from trabecula.nets.devices import choose_device
 from trabecula.progress import Meter
@@ -49,7 +49,7 @@ class Config(FewLabels):
     space: dict[str, Any] = {}
     """What is searched: settings of `finetune`, each with a list of values, a range {low, high, log, step},
     or for `head` "table1"."""
-    storage: str = ""
+    storage: Annotated[str, Aside()] = ""
     """An Optuna storage URL; by default a SQLite file in the run folder, removed at the end."""
     device: str = "auto"
     """cpu, cuda, cuda:1; auto takes a GPU if there is one."""

@@ -1,13 +1,14 @@
 """A report over runs."""
 
 from pathlib import Path
+from typing import Annotated
 
-from trabecula.config import Record
+from trabecula.config import Aside, Record
 from trabecula.run import Run
 
 
 class Config(Record):
-    command: str = ""
+    command: Annotated[str, Aside()] = ""
     """What made the study: told, no part of a run's identity."""
     runs: tuple[Path, ...] = ()
     """Runs to list."""
