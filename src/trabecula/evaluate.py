@@ -1,14 +1,14 @@
 """evaluate: predictions + manifest -> metrics, curves and comparisons, with intervals.
 
 metrics.json        every metric of every arm, by seed and over seeds with its interval
-comparisons.json    arms against their baselines, label multipliers, baselines that were not run
+comparisons.json    arms against their baselines, label multipliers, smaller pretraining pools against the
+                    largest, baselines that were not run
 curves.json         ROC, reliability and learning curves; scores over pretraining, on validation images
 flow.json           how many images and patients each task, part, subset and arm had
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from pathlib import Path
@@ -29,6 +29,8 @@ from trabecula.errors import InputError
 from trabecula.metrics import contrasts, curves, leakage, scores
 from trabecula.metrics import predictions as reading
 from trabecula.metrics.bootstrap import interval, resample
+from trabecula.metrics.cards import arms_of, flow_arms, read_cards
+from trabecula.metrics.pools import compare_pools
 from trabecula.metrics.predictions import Group
 from trabecula.metrics.scores import Sample
 from trabecula.metrics.sweeps import snapshot_curves
@@ -74,12 +76,12 @@ class Config(Record):
 def run(config: Config, out: Run) -> str:
     """Evaluate every prediction of finished arms on the test part, once; snapshots on validation images."""
     manifest, splits = read_manifest(config.manifest), read_splits(config.splits)
-    cards = _cards(config.encoders)
+    cards = read_cards(config.encoders)
     table = reading.read_predictions(config.predictions)
     choices = reading.read_choices(config.predictions)
     leakage.check_parts(table, manifest, splits)
     leakage.check_cards(cards, splits.patients("test"), manifest)
-    arms = _arms(cards, table)
+    arms = arms_of(cards, table)
     finished = [arm for arm in arms if not snapshot_of(arm.name)]
     if not finished:
         raise InputError(
@@ -102,13 +104,14 @@ def run(config: Config, out: Run) -> str:
     })  # fmt: skip
     _write(out, "comparisons.json", {
         "pairs": pairs, "label_multipliers": multipliers,
+        "pools": compare_pools(work.results, cards, config.level, config.alpha),
         "not_run": contrasts.not_run(finished, config.not_run),
     })  # fmt: skip
     work.curves["learning"] = contrasts.learning_curves(work.points)
     _write(out, "curves.json", work.curves)
     plateaus = reading.plateaus(choices)
     _write(out, "flow.json", {
-        "tasks": work.flow, "subsets": _subsets(choices), "arms": _flow_arms(cards), "plateaus": plateaus,
+        "tasks": work.flow, "subsets": _subsets(choices), "arms": flow_arms(cards), "plateaus": plateaus,
     })  # fmt: skip
     claims = sum(row["claim"] == "better" for row in pairs)
     tasks, swept = ", ".join(work.flow), len(arms) - len(finished)
@@ -296,52 +299,6 @@ def _chosen(kind: str, config: Config) -> tuple[str, ...]:
     return (*compared, *chosen)
 
 
-def _cards(folders: tuple[Path, ...]) -> list[Row]:
-    """The encoders' cards as plain values: reading weights is not needed here."""
-    cards = []
-    for folder in folders:
-        path = (folder if folder.is_dir() else folder.parent) / "encoder.json"
-        try:
-            card = json.loads(path.read_text(encoding="utf-8"))
-            absent = [key for key in ("name", "architecture", "family") if key not in card]
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such file; name an encoder's folder") from None
-        except (ValueError, TypeError):
-            raise InputError(f"{path}: not an encoder card") from None
-        if absent:
-            raise InputError(f"{path}: not an encoder card: no '{absent[0]}'")
-        cards.append({**card, "arm": card["name"]})
-    return cards
-
-
-def _arms(cards: list[Row], table: pd.DataFrame) -> list[contrasts.Arm]:
-    """The arms among the predictions, described by their cards."""
-    known: dict[str, contrasts.Arm] = {}
-    for card in cards:
-        arm = contrasts.Arm(card["arm"], card["architecture"], card["family"])
-        if known.setdefault(arm.name, arm) != arm:
-            raise InputError(
-                f"two encoders are called '{arm.name}' and differ in architecture or initialisation; "
-                "an arm is one of each: give them other names"
-            )
-    names = sorted(table["arm"].unique())
-    absent = [name for name in names if name not in known]
-    if absent:
-        raise InputError(
-            f"arm '{absent[0]}' has predictions and no encoder: what it is and which patients it saw is "
-            "not known; add its encoder's folder to 'encoders'"
-        )
-    given = {(card["arm"], card.get("seed", 0)) for card in cards}
-    used = table[["arm", "pretrain_seed"]].drop_duplicates().sort_values(["arm", "pretrain_seed"])
-    for arm_name, seed in used.itertuples(index=False):
-        if (arm_name, seed) not in given:
-            raise InputError(
-                f"arm '{arm_name}' has predictions with pretraining seed {seed} and no encoder of that seed: "
-                "which patients it saw is not known; add its encoder's folder to 'encoders'"
-            )
-    return [known[name] for name in names]
-
-
 def _flow(task: Task, known: Truth, splits: Splits) -> Row:
     parts = {part: counts(known, np.flatnonzero(splits.rows(part, known.patient_ids))) for part in PARTS}
     return {
@@ -362,18 +319,6 @@ def _subsets(choices: pd.DataFrame) -> list[Row]:
             "note": "" if alike else "arms had different subsets",
         })  # fmt: skip
     return rows
-
-
-def _flow_arms(cards: list[Row]) -> list[Row]:
-    rows = [
-        {
-            "arm": card["arm"], "architecture": card["architecture"], "family": card["family"],
-            "objective": card.get("objective", ""), "images_seen": card.get("images_seen"),
-            "pretrain_seed": card.get("seed"), "num_patients_seen": len(card.get("patients") or ()),
-        }
-        for card in cards
-    ]  # fmt: skip
-    return sorted(rows, key=lambda row: (row["arm"], row["pretrain_seed"] or 0))
 
 
 def _rounded(value: float) -> int | None:

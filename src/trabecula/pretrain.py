@@ -338,6 +338,8 @@ def _card(encoder: Encoder, config: Config, store: Store, patients: list[str]) -
             "version": trabecula.__version__,
             "patients": tuple(sorted(seen)),
             "patients_key": key_name(key) if seen else "",
+            "pool_fraction": config.pool_fraction if patients else card.pool_fraction,
+            "pool_cohorts": config.pool_cohorts if patients else card.pool_cohorts,
         }
     )
 

@@ -111,6 +111,8 @@ def run(config: Config, out: Run) -> str:
     choices: list[tuple[Origin, Choice]] = []
     weights: dict[str, Tensor] = {}
     cards: list[dict[str, Any]] = []
+    region = features.record.get("region", "all")
+    mode = "probe" if region == "all" else f"probe:{region}"
     with Meter("probing", len(tasks) * len(config.fractions) * len(config.seeds), "probes") as meter:
         for spec, task in tasks:
             labelled = truth(task, manifest).among(features.row_of, config.features, "without features")
@@ -121,7 +123,7 @@ def run(config: Config, out: Run) -> str:
                 subsets = [draw_subset(splits, labelled, fraction, seed) for seed in config.seeds]
                 for subset, linear in zip(subsets, _solve(config, data, subsets), strict=True):
                     origin = Origin(
-                        task=task.name or spec, arm=features.record["arm"], mode="probe", fraction=fraction,
+                        task=task.name or spec, arm=features.record["arm"], mode=mode, fraction=fraction,
                         seed=subset.record["seed"], pretrain_seed=features.record["pretrain_seed"],
                     )  # fmt: skip
                     index, choice, made = _finish(config, data, origin, subset, linear)

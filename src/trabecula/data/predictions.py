@@ -43,7 +43,8 @@ class Origin(Record):
     arm: str
     """Name of the encoder's arm."""
     mode: str
-    """"probe" or "finetune"; "finetune:NAME" for a named way of fine-tuning."""
+    """"probe" or "finetune"; "finetune:NAME" for a named way of fine-tuning, "probe:corners 0.25" where the
+    encoder was shown the corners alone."""
     fraction: float
     """Part of the labels that was used."""
     seed: int

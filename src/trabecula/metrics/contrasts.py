@@ -117,19 +117,25 @@ def compare(results: Sequence[Result], arms: Sequence[Arm], level: float, alpha:
             other = found.get((*result.place, base.name))
             if other is not None:
                 same = base.architecture == arm.architecture
-                rows.append(_pair(result, other, base, same, level))
+                rows.append(pair(result, other, base, same, level))
                 rank = random.index(base.name) if base.family == "random" else 0  # the control is 0
                 kind = (base.family, same, rank, arm.family == "random")
                 families[(*result.place, *kind)].append(rows[-1])
     for family in families.values():
         for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
             row["p_holm"] = float(p)
-            sure = p < alpha
-            row["claim"] = ("better" if row["difference"] > 0 else "worse") if sure else "none"
+            row["claim"] = claim(row, alpha)
     return rows
 
 
-def _pair(result: Result, other: Result, base: Arm, same: bool, level: float) -> Row:
+def claim(row: Row, alpha: float) -> str:
+    """ "better" or "worse" where Holm's adjusted p is below `alpha`, else "none"."""
+    sure = row["p_holm"] < alpha
+    return ("better" if row["difference"] > 0 else "worse") if sure else "none"
+
+
+def pair(result: Result, other: Result, base: Arm, same: bool, level: float) -> Row:
+    """The paired difference of an arm's result and its baseline's, before Holm's adjustment."""
     row: Row = {
         "task": result.task,
         "mode": result.mode,

@@ -84,6 +84,10 @@ class Card(Record):
     """Patients seen in pretraining, as HMACs under the site's key."""
     patients_key: str = ""
     """Name of the key of these HMACs."""
+    pool_fraction: float = 1.0
+    """Part of the pool's patients that its pretraining took; 1 where it saw none."""
+    pool_cohorts: tuple[str, ...] = ()
+    """Cohorts that its pretraining was kept to; none: all that there were."""
 
 
 class Encoder(nn.Module):

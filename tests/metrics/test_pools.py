@@ -1,0 +1,88 @@
+"""Arms that differ in their pretraining pool alone, held against the largest pool."""
+
+import numpy as np
+import pytest
+
+from trabecula.metrics.compare import difference
+from trabecula.metrics.contrasts import Result
+from trabecula.metrics.pools import compare_pools
+
+
+def _card(arm, patients, fraction=1.0, cohorts=(), **other):
+    card = {
+        "arm": arm, "architecture": "critic", "family": "pretrained", "init": "random", "weights": "",
+        "objective": "wgan_gp", "settings": {"penalty": 10}, "images_seen": 6400, "seed": 0,
+        "patients": [str(i) for i in range(patients)], "pool_fraction": fraction, "pool_cohorts": list(cohorts),
+    }  # fmt: skip
+    return card | other
+
+
+CARDS = [
+    _card("gan-pool10", 60, 0.1),
+    _card("gan", 600),
+    _card("gan-labelled", 240, cohorts=["check-like"]),
+    _card("random", 0, family="random", objective="none", images_seen=0),
+]
+
+
+def _result(arm, value, fraction=0.1, metric="auroc"):
+    units = ((0, 0), (1, 1), (2, 2))
+    rng = np.random.default_rng(len(arm))
+    values = value + 0.004 * rng.normal(size=3)
+    draws = values + 0.01 * rng.normal(size=(400, 1)) + 0.002 * rng.normal(size=(400, 3))
+    return Result("oa", arm, "finetune", fraction, metric, units, values, draws, 30.0, 60, 20.0)
+
+
+RESULTS = [
+    _result(arm, value, fraction)
+    for fraction in (0.1, 1.0)
+    for arm, value in (("gan", 0.80), ("gan-labelled", 0.798), ("gan-pool10", 0.70), ("random", 0.6))
+]
+
+
+def test_smaller_pools_are_held_against_the_largest():
+    rows = compare_pools(RESULTS, CARDS, 0.95, 0.01)
+    assert [(r["arm"], r["baseline"], r["fraction"]) for r in rows] == [
+        ("gan-labelled", "gan", 0.1), ("gan-pool10", "gan", 0.1),
+        ("gan-labelled", "gan", 1.0), ("gan-pool10", "gan", 1.0),
+    ]  # fmt: skip
+    ten, whole = (next(r for r in RESULTS if r.arm == arm) for arm in ("gan-pool10", "gan"))
+    expected = difference(ten.values, ten.draws, whole.values, whole.draws, 30.0, 0.95)
+    assert (rows[1]["difference"], rows[1]["low"], rows[1]["high"]) == (
+        expected.value, expected.low, expected.high,
+    )  # fmt: skip
+    assert rows[1]["claim"] == "worse" and rows[0]["claim"] == "none"
+    assert rows[1]["p_holm"] == pytest.approx(2 * rows[1]["p"])  # two pools in a family, not four
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        _card("gan", 600, images_seen=12800),
+        _card("gan", 600, settings={"penalty": 1}),
+        _card("gan", 600, objective="r3gan"),
+        _card("gan", 600, architecture="timm:resnet18"),
+        _card("gan", 60, 0.1),
+    ],
+    ids=["updates", "settings", "method", "network", "same pool"],
+)
+def test_arms_that_differ_in_more_than_their_pool_are_not_compared(other):
+    results = [r for r in RESULTS if r.arm in ("gan", "gan-pool10")]
+    assert len(compare_pools(results, [CARDS[0], CARDS[1]], 0.95, 0.01)) == 2
+    assert compare_pools(results, [CARDS[0], other], 0.95, 0.01) == []
+
+
+def test_an_arm_of_the_largest_pool_trained_in_another_way_is_no_smaller_pool():
+    cards = [*CARDS, _card("gan-tuned", 600)]
+    results = [*RESULTS, _result("gan-tuned", 0.5)]
+    assert {r["arm"] for r in compare_pools(results, cards, 0.95, 0.01)} == {"gan-labelled", "gan-pool10"}
+
+
+def test_without_the_largest_pools_score_nothing_is_compared():
+    results = [r for r in RESULTS if r.arm != "gan"]
+    assert compare_pools(results, CARDS, 0.95, 0.01) == []
+
+
+def test_a_snapshot_is_no_pool():
+    cards = [_card("gan@3200", 600), _card("gan-pool10", 60, 0.1)]
+    assert compare_pools([*RESULTS, _result("gan@3200", 0.5)], cards, 0.95, 0.01) == []
