@@ -164,7 +164,7 @@ def test_encoder_runs_in_evaluation_mode(inputs: dict[str, Path], tmp_path: Path
     [
         (
             {"preprocessing": "q" * 64},
-            "preprocessing qqqqqqqqqqqq, but encoder 'res' was made with pppppppppppp",
+            "than the images of encoder 'res': preprocessing is qqqqqqqqqqqq, wanted pppppppppppp; prepare",
         ),
         ({"size": 64}, "images have size 64, encoder 'res' takes 32; prepare the store again with size 32"),
         ({"channels": 3}, "images have channels 3, encoder 'res' takes 1"),
@@ -178,6 +178,25 @@ def test_a_store_the_encoder_was_not_made_for_is_refused(
     with pytest.raises(InputError, match=message) as caught:
         execute("embed", config, tmp_path / "out")
     assert "\n" not in str(caught.value)
+
+
+def test_a_refusal_names_each_setting_in_which_a_store_differs(tmp_path: Path) -> None:
+    rule = {"rule": "percentile", "percentiles": [0.5, 99.5]}
+    prepared = {"size": SIZE, "channels": 1, "fit": "crop", "intensity": rule, "flip_side": "R"}
+    write_encoder(tmp_path / "encoder", prepared=prepared)
+    other = {**prepared, "size": 64, "flip_side": "", "intensity": {**rule, "rule": "as-is"}, "fit": "pad"}
+    store = write_store(tmp_path / "store", preprocessing="q" * 64, **other)
+    with pytest.raises(InputError) as caught:
+        execute("embed", embed.Config(encoder=tmp_path / "encoder", store=store), tmp_path / "out")
+    assert str(caught.value) == (
+        f"{store}: prepared otherwise than the images of encoder 'res': fit is "
+        '"pad", wanted "crop"; flip_side is "", wanted "R"; intensity.rule is "as-is", wanted "percentile"; '
+        "size is 64, wanted 32; prepare these images with the settings of that store"
+    )
+    store = write_store(tmp_path / "older", preprocessing="q" * 64, size=64)
+    write_encoder(tmp_path / "old")
+    with pytest.raises(InputError, match=r"encoder 'res': size is 64, wanted 32; prepare"):
+        execute("embed", embed.Config(encoder=tmp_path / "old", store=store), tmp_path / "out")
 
 
 def test_an_encoder_without_history_takes_any_preprocessing(tmp_path: Path) -> None:

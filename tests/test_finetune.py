@@ -142,11 +142,12 @@ def test_a_store_prepared_otherwise_is_refused(hospital: Path, tuned: Path, tmp_
     execute(
         "prepare", prepare.Config(manifest=hospital / "cohort", size=32, flip_side="L"), tmp_path / "other"
     )
-    with pytest.raises(InputError, match="prepared otherwise"):
+    said = r"{}: flip_side is \"L\", wanted \"R\"; prepare"
+    with pytest.raises(InputError, match=said.format("classifier 'critic-random'")):
         execute(
             "predict", predict.Config(classifier=tuned / "finetune", store=tmp_path / "other"), tmp_path / "p"
         )
-    with pytest.raises(InputError, match="preprocessing"):
+    with pytest.raises(InputError, match=said.format("encoder 'critic-random'")):
         execute("finetune", config(hospital, tuned, store=tmp_path / "other"), tmp_path / "f")
 
 

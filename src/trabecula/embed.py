@@ -124,5 +124,6 @@ def _record(card: Card, config: Config, store: Store) -> dict[str, Any]:
         "num_features": card.num_features,
         "store": store.id,
         "preprocessing": store.preprocessing,
+        "prepared": store.prepared,
         "manifest": store.record.get("manifest", ""),
     }

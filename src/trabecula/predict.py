@@ -18,7 +18,7 @@ from trabecula.config import Record, build
 from trabecula.data.features import read_features
 from trabecula.data.predictions import Choice, Origin, prediction_rows, write_predictions
 from trabecula.data.splits import read_splits
-from trabecula.data.store import Store
+from trabecula.data.store import Store, differing
 from trabecula.data.tasks import Task
 from trabecula.errors import InputError
 from trabecula.nets.classifier import load_classifier
@@ -90,12 +90,7 @@ def _tuned(config: Config) -> list[_Told]:
         raise InputError("predict: a fine-tuned classifier needs --store, the images to be classified")
     classifier, store = load_classifier(config.classifier), Store.open(config.store)
     card = classifier.card
-    if store.preprocessing != card.preprocessing:
-        raise InputError(
-            f"{config.store}: prepared otherwise than the classifier's own images (preprocessing "
-            f"{store.preprocessing[:8]}, wanted {card.preprocessing[:8]}, {card.size} px): prepare it with "
-            "the same settings"
-        )
+    classifier.check_fit(store, config.store)
     p = classifier.probabilities(store, np.arange(len(store)), choose_device(config.device))
     images = store.index["image_id"].tolist()
     cohorts = store.index["cohort"].tolist() if "cohort" in store.index else [""] * len(images)
@@ -111,9 +106,11 @@ def _probes(config: Config, folder: Path) -> list[_Told]:
     learned, given = ({"region": "all"} | told for told in (record["features"], features.record))
     for key in ("weights", "pool", "preprocessing", "region"):
         if given[key] != learned[key]:
+            told = "; ".join(differing(given.get("prepared", {}), learned.get("prepared", {})))
+            why = f" ({told})" if told and key == "preprocessing" else ""
             raise InputError(
-                f"{config.features}: made with other {key} than the features the probes learned from; embed "
-                "these images with the same encoder, pool and region, from a store prepared alike"
+                f"{config.features}: made with other {key} than the features the probes learned from{why}; "
+                "embed these images with the same encoder, pool and region, from a store prepared alike"
             )
     state, found = read_weights(folder / "probe.safetensors"), []
     for card in record["classifiers"]:

@@ -334,6 +334,7 @@ def _card(encoder: Encoder, config: Config, store: Store, patients: list[str]) -
             "settings": _resolved(config) if config.objective != "none" else card.settings,
             "store": store.id,
             "preprocessing": store.preprocessing,
+            "prepared": store.prepared,
             "seed": config.seed,
             "version": trabecula.__version__,
             "patients": tuple(sorted(seen)),

@@ -99,7 +99,7 @@ def _source(folder: Path, card: GeneratorCard) -> dict[str, Any]:
     """
     if not (folder / CARD_FILE).exists():
         if card.audit:
-            return {"preprocessing": "", "patients": [], "patients_key": ""}
+            return {"preprocessing": "", "prepared": {}, "patients": [], "patients_key": ""}
         raise InputError(
             f"{folder}: has a generator but no {CARD_FILE}, which says whose images it learned from; name "
             "the folder that `trabecula pretrain` wrote"
@@ -107,6 +107,7 @@ def _source(folder: Path, card: GeneratorCard) -> dict[str, Any]:
     encoder = read_card(folder)
     return {
         "preprocessing": encoder.preprocessing,
+        "prepared": encoder.prepared,
         "patients": list(encoder.patients),
         "patients_key": encoder.patients_key,
     }
@@ -195,6 +196,7 @@ def _write(
             "channels": card.channels,
             "bits": 8,
             "preprocessing": source["preprocessing"],
+            "prepared": source["prepared"],
             "manifest": "",
             "index": hashlib.sha256(text.encode()).hexdigest(),
             "num_images": total,

@@ -12,7 +12,7 @@ alike share it, and a network trained on one reads the other.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import torch
 
 FORMAT = 1
+_DECIDING = ("size", "channels", "bits", "fit", "intensity", "spacing", "flip_side")
 
 
 class Store:
@@ -89,6 +90,12 @@ class Store:
         """Digest of all that decides pixels."""
         return str(self.record["preprocessing"])
 
+    @property
+    def prepared(self) -> dict[str, Any]:
+        """The settings that decided pixels, where the record tells them; samples have their originals'."""
+        told = self.record.get("prepared") or self.record
+        return {key: told[key] for key in _DECIDING if key in told}
+
     @cached_property
     def id(self) -> str:
         """Digest of the store's record, which holds the digests of its images and index."""
@@ -141,6 +148,39 @@ class Store:
             except ValueError:
                 raise InputError(f"{file}: is cut short or damaged; prepare the store again") from None
         return self._maps[shard]
+
+
+def check_prepared(store: Store, path: Path, whose: str, wanted: str, settings: Mapping[str, Any]) -> None:
+    """Refuse a store whose pixels were made in another way.
+
+    Args:
+        whose: what is to read it, such as "encoder 'critic-random'".
+        wanted: the preprocessing hash of that one's own images; "" takes any.
+        settings: how these were prepared, to name what differs; those not told are passed over.
+
+    Raises:
+        InputError: another hash, with the settings that differ.
+    """
+    if not wanted or store.preprocessing == wanted:
+        return
+    hashes = f"preprocessing is {store.preprocessing[:12] or 'not known'}, wanted {wanted[:12]}"
+    raise InputError(
+        f"{path}: prepared otherwise than the images of {whose}: "
+        f"{'; '.join(differing(store.prepared, settings)) or hashes}; "
+        "prepare these images with the settings of that store"
+    )
+
+
+def differing(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """What sets two preparations apart, such as 'size is 64, wanted 32', of the settings that both tell."""
+    told = []
+    for key in (key for key in wanted if key in given):
+        mine, theirs = given[key], wanted[key]
+        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+            told += [f"{key}.{line}" for line in differing(mine, theirs)]
+        elif mine != theirs:
+            told.append(f"{key} is {json.dumps(mine)}, wanted {json.dumps(theirs)}")
+    return told
 
 
 def rows_of(store: Store, image_ids: Sequence[str] | npt.NDArray[np.str_]) -> npt.NDArray[np.int64]:

@@ -52,12 +52,7 @@ def of_classifier(path: Path, store: Store, target: str, device: torch.device) -
     """
     classifier = load_classifier(path)
     card = classifier.card
-    if store.preprocessing != card.preprocessing:
-        raise InputError(
-            f"{store.path}: prepared otherwise than the classifier's own images (preprocessing "
-            f"{store.preprocessing[:8]}, wanted {card.preprocessing[:8]}, {card.size} px): prepare it with "
-            "the same settings"
-        )
+    classifier.check_fit(store, store.path)
     names = card.class_names
     chosen = target or names[-1]
     if chosen not in names:

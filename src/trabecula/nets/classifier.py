@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import nn
 
 from trabecula.config import Record, build
 from trabecula.data.predictions import Choice, Origin
-from trabecula.data.store import Store, to_float
+from trabecula.data.store import Store, check_prepared, to_float
 from trabecula.data.tasks import Task
 from trabecula.errors import InputError
 from trabecula.nets.backbone import build_backbone
@@ -43,6 +44,8 @@ class ClassifierCard(Record):
     """Threshold and counts, fixed on validation."""
     preprocessing: str
     """Hash of the preprocessing of its images: a store of another one is refused."""
+    prepared: dict[str, Any] = Field(default_factory=dict)
+    """The settings of that preprocessing."""
     size: int = Field(ge=1)
     """Side of its images, px."""
     encoder: Card
@@ -57,6 +60,11 @@ class Classifier(nn.Module):
     def __init__(self, card: ClassifierCard, encoder: Encoder, head: TaskHead) -> None:
         super().__init__()
         self.card, self.encoder, self.head = card, encoder, head
+
+    def check_fit(self, store: Store, path: Path) -> None:
+        """Refuse a store that was prepared otherwise than the classifier's own images."""
+        known = self.card.prepared or {"size": self.card.size}
+        check_prepared(store, path, f"classifier '{self.card.origin.arm}'", self.card.preprocessing, known)
 
     @torch.inference_mode()
     def probabilities(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import trabecula
 from trabecula.config import Record, build
-from trabecula.data.store import Store
+from trabecula.data.store import Store, check_prepared
 from trabecula.errors import InputError
 from trabecula.nets.backbone import Backbone, Stem, build_backbone
 from trabecula.nets.critic import is_critic
@@ -74,6 +74,8 @@ class Card(Record):
     """Id of the store it was pretrained on."""
     preprocessing: str = ""
     """Hash of the preprocessing of its store: images prepared otherwise are refused; "" takes any."""
+    prepared: dict[str, Any] = Field(default_factory=dict)
+    """The settings of that preprocessing, so that a refusal can name what differs."""
     images_seen: int = Field(default=0, ge=0)
     """Images drawn in pretraining, each once for every time it was drawn."""
     seed: int = 0
@@ -176,17 +178,14 @@ def check_fit(card: Card, store: Store, path: Path) -> None:
     Raises:
         InputError: other channels, another size, or pixels prepared in another way.
     """
+    known = card.prepared or {"size": card.size, "channels": card.channels}
+    check_prepared(store, path, f"encoder '{card.name}'", card.preprocessing, known)
     for what, theirs, ours in (("channels", card.channels, store.channels), ("size", card.size, store.size)):
         if theirs != ours:
             raise InputError(
                 f"{path}: images have {what} {ours}, encoder '{card.name}' takes {theirs}; "
                 f"prepare the store again with {what} {theirs}, or use an encoder of {what} {ours}"
             )
-    if card.preprocessing and card.preprocessing != store.preprocessing:
-        raise InputError(
-            f"{path}: preprocessing {store.preprocessing[:12]}, but encoder '{card.name}' was made with "
-            f"{card.preprocessing[:12]}; prepare these images with the settings of that store"
-        )
 
 
 def make_encoder(
@@ -249,7 +248,8 @@ def make_encoder(
 
 # An encoder that starts from another has seen what that one saw: its patients above all.
 _INHERITED = (
-    "objective", "weights", "settings", "store", "preprocessing", "images_seen", "patients", "patients_key",
+    "objective", "weights", "settings", "store", "preprocessing", "prepared", "images_seen", "patients",
+    "patients_key",
 )  # fmt: skip
 
 
