@@ -7,7 +7,7 @@ from torch import nn
 
 from trabecula.data.batches import RowRandom, mix
 from trabecula.errors import InputError
-from trabecula.nets.heads import HiddenLayer, ProjectionHead, RowDropout, TaskHead, make_head
+from trabecula.nets.heads import HiddenLayer, ProjectionHead, Projector, RowDropout, TaskHead, make_head
 
 
 def test_projection_is_linear_relu_linear() -> None:
@@ -152,3 +152,20 @@ def test_a_calibrated_critic_keeps_its_scores_up_to_origin_and_unit() -> None:
     torch.testing.assert_close(after, (before - before.mean()) / before.std(correction=0), atol=1e-3, rtol=0)
     inside = (features - head.centre) / head.scale
     assert inside.square().mean().item() == pytest.approx(1, rel=1e-4)
+
+
+def test_the_projector_is_the_paper_s() -> None:
+    projector = Projector(512, 24)
+    kinds = [type(layer) for layer in projector.layers]
+    assert kinds == [nn.Linear, nn.BatchNorm1d, nn.ReLU] * 2 + [nn.Linear]
+    assert [layer.weight.shape for layer in projector.layers if isinstance(layer, nn.Linear)] == [
+        (24, 512), (24, 24), (24, 24),
+    ]  # fmt: skip
+    assert all(layer.bias is None for layer in projector.layers if isinstance(layer, nn.Linear))
+
+
+def test_a_bias_before_a_norm_would_change_nothing() -> None:
+    """Why the projector has none: VICReg's official expander has them in its first two layers."""
+    torch.manual_seed(0)
+    x, shift = torch.randn(16, 5), torch.randn(5)
+    torch.testing.assert_close(nn.BatchNorm1d(5)(x + shift), nn.BatchNorm1d(5)(x))

@@ -61,6 +61,34 @@ class ProjectionHead(nn.Module):
         return projected
 
 
+class Projector(nn.Module):
+    """The MLP of Barlow Twins and VICReg: twice linear, batch norm and ReLU, then linear.
+
+    Source: Zbontar et al. 2021, arXiv 2103.03230, section 2.2; Bardes et al. 2021, arXiv 2105.04906, section
+    4.2. No layer has a bias: of the first two a batch norm would take it away, and the official codes' last
+    has none.
+    """
+
+    def __init__(self, num_features: int, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            OrderedDict(
+                linear0=nn.Linear(num_features, width, bias=False),
+                norm0=nn.BatchNorm1d(width),
+                act0=nn.ReLU(),
+                linear1=nn.Linear(width, width, bias=False),
+                norm1=nn.BatchNorm1d(width),
+                act1=nn.ReLU(),
+                output=nn.Linear(width, width, bias=False),
+            )
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, num_features) -> (B, width)."""
+        projected: Tensor = self.layers(features)
+        return projected
+
+
 class RowDropout(nn.Module):
     """Dropout whose random numbers belong to the rows of a batch, so that a run can be resumed."""
 

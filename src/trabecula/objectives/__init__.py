@@ -13,11 +13,15 @@ if TYPE_CHECKING:
 
 TABLE = {
     "moco": "moco:Moco",
+    "barlow": "barlow:Barlow",
+    "vicreg": "vicreg:Vicreg",
+    "cnn_jepa": "cnn_jepa:CnnJepa",
     "wgan_gp": "wgan_gp:WganGp",
     "wgan": "wgan:Wgan",
     "gan_r1": "gan_r1:GanR1",
     "sn_gan": "sn_gan:SnGan",
     "r3gan": "r3gan:R3Gan",
+    "mae": "mae:Mae",
     "classify": "classify:Classify",
 }
 

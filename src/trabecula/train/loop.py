@@ -160,6 +160,7 @@ def _one_step(
         means.add(f"{name}/norm", _clip(group, step, name))
         for settings in optimizer.param_groups:
             settings.update(group.optimizer.at(step, num_steps))
+            settings["lr"] *= settings.get("lr_scale", 1.0)  # older checkpoints do not name it
         optimizer.step()
     for run in runs[1:]:
         run.close()

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from trabecula.config import Record
+from trabecula.train.lars import Lars
 
 # torch.optim.lr_scheduler.OneCycleLR's own defaults.
 _RISE = 0.3  # part of the budget
@@ -21,18 +22,23 @@ _MOMENTUM = (0.95, 0.85)  # at the ends, at the peak
 class Optimizer(Record):
     """How one group of weights moves."""
 
-    name: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
-    """The rule. SGD uses `momentum`, the Adams use `betas`; RMSProp decays its squares by 0.99."""
+    name: Literal["adam", "adamw", "sgd", "rmsprop", "lars"] = "adam"
+    """The rule. SGD and LARS use `momentum`, the Adams use `betas`; RMSProp decays its squares by 0.99."""
     lr: float = Field(1e-3, gt=0)
     """Learning rate at its highest."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Adam's decay rates."""
     momentum: float = Field(0.9, ge=0, lt=1)
-    """SGD's momentum."""
+    """Momentum of SGD and LARS."""
+    trust_coefficient: float = Field(0.001, gt=0)
+    """Of LARS: a layer's update is scaled to this part of the layer's own norm before the rate applies;
+    biases and norm scales are not (You et al. 2017, arXiv 1708.03888)."""
     weight_decay: float = Field(0.0, ge=0)
-    """L2 penalty (SGD, Adam) or decoupled decay (AdamW)."""
+    """L2 penalty (SGD, Adam, LARS) or decoupled decay (AdamW)."""
     decay_vectors: bool = True
     """Whether biases and norm scales (1-D weights) decay too."""
+    vector_lr: float = Field(1.0, gt=0)
+    """Rate of biases and norm scales (1-D weights) as a multiple of `lr`."""
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
     """The rate over the budget: unchanged, half a cosine down to `end`, or one cycle (Smith and Topin 2017,
     arXiv 1708.07120, as torch has it): up from 1/25 of the peak over 30 % of the budget, then down to
@@ -49,18 +55,28 @@ class Optimizer(Record):
     """Cut each gradient value to +- this; none by default."""
 
     def make(self, weights: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-        """The torch optimizer over these weights, in its kernel that reads each of them once."""
+        """The torch optimizer over these weights, in its kernel that reads each of them once.
+
+        Each of its groups says in "lr_scale" by what the rate of a step is to be multiplied.
+        """
+        apart = not self.decay_vectors or self.vector_lr != 1
         groups = [
             {
-                "params": [w for w in weights if w.ndim > 1 or self.decay_vectors],
+                "params": [w for w in weights if w.ndim > 1 or not apart],
                 "weight_decay": self.weight_decay,
+                "lr": self.lr,
+                "lr_scale": 1.0,
             },
             {
-                "params": [w for w in weights if not (w.ndim > 1 or self.decay_vectors)],
-                "weight_decay": 0.0,
+                "params": [w for w in weights if w.ndim <= 1 and apart],
+                "weight_decay": self.weight_decay if self.decay_vectors else 0.0,
+                "lr": self.lr * self.vector_lr,
+                "lr_scale": self.vector_lr,
             },
         ]
         groups = [group for group in groups if group["params"]]
+        if self.name == "lars":
+            return Lars(groups, self.lr, self.momentum, trust_coefficient=self.trust_coefficient)
         if self.name == "sgd":
             return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, fused=True)
         if self.name == "rmsprop":
@@ -73,13 +89,17 @@ class Optimizer(Record):
         if self.schedule == "one_cycle" and self.warmup:
             raise ValueError("one_cycle rises by itself: leave 'warmup' out, or choose another schedule")
         if self.schedule == "one_cycle" and self.name == "rmsprop":
-            raise ValueError("one_cycle cycles a momentum, rmsprop has none: choose sgd, adam or adamw")
+            raise ValueError("one_cycle cycles a momentum, rmsprop has none: choose sgd, lars, adam or adamw")
         if self.schedule != "one_cycle" and self.peak != 1:
             raise ValueError(f"'peak' belongs to schedule one_cycle, not to {self.schedule}")
+        if self.name != "lars" and self.trust_coefficient != 0.001:
+            raise ValueError(f"'trust_coefficient' belongs to lars, not to {self.name}")
         return self
 
     def at(self, step: int, num_steps: int) -> dict[str, Any]:
         """What a step of the torch optimizer uses: "lr", and of one_cycle "momentum" or "betas".
+
+        The rate of a group of weights is this "lr" times the group's "lr_scale".
 
         step: from 0; num_steps: of the whole budget.
         """
@@ -94,7 +114,7 @@ class Optimizer(Record):
         else:
             t = (step - top) / (end - top)
             lr, momentum = _between(highest, last, t), _between(_MOMENTUM[1], _MOMENTUM[0], t)
-        if self.name == "sgd":
+        if self.name in ("sgd", "lars"):
             return {"lr": lr, "momentum": momentum}
         return {"lr": lr, "betas": (momentum, self.betas[1])}
 

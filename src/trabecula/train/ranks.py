@@ -52,6 +52,28 @@ def gather_rows(rows: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+class _Rows(torch.autograd.Function):
+    """Rows of all ranks; backward sums, since every rank's loss depends on every row."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:  # noqa: ARG004
+        return gather_rows(rows)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:  # noqa: ARG004
+        total = grads[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total[my_rows(len(total))]
+
+
+def all_rows(rows: Tensor) -> Tensor:
+    """(B, ...) on each rank to (B * ranks, ...) in the order of the global batch, with its gradient.
+
+    Each rank then computes the loss of the global batch; the mean of the ranks' gradients is that loss's own.
+    """
+    return rows if world_size() == 1 else _Rows.apply(rows)
+
+
 def my_rows(num_rows: int) -> slice:
     """This rank's part of a global batch."""
     part = num_rows // world_size()
