@@ -5,6 +5,8 @@ id, and is the same bytes for the same inputs.
 
     report.html
     tables/results.*  comparisons.*  label_multipliers.*  fractions.*     each as csv, md, tex
+    tables/pools.md, .tex              where arms differ in their pretraining pool alone
+    tables/shortcuts.md, .tex          where a probe asked for the source, say, or saw the corners alone
     tables/snapshots.md, .tex          where snapshots were evaluated: their scores on validation images
     tables/hip_gan.*                   with paper = "hip-gan": the paper's tables and ours, as md, tex
     figures/*.svg                      every figure of the page, with its legend
@@ -18,14 +20,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from trabecula.config import Aside, Record
-from trabecula.reporting import figures, formats, tables, wording
+from trabecula.reporting import figures, formats, tables, verdict, wording
 from trabecula.reporting.charts import Chart, chart_file
 from trabecula.reporting.drawings import figure_files, free_name, style_sheet
 from trabecula.reporting.flow import read_cohort, task_flows
 from trabecula.reporting.generators import Explained, Generator, read_explained, read_generators
 from trabecula.reporting.papers import hip_gan
+from trabecula.reporting.pools import Pools, read_pools
 from trabecula.reporting.provenance import read_runs, without_paths
-from trabecula.reporting.results import Arm, Panel, Results, read_results
+from trabecula.reporting.results import Panel, Results, read_results
+from trabecula.reporting.shortcuts import Shortcuts, read_shortcuts
 from trabecula.reporting.snapshots import snapshot_curves, snapshot_table
 from trabecula.run import Run, identity
 
@@ -56,6 +60,9 @@ class Config(Record):
     """The command that made the study, shown in the provenance; absolute paths are shortened."""
     not_run: dict[str, str] = {}
     """What the study left out, and why."""
+    shortcuts: tuple[str, ...] = ("cohort",)
+    """Tasks that ask for no diagnosis, such as the source of an image or its side. What finds them, and what
+    finds anything in the corners of images alone, stands in a section of its own, not in the verdict."""
     num_pictures: int = 24
     """Images in the sample grid."""
 
@@ -66,22 +73,23 @@ def run(config: Config, out: Run) -> str:
     Raises:
         InputError: a file is missing or is not what `evaluate`, `prepare` or `cohort` write.
     """
-    results = read_results(config.results)
+    results = read_results(config.results, config.shortcuts)
     drawn = [_figures(results, panel) for panel in results.panels]
     looked = Looked(read_generators(config.fidelity), read_explained(config.explained))
     paper = _paper(results, config, looked)
-    page = render(results, config, drawn, looked, paper)
+    probed = Probed(read_pools(results), read_shortcuts(results))
+    page = render(results, config, drawn, looked, probed, paper)
     (out / "tables").mkdir(exist_ok=True)
-    for name, content in (table_files(results) | _paper_files(paper)).items():
+    for name, content in (table_files(results) | probed.files | _paper_files(paper)).items():
         out.write(f"tables/{name}", content)
     (out / "figures").mkdir(exist_ok=True)
     drawings = figure_files(drawn, wording.arm_names(results))
-    for chart in looked.charts:
+    for chart in probed.charts + looked.charts:
         drawings[f"{free_name(f'{chart.heading} {chart.title}', drawings)}.svg"] = chart_file(chart)
     for name, content in drawings.items():
         out.write(f"figures/{name}", content)
     out.write("report.html", page)
-    claims = [wording.claim_of(pair) for pair in _against_random(results)]
+    claims = [wording.claim_of(pair) for pair in verdict.against_random(results)]
     unknown = f" ({claims.count('')} not estimable)" if "" in claims else ""
     return (
         f"report.html: {claims.count('better')} of {len(claims)} comparisons with random initialisation "
@@ -140,6 +148,29 @@ class Looked:
         return of_generators + [chart for one in self.explained for chart in one.charts]
 
 
+@dataclass(frozen=True)
+class Probed:
+    """What the pool does to a score, and what could be gone by that is no disease."""
+
+    pools: list[Pools]
+    shortcuts: Shortcuts | None
+
+    @property
+    def charts(self) -> list[Chart]:
+        of_pools = [chart for one in self.pools for chart in one.charts]
+        return of_pools + (self.shortcuts.charts if self.shortcuts else [])
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Their tables by file name."""
+        shown = {
+            "pools": [one.table for one in self.pools],
+            "shortcuts": [self.shortcuts.table] if self.shortcuts else [],
+        }
+        files = {f"{name}.md": formats.to_markdown(drawn) for name, drawn in shown.items() if drawn}
+        return files | {f"{name}.tex": formats.to_latex(drawn) for name, drawn in shown.items() if drawn}
+
+
 def _paper(results: Results, config: Config, looked: Looked) -> dict[str, Any]:
     """The paper's section: its figures and tables and ours; {} where none is asked for."""
     if not config.paper:
@@ -166,7 +197,12 @@ def _paper_files(paper: dict[str, Any]) -> dict[str, str]:
 
 
 def render(
-    results: Results, config: Config, drawn: list[dict[str, Any]], looked: Looked, paper: dict[str, Any]
+    results: Results,
+    config: Config,
+    drawn: list[dict[str, Any]],
+    looked: Looked,
+    probed: Probed,
+    paper: dict[str, Any],
 ) -> str:
     """The page, with the figures drawn for each panel of the results."""
     import jinja2
@@ -183,11 +219,13 @@ def render(
         "resamples": wording.count(results.metrics.get("num_resamples")),
         "results": results,
         "names": wording.arm_names(results),
-        "tally": _tally(results),
+        "tally": verdict.tally(results),
         "left_out": {k: without_paths(v) for k, v in config.not_run.items()},
-        "verdicts": [_verdict(results, panel) for panel in results.panels],
+        "verdicts": verdict.verdicts(results),
         "sections": [_section(results, panel) for panel in results.panels],
         "figures": drawn,
+        "pools": probed.pools,
+        "shortcuts": probed.shortcuts,
         "generators": looked.generators,
         "explained": looked.explained,
         "paper": paper,
@@ -203,80 +241,6 @@ def render(
     return environment.get_template("page.html.j2").render(context)
 
 
-def _against_random(results: Results) -> list[Any]:
-    """The headline comparisons of every pretrained arm with its own network's random arm."""
-    return [
-        pair
-        for panel in results.panels
-        for pair in results.comparisons_of(panel, results.headline(panel))
-        if results.with_control(pair) and results.by_name[pair["arm"]].family not in ("random", "imagenet")
-    ]
-
-
-def _tally(results: Results) -> list[dict[str, Any]]:
-    claims = [wording.claim_of(pair) for pair in _against_random(results)]
-    words = {"better": "paid", "none": "no difference shown", "worse": "did worse", "": "not estimable"}
-    return [
-        {"claim": claim or "unknown", "symbol": wording.claim_words(claim)[0], "words": text,
-         "number": claims.count(claim)}
-        for claim, text in words.items()
-    ]  # fmt: skip
-
-
-def _verdict(results: Results, panel: Panel) -> dict[str, Any]:
-    """Per architecture one sentence for each arm, and a mark for each label fraction."""
-    pairs = results.comparisons_of(panel, results.headline(panel))
-    absent, networks = results.missing_imagenet(), []
-    for architecture in results.architectures:
-        lines = [
-            _line(results, panel, arm, pairs)
-            for arm in results.arms_of(architecture)
-            if arm.family != "random"
-        ]
-        lines.sort(key=lambda line: line["arm"].family == "imagenet")
-        networks.append(
-            {
-                "name": wording.architecture_name(architecture),
-                "lines": lines,
-                "not_run": absent.get(architecture, ""),
-            }
-        )
-    return {
-        "task": panel.task,
-        "mode": wording.mode_name(panel.mode),
-        "metric": wording.metric_name(results.headline(panel)),
-        "networks": networks,
-        "plateaus": wording.plateaus(results, panel),
-    }
-
-
-def _line(results: Results, panel: Panel, arm: Arm, pairs: list[Any]) -> dict[str, Any]:
-    own = [p for p in pairs if p["arm"] == arm.name and p["same_architecture"]]
-    random = {p["fraction"]: p for p in own if results.with_control(p)}
-    imagenet = [p for p in own if p["baseline_family"] == "imagenet"]
-    name = wording.arm_names(results)[arm.name]
-    pair = wording.verdict_pair(list(random.values()))
-    marks = []
-    for fraction in results.fractions(panel) if random else ():
-        claim = wording.claim_of(random.get(fraction))
-        symbol, words = wording.claim_words(claim)
-        shown = wording.point(random[fraction]) if claim else ""
-        marks.append({"claim": claim or "unknown", "symbol": symbol, "words": words,
-                      "share": wording.share(fraction), "difference": shown})  # fmt: skip
-    other = wording.verdict_pair(imagenet)
-    against = ""
-    if other:
-        claim = wording.claim_of(other)
-        reading = wording.claim_words(claim)[1] if claim else wording.untested(other)
-        p = f", Holm-adjusted p {wording.probability(other['p_holm'])}" if claim else ""
-        against = (
-            f"Against ImageNet weights at {wording.share(other['fraction'])} of labels: "
-            f"{wording.difference(other)}{p}: {reading}."
-        )
-    text = wording.sentence(results, panel, arm, pair, name)
-    return {"arm": arm, "name": name, **text, "marks": marks, "imagenet": against}
-
-
 def _section(results: Results, panel: Panel) -> dict[str, Any]:
     """Tables of one task in one mode."""
     compared = []
@@ -288,13 +252,15 @@ def _section(results: Results, panel: Panel) -> dict[str, Any]:
         ends = [abs(p[k]) for p in tested for k in ("difference", "low", "high") if wording.present(p[k])]
         reach = max(ends, default=0.0) or 1.0
         table, grid = tables.comparison_grid(results, panel, metric)
-        marks = [[_mark(results, pair, reach) for pair in line] for line in grid]
+        shortcut = results.is_shortcut(panel)
+        marks = [[_mark(results, pair, reach, shortcut) for pair in line] for line in grid]
         bars = any(mark and mark["bar"] for line in marks for mark in line)
         reach_shown = wording.number(reach) if bars else ""
         compared.append({"table": table, "marks": marks, "reach": reach_shown, "tested": bool(tested)})
     metric_tables = tables.results_tables(results, panel)
     return {
         "name": f"{panel.task}, {wording.mode_name(panel.mode)}",
+        "shortcut": results.is_shortcut(panel),
         "headline": metric_tables[0],
         "others": metric_tables[1:],
         "groups": tables.other_groups(results, panel),
@@ -303,12 +269,13 @@ def _section(results: Results, panel: Panel) -> dict[str, Any]:
     }
 
 
-def _mark(results: Results, pair: Any, reach: float) -> dict[str, str] | None:
+def _mark(results: Results, pair: Any, reach: float, shortcut: bool) -> dict[str, str] | None:
     """A cell's interval bar and reading."""
     if pair is None:
         return None
     claim = wording.claim_of(pair)
-    symbol, words = wording.claim_words(claim)
+    symbol, words = wording.claim_words(claim, shortcut)
+    claim = "none" if shortcut and claim else claim  # a higher score is no merit here
     bar = figures.difference_bar(pair, reach, results.by_name[pair["arm"]].style)
     return {"claim": claim or "unknown", "symbol": symbol, "words": words, "bar": bar}
 

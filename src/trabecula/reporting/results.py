@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 FAMILIES = ("random", "imagenet", "weights", "pretrained")
 PUBLISHED = ("timm:", "torchvision:")  # architectures for which ImageNet weights can exist
+_CORNERS = ":corners "  # of the mode of a probe whose encoder saw the corners alone
 NUM_STYLES = 6  # colours for arms that are neither random nor ImageNet; page.css defines them
 
 _AXES = ("task", "arm", "mode", "fraction")
@@ -65,6 +66,8 @@ class Arm:
     images_seen: int | None
     num_patients_seen: int | None
     style: str  # CSS class: "arm-random", "arm-imagenet", "arm-0" ...
+    pool_fraction: float = 1.0  # of the pool's patients that pretraining took
+    pool_cohorts: tuple[str, ...] = ()  # that pretraining was kept to; none: all
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class Results:
     comparisons: dict[str, Any]
     curves: dict[str, Any]
     flow: dict[str, Any]
+    shortcuts: tuple[str, ...] = ()  # tasks that ask for no diagnosis
 
     @property
     def rows(self) -> Sequence[Row]:
@@ -118,7 +122,23 @@ class Results:
 
     @cached_property
     def panels(self) -> list[Panel]:
-        return _unique(Panel(r["task"], r["mode"]) for r in self.summaries)
+        """What is asked for its own sake, in the order of the results, then the shortcut probes."""
+        found = _unique(Panel(r["task"], r["mode"]) for r in self.summaries)
+        return sorted(found, key=self.is_shortcut)
+
+    def is_shortcut(self, panel: Panel) -> bool:
+        """Whether a high score is no merit: a task that is no diagnosis, or the corners of images alone."""
+        return panel.task in self.shortcuts or _CORNERS in panel.mode
+
+    @property
+    def pools(self) -> Sequence[Row]:
+        """Comparisons of smaller pretraining pools with the largest; an older `evaluate` made none."""
+        pools: Sequence[Row] = self.comparisons.get("pools", [])
+        return pools
+
+    def control(self, architecture: str) -> Arm | None:
+        """The arm that the others of a network are held against: its first random one."""
+        return next((arm for arm in self.arms_of(architecture) if arm.family == "random"), None)
 
     @cached_property
     def arms(self) -> list[Arm]:
@@ -139,6 +159,7 @@ class Results:
             Arm(
                 d["arm"], d["architecture"], d["family"], d.get("objective") or "",
                 d.get("images_seen"), d.get("num_patients_seen"), styles[d["arm"]],
+                d.get("pool_fraction", 1.0), tuple(d.get("pool_cohorts") or ()),
             )
             for d in drafts
         ]  # fmt: skip
@@ -173,10 +194,8 @@ class Results:
 
     def with_control(self, pair: Row) -> bool:
         """Whether a comparison is with the control: the first random arm of the same network."""
-        random = [
-            arm.name for arm in self.arms_of(self.by_name[pair["arm"]].architecture) if arm.family == "random"
-        ]
-        return bool(random) and pair["baseline"] == random[0]
+        control = self.control(self.by_name[pair["arm"]].architecture)
+        return control is not None and pair["baseline"] == control.name
 
     def multiplier(self, pair: Row) -> Row | None:
         keys = (*_AXES, "metric", "baseline")
@@ -193,9 +212,11 @@ class Results:
         return {a: reasons.get(a) or "no such arm in this study" for a in wanted}
 
 
-def read_results(folder: Path) -> Results:
+def read_results(folder: Path, shortcuts: Sequence[str] = ()) -> Results:
     """Read evaluate's folder.
 
+    Args:
+        shortcuts: tasks that ask for no diagnosis.
     Raises:
         InputError: a file is missing, is not JSON, or lacks a key.
     """
@@ -204,7 +225,8 @@ def read_results(folder: Path) -> Results:
         for part in _NEEDED[name]:
             rows = found[name][part]
             found[name][part] = [row for row in rows if not snapshot_of(row.get("arm", ""))]
-    return Results(*found.values())
+    metrics, comparisons, curves, flow = (found[name] for name in _NEEDED)
+    return Results(metrics, comparisons, curves, flow, tuple(shortcuts))
 
 
 def _finished(card: Row) -> Row:
@@ -258,10 +280,12 @@ def _rank(family: str) -> int:
 
 def _styles(drafts: Sequence[Row]) -> dict[str, str]:
     """A look per kind of initialisation, the same in every architecture; a repeated kind gets its own."""
-    styles, kinds = {}, list[tuple[str, str, int]]()
+    styles, kinds, controlled = {}, list[tuple[str, str, int]](), set[str]()
     for d in drafts:
-        if d["family"] in ("random", "imagenet"):
+        first = d["architecture"] not in controlled
+        if d["family"] == "imagenet" or (d["family"] == "random" and first):
             styles[d["arm"]] = f"arm-{d['family']}"
+            controlled |= {d["architecture"]} if d["family"] == "random" else set()
             continue
         same = [
             o for o in drafts

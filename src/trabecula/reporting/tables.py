@@ -36,7 +36,7 @@ def _results_table(results: Results, panel: Panel, metric: str) -> Table:
     better = {
         (p["arm"], p["fraction"])
         for p in results.comparisons_of(panel, metric)
-        if claim_of(p) == "better" and results.with_control(p)
+        if claim_of(p) == "better" and results.with_control(p) and not results.is_shortcut(panel)
     }
     found = [results.summary(panel, metric, a.name, f) for a in results.arms for f in fractions]
     alike, shared = _shared_counts([row for row in found if row])
@@ -54,7 +54,7 @@ def _results_table(results: Results, panel: Panel, metric: str) -> Table:
             rows.append((shown, Cell(names[arm.name]), *cells))
             styles.append(arm.style)
         if architecture in absent:  # where its numbers would stand: after the random arms
-            place = start + styles[start:].count("arm-random")
+            place = start + sum(arm.family == "random" for arm in results.arms_of(architecture))
             rows.insert(place, (shown, Cell("ImageNet weights"), *(Cell("not run") for _ in fractions)))
             styles.insert(place, "arm-imagenet")
     title = f"{metric_name(metric)} of {panel.task}, {mode_name(panel.mode)}"
@@ -108,6 +108,7 @@ def other_groups(results: Results, panel: Panel) -> Table | None:
 
 def comparison_table(results: Results, panel: Panel, metric: str) -> Table:
     names, rows, styles = arm_names(results), [], []
+    shortcut = results.is_shortcut(panel)
     for pair in results.comparisons_of(panel, metric):
         arm = results.by_name[pair["arm"]]
         claim = claim_of(pair)
@@ -118,13 +119,13 @@ def comparison_table(results: Results, panel: Panel, metric: str) -> Table:
                 Cell(names[arm.name]),
                 Cell(_against(results, pair["arm"], pair["baseline"])),
                 Cell(share(pair["fraction"])),
-                Cell(signed(pair["difference"]), strong=claim == "better"),
+                Cell(signed(pair["difference"]), strong=claim == "better" and not shortcut),
                 Cell(bounds),
                 Cell(probability(pair["p"])),
                 Cell(probability(pair["p_holm"])),
                 Cell(count(pair["num_patients"])),
                 Cell(count(pair["num_seeds"])),
-                Cell(claim_words(claim)[1], small="" if claim else because(pair.get("note"))),
+                Cell(claim_words(claim, shortcut)[1], small="" if claim else because(pair.get("note"))),
             )
         )
         styles.append(arm.style)
@@ -175,7 +176,7 @@ def comparison_grid(results: Results, panel: Panel, metric: str) -> tuple[Table,
             Cell(architecture_name(results.by_name[arm].architecture)),
             Cell(names[arm]),
             Cell(_against(results, arm, baseline)),
-            *(_difference_cell(pair) for pair in line),
+            *(_difference_cell(pair, results.is_shortcut(panel)) for pair in line),
         )
         for (arm, baseline), line in zip(kinds, grid, strict=True)
     ]
@@ -199,7 +200,7 @@ def _pair_counts(pair: Row) -> tuple[str, str]:
     return f"{count(pair['num_patients'])} patients", f"{count(seeds)} seed{'' if seeds == 1 else 's'}"
 
 
-def _difference_cell(pair: Row | None) -> Cell:
+def _difference_cell(pair: Row | None, shortcut: bool) -> Cell:
     if pair is None:
         return Cell("–")
     if not claim_of(pair):
@@ -207,7 +208,7 @@ def _difference_cell(pair: Row | None) -> Cell:
     small = f"p {probability(pair['p'])}, Holm {probability(pair['p_holm'])}"
     if pair.get("note"):
         small += f"; {pair['note']}"
-    better = pair["claim"] == "better"
+    better = pair["claim"] == "better" and not shortcut
     return Cell(signed(pair["difference"]), interval(pair["low"], pair["high"]), small, better)
 
 

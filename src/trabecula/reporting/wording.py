@@ -32,6 +32,7 @@ _METRICS = {
 }  # fmt: skip
 CLAIMS = {"better": ("▲", "better"), "worse": ("▼", "worse"), "none": ("=", "no difference shown")}
 NOT_ESTIMABLE = ("?", "not estimable")
+_OF_SHORTCUTS = {"better": ("▲", "tells more"), "worse": ("▼", "tells less")}  # no merit, no fault
 
 
 def present(value: float | None) -> bool:
@@ -94,6 +95,10 @@ def metric_name(metric: str) -> str:
 def mode_name(mode: str) -> str:
     """ "finetune:best head" -> "fine-tuning, best head"."""
     kind, sign, variant = mode.partition(":")
+    part = variant.removeprefix("corners ")
+    if (kind, sign) == ("probe", ":") and part != variant:
+        variant = f"of the corners alone ({part} of a side each)"
+        return f"{MODES[kind]} {variant}"
     return MODES.get(kind, kind) + (f", {variant}" if sign else "")
 
 
@@ -137,7 +142,17 @@ def arm_names(results: Results) -> dict[str, str]:
 def _draft(arm: Arm) -> str:
     if arm.family in FAMILY_NAMES:
         return FAMILY_NAMES[arm.family]
-    return f"{objective_name(arm.objective)} pretraining" if arm.objective not in ("", "none") else arm.name
+    if arm.objective in ("", "none"):
+        return arm.name
+    return f"{objective_name(arm.objective)} pretraining{pool_words(arm)}"
+
+
+def pool_words(arm: Arm) -> str:
+    """ ", 10 % of the pool", ", cohort check-like alone", or "" for the whole pool."""
+    words = [f"{share(arm.pool_fraction)} of the pool"] if arm.pool_fraction < 1 else []
+    if arm.pool_cohorts:
+        words.append(f"cohort{'s' * (len(arm.pool_cohorts) > 1)} {' and '.join(arm.pool_cohorts)} alone")
+    return "".join(f", {text}" for text in words)
 
 
 def claim_of(pair: Row | None) -> str:
@@ -145,8 +160,10 @@ def claim_of(pair: Row | None) -> str:
     return pair["claim"] if pair and present(pair["difference"]) and present(pair["p_holm"]) else ""
 
 
-def claim_words(claim: str) -> tuple[str, str]:
-    """(symbol, words)."""
+def claim_words(claim: str, shortcut: bool = False) -> tuple[str, str]:
+    """(symbol, words); of a shortcut probe a higher score is not called better."""
+    if shortcut and claim in _OF_SHORTCUTS:
+        return _OF_SHORTCUTS[claim]
     return CLAIMS.get(claim, NOT_ESTIMABLE)
 
 
@@ -219,14 +236,23 @@ def sentence(results: Results, panel: Panel, arm: Arm, pair: Row | None, name: s
         value = f" {number(row['value'], 2)}{bounds},"
     claim = claim_of(pair)
     ending = {
-        "better": "it paid" if arm.family != "imagenet" else "better",
+        "better": "it paid" if arm.family not in ("imagenet", "random") else "better",
         "worse": "it did worse",
         "none": "no difference shown",
     }.get(claim, untested(pair))
-    words = f"{what} with {with_labels}{value} {difference(pair)} against random initialisation of the same "
-    words += f"network; Holm-adjusted p {probability(pair['p_holm'])}:" if claim else "network:"
+    control = "random initialisation of the same network" if arm.family != "random" else "the control"
+    words = f"{what} with {with_labels}{value} {difference(pair)} against {control}"
+    words += f"; Holm-adjusted p {probability(pair['p_holm'])}:" if claim else ":"
     multiplier = results.multiplier(pair) if claim in ("better", "worse") else None  # no effect, no labels
     return {"claim": claim, "lead": lead, "words": words, "ending": ending, "labels": _labels(multiplier)}
+
+
+def against(pair: Row, name: str) -> str:
+    """ "Against ImageNet weights at 10 % of labels: +0.08 (0.03 to 0.13), Holm-adjusted p 0.004: better."."""
+    claim = claim_of(pair)
+    reading = claim_words(claim)[1] if claim else untested(pair)
+    p = f", Holm-adjusted p {probability(pair['p_holm'])}" if claim else ""
+    return f"Against {name} at {share(pair['fraction'])} of labels: {difference(pair)}{p}: {reading}."
 
 
 def untested(pair: Row) -> str:

@@ -1,0 +1,96 @@
+"""The verdict of a report: sentences and marks for every arm, and how often pretraining paid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trabecula.reporting import wording
+from trabecula.reporting.results import Arm, Panel, Results
+
+
+def against_random(results: Results) -> list[Any]:
+    """The headline comparisons of every pretrained arm with its own network's control."""
+    return [
+        pair
+        for panel in _panels(results)
+        for pair in results.comparisons_of(panel, results.headline(panel))
+        if results.with_control(pair) and results.by_name[pair["arm"]].family not in ("random", "imagenet")
+    ]
+
+
+def tally(results: Results) -> list[dict[str, Any]]:
+    """How many comparisons say what."""
+    claims = [wording.claim_of(pair) for pair in against_random(results)]
+    words = {"better": "paid", "none": "no difference shown", "worse": "did worse", "": "not estimable"}
+    return [
+        {"claim": claim or "unknown", "symbol": wording.claim_words(claim)[0], "words": text,
+         "number": claims.count(claim)}
+        for claim, text in words.items()
+    ]  # fmt: skip
+
+
+def verdicts(results: Results) -> list[dict[str, Any]]:
+    """Of every panel that is no shortcut probe: per network a sentence and marks for each arm."""
+    return [_verdict(results, panel) for panel in _panels(results)]
+
+
+def _panels(results: Results) -> list[Panel]:
+    return [panel for panel in results.panels if not results.is_shortcut(panel)]
+
+
+def _verdict(results: Results, panel: Panel) -> dict[str, Any]:
+    pairs = results.comparisons_of(panel, results.headline(panel))
+    absent, networks = results.missing_imagenet(), []
+    for architecture in results.architectures:
+        control = results.control(architecture)
+        lines = [_line(results, panel, arm, pairs) for arm in results.arms_of(architecture) if arm != control]
+        lines.sort(key=lambda line: (line["arm"].family == "imagenet", line["arm"].family == "random"))
+        networks.append(
+            {
+                "name": wording.architecture_name(architecture),
+                "lines": lines,
+                "not_run": absent.get(architecture, ""),
+            }
+        )
+    return {
+        "task": panel.task,
+        "mode": wording.mode_name(panel.mode),
+        "metric": wording.metric_name(results.headline(panel)),
+        "networks": networks,
+        "plateaus": wording.plateaus(results, panel),
+    }
+
+
+def _line(results: Results, panel: Panel, arm: Arm, pairs: list[Any]) -> dict[str, Any]:
+    own = [p for p in pairs if p["arm"] == arm.name and p["same_architecture"]]
+    random = {p["fraction"]: p for p in own if results.with_control(p)}
+    name = wording.arm_names(results)[arm.name]
+    pair = wording.verdict_pair(list(random.values()))
+    marks = []
+    for fraction in results.fractions(panel) if random else ():
+        claim = wording.claim_of(random.get(fraction))
+        symbol, words = wording.claim_words(claim)
+        shown = wording.point(random[fraction]) if claim else ""
+        marks.append({"claim": claim or "unknown", "symbol": symbol, "words": words,
+                      "share": wording.share(fraction), "difference": shown})  # fmt: skip
+    text = wording.sentence(results, panel, arm, pair, name)
+    return {"arm": arm, "name": name, **text, "marks": marks, "others": _others(results, arm, own)}
+
+
+def _others(results: Results, arm: Arm, own: list[Any]) -> list[str]:
+    """Sentences on the other baselines: ImageNet weights, and random weights trained in another way.
+
+    Of arms that differ in their pool alone only the one of the largest has the latter; the others stand in
+    the table of comparisons.
+    """
+    names, said = wording.arm_names(results), []
+    smaller = {row["arm"] for row in results.pools}
+    for baseline in dict.fromkeys(p["baseline"] for p in own if not results.with_control(p)):
+        family = results.by_name[baseline].family
+        if family == "random" and arm.name in smaller:
+            continue
+        other = wording.verdict_pair([p for p in own if p["baseline"] == baseline])
+        if other:
+            called = "ImageNet weights" if family == "imagenet" else names[baseline]
+            said.append(wording.against(other, called))
+    return said
