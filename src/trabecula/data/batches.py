@@ -45,6 +45,10 @@ class RowRandom:
         """(B, *shape), standard normal."""
         return self._mine(torch.randn((self.num_rows, *shape), generator=self._generator()))
 
+    def once(self, *shape: int) -> Tensor:
+        """Uniform numbers of this shape for the whole batch, the same on every rank; on the CPU."""
+        return torch.rand(shape, generator=self._generator())
+
     def permutation(self) -> Tensor:
         """(num_rows,): one order of the whole batch, the same on every rank."""
         return torch.randperm(self.num_rows, generator=self._generator()).to(self.device)

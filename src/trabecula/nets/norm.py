@@ -58,8 +58,10 @@ class GlobalBatchNorm(_BatchNorm):
         dims = [d for d in range(x.ndim) if d != 1]
         shape = [1, -1] + [1] * (x.ndim - 2)
         wide = x.float()
-        count = x.numel() / x.shape[1] * ranks.world_size()
-        mean = ranks.total(wide.sum(dims)) / count
+        here = wide.new_full((1,), x.numel() / x.shape[1])  # ranks may have unequal numbers of positions
+        sums = ranks.total(torch.cat([wide.sum(dims), here]))
+        count = sums[-1].detach()
+        mean = sums[:-1] / count
         centred = wide - mean.view(shape)
         var = ranks.total(centred.square().sum(dims)) / count  # biased, as the normalisation uses it
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:

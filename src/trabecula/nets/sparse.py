@@ -1,0 +1,153 @@
+"""A convolutional encoder that is shown some cells of an image and computes nothing of the others.
+
+Tian, Jiang, Lin, Diao, Wang, Yuan 2023, arXiv 2301.03580, section 3 (sparse convolution for masked images).
+A plain network would carry the edges of the masked cells inwards, layer by layer, and count their zeros in
+its batch norms. Here masked positions are zero after every convolution and pooling, and norms see the
+visible positions alone. The layers are the encoder's own: nothing is converted and no weight is copied,
+only hooked for the length of one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
+
+from trabecula.errors import InputError
+from trabecula.nets.encoder import Encoder
+
+_POINTWISE = (
+    nn.Identity, nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Tanh,
+    nn.Dropout,
+)  # fmt: skip
+"""Layers that leave a zero a zero."""
+
+
+def sparse_maps(encoder: Encoder, images: Tensor, visible: Tensor) -> Tensor:
+    """What `encoder.maps` says of the visible cells of each image; 0 in the others.
+
+    With every cell visible this is `encoder.maps`. No masked pixel has a part in it. In training mode the
+    batch norms take their statistics over the visible positions of the batch, of all processes under
+    `nets.norm.GlobalBatchNorm`.
+
+    Args:
+        images: (B, C, H, W) in [0, 1].
+        visible: (B, h, w) bool, one for each cell of the encoder's maps of these images.
+
+    Returns:
+        (B, K, h, w).
+
+    Raises:
+        InputError: a layer that mixes positions in another way than convolution and pooling, a norm over
+            other things than the batch, or maps whose sides are not multiples of the grid's.
+    """
+    cells = _Cells(visible, encoder.card.architecture)
+    pixels = encoder.normalise(images)
+    pixels = torch.where(cells.mask(pixels) > 0, pixels, 0)  # after the normalisation, which moves zeros
+    with _hooked(encoder.backbone.net, cells):
+        maps = encoder.backbone.maps(pixels)
+    if maps.shape[-2:] != visible.shape[-2:]:
+        raise InputError(
+            f"{encoder.card.architecture} gives maps of {maps.shape[-2]} x {maps.shape[-1]}, "
+            f"the mask has {visible.shape[-2]} x {visible.shape[-1]} cells; mask the cells of the maps"
+        )
+    return maps
+
+
+class _Cells:
+    """The visible cells at the resolution of any layer."""
+
+    def __init__(self, visible: Tensor, architecture: str) -> None:
+        self.visible, self.architecture = visible, architecture
+        self._masks: dict[tuple[int, int, torch.dtype], Tensor] = {}
+        self._rows: dict[tuple[int, int], Tensor] = {}
+
+    def mask(self, maps: Tensor) -> Tensor:
+        """(B, 1, H, W), 1 at the visible positions of maps (B, C, H, W), in their type."""
+        height, width = maps.shape[-2:]
+        key = (height, width, maps.dtype)
+        if key not in self._masks:
+            self._masks[key] = self._enlarged(height, width)[:, None].to(maps.dtype)
+        return self._masks[key]
+
+    def gather(self, maps: Tensor) -> Tensor:
+        """(B, C, H, W) -> (visible positions, C, 1, 1).
+
+        Positions lie along the first axis: along a transposed one, torch 2.15's batch norm on a CPU gives a
+        wrong gradient.
+        """
+        height, width = maps.shape[-2:]
+        if (height, width) not in self._rows:
+            self._rows[height, width] = self._enlarged(height, width).flatten().nonzero()[:, 0]
+        rows = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]).index_select(0, self._rows[height, width])
+        return rows[:, :, None, None]
+
+    def scatter(self, values: Tensor, height: int, width: int) -> Tensor:
+        """The way back; zeros elsewhere."""
+        rows = values[:, :, 0, 0]
+        empty = rows.new_zeros(len(self.visible) * height * width, rows.shape[1])
+        filled = empty.index_copy(0, self._rows[height, width], rows)
+        return filled.view(-1, height, width, rows.shape[1]).permute(0, 3, 1, 2)
+
+    def _enlarged(self, height: int, width: int) -> Tensor:
+        rows, columns = self.visible.shape[-2:]
+        if height % rows or width % columns:
+            raise InputError(
+                f"{self.architecture}: one of its layers gives maps of {height} x {width}, whose positions "
+                f"are not whole parts of {rows} x {columns} cells; choose a size that every stride divides "
+                "(a multiple of 32 px for a ResNet), or a ResNet of timm or torchvision"
+            )
+        return self.visible.repeat_interleave(height // rows, 1).repeat_interleave(width // columns, 2)
+
+
+class _VisibleOnly:
+    """Hands a norm the visible positions, and puts what it makes of them back into place."""
+
+    def __init__(self, cells: _Cells) -> None:
+        self.cells = cells
+        self.size = (0, 0)
+
+    def before(self, norm: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:  # noqa: ARG002
+        (maps,) = args
+        self.size = (maps.shape[-2], maps.shape[-1])
+        return (self.cells.gather(maps),)
+
+    def after(self, norm: nn.Module, args: tuple[Tensor], values: Tensor) -> Tensor:  # noqa: ARG002
+        return self.cells.scatter(values, *self.size)
+
+
+@contextmanager
+def _hooked(net: nn.Module, cells: _Cells) -> Iterator[None]:
+    """Within it, every pass through `net` is one of these cells. The hooks end with it: no state is left."""
+    from timm.layers import BlurPool2d
+
+    spatial = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, BlurPool2d)
+
+    def blank(layer: nn.Module, args: tuple[Tensor], maps: Tensor) -> Tensor:  # noqa: ARG001
+        return maps * cells.mask(maps)
+
+    def refuse(layer: nn.Module, args: tuple[Tensor]) -> None:  # noqa: ARG001
+        raise InputError(
+            f"{cells.architecture} has a layer {type(layer).__name__}, which cannot be run on part of an "
+            "image; choose a ResNet of timm or torchvision with batch norm (timm:resnet34), or a critic"
+        )
+
+    handles: list[RemovableHandle] = []
+    try:
+        for layer in net.modules():
+            if isinstance(layer, _BatchNorm):
+                norm = _VisibleOnly(cells)
+                handles.append(layer.register_forward_pre_hook(norm.before))
+                handles.append(layer.register_forward_hook(norm.after))
+            elif isinstance(layer, spatial):
+                handles.append(layer.register_forward_hook(blank))
+            elif not (isinstance(layer, _POINTWISE) or any(True for _ in layer.children())):
+                handles.append(layer.register_forward_pre_hook(refuse))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
