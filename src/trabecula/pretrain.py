@@ -22,9 +22,15 @@ from trabecula.data.arrays import save_array
 from trabecula.data.batches import Stream
 from trabecula.data.generated import is_generated, origin
 from trabecula.data.phi import key_name, mark, site_key
-from trabecula.data.pool import pretraining_pool
+from trabecula.data.pool import (
+    Labelled,
+    check_contrast,
+    evenly,
+    labelled_training_part,
+    pretraining_pool,
+)
 from trabecula.data.predictions import snapshot_name
-from trabecula.data.splits import read_splits
+from trabecula.data.splits import Splits, read_splits
 from trabecula.data.store import Store
 from trabecula.errors import InputError
 from trabecula.nets.critic import Critic, Generator
@@ -34,16 +40,21 @@ from trabecula.nets.encoder import Card, Encoder, make_encoder, save_encoder
 from trabecula.nets.generator import GeneratorCard, sample, save_generator
 from trabecula.objectives import find
 from trabecula.objectives.adversarial import Adversarial
+from trabecula.objectives.classify import Classify
 from trabecula.objectives.health import NUM_IMAGES, Health
+from trabecula.objectives.monitor import COLLAPSE, Monitor
 from trabecula.objectives.objective import Objective, Setting
 from trabecula.progress import Meter
 from trabecula.run import Run
 from trabecula.train import ranks
 from trabecula.train.loop import Point, train
 from trabecula.train.precision import Precision, resolve
+from trabecula.transfer.tuning import calibrate
 
 NUM_SAMPLES = 64
 """Images drawn from a generator for a person to look at."""
+NUM_CALIBRATED = 1024
+"""Images by whose features a classifier's head is scaled before it learns."""
 
 
 class Config(Record):
@@ -53,8 +64,15 @@ class Config(Record):
     """Prepared images: a folder written by `prepare`."""
     splits: Path | None = None
     """splits.csv: its validation and test patients are kept out. Needed unless objective is "none"."""
+    manifest: Path | None = None
+    """For `task`: the manifest with the labels."""
+    task: str = ""
+    """A task of tasks.json, a rule such as "kl >= 2", or a label column. `classify` learns from its labels in
+    the training part; of the other methods nearest neighbours are asked for them while training goes on, and
+    nothing learns from them. Labels of validation and test patients are used by neither."""
     objective: str = "none"
-    """The method: moco, wgan_gp; or none for an arm without pretraining."""
+    """The method: moco, wgan_gp; classify, which learns from labels; or none for an arm without
+    pretraining."""
     settings: dict[str, Any] = {}
     """The method's own settings; `trabecula show moco` lists them."""
     arm: str = ""
@@ -108,6 +126,10 @@ class Config(Record):
         """A study finds a mistyped setting of a method before it runs anything."""
         if self.objective != "none":
             build(find(self.objective).Config, self.settings, f"settings of {self.objective}")
+        if bool(self.task) != (self.manifest is not None):
+            raise ValueError("task and manifest go together: give both, or neither")
+        if self.objective == "classify" and not self.task:
+            raise ValueError("classify learns from labels: give task, such as 'kl >= 2', and manifest")
         if 0 < self.snapshots < self.every:
             raise ValueError(
                 f"snapshots={self.snapshots} is below every={self.every}, and snapshots are taken at points; "
@@ -130,23 +152,32 @@ def run(config: Config, out: Run) -> str:
         raise InputError("pretrain: give the splits file, so that validation and test patients stay out")
     splits = read_splits(config.splits)
     pool, patients = pretraining_pool(store, splits, config.pool_cohorts, config.pool_fraction, config.seed)
-    method = find(config.objective)
-    settings = build(method.Config, config.settings, f"settings of {config.objective}")
-    objective = method(settings, encoder, Setting(len(pool), config.batch_size, config.seed))
+    labelled = _labelled(config, store, splits)
+    taught = labelled.among(pool) if labelled and config.objective == "classify" else None
+    if taught is not None:
+        pool, patients = taught.rows, sorted(set(taught.patients))
+    settings = _settings(config, taught)
+    objective = find(config.objective)(settings, encoder, Setting(len(pool), config.batch_size, config.seed))
     stream = Stream(
-        store, pool, config.batch_size, config.seed, device, rank=ranks.rank(), world_size=ranks.world_size()
-    )
+        store, pool, config.batch_size, config.seed, device, taught.y if taught else None,
+        rank=ranks.rank(), world_size=ranks.world_size(),
+    )  # fmt: skip
     out.log("pool", images=len(pool), patients=len(patients))
     out.used(device=str(device), precision=resolve(config.precision, device))
-    _check_contrast(store, pool)
+    check_contrast(store, evenly(pool, NUM_IMAGES))
+    if isinstance(objective, Classify):
+        calibrate(objective, store, evenly(pool, NUM_CALIBRATED), device)
     health = _health(config, objective, store, pool, device)
-    keep = _Keeper(config, objective, _card(encoder, config, store, patients), store)
+    monitor = Monitor(objective, store, pool, config.images, device, config.precision, labelled)
+    keep = _Keeper(config, objective, _card(encoder, config, store, patients, settings), store)
     memory: dict[str, Any] = {"curve": [], "findings": {}}
-    images = _train(config, objective, stream, out, memory, keep, health)
+    start = _finite(monitor.measure())
+    out.log("start", **start)
+    images = _train(config, objective, stream, out, memory, keep, health, monitor)
     products = keep(out.path, images)
-    out.write_json(
-        "training.json", {"points": memory["curve"], "findings": list(memory.get("findings", {}).values())}
-    )
+    findings = memory.get("findings", {})
+    training = {"start": start, "points": memory["curve"], "findings": list(findings.values())}
+    out.write_json("training.json", training)
     generator = products.get("generator")
     if isinstance(generator, Generator):
         with out.scratch("samples.npy").open("wb") as file:
@@ -154,6 +185,9 @@ def run(config: Config, out: Run) -> str:
         out.publish("samples.npy")
     (out / "checkpoint.pt").unlink(missing_ok=True)
     told = f"{encoder.card.name}: {images:,} images seen of {len(pool):,} from {len(patients):,} patients"
+    told += f", with their labels of {config.task}" if taught else ""
+    if findings.get(COLLAPSE, {}).get("last") == images:
+        told += f"; warning: {findings[COLLAPSE]['text']}"
     strangers = not origin(store.record) and set(store.index["patient_id"]).isdisjoint(splits.of)
     if strangers:
         told += "; none of them is in the splits, are they of this store?"
@@ -203,6 +237,7 @@ def _train(
     memory: dict[str, Any],
     keep: _Keeper,
     health: Health | None,
+    monitor: Monitor,
 ) -> int:
     with Meter(f"pretraining {config.objective}", config.images, "images") as meter:
         for point in train(
@@ -214,8 +249,7 @@ def _train(
             meter.add(point.images - meter.done, _note(point))
             before = memory["curve"][-1]["images"] if memory["curve"] else 0
             memory["curve"].append({"images": point.images, **point.scalars})
-            if health is not None:
-                _look(health, memory, out)
+            _look(health, monitor, memory, point.last, out)
             if config.snapshots and point.images // config.snapshots > before // config.snapshots:
                 keep(out / "snapshots" / f"{point.images:09d}", point.images, snapshot=True)
             out.log("point", **memory["curve"][-1])
@@ -228,14 +262,17 @@ def _health(
     """Measurements of an adversarial training, on images spread over the pool."""
     if not isinstance(objective, Adversarial):
         return None
-    return Health(objective, store.read(_some(pool, NUM_IMAGES)).to(device), config.seed)
+    return Health(objective, store.read(evenly(pool, NUM_IMAGES)).to(device), config.seed)
 
 
-def _look(health: Health, memory: dict[str, Any], out: Run) -> None:
+def _look(health: Health | None, monitor: Monitor, memory: dict[str, Any], last: bool, out: Run) -> None:
     """Measure at a point; what is found is said once, on the terminal and in the log, and kept."""
     point = memory["curve"][-1]
-    measured, found = health.look(memory["curve"])
-    point.update({name: value for name, value in measured.items() if math.isfinite(value)})
+    measured, found = monitor.look(memory["curve"], last)
+    if health is not None:
+        more, wrong = health.look(memory["curve"])
+        measured, found = {**measured, **more}, [*found, *wrong]
+    point.update(_finite(measured))
     findings = memory.setdefault("findings", {})
     for finding in found:
         known = findings.get(finding.name)
@@ -248,30 +285,8 @@ def _look(health: Health, memory: dict[str, Any], out: Run) -> None:
         }  # fmt: skip
 
 
-def _some(rows: np.ndarray, num: int) -> np.ndarray:
-    """At most `num` of the rows, evenly spread."""
-    places = np.linspace(0, len(rows) - 1, min(num, len(rows))).round().astype(int)
-    some: np.ndarray = rows[places]
-    return some
-
-
-def _check_contrast(store: Store, pool: np.ndarray) -> None:
-    """Refuse a pool in which there is nothing to see.
-
-    Raises:
-        InputError: the images looked at are all the same, or each is of one grey.
-    """
-    images = store.read(_some(pool, NUM_IMAGES)).to(torch.int32).flatten(1)
-    if len(images) > 1 and bool((images == images[0]).all()):
-        problem = "are all the same image"
-    elif bool((images.amax(1) == images.amin(1)).all()):
-        problem = "are blank, each of one grey"
-    else:
-        return
-    raise InputError(
-        f"pretrain: the {len(images)} images of the pool that were looked at {problem}, so there is nothing "
-        "to learn; look at the store's images, and at the intensity rule they were prepared with"
-    )
+def _finite(measured: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in measured.items() if math.isfinite(value)}
 
 
 def _note(point: Point) -> str:
@@ -296,9 +311,22 @@ def _label(config: Config) -> str:
     return config.weights_name if config.init == "weights" else config.init
 
 
-def _resolved(config: Config) -> dict[str, Any]:
-    """The method's settings with its defaults."""
-    return dump(build(find(config.objective).Config, config.settings, f"settings of {config.objective}"))
+def _labelled(config: Config, store: Store, splits: Splits) -> Labelled | None:
+    if config.manifest is None:
+        return None
+    return labelled_training_part(store, splits, config.manifest, config.task)
+
+
+def _settings(config: Config, taught: Labelled | None) -> Record:
+    """The method's settings with its defaults; those of a classifier fit its task."""
+    given, where = config.settings, f"settings of {config.objective}"
+    if taught is not None:
+        kind = "multilabel" if taught.task.kind == "multilabel" else "single"
+        its = {"kind": kind, "num_classes": taught.task.num_outputs}
+        for key in its.keys() & given.keys():
+            raise InputError(f"{where}: '{key}' comes from the task; leave it out")
+        given = {**its, **given}
+    return build(find(config.objective).Config, given, where)
 
 
 def _check_key(encoder: Encoder, config: Config, store: Store) -> None:
@@ -315,14 +343,16 @@ def _check_key(encoder: Encoder, config: Config, store: Store) -> None:
             )
 
 
-def _card(encoder: Encoder, config: Config, store: Store, patients: list[str]) -> Card:
+def _card(
+    encoder: Encoder, config: Config, store: Store, patients: list[str], settings: Record | None = None
+) -> Card:
     """The card that says what the encoder will have seen, but for the number of images.
 
     Where the patients behind a part of it are not known it lists none: a list that looks whole and is not
     would let test patients pass.
     """
-    card = encoder.card
-    key = site_key()
+    card, key = encoder.card, site_key()
+    taught = config.objective == "classify" and config.task not in card.labels.split("; ")
     seen = set(mark(patients, key)) | set(card.patients)
     if patients:  # generated images tell of those they came from
         seen |= set(origin(store.record).get("patients", ()))
@@ -331,7 +361,8 @@ def _card(encoder: Encoder, config: Config, store: Store, patients: list[str]) -
     return card.model_copy(
         update={
             "objective": config.objective if config.objective != "none" else card.objective,
-            "settings": _resolved(config) if config.objective != "none" else card.settings,
+            "settings": dump(settings) if settings is not None else card.settings,
+            "labels": "; ".join(filter(None, [card.labels, config.task if taught else ""])),
             "store": store.id,
             "preprocessing": store.preprocessing,
             "prepared": store.prepared,

@@ -86,6 +86,8 @@ class Card(Record):
     """Patients seen in pretraining, as HMACs under the site's key."""
     patients_key: str = ""
     """Name of the key of these HMACs."""
+    labels: str = ""
+    """Tasks whose labels of these patients it learned from, "; " between them; "" where it saw none."""
     pool_fraction: float = 1.0
     """Part of the pool's patients that its pretraining took; 1 where it saw none."""
     pool_cohorts: tuple[str, ...] = ()
@@ -249,7 +251,7 @@ def make_encoder(
 # An encoder that starts from another has seen what that one saw: its patients above all.
 _INHERITED = (
     "objective", "weights", "settings", "store", "preprocessing", "prepared", "images_seen", "patients",
-    "patients_key",
+    "patients_key", "labels",
 )  # fmt: skip
 
 
