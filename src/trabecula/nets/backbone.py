@@ -199,6 +199,8 @@ def resolve(architecture: str) -> str:
     for place in searched:
         if wanted in known[place]:
             return f"{place}:{wanted}"
+    if "timm" in searched and from_timm.known(wanted):
+        return f"timm:{wanted}"
     candidates = ["critic"] + [name for place in searched for name in known[place]]
     hint = suggest(wanted, candidates)
     hint = hint if "did you mean" in hint else "; use 'critic', or a model's name in timm or torchvision"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any
 
 import timm
+from timm.layers import PatchEmbed
 from timm.models.resnet import ResNet
 from torch import Tensor, nn
 
@@ -21,25 +23,57 @@ def names() -> tuple[str, ...]:
     return tuple(timm.list_models())
 
 
+@cache
+def known(name: str) -> tuple[str, dict[str, int]] | None:
+    """What timm is asked for under this name: its own name of a network, and options; None for nothing.
+
+    A transformer has its patch size in its name, and any other size may stand there: "vit_tiny_patch8_224"
+    is timm's "vit_tiny_patch16_224" with patch_size=8, "test_vit_patch8" its "test_vit".
+    """
+    if name in names():
+        return name, {}
+    asked = _PATCH.search(name)
+    if asked is None:
+        return None
+    bare = _PATCH.sub("", name, count=1)
+    alike = sorted(other for other in names() if _PATCH.sub("", other, count=1) == bare)
+    usual = [other for other in alike if "_patch16" in other] or alike
+    return (usual[0], {"patch_size": int(asked[1])}) if usual else None
+
+
+_PATCH = re.compile(r"_patch([1-9]\d*)(?=_|$)")
+
+
 def source(name: str, channels: int, size: int) -> Source:
     """Build one network for `channels` x `size` x `size` px.
 
     `global_pool=""` leaves the maps or tokens as they are, so that pooling is the encoder's choice.
 
+    Args:
+        name: a name that is `known`.
+
     Raises:
         InputError: timm cannot build it for this size or number of channels.
     """
-    options: dict[str, Any] = {"in_chans": channels}
-    if timm.models.get_pretrained_cfg_value(name, "fixed_input_size"):
+    model, extra = known(name) or (name, {})
+    options: dict[str, Any] = {"in_chans": channels, **extra}
+    if timm.models.get_pretrained_cfg_value(model, "fixed_input_size"):
         options["img_size"] = size
     try:
-        net = timm.create_model(name, pretrained=False, num_classes=0, global_pool="", **options)
+        net = timm.create_model(model, pretrained=False, num_classes=0, global_pool="", **options)
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise InputError(
             f"timm:{name} cannot be built for {channels} x {size} x {size} px images ({reason}); "
             "choose another architecture or size"
         ) from None
+    patches = getattr(net, "patch_embed", None)
+    if isinstance(patches, PatchEmbed) and size % patches.patch_size[0]:
+        # timm itself cuts off what is left over
+        raise InputError(
+            f"timm:{name} cuts images into patches of {patches.patch_size[0]} px, and {size} px is no "
+            "multiple of it; choose another size, or write another patch size into the name"
+        )
     if isinstance(net, ResNet):
         pool_before_relu(net, "act1", "maxpool")
     use_small_map_convolutions(net)

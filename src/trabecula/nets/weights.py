@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from trabecula.nets.backbone import Backbone
 _SHOWN = 3
 _NONE = torch.empty(0)
 _COUNTER = ".num_batches_tracked"  # of a batch norm: read only where its momentum is None, in no network here
+_POSITIONS = ("pos_embed", "encoder.pos_embedding")  # of timm's and torchvision's vision transformers
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 # Networks whose weights files people hold: offered when a file fits another network than the one asked for.
 _COMMON = (
@@ -83,7 +86,8 @@ def load_weights(backbone: Backbone, path: Path) -> None:
 
     The file's own classifier is left out, as a backbone has none. For the stem "sum" the kernels
     that see an RGB image are summed over its three channels: the same result as showing a grey
-    image three times, where mean and std are equal over the channels.
+    image three times, where mean and std are equal over the channels. Position embeddings of a
+    vision transformer are resampled where its images have another size.
 
     Raises:
         InputError: missing or unexpected keys, or shapes that differ: named, with the network that
@@ -105,12 +109,35 @@ def fit(backbone: Backbone, state: Mapping[str, Tensor], where: str) -> None:
     given |= {key: own[key] for key in own if key.endswith(_COUNTER) and key not in given}
     if backbone.stem == "sum" and first in given and given[first].ndim == 4 and given[first].shape[1] == 3:
         given[first] = given[first].sum(1, keepdim=True)
+    given |= _positions(backbone, own, given)
     problem = mismatch(own, given)
     if problem:
         only_stem = not mismatch(own, {**given, first: own.get(first, _NONE)})
         advice = _advice(backbone, state, only_stem)
         raise InputError(f"{where}: does not fit {backbone.architecture}: {problem}; {advice}")
     backbone.net.load_state_dict(given, strict=True)
+
+
+def _positions(
+    backbone: Backbone, own: Mapping[str, Tensor], given: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Learned positions of a transformer for another number of patches, resampled to this one's.
+
+    Bicubic over the grid, antialiased; those of the class token stay.
+    """
+    for key in _POSITIONS:
+        if key not in own or key not in given or backbone.grid is None:
+            continue
+        here, there = own[key], given[key]
+        prefix = here.shape[1] - math.prod(backbone.grid)
+        side = math.isqrt(max(there.shape[1] - prefix, 0)) if there.ndim == 3 else 0
+        if here.shape == there.shape or side == 0 or side**2 + prefix != there.shape[1]:
+            continue
+        grid = there[:, prefix:].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
+        grid = F.interpolate(grid, backbone.grid, mode="bicubic", antialias=True)
+        patches = grid.flatten(2).transpose(1, 2).to(there.dtype)
+        return {key: torch.cat([there[:, :prefix], patches], dim=1)}
+    return {}
 
 
 def mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
