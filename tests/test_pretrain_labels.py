@@ -18,7 +18,7 @@ from trabecula.data.manifest import read_manifest
 from trabecula.data.phi import mark, site_key
 from trabecula.data.splits import read_splits
 from trabecula.errors import InputError
-from trabecula.nets.encoder import Encoder, read_card
+from trabecula.nets.encoder import Encoder, make_encoder, read_card
 from trabecula.run import execute
 
 
@@ -166,12 +166,12 @@ def test_a_collapsed_encoder_is_told_at_the_end(
     values = {"objective": "moco", "settings": moco, "task": "", "manifest": None}
     said = execute("pretrain", config(hospital, splits, **values), tmp_path / "well")
     assert "warning" not in said + capsys.readouterr().err
-    made = pretrain.make_encoder
 
     def planted(*args: Any, **settings: Any) -> Encoder:
-        encoder = made(*args, **settings)
+        encoder = make_encoder(*args, **settings)
         layers = [part for part in encoder.modules() if isinstance(part, nn.Conv2d)]
         nn.init.zeros_(layers[-1].weight)
+        assert layers[-1].bias is not None
         nn.init.constant_(layers[-1].bias, 0.5)
         return encoder
 

@@ -29,7 +29,7 @@ from trabecula.errors import InputError
 from trabecula.metrics import contrasts, curves, leakage, scores
 from trabecula.metrics import predictions as reading
 from trabecula.metrics.bootstrap import interval, resample
-from trabecula.metrics.cards import arms_of, flow_arms, read_cards
+from trabecula.metrics.cards import arms_of, flow_arms, read_cards, upper_bounds
 from trabecula.metrics.pools import compare_pools
 from trabecula.metrics.predictions import Group
 from trabecula.metrics.scores import Sample
@@ -124,6 +124,7 @@ def run(config: Config, out: Run) -> str:
             for name, (lost, labelled) in work.lost.items()
             if lost
         )
+        + "".join(f"; {told}" for told in upper_bounds(cards))
     )
 
 

@@ -27,6 +27,7 @@ from trabecula.reporting.flow import read_cohort, task_flows
 from trabecula.reporting.generators import Explained, Generator, read_explained, read_generators
 from trabecula.reporting.papers import hip_gan
 from trabecula.reporting.pools import Pools, read_pools
+from trabecula.reporting.pretraining import read_pretrainings
 from trabecula.reporting.provenance import read_runs, without_paths
 from trabecula.reporting.results import Panel, Results, read_results
 from trabecula.reporting.shortcuts import Shortcuts, read_shortcuts
@@ -232,6 +233,8 @@ def render(
         "pictures": _pictures(config),
         "cohort": read_cohort(config.manifest, config.store),
         "flows": task_flows(results),
+        "pretrainings": read_pretrainings(config.runs),
+        "upper_bounds": verdict.upper_bounds(results),
         "provenance": read_runs(config.runs),
         "inputs": _identities(config),
         "seeds": _seeds(results),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from trabecula.data.predictions import snapshot_of
 from trabecula.errors import InputError
 from trabecula.metrics.contrasts import Arm
 
@@ -68,6 +69,17 @@ def arms_of(cards: list[Row], table: pd.DataFrame) -> list[Arm]:
     return [known[name] for name in names]
 
 
+def upper_bounds(cards: list[Row]) -> list[str]:
+    """A sentence for each finished arm whose pretraining learned from labels."""
+    taught = {card["arm"]: card for card in reversed(cards) if card.get("labels")}
+    return [
+        f"{name} learned from the labels of {card['labels']} of {len(card.get('patients') or ()):,} training "
+        "patients: an upper bound, no pretraining without labels"
+        for name, card in sorted(taught.items())
+        if not snapshot_of(name)
+    ]
+
+
 def flow_arms(cards: list[Row]) -> list[Row]:
     """What each encoder is and what it has seen, for people: by arm and pretraining seed."""
     rows = [
@@ -76,6 +88,7 @@ def flow_arms(cards: list[Row]) -> list[Row]:
             "objective": card.get("objective", ""), "images_seen": card.get("images_seen"),
             "pretrain_seed": card.get("seed"), "num_patients_seen": len(card.get("patients") or ()),
             "pool_fraction": card.get("pool_fraction", 1.0), "pool_cohorts": card.get("pool_cohorts") or [],
+            "labels": card.get("labels") or "",
         }
         for card in cards
     ]  # fmt: skip

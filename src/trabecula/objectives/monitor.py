@@ -128,7 +128,8 @@ def judge(measured: Mapping[str, float], num_images: int) -> list[Finding]:
 
 def some_patients(labelled: Labelled, num: int) -> Labelled:
     """Whole patients, in an order that tells nothing, as long as they have at most `num` images."""
-    kept, count = set(), 0
+    kept: set[str] = set()
+    count = 0
     for patient in in_hash_order(sorted(set(labelled.patients)), 0):
         count += int((labelled.patients == patient).sum())
         if count > num and kept:

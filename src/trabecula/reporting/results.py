@@ -68,6 +68,7 @@ class Arm:
     style: str  # CSS class: "arm-random", "arm-imagenet", "arm-0" ...
     pool_fraction: float = 1.0  # of the pool's patients that pretraining took
     pool_cohorts: tuple[str, ...] = ()  # that pretraining was kept to; none: all
+    labels: str = ""  # that pretraining learned from; "": none
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,7 @@ class Results:
                 d["arm"], d["architecture"], d["family"], d.get("objective") or "",
                 d.get("images_seen"), d.get("num_patients_seen"), styles[d["arm"]],
                 d.get("pool_fraction", 1.0), tuple(d.get("pool_cohorts") or ()),
+                d.get("labels") or "",
             )
             for d in drafts
         ]  # fmt: skip

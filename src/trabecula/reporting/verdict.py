@@ -9,12 +9,28 @@ from trabecula.reporting.results import Arm, Panel, Results
 
 
 def against_random(results: Results) -> list[Any]:
-    """The headline comparisons of every pretrained arm with its own network's control."""
+    """The headline comparisons of every pretrained arm with its own network's control.
+
+    An arm that learned from labels is none: it is the upper bound of what pretraining without may gain.
+    """
     return [
         pair
         for panel in _panels(results)
         for pair in results.comparisons_of(panel, results.headline(panel))
         if results.with_control(pair) and results.by_name[pair["arm"]].family not in ("random", "imagenet")
+        if not results.by_name[pair["arm"]].labels
+    ]
+
+
+def upper_bounds(results: Results) -> list[str]:
+    """A sentence for each arm whose pretraining learned from labels."""
+    names = wording.arm_names(results)
+    return [
+        f"{names[arm.name]} of {wording.architecture_name(arm.architecture)} learned from the labels of "
+        f"{arm.labels} of {wording.count(arm.num_patients_seen)} training patients, more than an arm of a "
+        "label fraction has: it is an upper bound and not counted"
+        for arm in results.arms
+        if arm.labels
     ]
 
 

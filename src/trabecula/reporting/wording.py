@@ -144,7 +144,8 @@ def _draft(arm: Arm) -> str:
         return FAMILY_NAMES[arm.family]
     if arm.objective in ("", "none"):
         return arm.name
-    return f"{objective_name(arm.objective)} pretraining{pool_words(arm)}"
+    bound = f", upper bound: saw labels of {arm.labels}" if arm.labels else ""
+    return f"{objective_name(arm.objective)} pretraining{pool_words(arm)}{bound}"
 
 
 def pool_words(arm: Arm) -> str:
@@ -236,7 +237,7 @@ def sentence(results: Results, panel: Panel, arm: Arm, pair: Row | None, name: s
         value = f" {number(row['value'], 2)}{bounds},"
     claim = claim_of(pair)
     ending = {
-        "better": "it paid" if arm.family not in ("imagenet", "random") else "better",
+        "better": "it paid" if arm.family not in ("imagenet", "random") and not arm.labels else "better",
         "worse": "it did worse",
         "none": "no difference shown",
     }.get(claim, untested(pair))

@@ -1,0 +1,103 @@
+"""The report on how encoders were trained, and on arms that learned from labels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import probed_study
+from evaluated_study import write_manifest, write_run
+from probed_study import pair, score, write_study
+from trabecula import report
+from trabecula.metrics.cards import flow_arms, upper_bounds
+from trabecula.reporting import verdict
+from trabecula.reporting.pretraining import read_pretrainings
+from trabecula.reporting.results import read_results
+from trabecula.reporting.wording import arm_names
+from trabecula.run import execute
+
+COLLAPSED = "the encoder has collapsed: of its features of 256 images they are all but the same"
+
+
+def trained(folder: Path, name: str, rank: float, **more: Any) -> Path:
+    write_run(folder, "pretrain", 0)
+    training = {
+        "start": {"monitor/rank": 83.14, "monitor/spread": 0.174},
+        "points": [
+            {"images": 640, "query/loss": 4.306, "query/norm": 1.0},
+            {"images": 1280, "query/loss": 3.021, "monitor/rank": rank, "monitor/spread": 0.4826},
+        ],
+        "findings": [],
+    }
+    (folder / "training.json").write_text(json.dumps({**training, **more}))
+    (folder / "encoder.json").write_text(json.dumps({"name": name, "seed": 3}))
+    return folder
+
+
+def test_a_line_a_run_from_the_start_to_the_end(tmp_path: Path) -> None:
+    known = {"monitor/rank": 83.14, "monitor/spread": 0.174, "monitor/knn": 0.25}
+    runs = [
+        trained(tmp_path / "a", "vicreg", 41.2),
+        trained(tmp_path / "b", "moco", 132.7, start=known),
+        write_run(tmp_path / "c", "probe", 1),
+    ]
+    pretrainings = read_pretrainings(runs)
+    assert pretrainings is not None
+    assert [[cell.plain for cell in row] for row in pretrainings.table.rows] == [
+        ["moco", "3", "1,280", "query 4.306 → 3.021", "83.1 → 133", "0.174 → 0.483", "0.250"],
+        ["vicreg", "3", "1,280", "query 4.306 → 3.021", "83.1 → 41.2", "0.174 → 0.483", "–"],
+    ]
+    assert pretrainings.wrong == []
+    assert read_pretrainings(runs[2:]) is None
+
+
+def test_what_was_wrong_is_said_with_its_place(tmp_path: Path) -> None:
+    findings = [{"name": "encoder collapse", "text": COLLAPSED, "first": 640, "last": 1280}]
+    pretrainings = read_pretrainings([trained(tmp_path / "a", "moco", 0.0, findings=findings)])
+    assert pretrainings is not None
+    assert pretrainings.wrong == [f"moco, seed 3, from 640 to 1,280 images: {COLLAPSED}."]
+
+
+def test_an_arm_that_learned_from_labels_is_an_upper_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Named so in every table, said beside the tally, and not counted as pretraining that paid."""
+    taught = {"objective": "classify", "labels": "kl >= 2", "num_patients_seen": 240}
+    monkeypatch.setitem(probed_study.ARMS, "critic-classify", taught)
+    values = {"critic-random": 0.6, "critic-wgan_gp": 0.72, "critic-classify": 0.8}
+    scores = [score(arm, value, value - 0.03, value + 0.03) for arm, value in values.items()]
+    pairs = [
+        pair("critic-wgan_gp", "critic-random", 0.12, "none"),
+        pair("critic-classify", "critic-random", 0.2, "better"),
+    ]
+    folder = write_study(tmp_path / "results", scores, pairs)
+    results = read_results(folder)
+    name = "Supervised pretraining, upper bound: saw labels of kl >= 2"
+    assert arm_names(results)["critic-classify"] == name
+    assert [row["arm"] for row in verdict.against_random(results)] == ["critic-wgan_gp"]
+    findings = [{"name": "encoder collapse", "text": COLLAPSED, "first": 1280, "last": 1280}]
+    run = trained(tmp_path / "run", "critic-wgan_gp", 0.0, findings=findings)
+    config = report.Config(results=folder, manifest=write_manifest(tmp_path / "data"), runs=(run,))
+    said = execute("report", config, tmp_path / "report")
+    assert said == ("report.html: 0 of 1 comparisons with random initialisation say that pretraining paid")
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert (
+        "learned from the labels of kl &gt;= 2 of 240 training patients, more than an arm of a label "
+        "fraction has: it is an upper bound and not counted.</p>"
+    ) in page
+    assert page.count("it paid") == 0
+    assert f"<p>critic-wgan_gp, seed 3, at 1,280 images: {COLLAPSED}.</p>" in page
+    assert "How the encoders were trained" in page
+
+
+def test_evaluate_says_who_learned_from_labels() -> None:
+    card = {"arm": "moco", "architecture": "critic", "family": "pretrained", "patients": ["a", "b"]}
+    cards = [card, {**card, "arm": "classify", "labels": "kl >= 2"}]
+    assert upper_bounds(cards) == [
+        "classify learned from the labels of kl >= 2 of 2 training patients: an upper bound, no pretraining "
+        "without labels"
+    ]
+    assert [row["labels"] for row in flow_arms(cards)] == ["kl >= 2", ""]
