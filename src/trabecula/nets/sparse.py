@@ -123,7 +123,7 @@ class _VisibleOnly:
 @contextmanager
 def _hooked(net: nn.Module, cells: _Cells) -> Iterator[None]:
     """Within it, every pass through `net` is one of these cells. The hooks end with it: no state is left."""
-    from timm.layers import BlurPool2d
+    from timm.layers.blur_pool import BlurPool2d
 
     spatial = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, BlurPool2d)
 
