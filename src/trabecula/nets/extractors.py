@@ -1,6 +1,6 @@
 """Feature extractors: in whose eyes generated and real images are compared.
 
-    random-conv          a convolution net with seeded random weights: offline, for any channels and size
+    random-conv          wavelets and seeded random convolutions: offline, for any channels and size
     inception-v3         torch-fidelity's Inception v3, from a local weights file
     timm:NAME,
     torchvision:NAME     a network of these libraries, from a local weights file
@@ -15,13 +15,16 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trabecula.data.store import to_float
@@ -32,7 +35,8 @@ from trabecula.nets.weights import read_weights
 
 FID_WEIGHTS = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 """sha256 of torch-fidelity's and pytorch-fid's file of the 2015-12-05 Inception graph."""
-_WIDTHS = (64, 128, 256, 512)
+RANDOM_CONV = "random-conv 2"
+"""Design of `random-conv`: its features compare with no other version's. Change it with any feature."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,8 @@ def load_extractor(
         channels, size: of the images, px.
         weights: a weights file (inception-v3, timm:, torchvision:) or a folder (encoder).
         resize: side to which images are brought first, px (bilinear, antialiased); 0 leaves them.
-            inception-v3 brings them to 299 px itself, and an encoder takes them as they are.
+            inception-v3 brings them to 299 px itself, random-conv enlarges smaller ones to 32 px, and an
+            encoder takes them as they are.
     Raises:
         InputError: an unknown extractor, weights missing, not needed or of another network, torch-fidelity
             not installed, or images that the extractor does not take.
@@ -133,42 +138,105 @@ def _rule(resize: int, size: int) -> str:
 
 
 class RandomConv(nn.Module):
-    """Eight 3 x 3 convolutions with ReLU, every second of stride 2, and the mean of each second one's maps.
+    """Contrast and sparsity of wavelet maps, random convolutions of these, and the layout, as 177 numbers.
 
-    Weights are normal with variance 2 / fan-in (He 2015, arXiv 1502.01852), from a seed. Random nets are
-    usable yardsticks of image statistics, from fine (the first means) to coarse (the last).
+    At the image's size and three halvings of it, Gabor wavelets of eight directions give the modulus of
+    their complex response. Of each modulus: the logarithm of its root mean square (`contrast`) and how far
+    that of its mean lies from it (`sparsity`: edges are rare and strong, noise is everywhere). A second layer
+    of 16 random filters takes the moduli, each over their local root mean square (`junctions`: what stands
+    beside what, whatever the contrast). All these are means over the image, so they do not say where; 48
+    random filters as large as the image brought to 16 px do (`layout`), and a mean grey value a channel
+    (`brightness`). More channels: wavelets and brightness for each.
+
+    After scattering (Bruna & Mallat 2013, arXiv 1203.1513) and the statistics of wavelet moduli of Portilla
+    & Simoncelli 2000. All filters but the last have no mean, so brightness does not drown the rest, and the
+    logarithm makes a fine scale count as much as a coarse one.
     """
+
+    _LEVELS, _DIRECTIONS, _JUNCTIONS, _LAYOUT, _SIDE = 4, 8, 16, 48, 16
+    _SPARSITY, _JUNCTION, _BRIGHTNESS = 6.0, 1.5, 12.0  # weights, so that no part drowns another
+    _DARK = 2 / 255  # contrast below which everything counts as flat
+    smallest = 32
+    """Side of the smallest image, px."""
 
     def __init__(self, channels: int, seed: int = 0) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.layers = nn.ModuleList()
-        before = channels
-        for width in _WIDTHS:
-            for stride in (1, 2):
-                layer = nn.Conv2d(before, width, 3, stride=stride, padding=1, bias=False)
-                with torch.no_grad():
-                    layer.weight.normal_(std=(2 / (9 * before)) ** 0.5, generator=generator)
-                self.layers.append(layer)
-                before = width
+        rng = np.random.default_rng(seed)
+        moduli = channels * self._DIRECTIONS
+        junctions = [_filters(rng, self._JUNCTIONS, 9 * moduli) for _ in range(self._LEVELS)]
+        layout = _filters(rng, self._LAYOUT, channels * self._SIDE**2)
+        self.wavelets: Tensor
+        self.junctions: Tensor
+        self.layout: Tensor
+        self.register_buffer("wavelets", _wavelets(self._DIRECTIONS).repeat(channels, 1, 1, 1))
+        self.register_buffer("junctions", torch.stack(junctions).unflatten(2, (moduli, 3, 3)))
+        self.register_buffer("layout", layout)
+
+    @property
+    def num_features(self) -> int:
+        """Length of its features."""
+        channels = len(self.wavelets) // (2 * self._DIRECTIONS)
+        a_level = 2 * channels * self._DIRECTIONS + self._JUNCTIONS
+        return self._LEVELS * a_level + self._LAYOUT + channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) in [-1, 1] -> (B, 960)."""
-        means = []
-        for index, layer in enumerate(self.layers):
-            x = F.relu(layer(x))
-            if index % 2:
-                means.append(x.mean((2, 3)))
-        return torch.cat(means, dim=1)
+        """(B, C, H, W) in [0, 1], H and W at least `smallest` -> (B, D)."""
+        parts = []
+        level = x
+        for index, filters in enumerate(self.junctions):
+            padded = F.pad(level, (3, 3, 3, 3), mode="reflect")
+            waves = F.conv2d(padded, self.wavelets, groups=x.shape[1])
+            power = waves.square().unflatten(1, (-1, 2)).sum(2)
+            modulus = (power + 1e-12).sqrt()
+            contrast = (power.mean((2, 3)) + self._DARK**2).log() / 2
+            sparsity = (modulus.mean((2, 3)) + self._DARK).log() - contrast
+            around = F.avg_pool2d(power.mean(1, keepdim=True), 5, 1, 2, count_include_pad=False)
+            relative = modulus / (around + self._DARK**2).sqrt()
+            found = F.leaky_relu(F.conv2d(relative, filters, stride=2 if index < 2 else 1), 0.2)
+            parts += [contrast, self._SPARSITY * sparsity, self._JUNCTION * found.mean((2, 3))]
+            level = F.avg_pool2d(level, 2)
+        parts.append(F.adaptive_avg_pool2d(x, self._SIDE).flatten(1) @ self.layout.T)
+        parts.append(self._BRIGHTNESS * x.mean((2, 3)))
+        return torch.cat(parts, dim=1)
+
+
+def _wavelets(directions: int) -> Tensor:
+    """(2 x directions, 1, 7, 7) Gabor filters, even and odd in turn; no mean, norm 1; wavelength 4.4 px."""
+    axis = np.arange(-3.0, 4.0)
+    filters = []
+    for index in range(directions):
+        angle = math.pi * index / directions
+        along = axis[None, :] * math.cos(angle) + axis[:, None] * math.sin(angle)
+        window = np.exp(-(axis[None, :] ** 2 + axis[:, None] ** 2) / (2 * 1.6**2))
+        for phase in (0, math.pi / 2):
+            wave = window * np.cos(along * math.pi / 2.2 + phase)
+            wave -= wave.mean()
+            filters.append(wave / np.linalg.norm(wave))
+    return _exact(np.stack(filters))[:, None]
+
+
+def _filters(rng: np.random.Generator, num: int, length: int) -> Tensor:
+    """(num, length) random orthonormal filters without a mean."""
+    columns = rng.standard_normal((length, num))
+    orthonormal, triangle = np.linalg.qr(columns - columns.mean(axis=0))
+    return _exact((orthonormal * np.sign(np.diag(triangle))).T)
+
+
+def _exact(values: NDArray[np.float64]) -> Tensor:
+    """Multiples of 2^-16, so that processors which round otherwise have the same weights, to the bit."""
+    return torch.from_numpy((np.round(values * 65536) / 65536).astype(np.float32))
 
 
 def _random_conv(channels: int, size: int, resize: int, device: torch.device) -> Extractor:
     net = RandomConv(channels)
-    digest = hashlib.sha256()
+    if 0 < resize < net.smallest:
+        raise InputError(f"resize {resize}: random-conv needs {net.smallest} px at least")
+    side = max(resize or size, net.smallest)
+    digest = hashlib.sha256(RANDOM_CONV.encode())
     for value in net.state_dict().values():
         digest.update(value.numpy().tobytes())
-    protocol = Protocol("random-conv", digest.hexdigest(), _rule(resize, size), "float32", sum(_WIDTHS))
-    return Extractor(protocol, net, lambda images: net(2 * _resized(images, resize) - 1), device)
+    protocol = Protocol(RANDOM_CONV, digest.hexdigest(), _rule(side, size), "float32", net.num_features)
+    return Extractor(protocol, net, lambda images: net(_resized(images, side)), device)
 
 
 def _inception(weights: Path, channels: int, resize: int, device: torch.device) -> Extractor:
