@@ -1,9 +1,8 @@
-"""A made-up study on disk: 150 patients with two knees, four arms, two tasks, predictions as files."""
+"""Evaluation of a made-up study: values, intervals, comparisons, curves, counts."""
 
 import json
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,117 +10,23 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
+from predicted_study import ARMS, FILES, SEEDS, config_of, copied, make_study, row_of, spoil
 from trabecula import evaluate
-from trabecula.config import build
-from trabecula.data.phi import key_name, mark
 from trabecula.errors import InputError
 from trabecula.metrics import contrasts
 from trabecula.run import execute
 
-NUM_PATIENTS, SEEDS = 150, range(5)
-ARMS = {
-    "resnet-random": ("timm:resnet18", "random", 0.6),
-    "resnet-moco": ("timm:resnet18", "pretrained", 2.0),
-    "resnet-same": ("timm:resnet18", "pretrained", 0.6),
-    "vgg-imagenet": ("timm:vgg16", "imagenet", 1.0),
-}
-FILES = ("metrics.json", "comparisons.json", "curves.json", "flow.json")
-
-
-def _hospital(folder: Path, rng: np.random.Generator) -> pd.DataFrame:
-    patients = np.repeat([f"p{i:03d}" for i in range(NUM_PATIENTS)], 2)
-    burden = np.repeat(rng.normal(size=NUM_PATIENTS), 2) + rng.normal(size=2 * NUM_PATIENTS)
-    table = pd.DataFrame(
-        {
-            "image_id": [f"i{i:03d}" for i in range(patients.size)],
-            "patient_id": patients,
-            "path": "x.png",
-            "side": ["L", "R"] * NUM_PATIENTS,
-            "cohort": np.repeat(["east", "west"], NUM_PATIENTS),
-            "kl": np.digitize(burden, [-0.8, 0.4, 1.6]),
-            "sex": np.repeat(rng.choice(["F", "M"], NUM_PATIENTS), 2),
-        }
-    )
-    table.loc[4, "kl"] = None
-    folder.mkdir(parents=True)
-    table["kl"] = table["kl"].astype("Int64")
-    table.to_csv(folder / "manifest.csv", index=False)
-    tasks = {
-        "oa": {"kind": "binary", "labels": ["kl"], "positive": "kl >= 2"},
-        "grade": {"kind": "ordinal", "labels": ["kl"], "classes": ["0", "1", "2", "3"]},
-    }
-    (folder / "tasks.json").write_text(json.dumps(tasks))
-    ids = table["patient_id"].unique()
-    part = np.where(
-        np.arange(ids.size) % 5 < 2, "train", np.where(np.arange(ids.size) % 5 == 2, "val", "test")
-    )
-    pd.DataFrame({"patient_id": ids, "split": part}).to_csv(folder / "splits.csv", index=False)
-    table["split"] = table["patient_id"].map(dict(zip(ids, part, strict=True)))
-    return table[table["kl"].notna()].astype({"kl": int})
-
-
-def _predict(table: pd.DataFrame, folder: Path, arm: str, signal: float, rng: np.random.Generator) -> None:
-    rows, choices = [], []
-    columns = ["image_id", "cohort", "split"]
-    shown = table[table["split"] != "train"]
-    for fraction in (0.1, 1.0):
-        for seed in SEEDS:
-            shared = {"arm": arm, "mode": "probe", "fraction": fraction, "seed": seed, "pretrain_seed": 0}
-            score = signal * (0.7 + 0.3 * fraction) * (shown["kl"] - 1.5) + rng.normal(size=len(shown))
-            p = 1 / (1 + np.exp(-score))
-            rows.append(shown[columns].assign(task="oa", **shared, p_0=1 - p, p_1=p))
-            logits = -((score.to_numpy()[:, None] - np.array([-1.5, -0.5, 0.5, 1.5])) ** 2)
-            q = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-            rows.append(
-                shown[columns].assign(task="grade", **shared, **{f"p_{k}": q[:, k] for k in range(4)})
-            )
-            counts = {"num_train_images": int(120 * fraction), "num_train_patients": int(60 * fraction)}
-            counts |= {"num_val_images": int(60 * fraction), "num_val_patients": int(30 * fraction)}
-            for task, threshold in (("oa", "0.5"), ("grade", "")):
-                choices.append(
-                    {"task": task, **shared, "threshold": threshold, "strength": 1, **counts, "note": ""}
-                )
-    folder.mkdir()
-    pd.concat(rows).to_csv(folder / "predictions.csv", index=False, float_format="%.8g")
-    pd.DataFrame(choices).to_csv(folder / "choices.csv", index=False)
-
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    root = tmp_path_factory.mktemp("study")
-    rng = np.random.default_rng(7)
-    table = _hospital(root / "hospital", rng)
-    for arm, (architecture, family, signal) in ARMS.items():
-        _predict(table, root / f"predictions-{arm}", arm, signal, rng)
-        card = {"name": arm, "architecture": architecture, "family": family, "objective": "none", "seed": 0}
-        (root / f"encoder-{arm}").mkdir()
-        (root / f"encoder-{arm}" / "encoder.json").write_text(json.dumps(card))
-    return root, table
-
-
-def _config(root: Path, arms=tuple(ARMS), **settings):
-    values = {
-        "predictions": [root / f"predictions-{arm}" for arm in arms],
-        "encoders": [root / f"encoder-{arm}" for arm in arms],
-        "manifest": root / "hospital",
-        "splits": root / "hospital" / "splits.csv",
-        "num_resamples": 300,
-    }
-    return build(evaluate.Config, values | settings, "test")
+    return make_study(tmp_path_factory.mktemp("study"))
 
 
 @pytest.fixture(scope="module")
 def done(study, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "run"
-    summary = execute("evaluate", _config(study[0], strata=("sex",)), out)
+    summary = execute("evaluate", config_of(study[0], strata=("sex",)), out)
     return {name: json.loads((out / name).read_text()) for name in FILES}, out, summary
-
-
-def _row(results, **wanted):
-    wanted = {"seed": "all", "cohort": "all", "stratum": "all"} | wanted
-    rows = [r for r in results["metrics.json"]["rows"] if all(r[k] == v for k, v in wanted.items())]
-    assert len(rows) == 1, wanted
-    return rows[0]
 
 
 def _predicted(study, arm: str, task: str, fraction: float, seed: int) -> pd.DataFrame:
@@ -142,12 +47,12 @@ def test_values_are_sklearns(study, done):
         "balanced_accuracy": sk.balanced_accuracy_score(y, found["p_1"] >= 0.5),
     }
     for metric, value in expected.items():
-        row = _row(done[0], metric=metric, **where)
+        row = row_of(done[0], metric=metric, **where)
         assert row["value"] == pytest.approx(value, abs=1e-5)
         assert (row["low"], row["num_images"], row["num_events"]) == (None, len(found), int(y.sum()))
     found = _predicted(study, "resnet-moco", "grade", 1.0, 0)
     called = found[[f"p_{k}" for k in range(4)]].to_numpy().argmax(axis=1)
-    row = _row(done[0], task="grade", arm="resnet-moco", fraction=1.0, seed=0, metric="quadratic_kappa")
+    row = row_of(done[0], task="grade", arm="resnet-moco", fraction=1.0, seed=0, metric="quadratic_kappa")
     assert row["value"] == pytest.approx(
         sk.cohen_kappa_score(found["kl"], called, weights="quadratic"), abs=1e-5
     )
@@ -155,8 +60,8 @@ def test_values_are_sklearns(study, done):
 
 def test_the_row_over_seeds_is_their_mean_with_sd_and_interval(done):
     where = {"task": "oa", "arm": "resnet-moco", "fraction": 0.1, "metric": "auroc"}
-    each = [_row(done[0], seed=seed, **where)["value"] for seed in SEEDS]
-    row = _row(done[0], **where)
+    each = [row_of(done[0], seed=seed, **where)["value"] for seed in SEEDS]
+    row = row_of(done[0], **where)
     assert row["value"] == pytest.approx(np.mean(each), abs=1e-5)
     assert row["sd_seeds"] == pytest.approx(np.std(each, ddof=1), rel=1e-3)
     assert row["low"] < row["value"] < row["high"]
@@ -165,7 +70,7 @@ def test_the_row_over_seeds_is_their_mean_with_sd_and_interval(done):
 
 def test_cohorts_and_strata_have_rows(study, done):
     where = {"task": "oa", "arm": "resnet-moco", "fraction": 1.0, "metric": "auroc"}
-    east, women = _row(done[0], cohort="east", **where), _row(done[0], stratum="sex=F", **where)
+    east, women = row_of(done[0], cohort="east", **where), row_of(done[0], stratum="sex=F", **where)
     found = [_predicted(study, "resnet-moco", "oa", 1.0, seed) for seed in SEEDS]
     for row, column, value in ((east, "cohort", "east"), (women, "sex", "F")):
         parts = [f[f[column] == value] for f in found]
@@ -244,33 +149,23 @@ def test_flow_counts_patients_and_exclusions(done):
 
 
 def test_the_same_input_gives_the_same_bytes(study, done, tmp_path):
-    summary = execute("evaluate", _config(study[0], strata=("sex",)), tmp_path / "again")
+    summary = execute("evaluate", config_of(study[0], strata=("sex",)), tmp_path / "again")
     assert summary == done[2]
     for name in FILES:
         assert (tmp_path / "again" / name).read_bytes() == (done[1] / name).read_bytes()
 
 
 def test_the_draws_depend_on_the_seed(study, done, tmp_path):
-    execute("evaluate", _config(study[0], strata=("sex",), seed=1), tmp_path / "seed")
+    execute("evaluate", config_of(study[0], strata=("sex",), seed=1), tmp_path / "seed")
     again = {name: json.loads((tmp_path / "seed" / name).read_text()) for name in FILES}
     where = {"task": "oa", "arm": "resnet-moco", "fraction": 1.0, "metric": "auroc"}
-    one, two = _row(done[0], **where), _row(again, **where)
+    one, two = row_of(done[0], **where), row_of(again, **where)
     assert one["value"] == two["value"]
     assert one["low"] != two["low"]
 
 
-def _copied(study, tmp_path, arm="resnet-moco"):
-    """Predictions of one arm to be spoilt, and what stands beside them."""
-    root, table = study
-    for name in (f"predictions-{arm}", f"encoder-{arm}", "hospital"):
-        (tmp_path / name).mkdir()
-        for file in (root / name).iterdir():
-            (tmp_path / name / file.name).write_bytes(file.read_bytes())
-    return tmp_path / f"predictions-{arm}" / "predictions.csv", table
-
-
 def test_shuffled_labels_have_an_interval_around_one_half(study, tmp_path):
-    _copied(study, tmp_path)
+    copied(study, tmp_path)
     path = tmp_path / "hospital" / "manifest.csv"
     manifest = pd.read_csv(path, dtype=str, keep_default_na=False)
     manifest["kl"] = np.random.default_rng(0).permutation(manifest["kl"])
@@ -278,112 +173,36 @@ def test_shuffled_labels_have_an_interval_around_one_half(study, tmp_path):
     manifest.loc[manifest["kl"] == "", "kl"] = "0"
     manifest.loc[4, "kl"] = ""
     manifest.to_csv(path, index=False)
-    execute("evaluate", _config(tmp_path, ("resnet-moco",)), tmp_path / "out")
+    execute("evaluate", config_of(tmp_path, ("resnet-moco",)), tmp_path / "out")
     results = {"metrics.json": json.loads((tmp_path / "out" / "metrics.json").read_text())}
-    row = _row(results, task="oa", arm="resnet-moco", fraction=1.0, metric="auroc")
+    row = row_of(results, task="oa", arm="resnet-moco", fraction=1.0, metric="auroc")
     assert row["low"] < 0.5 < row["high"]
 
 
-@pytest.mark.parametrize("key", ["a site's secret", "another secret"])
-def test_an_encoder_that_saw_a_test_patient_is_refused(study, tmp_path, monkeypatch, key):
-    monkeypatch.setenv("TRABECULA_SITE_KEY", "a site's secret")
-    _, table = _copied(study, tmp_path)
-    path = tmp_path / "encoder-resnet-moco" / "encoder.json"
-    card = json.loads(path.read_text())
-    train, test = (table.loc[table["split"] == part, "patient_id"].iloc[0] for part in ("train", "test"))
-    card["patients_key"] = key_name(key.encode())
-    card["patients"] = mark([train], key.encode())
-    path.write_text(json.dumps(card))
-    config = _config(tmp_path, ("resnet-moco",))
-    if key != "a site's secret":
-        with pytest.raises(InputError, match="marked under site key"):
-            execute("evaluate", config, tmp_path / "out")
-        return
-    execute("evaluate", config, tmp_path / "fine")
-    card["patients"] = mark([train, test], key.encode())
-    path.write_text(json.dumps(card))
-    row = int(table.index[table["patient_id"] == test][0]) + 2
-    with pytest.raises(InputError, match=rf"resnet-moco.*'{test}' \(manifest row {row}\) of the test part"):
-        execute("evaluate", config, tmp_path / "out")
-    assert not (tmp_path / "out" / "metrics.json").exists()
-
-
-def test_a_training_patient_called_a_test_patient_is_refused(study, tmp_path):
-    _, table = _copied(study, tmp_path)
-    path = tmp_path / "hospital" / "splits.csv"
-    splits = pd.read_csv(path)
-    moved = table.loc[table["split"] == "test", "patient_id"].iloc[0]
-    splits.loc[splits["patient_id"] == moved, "split"] = "train"
-    splits.to_csv(path, index=False)
-    with pytest.raises(InputError, match=rf"'{moved}' \(manifest row \d+\) test, the splits say train"):
-        execute("evaluate", _config(tmp_path, ("resnet-moco",)), tmp_path / "out")
-
-
 def test_test_images_that_the_store_lacks_are_counted(study, tmp_path, monkeypatch):
-    path, table = _copied(study, tmp_path)
+    path, table = copied(study, tmp_path)
     gone = (
         table.loc[(table["split"] == "test") & (table["kl"].astype(str) != ""), "image_id"].iloc[:5].tolist()
     )
-    _spoil(path, lambda t: t[~t["image_id"].isin(gone)])
+    spoil(path, lambda t: t[~t["image_id"].isin(gone)])
     kept = table[~table["image_id"].isin(gone)]
     monkeypatch.setattr(evaluate.Store, "open", lambda _: SimpleNamespace(index=kept))
     store = tmp_path / "store"
     store.mkdir()
-    said = execute("evaluate", _config(tmp_path, ("resnet-moco",), store=store), tmp_path / "out")
+    said = execute("evaluate", config_of(tmp_path, ("resnet-moco",), store=store), tmp_path / "out")
     assert "; 5 of 120 labelled test images of grade are not in the store" in said
-
-
-def _spoil(path: Path, change) -> None:
-    table = pd.read_csv(path)
-    change(table).to_csv(path, index=False)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda t: t.drop(t.index[(t["split"] == "test") & (t["seed"] == 2)][:7]), "7 of 120 test images"),
-        (lambda t: t.assign(image_id=t["image_id"].replace("i149", "stranger")), "no image 'stranger'"),
-        (lambda t: pd.concat([t, t[:3]]), "3 predictions are made twice"),
-        (lambda t: t.assign(p_1=np.where(t["seed"] == 1, np.nan, t["p_1"])), "not probabilities"),
-        (lambda t: t.drop(columns="p_3"), "no column 'p_3'"),
-        (lambda t: t.drop(columns="seed"), "no column 'seed'"),
-        (lambda t: t.assign(p_1=["x", *t["p_1"][1:]]), "could not convert"),
-        (lambda t: t.assign(arm="nobody"), "arm 'nobody' has predictions and no encoder"),
-        (lambda t: t[t["task"] == "oa"].assign(task="hip"), "no task or column 'hip'"),
-    ],
-)  # fmt: skip
-def test_bad_predictions_are_refused_in_one_line(study, tmp_path, change, message):
-    path, _ = _copied(study, tmp_path)
-    _spoil(path, change)
-    with pytest.raises(InputError, match=message) as error:
-        execute("evaluate", _config(tmp_path, ("resnet-moco",)), tmp_path / "out")
-    assert "\n" not in str(error.value)
-
-
-def test_missing_folders_and_unknown_names_are_refused(study, tmp_path):
-    root, _ = study
-    with pytest.raises(InputError, match="no predictions"):
-        evaluate.reading.read_predictions([])
-    for settings, message in (
-        ({"metrics": {"binary": ["auc"]}}, "no metric 'auc'"),
-        ({"strata": ["height"]}, "no column 'height'"),
-        ({"predictions": [root / "encoder-resnet-moco"]}, "predictions.csv: no such file"),
-        ({"encoders": [root / "hospital"]}, "encoder.json: no such file"),
-    ):
-        with pytest.raises(InputError, match=message):
-            execute("evaluate", _config(root, **settings), tmp_path / message[:5])
 
 
 def test_pretraining_seeds_are_seeds_too_and_pair_with_a_baseline_without(study, tmp_path):
     root, _ = study
-    path, _ = _copied(study, tmp_path)
+    path, _ = copied(study, tmp_path)
     for name in ("predictions-resnet-random", "encoder-resnet-random"):
         (tmp_path / name).mkdir()
         for file in (root / name).iterdir():
             (tmp_path / name / file.name).write_bytes(file.read_bytes())
     for file in (path, path.with_name("choices.csv")):
-        _spoil(file, lambda t: pd.concat([t, t.assign(pretrain_seed=1)]))
-    config = _config(tmp_path, ("resnet-moco", "resnet-random"))
+        spoil(file, lambda t: pd.concat([t, t.assign(pretrain_seed=1)]))
+    config = config_of(tmp_path, ("resnet-moco", "resnet-random"))
     with pytest.raises(InputError, match="'resnet-moco' has predictions with pretraining seed 1 and no enc"):
         execute("evaluate", config, tmp_path / "out")  # nobody knows whom that one saw
     card = json.loads((tmp_path / "encoder-resnet-moco" / "encoder.json").read_text())
@@ -392,23 +211,23 @@ def test_pretraining_seeds_are_seeds_too_and_pair_with_a_baseline_without(study,
     config = config.model_copy(update={"encoders": (*config.encoders, tmp_path / "second")})
     execute("evaluate", config, tmp_path / "out")
     results = {name: json.loads((tmp_path / "out" / name).read_text()) for name in FILES}
-    row = _row(results, task="oa", arm="resnet-moco", fraction=1.0, metric="auroc")
+    row = row_of(results, task="oa", arm="resnet-moco", fraction=1.0, metric="auroc")
     assert (row["num_seeds"], row["pretrain_seed"]) == (10, "all")
     assert {p["num_seeds"] for p in results["comparisons.json"]["pairs"]} == {5}
 
 
 def test_without_a_threshold_its_metrics_are_not_estimable(study, tmp_path):
-    path, _ = _copied(study, tmp_path)
-    _spoil(path.with_name("choices.csv"), lambda t: t.assign(threshold=""))
-    execute("evaluate", _config(tmp_path, ("resnet-moco",)), tmp_path / "out")
+    path, _ = copied(study, tmp_path)
+    spoil(path.with_name("choices.csv"), lambda t: t.assign(threshold=""))
+    execute("evaluate", config_of(tmp_path, ("resnet-moco",)), tmp_path / "out")
     results = {"metrics.json": json.loads((tmp_path / "out" / "metrics.json").read_text())}
-    row = _row(results, task="oa", arm="resnet-moco", fraction=1.0, metric="sensitivity")
+    row = row_of(results, task="oa", arm="resnet-moco", fraction=1.0, metric="sensitivity")
     assert (row["value"], row["low"]) == (None, None)
     assert "no threshold" in row["note"]
 
 
 def test_findings_are_evaluated_one_by_one_and_masked_where_unknown(study, tmp_path):
-    path, table = _copied(study, tmp_path)
+    path, table = copied(study, tmp_path)
     rng = np.random.default_rng(0)
     manifest_path = tmp_path / "hospital" / "manifest.csv"
     manifest = pd.read_csv(manifest_path, dtype=str, keep_default_na=False)
@@ -418,14 +237,14 @@ def test_findings_are_evaluated_one_by_one_and_masked_where_unknown(study, tmp_p
     manifest.to_csv(manifest_path, index=False)
     task = {"findings": {"kind": "multilabel", "labels": ["cyst", "spur"]}}
     (tmp_path / "hospital" / "tasks.json").write_text(json.dumps(task))
-    _spoil(path, lambda t: t[t["task"] == "oa"].assign(task="findings", p_cyst=t["p_1"], p_spur=t["p_0"]))
+    spoil(path, lambda t: t[t["task"] == "oa"].assign(task="findings", p_cyst=t["p_1"], p_spur=t["p_0"]))
     choices = path.with_name("choices.csv")
-    _spoil(choices, lambda t: t[t["task"] == "oa"].assign(task="findings", threshold="0.5;0.4"))
-    execute("evaluate", _config(tmp_path, ("resnet-moco",)), tmp_path / "out")
+    spoil(choices, lambda t: t[t["task"] == "oa"].assign(task="findings", threshold="0.5;0.4"))
+    execute("evaluate", config_of(tmp_path, ("resnet-moco",)), tmp_path / "out")
     results = {"metrics.json": json.loads((tmp_path / "out" / "metrics.json").read_text())}
     where = {"task": "findings", "arm": "resnet-moco", "fraction": 1.0}
-    each = [_row(results, metric=f"auroc[{name}]", **where) for name in ("cyst", "spur")]
-    assert _row(results, metric="auroc_macro", **where)["value"] == pytest.approx(
+    each = [row_of(results, metric=f"auroc[{name}]", **where) for name in ("cyst", "spur")]
+    assert row_of(results, metric="auroc_macro", **where)["value"] == pytest.approx(
         np.mean([row["value"] for row in each]), abs=1e-5
     )
     test = manifest[manifest["image_id"].isin(table.loc[table["split"] == "test", "image_id"])]
@@ -462,7 +281,7 @@ def test_runs_on_the_plateau_are_counted(study, tmp_path):
                 table.loc[at, "note"] = "2 more patients; never left the plateau (training loss 0.69)"
             table.to_csv(folder / name, index=False)
         folders.append(folder)
-    said = execute("evaluate", _config(root, predictions=folders), tmp_path / "out")
+    said = execute("evaluate", config_of(root, predictions=folders), tmp_path / "out")
     rows = json.loads((tmp_path / "out" / "flow.json").read_text())["plateaus"]
     assert len(rows) == 2 * 4 * 2
     assert [row for row in rows if row["num_plateau"]] == [
@@ -475,14 +294,14 @@ def test_runs_on_the_plateau_are_counted(study, tmp_path):
 def _with_snapshots(study, tmp_path, *images: int):
     """A configuration with snapshots of resnet-moco that have no test predictions at all."""
     root, _ = study
-    config = _config(root)
+    config = config_of(root)
     for number in images:
         arm = f"resnet-moco@{number}"
         (tmp_path / str(number)).mkdir()
-        path, _ = _copied(study, tmp_path / str(number))
+        path, _ = copied(study, tmp_path / str(number))
         for file in (path, path.with_name("choices.csv")):
-            _spoil(file, lambda t, arm=arm: t.assign(arm=arm))
-        _spoil(path, lambda t: t[t["split"] == "val"])
+            spoil(file, lambda t, arm=arm: t.assign(arm=arm))
+        spoil(path, lambda t: t[t["split"] == "val"])
         encoder = tmp_path / str(number) / "encoder-resnet-moco"
         card = json.loads((encoder / "encoder.json").read_text())
         (encoder / "encoder.json").write_text(json.dumps(card | {"name": arm, "images_seen": number}))
