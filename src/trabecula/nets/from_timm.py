@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 import timm
-from timm.layers import PatchEmbed
+from timm.layers.patch_embed import PatchEmbed
 from timm.models.resnet import ResNet
 from torch import Tensor, nn
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from timm.layers import PatchEmbed
+from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
@@ -159,7 +159,7 @@ class Decoder(nn.Module):
         self.embed = nn.Linear(num_features, width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, width))
         self.blocks = nn.Sequential(
-            *(Block(width, heads, qkv_bias=True, norm_layer=norm) for _ in range(depth))
+            *(Block(width, heads, qkv_bias=True, norm_layer=norm) for _ in range(depth))  # type: ignore[arg-type]
         )
         self.norm = norm(width)
         self.predict = nn.Linear(width, num_values)

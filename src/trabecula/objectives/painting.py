@@ -14,9 +14,9 @@ from scipy import sparse
 from scipy.sparse.linalg import spsolve
 from torch import Tensor
 
-_REACH = 1.0  # patches at which a visible patch's say has fallen to exp(-1/2)
-_BRIGHTNESS = 0.02  # weight of the surroundings against the four seams, which have 1 each
-_CONTRAST = 0.5
+_REACH = 1.5  # patches at which a visible patch's say has fallen to exp(-1/2)
+_BRIGHTNESS = 0.01  # weight of the surroundings against the four seams, which have 1 each
+_CONTRAST = 3.0
 
 
 def fill_in(pixels: Tensor, predicted: Tensor, mask: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
