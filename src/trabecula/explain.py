@@ -162,7 +162,7 @@ def _gradcam(config: Config, store: Store, splits: Splits | None, out: Run) -> d
         seen = scorers.of_critic(_encoder(config), store, device)
     layer = gradcam.choose_layer(seen.encoder.backbone, config.layer)
     rows, values, groups = _shown(config, store, splits, seen)
-    pictures = store.read(rows)
+    pictures = scorers.recentred(store.read(rows), seen.crop)
     maps = []
     for part in to_float(pictures).split(scorers.BATCH):
         cams = gradcam.grad_cam(seen.score, seen.encoder.backbone, layer, part.to(device), config.method)

@@ -92,6 +92,7 @@ def _card(config: Config, tuning: Tuning, material: Material, fitted: Fitted) ->
         task=material.task, class_names=material.labelled.class_names, origin=origin,
         size=material.store.size, choice=_choice(material.subset, fitted), head=tuning.head,
         preprocessing=material.store.preprocessing, prepared=material.store.prepared, encoder=encoder,
+        centre_crop=tuning.centre_crop,
     )  # fmt: skip
 
 

@@ -87,7 +87,8 @@ def test_the_protocol_of_rajamohan() -> None:
     assert optimizer.schedule == "one_cycle"
     assert optimizer.lr == found[0]["optimizer.lr"]
     kept = touched("rajamohan", {"views": {"flip": 0.5}}, space)
-    assert kept == ["epochs", "patience", "select", "optimizer", "views"]
+    assert kept == ["epochs", "patience", "select", "optimizer", "views", "centre_crop"]
+    assert tuning.centre_crop == 224 / 256
 
 
 def test_merging_goes_into_tables() -> None:

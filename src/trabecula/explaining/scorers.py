@@ -14,6 +14,7 @@ from torch import Tensor
 from trabecula.config import suggest
 from trabecula.data.store import Store, to_float
 from trabecula.data.tasks import Task
+from trabecula.data.views import centre
 from trabecula.errors import InputError
 from trabecula.explaining.gradcam import Score, class_score
 from trabecula.nets.classifier import load_classifier
@@ -39,6 +40,15 @@ class Scorer:
     task: Task | None = None
     task_name: str = ""
     target: str = ""
+    crop: float = 1.0  # part of an image's side that is seen, about the centre
+
+
+def recentred(images: Tensor, crop: float) -> Tensor:
+    """What a network sees of (B, C, S, S) images, part `crop` of the side: of their size and type."""
+    if crop == 1:
+        return images
+    limit = 255 if images.dtype == torch.uint8 else 65535
+    return (centre(images, images.shape[-1], crop) * limit).round_().to(images.dtype)
 
 
 def of_classifier(path: Path, store: Store, target: str, device: torch.device) -> Scorer:
@@ -67,7 +77,10 @@ def of_classifier(path: Path, store: Store, target: str, device: torch.device) -
     def read(rows: NDArray[np.int64]) -> NDArray[np.float64]:
         return classifier.probabilities(store, rows, device, BATCH)[:, column]
 
-    return Scorer(classifier.encoder, score, read, card.origin.arm, card.task, card.origin.task, chosen)
+    return Scorer(
+        classifier.encoder, score, read, card.origin.arm, card.task, card.origin.task, chosen,
+        card.centre_crop,
+    )  # fmt: skip
 
 
 def of_critic(path: Path, store: Store, device: torch.device) -> Scorer:

@@ -15,8 +15,9 @@ from torch import nn
 
 from trabecula.config import Record, build
 from trabecula.data.predictions import Choice, Origin
-from trabecula.data.store import Store, check_prepared, to_float
+from trabecula.data.store import Store, check_prepared
 from trabecula.data.tasks import Task
+from trabecula.data.views import centre
 from trabecula.errors import InputError
 from trabecula.nets.backbone import build_backbone
 from trabecula.nets.devices import exact
@@ -52,6 +53,8 @@ class ClassifierCard(Record):
     """The encoder it started from."""
     head: HeadChoice = "linear"
     """What stands on the encoder."""
+    centre_crop: float = Field(default=1.0, gt=0, le=1)
+    """Part of an image's side that it sees, about the centre, resized to the whole size."""
 
 
 class Classifier(nn.Module):
@@ -74,7 +77,8 @@ class Classifier(nn.Module):
         self.to(device).eval()
         parts = [torch.empty(0, len(self.card.class_names), dtype=torch.float64)]
         for start in range(0, len(rows), batch_size):
-            images = to_float(store.read(rows[start : start + batch_size])).to(device)
+            pixels = store.read(rows[start : start + batch_size])
+            images = centre(pixels, store.size, self.card.centre_crop).to(device)
             with exact():
                 logits = self.head(self.encoder(images)).float()
             single = self.card.task.kind != "multilabel"

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trabecula.data.batches import Stream
-from trabecula.data.store import Store, to_float
+from trabecula.data.store import Store
+from trabecula.data.views import centre
 from trabecula.errors import RunError
 from trabecula.metrics import classification as metrics
 from trabecula.objectives.classify import MASKED, Classify
@@ -32,11 +33,15 @@ PLATEAU_MARGIN = 0.05
 
 @dataclass(frozen=True)
 class Validation:
-    """The few-label validation part: rows of the store and their classes, (n,) or (n, L)."""
+    """The few-label validation part: rows of the store and their classes, (n,) or (n, L).
+
+    crop: part of the side that is seen, about the centre.
+    """
 
     store: Store
     rows: NDArray[np.int64]
     y: NDArray[np.int64]
+    crop: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -137,9 +142,10 @@ def measure(objective: Classify, validation: Validation, device: torch.device) -
     part holds too few classes for it.
     """
     objective.eval()
+    size = validation.store.size
     logits = torch.cat(
         [
-            objective(to_float(validation.store.read(rows)).to(device)).float()
+            objective(centre(validation.store.read(rows), size, validation.crop).to(device)).float()
             for rows in np.array_split(validation.rows, -(-len(validation.rows) // 256))
         ]
     )

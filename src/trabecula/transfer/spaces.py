@@ -92,7 +92,12 @@ _PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     # Rajamohan et al. 2026, arXiv 2603.24903v1, C.4; every range inferred: the text lost them.
     "rajamohan": (
-        {"select": "metric", "patience": 50, "optimizer": {"schedule": "one_cycle"}},
+        {
+            "select": "metric",
+            "patience": 50,
+            "optimizer": {"schedule": "one_cycle"},
+            "centre_crop": 0.875,
+        },
         {
             "optimizer.name": ["adam", "sgd", "adamw"],
             "optimizer.lr": {"low": 1e-5, "high": 1e-2, "log": True},

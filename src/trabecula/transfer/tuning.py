@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -81,7 +81,10 @@ class Tuning(Record):
     augment: bool = True
     """Whether training images are augmented by `views`."""
     views: Views = ClassifyConfig().views
-    """Random resized crop and rotation; the size is the encoder's."""
+    """Random resized crop, rotation and, with `flip`, flips; the size is the encoder's."""
+    centre_crop: float = Field(1.0, gt=0, le=1)
+    """Validation and test images are a square about the centre, this part of the side, resized to the whole
+    size: 0.875 is Rajamohan et al. 2026, C.3 (to 256 px, the central 224; sizes inferred). 1: all of it."""
     precision: Precision = "auto"
     """float32, bf16, or auto: bf16 where the hardware multiplies it. Predictions are always float32."""
 
@@ -147,7 +150,7 @@ def tune(
     stream = Stream(material.store, rows, batch_size, seed, device, labels=y)
     looks = len(y) if tuning.epochs else max(len(y), 10 * batch_size)
     fitted = fit(
-        objective, stream, material.validation,
+        objective, stream, replace(material.validation, crop=tuning.centre_crop),
         images=tuning.epochs * len(y) or tuning.images, every=tuning.every or looks,
         patience=tuning.patience, select=tuning.select, precision=tuning.precision, checkpoint=checkpoint,
         told=told, label=label,
