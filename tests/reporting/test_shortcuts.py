@@ -22,7 +22,7 @@ PROBES: dict[tuple[str, str], dict[str, tuple[float, float | None, float | None]
     ("cohort", "probe"): {"critic-random": (0.90, 0.84, 0.94), "critic-wgan_gp": (0.93, 0.88, 0.97)},
     ("cohort", CORNERS): {"critic-random": (0.87, 0.80, 0.92), "critic-wgan_gp": (0.86, 0.79, 0.91)},
     ("kl2", "probe"): {"critic-random": (0.77, 0.61, 0.87), "critic-wgan_gp": (0.80, 0.70, 0.90)},
-    ("kl2", CORNERS): {"critic-random": (0.52, 0.33, 0.70), "critic-wgan_gp": (0.30, 0.20, 0.40)},
+    ("kl2", CORNERS): {"critic-random": (0.304, 0.13, 0.70), "critic-wgan_gp": (0.30, 0.20, 0.40)},
 }  # fmt: skip
 
 
@@ -44,8 +44,8 @@ def test_a_probe_finds_what_lies_above_chance(tmp_path: Path) -> None:
         ("cohort", "whole image", "WGAN-GP pretraining", "0.5", "found"),
         ("cohort", "corners alone", "random initialisation", "0.5", "found"),
         ("cohort", "corners alone", "WGAN-GP pretraining", "0.5", "found"),
-        ("kl2", "whole image", "random initialisation", "0.5", "found"),
-        ("kl2", "whole image", "WGAN-GP pretraining", "0.5", "found"),
+        ("kl2, for comparison", "whole image", "random initialisation", "0.5", "found"),
+        ("kl2, for comparison", "whole image", "WGAN-GP pretraining", "0.5", "found"),
         ("kl2", "corners alone", "random initialisation", "0.5", "not shown"),
         ("kl2", "corners alone", "WGAN-GP pretraining", "0.5", "below chance"),
     ]
@@ -54,7 +54,7 @@ def test_a_probe_finds_what_lies_above_chance(tmp_path: Path) -> None:
         "cohort from the corners alone: found by 2 of 2 encoders (AUROC 0.86 to 0.87, by chance 0.5).",
         "kl2 from the whole image, for comparison: found by 2 of 2 encoders (AUROC 0.77 to 0.80, by chance "
         "0.5).",
-        "kl2 from the corners alone: found by 0 of 2 encoders (AUROC 0.30 to 0.52, by chance 0.5).",
+        "kl2 from the corners alone: found by 0 of 2 encoders (AUROC 0.30, by chance 0.5).",
     ]
 
 
@@ -64,7 +64,8 @@ def test_the_figure_has_a_place_for_each_question_and_a_whisker_for_each_encoder
     (chart,) = found.charts
     marks = re.findall(r'<circle class="mark [\w-]+" cx="([\d.]+)"', chart.svg)
     assert len(marks) == len(set(marks)) == chart.svg.count('class="whisker') == 8
-    assert ">chance</text>" in chart.svg
+    assert 'class="diagonal"' in chart.svg
+    assert chart.note == "Dotted: chance, 0.5. Whiskers are intervals."
     assert [name for name, _ in chart.legend] == ["random initialisation", "WGAN-GP pretraining"]
 
 

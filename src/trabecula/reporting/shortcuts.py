@@ -100,7 +100,7 @@ def _sentences(probes: Sequence[Probe]) -> list[str]:
     for panel in dict.fromkeys(probe.panel for probe in probes):
         mine = [probe for probe in probes if probe.panel == panel]
         values = sorted(probe.row["value"] for probe in mine if present(probe.row["value"]))
-        ends = [number(value, 2) for value in dict.fromkeys((values[0], values[-1]))] if values else ["–"]
+        ends = list(dict.fromkeys(number(value, 2) for value in (values[:1] + values[-1:]))) or ["–"]
         chance = mine[0].chance
         by = f", by chance {chance:.2g}" if chance is not None else ""
         finders = sum(probe.reading == FOUND for probe in mine)
@@ -136,7 +136,7 @@ def _chart(
         metric_name(metric), [(i, named[panel]) for i, panel in enumerate(places)], y_ticks,
     )  # fmt: skip
     if chance is not None:
-        level(axes, chance, "chance")
+        level(axes, chance)
     arms = [arm for arm in results.arms if any(p.arm == arm for p in probes)]
     for p in probes:
         x = places.index(p.panel) + 0.5 * ((arms.index(p.arm) + 0.5) / len(arms) - 0.5)
@@ -149,24 +149,26 @@ def _chart(
         for a in arms
     ]
     title = f"{metric_name(metric)} of shortcut probes"
-    return Chart("Shortcuts", title, axes.svg(title, " ".join(_sentences(probes))), legend)
+    note = "" if chance is None else f"Dotted: chance, {chance:.2g}. Whiskers are intervals."
+    return Chart("Shortcuts", title, axes.svg(title, " ".join(_sentences(probes))), legend, note)
 
 
 def _table(results: Results, probes: Sequence[Probe]) -> Table:
     names, rows = arm_names(results), []
+    metrics = list(dict.fromkeys(metric_name(p.row["metric"]) for p in probes))
     for p in probes:
         spread = f" ({number(p.row['sd_seeds'])})" if p.row["sd_seeds"] is not None else ""
         rows.append((
-            Cell(p.panel.task, small="" if p.shortcut else "for comparison"), Cell(p.shown),
+            Cell(p.panel.task + ", for comparison" * (not p.shortcut)), Cell(p.shown),
             Cell(architecture_name(p.arm.architecture)), Cell(names[p.arm.name]),
             Cell(number(p.row["value"]) + spread, interval(p.row["low"], p.row["high"]),
-                 metric_name(p.row["metric"])),
+                 metric_name(p.row["metric"]) if len(metrics) > 1 else ""),
             Cell("–" if p.chance is None else f"{p.chance:.3g}"), Cell(p.reading, small=p.row["note"] or ""),
             Cell(count(p.row["num_patients"])), Cell(share(p.row["fraction"])),
         ))  # fmt: skip
     columns = (
-        "Asked for", "Shown", "Network", "Initialisation", "Score", "By chance", "Reading", "Test patients",
-        "Labels",
+        "Asked for", "Shown", "Network", "Initialisation", metrics[0] if len(metrics) == 1 else "Score",
+        "By chance", "Reading", "Test patients", "Labels",
     )  # fmt: skip
     modes = dict.fromkeys(mode_name(p.panel.mode) for p in probes)
     return Table("What could be gone by", columns, rows, f"{'; '.join(modes)}.", heads=4)
