@@ -14,12 +14,12 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from pydantic import Field, field_validator, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 import trabecula
 from trabecula.config import Record, build, dump
 from trabecula.data.arrays import save_array
-from trabecula.data.batches import Stream
+from trabecula.data.batches import RowRandom, WatchedStream, mix
 from trabecula.data.generated import is_generated, origin
 from trabecula.data.phi import key_name, mark, site_key
 from trabecula.data.pool import (
@@ -45,6 +45,7 @@ from trabecula.objectives.health import NUM_IMAGES, Health
 from trabecula.objectives.monitor import COLLAPSE, Monitor
 from trabecula.objectives.objective import Objective, Setting
 from trabecula.progress import Meter
+from trabecula.reporting.pictures import picture_file
 from trabecula.run import Run
 from trabecula.train import ranks
 from trabecula.train.loop import Point, train
@@ -53,6 +54,8 @@ from trabecula.transfer.tuning import calibrate
 
 NUM_SAMPLES = 64
 """Images drawn from a generator for a person to look at."""
+NUM_DRAWN = 6
+"""Images of the pool in a method's pictures."""
 NUM_CALIBRATED = 1024
 """Images by whose features a classifier's head is scaled before it learns."""
 
@@ -139,7 +142,7 @@ class Config(Record):
 
 
 def run(config: Config, out: Run) -> str:
-    """Pretrain into out.path: encoder.*, training.json[, generator.*, critic.*, samples.npy, snapshots/]."""
+    """Pretrain: encoder.*, training.json[, generator.*, critic.*, samples.npy, snapshots/, *.png]."""
     store = Store.open(config.store)
     device = choose_device(config.device)
     encoder = _encoder(config, store)
@@ -158,7 +161,7 @@ def run(config: Config, out: Run) -> str:
         pool, patients = taught.rows, sorted(set(taught.patients))
     settings = _settings(config, taught)
     objective = find(config.objective)(settings, encoder, Setting(len(pool), config.batch_size, config.seed))
-    stream = Stream(
+    stream = WatchedStream(
         store, pool, config.batch_size, config.seed, device, taught.y if taught else None,
         rank=ranks.rank(), world_size=ranks.world_size(),
     )  # fmt: skip
@@ -178,6 +181,7 @@ def run(config: Config, out: Run) -> str:
     findings = memory.get("findings", {})
     training = {"start": start, "points": memory["curve"], "findings": list(findings.values())}
     out.write_json("training.json", training)
+    _draw(objective, store.read(evenly(pool, NUM_DRAWN)).to(device), config.seed, out)
     generator = products.get("generator")
     if isinstance(generator, Generator):
         with out.scratch("samples.npy").open("wb") as file:
@@ -185,6 +189,9 @@ def run(config: Config, out: Run) -> str:
         out.publish("samples.npy")
     (out / "checkpoint.pt").unlink(missing_ok=True)
     told = f"{encoder.card.name}: {images:,} images seen of {len(pool):,} from {len(patients):,} patients"
+    if images > config.images:
+        told += f" ({config.images:,} asked for, in whole steps of {objective.batches * config.batch_size:,})"
+        out.log("budget", asked=config.images, images=images)
     told += f", with their labels of {config.task}" if taught else ""
     if findings.get(COLLAPSE, {}).get("last") == images:
         told += f"; warning: {findings[COLLAPSE]['text']}"
@@ -194,6 +201,13 @@ def run(config: Config, out: Run) -> str:
     if keep.card.patients:
         return told
     return told + "; whom they go back to is not known, so its card lists no patients and evaluate refuses it"
+
+
+def _draw(objective: Objective, images: Tensor, seed: int, out: Run) -> None:
+    """Write what the method has to show of these images of the pool."""
+    random = RowRandom(mix(seed, "pictures"), len(images), slice(0, len(images)), images.device)
+    for name, picture in objective.eval().pictures(images, random).items():
+        out.write(f"{name}.png", picture_file(picture))
 
 
 class _Keeper:
@@ -232,7 +246,7 @@ class _Keeper:
 def _train(
     config: Config,
     objective: Objective,
-    stream: Stream,
+    stream: WatchedStream,
     out: Run,
     memory: dict[str, Any],
     keep: _Keeper,
@@ -240,13 +254,12 @@ def _train(
     monitor: Monitor,
 ) -> int:
     with Meter(f"pretraining {config.objective}", config.images, "images") as meter:
+        stream.drawn = meter.reach
         for point in train(
             objective, stream, images=config.images, every=config.every, precision=config.precision,
             accumulate=config.accumulate, checkpoint=out / "checkpoint.pt", memory=memory,
         ):  # fmt: skip
-            if not meter.done and point.images > config.every * 2:
-                meter.skip(point.images - config.every)
-            meter.add(point.images - meter.done, _note(point))
+            meter.reach(point.images, _note(point))
             before = memory["curve"][-1]["images"] if memory["curve"] else 0
             memory["curve"].append({"images": point.images, **point.scalars})
             _look(health, monitor, memory, point.last, out)

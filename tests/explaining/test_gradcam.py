@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -163,3 +165,28 @@ def test_upsampling_keeps_places() -> None:
     assert float(fine[0, 0, 0]) == 1
     assert float(fine[0, 7, 7]) == 0
     assert torch.allclose(upsample(coarse.transpose(1, 2), 8), fine.transpose(1, 2))
+
+
+@pytest.mark.parametrize("pool", ["mean", "token"])
+def test_a_transformer_is_explained_at_its_last_block_but_one(pool: Literal["mean", "token"]) -> None:
+    """The last block's patches have no say in the class token: a map of theirs would be empty."""
+    encoder = make_encoder("timm:test_vit_patch8", 1, 32, pool=pool, seed=2).eval()
+    net = encoder.backbone.net
+    layer = choose_layer(encoder.backbone)
+    assert layer == "blocks.4"
+    direction = torch.randn(64, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(2, 1, 32, 32)
+    cams = grad_cam(lambda x: encoder(x) @ direction, encoder.backbone, layer, images)
+    with torch.no_grad():
+        tokens = net.patch_drop(net._pos_embed(net.patch_embed(encoder.normalise(images))))  # type: ignore[operator]
+        for block in net.blocks[:5]:  # type: ignore[index]
+            tokens = block(tokens)
+    tokens.requires_grad_()
+    after = net.norm(net.blocks[5](tokens))  # type: ignore[operator,index]
+    features = after[:, 0] if pool == "token" else after[:, 1:].mean(1)
+    (features @ direction).sum().backward()
+    assert tokens.grad is not None
+    patches, slope = tokens.detach()[:, 1:], tokens.grad[:, 1:]
+    expected = torch.einsum("bk,bnk->bn", slope.mean(1), patches).view(2, 4, 4)
+    assert torch.allclose(cams.signed, expected, rtol=1e-4, atol=1e-6)
+    assert float(cams.signed.abs().max()) > 1e-4

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trabecula.errors import InputError
-from trabecula.explaining.layers import captured, check_layers, map_layers, stages
+from trabecula.explaining.layers import as_maps, captured, check_layers, map_layers, stages
 from trabecula.nets.backbone import build_backbone
 
 
@@ -50,3 +50,29 @@ def test_a_layer_that_is_not_there_is_named() -> None:
         InputError, match="layer 'act9' of critic gives no maps or is not there, did you mean"
     ):
         check_layers(build_backbone("critic", 1, 32), ["act0", "act9"])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "name", "number"),
+    [
+        ("timm:test_vit_patch8", "blocks.{}", 6),
+        ("torchvision:vit_b_32", "encoder.layers.encoder_layer_{}", 12),
+    ],
+)
+def test_a_transformers_stages_are_its_blocks(architecture: str, name: str, number: int) -> None:
+    backbone = build_backbone(architecture, 1, 64)
+    blocks = stages(backbone)
+    assert blocks == [name.format(i) for i in range(number)]
+    assert {map_layers(backbone)[block] for block in blocks} == {
+        (backbone.num_features, *(backbone.grid or ()))
+    }
+
+
+def test_tokens_are_maps_without_their_prefix() -> None:
+    backbone = build_backbone("timm:test_vit_patch8", 1, 32).eval()
+    x = torch.randn(2, 1, 32, 32)
+    with captured(backbone, ["norm"]) as outputs, torch.no_grad():
+        maps = backbone.maps(x)
+    assert outputs["norm"].shape == (2, 17, 64)
+    assert torch.equal(as_maps(backbone, outputs["norm"]), maps)
+    assert torch.equal(as_maps(backbone, maps), maps)

@@ -303,7 +303,7 @@ def test_hidden_pixels_do_not_reach_the_picture(store: Store, norm_pix: bool) ->
     whole = patchify(images / 255, 8)
     for row in (seen, filled):
         torch.testing.assert_close(patchify(one[row], 8) * visible, whole * visible, rtol=0, atol=1e-6)
-    assert set(patchify(one[seen], 8)[mask].unique().tolist()) == {0.5}
+    assert set(patchify(one[seen], 8)[mask].unique().tolist()) == {1.0}
 
 
 def test_a_picture_of_rgb_weights_is_grey(store: Store) -> None:

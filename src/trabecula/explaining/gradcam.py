@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trabecula.errors import InputError
-from trabecula.explaining.layers import captured, check_layers, map_layers, stages
+from trabecula.explaining.layers import as_maps, captured, check_layers, map_layers, stages
 from trabecula.nets.backbone import Backbone
 
 Score = Callable[[Tensor], Tensor]
@@ -62,6 +62,7 @@ def grad_cam(
         scores = score(images.detach().clone().requires_grad_())
         activations = outputs[layer]
         (gradient,) = torch.autograd.grad(scores.sum(), activations)
+    activations, gradient = as_maps(backbone, activations), as_maps(backbone, gradient)
     weights = gradient.mean((2, 3), keepdim=True) if method == "gradcam" else gradient  # equation 1
     return Cams((weights * activations.detach()).sum(1), scores.detach())  # equation 2, before its ReLU
 
@@ -74,6 +75,9 @@ def upsample(maps: Tensor, size: int) -> Tensor:
 def choose_layer(backbone: Backbone, wanted: str = "") -> str:
     """The layer asked for, or the last stage with maps of 4 x 4 positions at least, or of more than one.
 
+    Of a transformer it is the last block but one: what comes after the last block's attention stays where it
+    is, so that a class token does not see it.
+
     Raises:
         InputError: no such layer, or a network without maps.
     """
@@ -82,6 +86,8 @@ def choose_layer(backbone: Backbone, wanted: str = "") -> str:
         return wanted
     shapes = map_layers(backbone)
     places = [name for name in stages(backbone) if shapes[name][1] * shapes[name][2] > 1]
+    if backbone.layout == "tokens":
+        places = places[: max(len(places) - 1, 1)]
     if not places:
         raise InputError(
             f"{backbone.architecture} gives no maps, so there is no place for Grad-CAM to point at"

@@ -1,7 +1,11 @@
-"""The layers of a network that give maps, and their activations."""
+"""The layers of a network that give maps, and their activations.
+
+A transformer's tokens are maps too: the patches lie on a grid.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -24,9 +28,9 @@ def map_layers(backbone: Backbone) -> dict[str, tuple[int, int, int]]:
 
     def note(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
         changed = not (given and output is given[0])  # not the place where a library's classifier stood
-        if isinstance(output, Tensor) and output.ndim == 4 and changed:
+        if isinstance(output, Tensor) and changed and (output.ndim == 4 or _are_tokens(backbone, output)):
             found.pop(names[module], None)  # a module that runs twice stands where it ran last
-            found[names[module]] = (output.shape[1], output.shape[2], output.shape[3])
+            found[names[module]] = tuple(as_maps(backbone, output).shape[1:])  # type: ignore[assignment]
 
     handles = [module.register_forward_hook(note) for module in names]
     training = backbone.net.training
@@ -42,13 +46,29 @@ def map_layers(backbone: Backbone) -> dict[str, tuple[int, int, int]]:
     return found
 
 
+def _are_tokens(backbone: Backbone, output: Tensor) -> bool:
+    if backbone.layout != "tokens" or backbone.grid is None or output.ndim != 3:
+        return False
+    return output.shape[1] == backbone.num_prefix_tokens + math.prod(backbone.grid)
+
+
+def as_maps(backbone: Backbone, output: Tensor) -> Tensor:
+    """A layer's output as (B, K, h, w): as it is, or the patches among tokens (B, prefix + h * w, K)."""
+    if output.ndim == 4 or backbone.grid is None:
+        return output
+    maps: Tensor = output[:, backbone.num_prefix_tokens :].transpose(1, 2).unflatten(2, backbone.grid)
+    return maps
+
+
 def stages(backbone: Backbone) -> list[str]:
     """The stages with maps: the blocks of a critic after their nonlinearity, layer1 to layer4 of a ResNet.
 
-    They are the children of the outermost module that has more than one.
+    They are the children of the outermost module that has more than one; of a transformer its blocks.
     """
     known = map_layers(backbone)
     modules = dict(backbone.net.named_modules())
+    if backbone.layout == "tokens":
+        return _blocks(modules, list(known))
     prefix = ""
     while True:
         children = [
@@ -59,6 +79,18 @@ def stages(backbone: Backbone) -> list[str]:
         if len(children) != 1 or not any(name.startswith(f"{children[0]}.") for name in known):
             return children
         prefix = f"{children[0]}."
+
+
+def _blocks(modules: dict[str, nn.Module], known: Sequence[str]) -> list[str]:
+    """The longest row of modules of one kind."""
+    rows: dict[str, list[str]] = {}
+    for name in known:
+        rows.setdefault(name.rpartition(".")[0], []).append(name)
+    alike = [
+        row for parent, row in rows.items()
+        if isinstance(modules[parent], nn.Sequential) and len({type(modules[name]) for name in row}) == 1
+    ]  # fmt: skip
+    return max(alike, key=len, default=[])
 
 
 def check_layers(backbone: Backbone, names: Sequence[str]) -> None:
@@ -78,7 +110,7 @@ def check_layers(backbone: Backbone, names: Sequence[str]) -> None:
 
 @contextmanager
 def captured(backbone: Backbone, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Within it, each forward pass leaves the layers' outputs (B, K, h, w) in the dictionary."""
+    """Within it, each forward pass leaves the layers' outputs in the dictionary, for `as_maps`."""
     outputs: dict[str, Tensor] = {}
     modules = dict(backbone.net.named_modules())
 

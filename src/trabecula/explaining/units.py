@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from trabecula.data.store import Store, to_float
 from trabecula.errors import InputError
-from trabecula.explaining.layers import captured, check_layers, map_layers, stages
+from trabecula.explaining.layers import as_maps, captured, check_layers, map_layers, stages
 from trabecula.metrics.correlation import Correlations, CorrelationSums, max_p_value
 from trabecula.nets.critic import Critic
 from trabecula.nets.encoder import Encoder
@@ -65,7 +65,8 @@ def activations_of(
             for start in range(0, len(rows), _BATCH):
                 images = to_float(store.read(rows[start : start + _BATCH])).to(encoder.mean.device)
                 maps = encoder.backbone(encoder.normalise(images)).maps
-                batch = {name: outputs[name].float().cpu().numpy() for name in inner}
+                seen = {name: as_maps(encoder.backbone, outputs[name]) for name in inner}
+                batch = {name: layer.float().cpu().numpy() for name, layer in seen.items()}
                 if SCORE in names and critic is not None:
                     batch[SCORE] = critic.output(maps.flatten(1))[..., None, None].cpu().numpy()
                 yield batch

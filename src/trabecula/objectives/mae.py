@@ -49,7 +49,7 @@ from trabecula.objectives.painting import fill_in
 from trabecula.train.optim import Optimizer
 
 _EPS = 1e-6  # added to a patch's variance
-_HIDDEN = 0.5  # grey of what is hidden in the picture
+_HIDDEN = 1.0  # what is hidden is as white as the page
 
 
 class MaeConfig(Record):
@@ -161,7 +161,7 @@ class Mae(Objective):
         )
         rows = {
             "Images of the pool": whole,
-            f"What the encoder sees: {share:.0%} of the patches": seen,
+            f"What the encoder sees: {100 * share:.0f} % of the patches": seen,
             "What it fills in": filled,
         }
         return {"reconstructions": Picture(f"Reconstructions of {self.encoder.card.name}", scale, rows)}
@@ -178,9 +178,9 @@ class Mae(Objective):
         if self.config.norm_pix:
             predicted = fill_in(pixels, predicted, masking.mask, self.patch, self.grid)
         hidden = masking.mask[:, :, None]
-        grey = patchify(self.encoder.normalise(torch.full_like(images, _HIDDEN)), self.patch)
+        page = patchify(self.encoder.normalise(torch.full_like(images, _HIDDEN)), self.patch)
         return tuple(  # type: ignore[return-value]
-            self._images(torch.where(hidden, other, pixels), images.shape[1]) for other in (grey, predicted)
+            self._images(torch.where(hidden, other, pixels), images.shape[1]) for other in (page, predicted)
         )
 
     def _images(self, patches: Tensor, channels: int) -> Tensor:
