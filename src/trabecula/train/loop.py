@@ -159,8 +159,7 @@ def _one_step(
         ranks.average_gradients(group.weights)
         means.add(f"{name}/norm", _clip(group, step, name))
         for settings in optimizer.param_groups:
-            settings.update(group.optimizer.at(step, num_steps))
-            settings["lr"] *= settings.get("lr_scale", 1.0)  # older checkpoints do not name it
+            settings.update(group.optimizer.at(step, num_steps, settings.get("lr_scale", 1.0)))
         optimizer.step()
     for run in runs[1:]:
         run.close()

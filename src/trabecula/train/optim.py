@@ -96,15 +96,13 @@ class Optimizer(Record):
             raise ValueError(f"'trust_coefficient' belongs to lars, not to {self.name}")
         return self
 
-    def at(self, step: int, num_steps: int) -> dict[str, Any]:
+    def at(self, step: int, num_steps: int, lr_scale: float = 1.0) -> dict[str, Any]:
         """What a step of the torch optimizer uses: "lr", and of one_cycle "momentum" or "betas".
 
-        The rate of a group of weights is this "lr" times the group's "lr_scale".
-
-        step: from 0; num_steps: of the whole budget.
+        step: from 0; num_steps: of the whole budget; lr_scale: of the group of weights.
         """
         if self.schedule != "one_cycle":
-            return {"lr": self.rate(step / num_steps)}
+            return {"lr": lr_scale * self.rate(step / num_steps)}
         highest = self.lr * self.peak
         first, last = highest / _FIRST, highest / _FIRST / _LAST
         top, end = _RISE * num_steps - 1, num_steps - 1
@@ -115,8 +113,8 @@ class Optimizer(Record):
             t = (step - top) / (end - top)
             lr, momentum = _between(highest, last, t), _between(_MOMENTUM[1], _MOMENTUM[0], t)
         if self.name in ("sgd", "lars"):
-            return {"lr": lr, "momentum": momentum}
-        return {"lr": lr, "betas": (momentum, self.betas[1])}
+            return {"lr": lr_scale * lr, "momentum": momentum}
+        return {"lr": lr_scale * lr, "betas": (momentum, self.betas[1])}
 
     def rate(self, progress: float) -> float:
         """The learning rate when `progress` (0 to 1) of the budget is spent; not of one_cycle."""
