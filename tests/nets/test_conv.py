@@ -8,7 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trabecula.nets.backbone import build_backbone
-from trabecula.nets.conv import SmallMapConv2d, use_small_map_convolutions
+from trabecula.nets.conv import (
+    SmallMapConv2d,
+    convolve,
+    convolve_back,
+    kernel_gradient,
+    use_small_map_convolutions,
+)
 
 # in, out, kernel, stride, padding, side: both limits from either side
 LAYERS = [
@@ -101,3 +107,25 @@ def test_layers_that_it_does_not_cover_stay_as_they_are(conv: nn.Conv2d) -> None
 @pytest.mark.parametrize("name", ["timm:resnet18", "torchvision:resnet18"])
 def test_backbones_have_them(name: str) -> None:
     assert sum(isinstance(part, SmallMapConv2d) for part in build_backbone(name, 1, 64).net.modules()) == 17
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-5), (torch.bfloat16, 0.015)])
+def test_gradients_by_hand_are_autograds(layer: tuple[int, ...], dtype: torch.dtype, most: float) -> None:
+    plain, _, x = make(layer)
+    *_, step, edge, _ = layer
+    bias = torch.linspace(-1, 1, layer[1])
+    x.requires_grad_()
+    y = F.conv2d(x, plain.weight, bias, step, edge)
+    grad = torch.linspace(-1, 1, y.numel()).view(y.shape)
+    expected = [y.detach(), *torch.autograd.grad(y, (x, plain.weight), grad)]
+    with torch.no_grad():
+        a, kernel, b = (t.to(dtype) for t in (x, plain.weight, grad))
+        found = [
+            convolve(a, kernel, bias.to(dtype), step, edge),
+            convolve_back(b, a, kernel, step, edge),
+            kernel_gradient(b, a, kernel, step, edge),
+        ]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == dtype
+        torch.testing.assert_close(ours.float(), theirs, rtol=0, atol=most * float(theirs.abs().max()))

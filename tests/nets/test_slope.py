@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trabecula.nets.critic import Critic, critic_blocks
-from trabecula.nets.slope import input_slope, piecewise_linear
+from trabecula.nets.slope import input_slope, piecewise_linear, scores
 
 
 class Hidden(nn.Module):
@@ -47,6 +47,32 @@ def test_slope_and_its_gradients_are_autograds(channels: int, layout: torch.memo
             assert bias.grad is None or not bias.grad.any()
     for ours, theirs in zip(*found, strict=True):
         assert float((ours - theirs).abs().max()) <= 1e-5 * float(theirs.abs().max())
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_scores_and_their_gradients_are_autograds(layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    critic = Critic(2, 32, widths=(8, 16, 24)).to(memory_format=layout)
+    x, along = torch.randn(5, 2, 32, 32), torch.linspace(-1, 2, 5)
+    found = []
+    for made in (scores(critic, x), critic(x)):
+        made.backward(along)
+        found.append([made.detach(), *(w.grad for w in critic.parameters() if w.grad is not None)])
+        critic.zero_grad()
+    assert len(found[0]) == len(found[1]) == 9  # the scores, then weights and biases of four layers
+    for ours, theirs in zip(*found, strict=True):
+        assert float((ours - theirs).abs().max()) <= 1e-5 * float(theirs.abs().max())
+
+
+def test_scores_in_bf16_stay_near() -> None:
+    torch.manual_seed(0)
+    critic, x = Critic(1, 32, widths=(16, 32, 32)), torch.randn(6, 1, 32, 32)
+    exact = scores(critic, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        coarse = scores(critic, x)
+    assert coarse.dtype == torch.float32
+    assert not torch.equal(exact, coarse)
+    torch.testing.assert_close(coarse, exact, rtol=0, atol=0.02 * float(exact.detach().abs().max()))
 
 
 def test_relu_critics_take_the_short_way_too() -> None:

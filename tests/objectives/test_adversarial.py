@@ -57,10 +57,13 @@ def updates(objective: Adversarial, stream: Stream, first: int = 0, progress: fl
 def test_losses_where_every_score_is_zero(name: str, critic: float, generator: float, store: Store) -> None:
     settings: dict[str, Any] = {"gamma": 0, "gamma_end": 0} if name == "r3gan" else {}  # the loss alone
     objective, stream = make(name, store, **settings)
+    nought = objective.critic.output
     with torch.no_grad():
-        objective.critic.output.bias.zero_()
-    # The features are nought, not the weights: no weight can be divided by the norm of none.
-    objective.critic.blocks.register_forward_hook(lambda *passed: passed[2] * 0)
+        nought.bias.zero_()
+        if name != "sn_gan":
+            nought.weight.zero_()
+    if name == "sn_gan":  # the features are nought: no weight can be divided by the norm of none
+        objective.critic.blocks.register_forward_hook(lambda *passed: passed[2] * 0)
     if name == "gan_r1":
         cast("Any", objective).critic_updates.fill_(1)  # between two penalties
     found = {update.group: float(update.loss.detach()) for update in updates(objective, stream)}

@@ -1,11 +1,14 @@
-"""Convolutions on small maps as matrix products, where that is faster: in bf16 on a CPU.
+"""Convolutions on small maps as matrix products, where that is faster: on a CPU.
 
 On maps of a few pixels a convolution kernel runs at two thirds of the speed of a matrix product, and its
-weight gradient at half of it or less. The last stage of a ResNet is made of such layers.
+weight gradient at half of it or less. The last stage of a ResNet is made of such layers, and so is the end
+of a critic. A layer is a product in bf16 alone; `convolve`, `convolve_back` and `kernel_gradient`, for
+gradients written by hand, take the faster way in float32 too. They carry no gradient themselves.
 """
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import torch
@@ -49,11 +52,64 @@ class _Product(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             dx = conv2d_input(x.shape, weight, grad, ctx.step, ctx.edge)
         if ctx.needs_input_grad[1]:
-            out, channels, kernel, _ = weight.shape
-            patches = _patches(x, kernel, ctx.step, ctx.edge).flatten(0, 2)
-            rows = grad.permute(0, 2, 3, 1).reshape(-1, out)
-            dweight = (rows.t() @ patches).view(out, kernel, kernel, channels).permute(0, 3, 1, 2)
+            dweight = _kernel_product(grad, x, weight, ctx.step, ctx.edge)
         return dx, dweight, None, None
+
+
+def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, step: int, edge: int) -> Tensor:
+    """`F.conv2d` of a square kernel."""
+    if x.device.type != "cpu" or _pixels(x, kernel.shape[-1], step, edge) > _OUTPUT:
+        return F.conv2d(x, kernel, bias, step, edge)
+    made = _product(_patches(x, kernel.shape[-1], step, edge), kernel.permute(0, 2, 3, 1).flatten(1).t())
+    return (made if bias is None else made.add_(bias)).permute(0, 3, 1, 2)
+
+
+def convolve_back(grad: Tensor, x: Tensor, kernel: Tensor, step: int, edge: int) -> Tensor:
+    """The gradient in `x` of a convolution, from that in its output."""
+    if grad.device.type != "cpu" or grad[0, 0].numel() > _OUTPUT or grad.dtype != torch.float32:
+        return _library_gradients(grad, x, kernel, step, edge, (True, False, False))[0]
+    (batch, channels, height, width), size = x.shape, kernel.shape[-1]
+    parts = _product(grad.permute(0, 2, 3, 1), kernel.permute(0, 2, 3, 1).flatten(1))
+    parts = parts.unflatten(3, (size, size, channels))  # (B, h, w, kernel, kernel, C)
+    padded = parts.new_zeros(batch, height + 2 * edge, width + 2 * edge, channels)
+    for i, j in product(range(size), repeat=2):
+        rows, columns = (slice(k, k + step * n, step) for k, n in zip((i, j), grad.shape[2:], strict=True))
+        padded[:, rows, columns] += parts[:, :, :, i, j]
+    inner: Tensor = padded[:, edge : edge + height, edge : edge + width].contiguous()
+    return inner.permute(0, 3, 1, 2)
+
+
+def kernel_gradient(grad: Tensor, x: Tensor, kernel: Tensor, step: int, edge: int) -> Tensor:
+    """The gradient in the kernel of a convolution, from that in its output."""
+    most = _OUTPUT if grad.dtype == torch.float32 else _WEIGHT
+    if grad.device.type != "cpu" or grad[0, 0].numel() > most:
+        return _library_gradients(grad, x, kernel, step, edge, (False, True, False))[1]
+    return _kernel_product(grad, x, kernel, step, edge)
+
+
+def _kernel_product(grad: Tensor, x: Tensor, kernel: Tensor, step: int, edge: int) -> Tensor:
+    out, channels, size, _ = kernel.shape
+    rows = grad.permute(0, 2, 3, 1).reshape(-1, out)
+    found = _product(rows.t(), _patches(x, size, step, edge).flatten(0, 2))
+    return found.view(out, size, size, channels).permute(0, 3, 1, 2)
+
+
+def _library_gradients(
+    grad: Tensor, x: Tensor, kernel: Tensor, step: int, edge: int, wanted: tuple[bool, bool, bool]
+) -> tuple[Tensor, ...]:
+    strides, edges = (step, step), (edge, edge)
+    found: tuple[Tensor, ...] = torch.ops.aten.convolution_backward(
+        grad, x, kernel, None, strides, edges, (1, 1), False, (0, 0), 1, wanted
+    )
+    return found
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b, in float32 by oneDNN: on processors MKL was not made for it is twice as fast as `@`."""
+    if a.dtype != torch.float32 or torch.is_grad_enabled() or not torch.backends.mkldnn.is_available():
+        return a @ b
+    made: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.t(), None, "none", [], "")
+    return made
 
 
 def _patches(x: Tensor, kernel: int, step: int, edge: int) -> Tensor:

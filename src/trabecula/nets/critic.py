@@ -180,10 +180,11 @@ def spread(kernel: Tensor) -> Tensor:
     Row 2y - 1 + i of the result sees coarse row y through those rows a of the kernel for which
     2y - 1 + i + a - 1 is 2y or 2y + 1, so through a = 2 - i and a = 3 - i, where these are 0, 1 or 2.
     """
-    for dim in (2, 3):
+    kernel = kernel.permute(1, 2, 3, 0)
+    for dim in (1, 2):
         first, second, third = kernel.unbind(dim)
         kernel = torch.stack((third, second + third, first + second, first), dim)
-    return kernel.transpose(0, 1)
+    return kernel.permute(0, 3, 1, 2)  # channels last: the library need not reorder it
 
 
 def _up_block(wide: int, narrow: int, norm: Norm) -> nn.Sequential:

@@ -20,6 +20,7 @@ from trabecula.data.store import to_float
 from trabecula.errors import InputError
 from trabecula.nets.critic import LATENT, Critic, Generator, Norm, is_critic, mirrored, widths_of
 from trabecula.nets.encoder import Encoder
+from trabecula.nets.slope import piecewise_linear, scores
 from trabecula.objectives.objective import Group, Objective, Setting, ema
 from trabecula.train.optim import Optimizer
 
@@ -116,8 +117,11 @@ class Adversarial(Objective):
         return self.generator(batch.random.normal(self.config.latent))  # type: ignore[no-any-return]
 
     def scores(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """The critic's scores of both, (B,) each, in float32."""
-        return self.critic(real).float(), self.critic(fake).float()
+        """The critic's scores of both, (B,) each, in float32, differentiable in its weights alone."""
+        if piecewise_linear(self.critic) is None:  # batch norm must not see both
+            return scores(self.critic, real), scores(self.critic, fake)
+        on_real, on_fake = scores(self.critic, torch.cat((real, fake))).split((len(real), len(fake)))
+        return on_real, on_fake
 
     @torch.no_grad()
     def average(self) -> None:
