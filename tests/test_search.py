@@ -106,6 +106,33 @@ def test_no_choice_depends_on_a_test_label(hospital: Path, root: Path, tmp_path:
     assert ids[0] != ids[1]  # they were two searches
 
 
+def test_under_the_paper_s_protocol_too_no_choice_depends_on_a_test_label(
+    hospital: Path, root: Path, tmp_path: Path
+) -> None:
+    """Rajamohan et al. 2026, C.4: TPE, median pruner after 5 epochs, one cycle, the centre evaluated."""
+    other = shuffled(hospital, root, tmp_path / "other")
+    small = pretrain.Config(store=hospital / "store", architecture="critic:4-8")
+    execute("pretrain", small, tmp_path / "encoder")
+    settings = {
+        "encoder": tmp_path / "encoder", "preset": "rajamohan", "pruner": "median", "trials": 7, "task": "kl",
+        "settings": {"batch_size": 8, "precision": "float32", "views": {"flip": 0.5}},
+        "space": {"epochs": {"low": 6, "high": 7}},
+    }  # fmt: skip
+    execute("search", config(hospital, root, **settings), tmp_path / "a")
+    execute("search", config(hospital, root, manifest=other, **settings), tmp_path / "b")
+    for name in ("trials.csv", "chosen.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    trials, chosen = rows(tmp_path / "a"), read_chosen(tmp_path / "a")
+    assert len({row["optimizer.name"] for row in trials}) > 1
+    assert {int(row["epochs"]) for row in trials} <= {6, 7}
+    images = {row["state"]: int(row["images_spent"]) // 12 for row in trials}  # passes of 12 images
+    assert images.get("pruned", 6) >= 6  # five epochs are free
+    assert chosen.by == "metric"
+    kept = chosen.settings
+    assert (kept["centre_crop"], kept["views"]["flip"]) == (0.875, 0.5)
+    assert kept["optimizer"]["schedule"] == "one_cycle"
+
+
 def test_a_validation_label_does_count(hospital: Path, root: Path, tmp_path: Path) -> None:
     """The test above can fail: with a validation label changed the trials' losses differ."""
     table = pd.read_csv(hospital / "cohort" / "manifest.csv", dtype=str, keep_default_na=False)
