@@ -15,18 +15,40 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from trabecula.errors import InputError
 
 
 class Record(BaseModel):
-    """A frozen group of settings; unknown keys are refused."""
+    """A frozen group of settings; unknown keys are refused.
+
+    A group within a group changes what it names and keeps the other defaults of that place: a learning
+    rate alone leaves a method its optimizer. Only one that names another kind (`name`) starts anew.
+    """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_defaults(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        fields = {k: cls.model_fields[k].default for k in values if k in cls.model_fields}
+        return {**values, **{k: _over(default, values[k]) for k, default in fields.items()}}
+
+
+def _over(default: Any, given: Any) -> Any:
+    """What is given for a setting, over its default where both are groups of one kind."""
+    if not (isinstance(default, Record) and isinstance(given, Mapping)):
+        return given
+    whole: dict[str, Any] = {k: getattr(default, k) for k in type(default).model_fields}
+    if given.get("name", whole.get("name")) != whole.get("name"):
+        return given
+    return {**whole, **{k: _over(whole.get(k), value) for k, value in given.items()}}
 
 
 R = TypeVar("R", bound=Record)
