@@ -191,6 +191,8 @@ def test_test_images_that_the_store_lacks_are_counted(study, tmp_path, monkeypat
     store.mkdir()
     said = execute("evaluate", config_of(tmp_path, ("resnet-moco",), store=store), tmp_path / "out")
     assert "; 5 of 120 labelled test images of grade are not in the store" in said
+    alone = "timm:resnet18: no random arm of this architecture among the predictions"
+    assert said.startswith(f"1 arms on grade, oa: nothing to compare ({alone}) (95 % intervals")
 
 
 def test_pretraining_seeds_are_seeds_too_and_pair_with_a_baseline_without(study, tmp_path):

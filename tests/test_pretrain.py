@@ -19,6 +19,7 @@ from trabecula.errors import InputError
 from trabecula.nets.critic_file import load_critic
 from trabecula.nets.encoder import load_encoder, read_card
 from trabecula.nets.generator import load_generator, sample
+from trabecula.progress import Meter
 from trabecula.run import execute, identity
 
 
@@ -50,6 +51,7 @@ def test_the_card_says_what_was_seen_and_by_whom(hospital: Path, splits: Path, t
     )
     assert (card.settings["critic_steps"], card.settings["penalty"]) == (2, 10.0)  # defaults too
     assert "64 images seen of 12 from 6 patients" in summary
+    assert "asked for" not in summary
     key = site_key()
     assert card.patients_key == key_name(key)
     assert list(card.patients) == sorted(mark(read_splits(splits).patients("train"), key))
@@ -63,6 +65,19 @@ def test_the_card_says_what_was_seen_and_by_whom(hospital: Path, splits: Path, t
     assert samples.shape == (64, 1, 32, 32)
     assert samples.dtype == np.uint8
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def test_a_budget_that_is_no_whole_number_of_steps_is_told(
+    hospital: Path, splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[int] = []
+    monkeypatch.setattr(Meter, "reach", lambda _, done, *__: heard.append(done))
+    summary = execute("pretrain", config(hospital, splits, images=50), tmp_path / "run")
+    assert "64 images seen of 12 from 6 patients (50 asked for, in whole steps of 16)" in summary
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [(one["asked"], one["images"]) for one in lines if one["event"] == "budget"] == [(50, 64)]
+    # between the points of the curve each batch of 8 is told of, so that time left is soon known
+    assert heard == [0, 8, 16, 16, 24, 32, 32, 40, 48, 48, 56, 64]
 
 
 def test_the_same_settings_give_the_same_bytes_and_a_killed_run_goes_on(

@@ -234,8 +234,12 @@ def test_missing_imagenet_arms_are_listed(page: str) -> None:
 def test_imagenet_is_listed_even_when_evaluate_says_nothing(study: Config, tmp_path: Path) -> None:
     folder = tmp_path / "results"
     shutil.copytree(study.results, folder)
-    (folder / "comparisons.json").write_text(json.dumps({**comparisons(), "not_run": []}))
-    execute("report", Config(results=folder, manifest=study.manifest), tmp_path / "out")
+    lacking = {"family": "random", "architecture": "critic", "reason": "it was not made"}
+    told = {**comparisons(), "pairs": [], "not_run": [lacking]}
+    (folder / "comparisons.json").write_text(json.dumps(told))
+    said = execute("report", Config(results=folder, manifest=study.manifest), tmp_path / "out")
+    assert said.endswith("0 of 0 comparisons with random initialisation say that pretraining paid "
+                         "(critic: it was not made)")  # fmt: skip
     assert "ImageNet weights of ResNet-50: not run" in visible((tmp_path / "out/report.html").read_text())
 
 

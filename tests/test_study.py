@@ -36,6 +36,29 @@ numbers = ["@add"]
 verb = "study_verbs.report"
 runs = ["@*"]
 """
+ARMS = """
+[stages.number]
+verb = "study_verbs.number"
+[stages.train]
+verb = "study_verbs.fail"
+start = "@number"
+axes.seed = [0, 1]
+[stages.total]
+verb = "study_verbs.add"
+numbers = ["@number"]
+[stages.report]
+verb = "study_verbs.report"
+runs = ["@*"]
+[axes.arm.calm]
+number.value = 1
+train.how = "not"
+[axes.arm.diverging]
+number.value = 20
+train.how = "{how} at 1"
+[axes.arm.wide]
+number = {{ value = 1, style.digits = 2 }}
+train.how = "not"
+"""
 TESTS = Path(__file__).parent
 
 
@@ -188,6 +211,26 @@ def test_a_failing_cell_is_told_once_and_the_others_go_on(recipe: Path, tmp_path
         finish(recipe, out, workers=1)
     recipe.write_text(text.format(how="not"))
     assert "14 cells done, 4 of them now" in finish(recipe, out)
+
+
+def test_arms_that_are_whole_are_reported_though_another_failed(tmp_path: Path) -> None:
+    recipe, out = tmp_path / "arms.toml", tmp_path / "study"
+    recipe.write_text(ARMS.format(how="run"))
+    with pytest.raises(RunError) as caught:
+        finish(recipe, out)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert "1 cell(s) failed: train-diverging-seed1-" in said
+    assert "the loss is not finite at step 3" in said
+    assert f"{out / 'report.html'} leaves out diverging; what is done is kept" in said
+    page = (out / "report.html").read_text().splitlines()
+    kept = ("number-calm", "train-calm-seed0", "train-calm-seed1", "number-wide", "train-wide-seed0")
+    assert sorted(page[1:-1]) == sorted((*kept, "train-wide-seed1", "total"))
+    assert page[-1].startswith("{'diverging': 'train failed: the loss is not finite at step 3;")
+    assert {path.read_text() for path in out.glob("cells/total-*/sum.txt")} == {"22\n", "2\n"}
+    recipe.write_text(ARMS.format(how="not"))
+    assert "11 cells done, 3 of them now" in finish(recipe, out)  # two trainings and the report
+    assert "train-diverging-seed1" in (out / "report.html").read_text()
 
 
 def test_two_studies_do_not_share_a_folder(recipe: Path, tmp_path: Path) -> None:

@@ -115,8 +115,11 @@ def run(config: Config, out: Run) -> str:
     })  # fmt: skip
     claims = sum(row["claim"] == "better" for row in pairs)
     tasks, swept = ", ".join(work.flow), len(arms) - len(finished)
+    beaten = f"{len(pairs)} comparisons, in {claims} the arm beats its baseline"
+    if not pairs:
+        beaten = f"nothing to compare ({contrasts.why_none(finished, config.not_run)})"
     return (
-        f"{len(finished)} arms on {tasks}: {len(pairs)} comparisons, in {claims} the arm beats its baseline "
+        f"{len(finished)} arms on {tasks}: {beaten} "
         f"({config.level * 100:g} % intervals over patients){_stuck(plateaus)}"
         + (f"; {swept} snapshot{'s' * (swept > 1)} on validation images" if swept else "")
         + "".join(

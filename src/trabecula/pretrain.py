@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import trabecula
 from trabecula.config import Record, build, dump
 from trabecula.data.arrays import save_array
-from trabecula.data.batches import RowRandom, Stream, mix
+from trabecula.data.batches import RowRandom, WatchedStream, mix
 from trabecula.data.generated import is_generated, origin
 from trabecula.data.phi import key_name, mark, site_key
 from trabecula.data.pool import (
@@ -161,7 +161,7 @@ def run(config: Config, out: Run) -> str:
         pool, patients = taught.rows, sorted(set(taught.patients))
     settings = _settings(config, taught)
     objective = find(config.objective)(settings, encoder, Setting(len(pool), config.batch_size, config.seed))
-    stream = Stream(
+    stream = WatchedStream(
         store, pool, config.batch_size, config.seed, device, taught.y if taught else None,
         rank=ranks.rank(), world_size=ranks.world_size(),
     )  # fmt: skip
@@ -189,6 +189,9 @@ def run(config: Config, out: Run) -> str:
         out.publish("samples.npy")
     (out / "checkpoint.pt").unlink(missing_ok=True)
     told = f"{encoder.card.name}: {images:,} images seen of {len(pool):,} from {len(patients):,} patients"
+    if images > config.images:
+        told += f" ({config.images:,} asked for, in whole steps of {objective.batches * config.batch_size:,})"
+        out.log("budget", asked=config.images, images=images)
     told += f", with their labels of {config.task}" if taught else ""
     if findings.get(COLLAPSE, {}).get("last") == images:
         told += f"; warning: {findings[COLLAPSE]['text']}"
@@ -243,7 +246,7 @@ class _Keeper:
 def _train(
     config: Config,
     objective: Objective,
-    stream: Stream,
+    stream: WatchedStream,
     out: Run,
     memory: dict[str, Any],
     keep: _Keeper,
@@ -251,13 +254,12 @@ def _train(
     monitor: Monitor,
 ) -> int:
     with Meter(f"pretraining {config.objective}", config.images, "images") as meter:
+        stream.drawn = meter.reach
         for point in train(
             objective, stream, images=config.images, every=config.every, precision=config.precision,
             accumulate=config.accumulate, checkpoint=out / "checkpoint.pt", memory=memory,
         ):  # fmt: skip
-            if not meter.done and point.images > config.every * 2:
-                meter.skip(point.images - config.every)
-            meter.add(point.images - meter.done, _note(point))
+            meter.reach(point.images, _note(point))
             before = memory["curve"][-1]["images"] if memory["curve"] else 0
             memory["curve"].append({"images": point.images, **point.scalars})
             _look(health, monitor, memory, point.last, out)

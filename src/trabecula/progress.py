@@ -35,6 +35,7 @@ class Meter:
         self.done = 0
         self._started = self._told = time.monotonic()
         self._skipped = 0
+        self._reached, self._note = False, ""
         self._bar: Progress | None = None
 
     def __enter__(self) -> Meter:
@@ -62,6 +63,13 @@ class Meter:
 
     def add(self, count: int, note: str = "") -> None:
         self._show(count, note)
+
+    def reach(self, done: int, note: str = "") -> None:
+        """Say how much is done in all; what is done at the first call is an earlier run's. A note stays."""
+        self._note = note or self._note
+        if not self._reached:
+            self._reached, self._skipped = True, self._skipped + done - self.done
+        self._show(done - self.done, self._note)
 
     def _show(self, count: int, note: str = "") -> None:
         self.done += count

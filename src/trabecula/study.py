@@ -21,6 +21,7 @@ from trabecula.errors import InputError, RunError, TrabeculaError
 from trabecula.grid.cells import Cell, Plan, plan
 from trabecula.grid.local import AtWork, Outcome, run_cells
 from trabecula.grid.recipe import read_recipe
+from trabecula.grid.remainder import without
 from trabecula.progress import Meter, duration
 from trabecula.run import locked, sweep, write_atomically
 
@@ -60,7 +61,8 @@ def run_study(study: Plan, out: Path, workers: int) -> str:
 
     Raises:
         InputError: the folder holds something else, or a cell's input was bad.
-        RunError: a cell failed; the cells that do not need it are done all the same.
+        RunError: a cell failed; the cells that do not need it are done all the same, and the arms that are
+            whole are reported.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; --out needs a folder")
@@ -76,7 +78,7 @@ def run_study(study: Plan, out: Path, workers: int) -> str:
         missing = [cell for cell in study.cells if not cell.done]
         outcome = _run_missing(study, missing, workers, out)
         if outcome.failed:
-            raise _failure(study, outcome, out)
+            raise _failure(study, outcome, out, _report_rest(study, outcome, workers, out))
         return _conclude(study, out, len(missing))
 
 
@@ -158,7 +160,22 @@ def time_left(
     return f"{'about' if len(known) == len(costs) else 'at least'} {duration(spent)} left"
 
 
-def _failure(study: Plan, outcome: Outcome, out: Path) -> TrabeculaError:
+def _report_rest(study: Plan, outcome: Outcome, workers: int, out: Path) -> str:
+    """Evaluate and report what is whole after failures: what to say of it, "" if there is no report."""
+    stages = {cell.id: cell.stage for cell in study.cells}
+    failed = {cell: f"{stages[cell]} failed: {text}" for cell, (_, text) in outcome.failed.items()}
+    rest, left_out = without(study, failed)
+    if not _reports(rest):
+        return ""
+    missing = [cell for cell in rest.cells if not cell.done]
+    again = _run_missing(rest, missing, workers, out)
+    if again.failed:
+        return "; what is whole could not be reported: " + next(iter(again.failed.values()))[1]
+    _conclude(rest, out, len(missing))
+    return f"; {out / 'report.html'} leaves out {', '.join(left_out)}"
+
+
+def _failure(study: Plan, outcome: Outcome, out: Path, reported: str) -> TrabeculaError:
     """One error for all failed cells: bad input only if nothing else went wrong."""
     names = {cell.id: cell.name for cell in study.cells}
     told = [f"{names[cell]}: {text}" for cell, (_, text) in list(outcome.failed.items())[:_SHOWN_FAILURES]]
@@ -167,7 +184,7 @@ def _failure(study: Plan, outcome: Outcome, out: Path) -> TrabeculaError:
     message += f" | and {more} more" if more else ""
     if outcome.unreached:
         message += f" ({len(outcome.unreached)} cell(s) that need them were not run)"
-    message += "; what is done is kept, run the same command again after the cause is gone"
+    message += reported + "; what is done is kept, run the same command again after the cause is gone"
     kinds = {kind for kind, _ in outcome.failed.values()}
     return InputError(message) if kinds == {"input"} else RunError(message)
 
@@ -175,7 +192,7 @@ def _failure(study: Plan, outcome: Outcome, out: Path) -> TrabeculaError:
 def _conclude(study: Plan, out: Path, ran: int) -> str:
     """Put the report on top of the study folder; the last words of the study."""
     lines = [f"not run: {label}: {reason}" for label, reason in study.recipe.not_run.items()]
-    reports = [cell for cell in study.cells if cell.verb.rpartition(".")[2] == "report"]
+    reports = _reports(study)
     for cell in reports:
         lines.append((cell.folder / "DONE").read_text().strip())
     if len(reports) == 1:
@@ -189,6 +206,10 @@ def _conclude(study: Plan, out: Path, ran: int) -> str:
         lines += [f"report: {cell.folder / 'report.html'}" for cell in reports]
     lines.append(f"{len(study.cells)} cells done, {ran} of them now: {out}")
     return "\n".join(lines)
+
+
+def _reports(study: Plan) -> list[Cell]:
+    return [cell for cell in study.cells if cell.verb.rpartition(".")[2] == "report"]
 
 
 def _replace_folder(source: Path, target: Path) -> None:

@@ -52,6 +52,22 @@ number.style.sign = true
 """
 
 
+def test_a_size_that_a_network_cannot_take_is_found_in_the_plan(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text("image_id,patient_id,path\n")
+    stages = {
+        "prepare": {"manifest": str(tmp_path / "manifest.csv"), "size": 100},
+        "pretrain": {"store": "@prepare", "axes": {"architecture": ["timm:resnet18", "critic"]}},
+    }
+    said = r"recipe: \[stages.pretrain\] at pretrain.architecture=critic: size 100: .* nearest is 96$"
+    with pytest.raises(InputError, match=said):
+        plan(parse_recipe({"stages": stages}, "recipe"), tmp_path / "study")
+    stages["prepare"]["size"] = 96
+    assert len(plan(parse_recipe({"stages": stages}, "recipe"), tmp_path / "study").cells) == 3
+    stages["prepare"]["channels"], stages["pretrain"]["stem"] = 3, "sum"
+    with pytest.raises(InputError, match="stem 'sum' is for grey images"):
+        plan(parse_recipe({"stages": stages}, "recipe"), tmp_path / "study")
+
+
 def test_axes_multiply_and_references_pick_the_same_coordinates(tmp_path: Path) -> None:
     study = planned(GRID, tmp_path)
     counts = {stage: len(cells) for stage, cells in study.stages.items()}

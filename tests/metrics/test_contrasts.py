@@ -11,6 +11,7 @@ from trabecula.metrics.contrasts import (
     multipliers,
     not_run,
     pair_seeds,
+    why_none,
 )
 
 ARMS = [
@@ -44,6 +45,16 @@ def _result(
     )  # fmt: skip
 
 
+def test_where_nothing_is_compared_the_reason_is_told() -> None:
+    pretrained = Arm("critic-gan", "critic", "pretrained")
+    random = Arm("critic-random", "critic", "random")
+    told = "critic: no random arm of this architecture among the predictions"
+    assert why_none([pretrained]) == told
+    assert why_none([pretrained], {"critic-random": "it broke"}) == "critic: it broke"
+    assert why_none([random]) == "every arm has random weights: there is no pretraining to judge"
+    assert "share" in why_none([random, pretrained])
+
+
 def test_baselines_are_the_own_random_arm_and_all_imagenet_arms():
     names = {arm.name: [base.name for base in baselines_of(arm, ARMS)] for arm in ARMS}
     assert names == {
@@ -70,7 +81,9 @@ def test_only_networks_with_published_weights_can_lack_an_imagenet_arm():
 
 def test_what_arms_share_cancels():
     """Patients move both arms by 0.03 together; the difference of 0.02 is sure all the same."""
-    pairs = compare([_result("res-moco", 0.72, spread=0), _result("res-random", 0.70, spread=0)], ARMS, 0.95, 0.01)
+    pairs = compare(
+        [_result("res-moco", 0.72, spread=0), _result("res-random", 0.70, spread=0)], ARMS, 0.95, 0.01
+    )
     assert [(p["arm"], p["baseline"], p["claim"]) for p in pairs] == [("res-moco", "res-random", "better")]
     assert pairs[0]["high"] - pairs[0]["low"] < 0.01
 

@@ -8,6 +8,7 @@ of the rank or of how a batch was cut, so accumulation, several processes and re
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -154,3 +155,15 @@ class Stream:
             generator = np.random.Generator(np.random.PCG64(mix(self.seed, "pass", number)))
             self._orders[number] = generator.permutation(len(self.rows))
         return self._orders[number]
+
+
+class WatchedStream(Stream):
+    """A stream that says, with each batch drawn, how many images were drawn before it."""
+
+    drawn: Callable[[int], None] | None = None
+
+    def batch(self, number: int) -> Batch:
+        """The batch of that number, from 0."""
+        if self.drawn is not None:
+            self.drawn(number * self.batch_size)
+        return super().batch(number)

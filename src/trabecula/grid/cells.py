@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from trabecula.config import Record, build, digest, inputs, suggest
 from trabecula.errors import InputError
+from trabecula.grid.foresight import foresee
 from trabecula.grid.recipe import (
     EVERY,
     Axis,
@@ -52,6 +54,9 @@ class Plan:
     recipe: Recipe
     cells: tuple[Cell, ...]  # a cell stands after the cells it needs
     stages: Mapping[str, tuple[Cell, ...]]  # in running order
+    places: Mapping[
+        str, tuple[tuple[str, Mapping[str, str]], ...]
+    ]  # cell id -> stages, coordinates: all of it
 
 
 def plan(recipe: Recipe, folder: Path) -> Plan:
@@ -66,6 +71,31 @@ def plan(recipe: Recipe, folder: Path) -> Plan:
     return _Planner(recipe, folder).plan()
 
 
+class Identities:
+    """`run.identity`, also of artifacts that are yet to be made."""
+
+    def __init__(self) -> None:
+        self.made: dict[Path, str] = {}  # folder of a cell -> its id
+        self._known: dict[Path, str] = {}
+
+    def __call__(self, path: Path) -> str:
+        for folder in (path, *path.parents):
+            if folder in self.made:
+                return "/".join((self.made[folder], *path.relative_to(folder).parts))
+        if path not in self._known:
+            self._known[path] = identity(path)
+        return self._known[path]
+
+
+def make_cell(cell: Cell, threads: int, identify: Identities) -> Cell:
+    """A cell with the id and the folder that its settings and inputs give it, beside the folder it has."""
+    cell_id = digest(recorded(cell.verb, cell.config, threads, identify))
+    name = "-".join(part for part in (cell.stage, _slug(cell.coordinates), cell_id[:8]) if part)
+    made = replace(cell, id=cell_id, folder=cell.folder.parent / name)
+    identify.made[made.folder] = cell_id
+    return made
+
+
 class _Planner:
     def __init__(self, recipe: Recipe, folder: Path) -> None:
         self.recipe = recipe
@@ -74,8 +104,7 @@ class _Planner:
         self.configs: dict[str, type[Record]] = {}
         self.found: dict[str, list[tuple[dict[str, str], Cell]]] = {}  # stage -> (coordinates, cell)
         self.by_id: dict[str, Cell] = {}
-        self.by_folder: dict[Path, Cell] = {}
-        self.identities: dict[Path, str] = {}
+        self.identify = Identities()
 
     def plan(self) -> Plan:
         for stage in self.recipe.stages.values():
@@ -91,7 +120,12 @@ class _Planner:
             axes[name] = self._axes_of(name, axes)
             self._plan_stage(self.recipe.stages[name], axes[name])
         stages = {name: tuple({c.id: c for _, c in self.found[name]}.values()) for name in order}
-        return Plan(self.recipe, tuple(self.by_id.values()), stages)
+        places: dict[str, list[tuple[str, dict[str, str]]]] = defaultdict(list)
+        for name, found in self.found.items():
+            for coordinates, cell in found:
+                places[cell.id].append((name, coordinates))
+        every = {cell_id: tuple(at) for cell_id, at in places.items()}
+        return Plan(self.recipe, tuple(self.by_id.values()), stages, every)
 
     def _axes_of(self, name: str, known: Mapping[str, list[Axis]]) -> list[Axis]:
         """The axes along which a stage varies, in the recipe's order."""
@@ -198,28 +232,25 @@ class _Planner:
     def _cell(
         self, stage: Stage, config: Record, needs: Mapping[str, None], coordinates: dict[str, str], where: str
     ) -> Cell:
+        draft = Cell(
+            stage.name, stage.verb, config, "", self.cells_folder / stage.name, tuple(needs), coordinates
+        )
         try:
-            cell_id = digest(recorded(stage.verb, config, self.recipe.threads, self._identify))
+            cell = make_cell(draft, self.recipe.threads, self.identify)
+            if not cell.done:
+                foresee(stage.verb, config, self._made(config))
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
-        if cell_id in self.by_id:  # two coordinates, one computation
-            return self.by_id[cell_id]
-        slug = _slug(coordinates)
-        name = "-".join(part for part in (stage.name, slug, cell_id[:8]) if part)
-        cell = Cell(
-            stage.name, stage.verb, config, cell_id, self.cells_folder / name, tuple(needs), coordinates
-        )
-        self.by_id[cell_id] = self.by_folder[cell.folder] = cell
-        return cell
+        return self.by_id.setdefault(cell.id, cell)  # two coordinates may be one computation
 
-    def _identify(self, path: Path) -> str:
-        """`run.identity`, also of artifacts that are yet to be made."""
-        for folder in (path, *path.parents):
-            if folder in self.by_folder:
-                return "/".join((self.by_folder[folder].id, *path.relative_to(folder).parts))
-        if path not in self.identities:
-            self.identities[path] = identity(path)
-        return self.identities[path]
+    def _made(self, config: Record) -> dict[str, Record]:
+        """An input's name -> the settings of the cell that is to make it."""
+        found = {}
+        for key, paths in inputs(config).items():
+            for folder in (at for path in paths[:1] for at in (path, *path.parents)):
+                if folder in self.identify.made:
+                    found[key] = self.by_id[self.identify.made[folder]].config
+        return found
 
 
 def _copied(values: Any) -> Any:

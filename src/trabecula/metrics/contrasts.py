@@ -99,6 +99,15 @@ def not_run(arms: Sequence[Arm], left_out: Mapping[str, str] | None = None) -> l
     return rows
 
 
+def why_none(arms: Sequence[Arm], left_out: Mapping[str, str] | None = None) -> str:
+    """Why no arm among these stands beside a baseline, in a few words."""
+    if all(arm.family == "random" for arm in arms):
+        return "every arm has random weights: there is no pretraining to judge"
+    missing = [row for row in not_run(arms, left_out) if row["family"] == "random"]
+    told = "; ".join(f"{row['architecture']}: {row['reason']}" for row in missing)
+    return told or "no arm shares task, mode, fraction and metric with its baseline"
+
+
 def compare(results: Sequence[Result], arms: Sequence[Arm], level: float, alpha: float) -> list[Row]:
     """Paired differences with intervals at `level`; a claim where Holm's adjusted p is below `alpha`.
 

@@ -1,0 +1,33 @@
+"""What a plan can tell before anything runs: settings of one verb that do not suit those of another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from trabecula.config import Record
+
+
+def foresee(verb: str, config: Record, made: Mapping[str, Record]) -> None:
+    """Refuse a cell that would fail for what another cell is to make.
+
+    Args:
+        made: an input's name -> the settings of the cell that is to make it.
+
+    Raises:
+        InputError: the images will have a size or channels that the network cannot take.
+    """
+    store: Any = made.get("store")
+    wanted: Any = config
+    if verb == "pretrain" and hasattr(store, "size") and hasattr(store, "channels"):
+        _build(wanted.architecture, store.channels, store.size, wanted.stem, wanted.pool)
+
+
+@cache
+def _build(architecture: str, channels: int, size: int, stem: Any, pool: Any) -> None:
+    """Nothing but the network itself knows what it takes: build it, once for all cells that share it."""
+    from trabecula.nets.backbone import build_backbone
+    from trabecula.nets.encoder import pooling
+
+    pooling(build_backbone(architecture, channels, size, stem), pool)

@@ -1,0 +1,122 @@
+"""What is left of a study in which cells failed: the arms that are whole, and what needs no other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from trabecula.config import inputs
+from trabecula.grid.cells import Cell, Identities, Plan, make_cell
+
+Place = tuple[str, frozenset[tuple[str, str]]]  # (a stage, no axes), or ("", values of named axes)
+
+
+def without(study: Plan, failed: Mapping[str, str]) -> tuple[Plan, dict[str, str]]:
+    """The plan of what is whole without the cells that failed, and what it leaves out, with the reason.
+
+    An arm is whole or left out, so that no arm is judged by the runs that happened to end well: a failed
+    cell takes along all cells with its values of the named axes; one that stands on none of them, its stage.
+    What needs a cell that is gone goes too; a list of cells goes on with those that are left, and its verb is
+    told what was not run.
+
+    Args:
+        failed: cell id -> reason.
+    """
+    gone, left_out = _gone(study, failed)
+    identify, cells, moved = Identities(), [], dict[Path, Path]()
+    by_folder = {cell.folder: cell for cell in study.cells}
+    new_ids: dict[str, str] = {}
+    for cell in study.cells:
+        if cell.id in gone:
+            continue
+        changes: dict[str, Any] = {}
+        for key, paths in _inputs(cell):
+            kept = [path for path in paths if not _ids([path], by_folder) & gone.keys()]
+            now = [_moved(path, moved) for path in kept]
+            if now != paths:
+                changes[key] = now[0] if isinstance(getattr(cell.config, key), Path) else tuple(now)
+        if changes and "not_run" in type(cell.config).model_fields:
+            changes["not_run"] = {**getattr(cell.config, "not_run"), **left_out}  # noqa: B009
+        needs = [new_ids[need] for need in cell.needs if need not in gone]
+        config = cell.config.model_copy(update=changes)
+        made = make_cell(replace(cell, config=config, needs=tuple(needs)), study.recipe.threads, identify)
+        new_ids[cell.id], moved[cell.folder] = made.id, made.folder
+        cells.append(made)
+    stages = {name: tuple(cell for cell in cells if cell.stage == name) for name in study.stages}
+    places = {new_ids[cell_id]: at for cell_id, at in study.places.items() if cell_id in new_ids}
+    return replace(study, cells=tuple(cells), stages=stages, places=places), left_out
+
+
+def _gone(study: Plan, failed: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """(cell id -> reason) of all that goes with the failed ones, (arm or stage -> reason)."""
+    by_folder = {cell.folder: cell for cell in study.cells}
+    gone, places = dict(failed), dict[Place, str]()
+    while True:
+        for cell in study.cells:
+            for place in _places(study, cell) if cell.id in gone else ():
+                places.setdefault(place, gone[cell.id])
+        more = {}
+        for cell in study.cells:
+            if cell.id in gone:
+                continue
+            reasons = [gone[need] for need in _indispensable(cell, by_folder, gone)]
+            among = [_reason(place, places) for place in _places(study, cell)]
+            if reasons or all(among):
+                more[cell.id] = (reasons or among)[0]
+        if not more:
+            return gone, {_label(place): why for place, why in places.items()}
+        gone |= more
+
+
+def _places(study: Plan, cell: Cell) -> list[Place]:
+    """Where a cell stands on the named axes; a cell that several coordinates share stands at several."""
+    named = {axis.name for axis in study.recipe.axes}
+    found = []
+    for stage, at in study.places[cell.id]:
+        values = frozenset((axis, label) for axis, label in at.items() if axis in named)
+        found.append(("" if values else stage, values))
+    return found
+
+
+def _label(place: Place) -> str:
+    """An arm's name, as in the recipe; where no named axis varies, the stage's."""
+    stage, values = place
+    return " ".join(label for _, label in sorted(values)) or stage
+
+
+def _reason(place: Place, places: Mapping[Place, str]) -> str:
+    """Why a place is gone; "" if it is not."""
+    stage, values = place
+    for (gone_stage, gone_values), why in places.items():
+        if gone_stage == stage and gone_values <= values:
+            return why
+    return ""
+
+
+def _indispensable(cell: Cell, by_folder: Mapping[Path, Cell], gone: Mapping[str, str]) -> Iterator[str]:
+    """What is gone of the cells without which this one can't be: single ones, and the last of a list."""
+    for key, paths in _inputs(cell):
+        ids = _ids(paths, by_folder)
+        single = isinstance(getattr(cell.config, key), Path)
+        needed = type(cell.config).model_fields[key].is_required()
+        if single or (needed and len(ids) == len(paths) and ids <= gone.keys()):
+            yield from (one for one in ids if one in gone)
+
+
+def _inputs(cell: Cell) -> list[tuple[str, list[Path]]]:
+    return [(key, paths) for key, paths in inputs(cell.config).items() if paths]
+
+
+def _ids(paths: Iterable[Path], by_folder: Mapping[Path, Cell]) -> set[str]:
+    """The cells in whose folders these paths lie."""
+    return {by_folder[at].id for path in paths for at in (path, *path.parents) if at in by_folder}
+
+
+def _moved(path: Path, moved: Mapping[Path, Path]) -> Path:
+    """A path in a cell's folder, in the folder that the cell has now."""
+    for folder in (path, *path.parents):
+        if folder in moved:
+            return moved[folder] / path.relative_to(folder)
+    return path
