@@ -146,7 +146,7 @@ def _charts(
     for fraction in fractions:
         axes = Axes(
             (sizes[0] / 1.25, sizes[-1] * 1.25), (y_ticks[0], y_ticks[-1]),
-            "patients pretrained on (log scale), share of the pool", metric_name(metric),
+            "patients pretrained on (log), share of the pool", metric_name(metric),
             [(_size(arm), (count(_size(arm)), share(arm.pool_fraction))) for arm in course],
             y_ticks, x_log=True,
         )  # fmt: skip
