@@ -66,6 +66,17 @@ def test_the_store_holds_the_images(tmp_path):
     assert (record["num_images"], record["num_rejected"], record["spacing"]) == (10, 0, None)
 
 
+def test_images_of_mixed_sizes_become_one_size(tmp_path):
+    source = cohort(tmp_path / "c", n=3)
+    grey = {"0": (12, 12), "1": (30, 20), "2": (24, 48)}
+    for (name, size), value in zip(grey.items(), (40, 90, 140), strict=True):
+        Image.new("L", size, value).save(source / f"{name}.png")
+    assert go(source, tmp_path / "s", intensity="as-is") == "3 images of 12 x 12 pixels, 8 bit"
+    images = Store.open(tmp_path / "s").read(slice(0, 3))
+    assert images.shape == (3, 1, 12, 12)
+    assert [int(image[0, 6, 6]) for image in images] == [40, 90, 140]  # each at its own place
+
+
 def test_bad_files_are_rejected_one_by_one(tmp_path):
     source = cohort(tmp_path / "c", bad=(1, 5))
     (source / "7.png").unlink()

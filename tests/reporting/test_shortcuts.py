@@ -20,9 +20,9 @@ from trabecula.run import execute
 CORNERS = "probe:corners 0.25"
 PROBES: dict[tuple[str, str], dict[str, tuple[float, float | None, float | None]]] = {
     ("cohort", "probe"): {"critic-random": (0.90, 0.84, 0.94), "critic-wgan_gp": (0.93, 0.88, 0.97)},
-    ("cohort", CORNERS): {"critic-random": (0.87, 0.80, 0.92), "critic-wgan_gp": (0.86, 0.79, 0.91)},
+    ("cohort", CORNERS): {"critic-random": (0.861, 0.80, 0.92), "critic-wgan_gp": (0.86, 0.79, 0.91)},
     ("kl2", "probe"): {"critic-random": (0.77, 0.61, 0.87), "critic-wgan_gp": (0.80, 0.70, 0.90)},
-    ("kl2", CORNERS): {"critic-random": (0.304, 0.13, 0.70), "critic-wgan_gp": (0.30, 0.20, 0.40)},
+    ("kl2", CORNERS): {"critic-random": (0.52, 0.33, 0.70), "critic-wgan_gp": (0.30, 0.20, 0.40)},
 }  # fmt: skip
 
 
@@ -51,10 +51,10 @@ def test_a_probe_finds_what_lies_above_chance(tmp_path: Path) -> None:
     ]
     assert found.sentences == [
         "cohort from the whole image: found by 2 of 2 encoders (AUROC 0.90 to 0.93, by chance 0.5).",
-        "cohort from the corners alone: found by 2 of 2 encoders (AUROC 0.86 to 0.87, by chance 0.5).",
+        "cohort from the corners alone: found by 2 of 2 encoders (AUROC 0.86, by chance 0.5).",
         "kl2 from the whole image, for comparison: found by 2 of 2 encoders (AUROC 0.77 to 0.80, by chance "
         "0.5).",
-        "kl2 from the corners alone: found by 0 of 2 encoders (AUROC 0.30, by chance 0.5).",
+        "kl2 from the corners alone: found by 0 of 2 encoders (AUROC 0.30 to 0.52, by chance 0.5).",
     ]
 
 
