@@ -15,12 +15,10 @@ precision, taken within each repeat, with its smallest and largest value as the 
 
 from __future__ import annotations
 
-import argparse
 import json
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,11 +30,11 @@ from lightly.transforms.multi_view_transform import MultiViewTransform
 from lightly.transforms.rotation import RandomRotateDegrees
 from lightly.transforms.solarize import RandomSolarization
 from lightly.utils.lars import LARS
-from moco_step import NUM_IMAGES, Memory
 from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms
 from torchvision.models import resnet18
+from turns import Memory, options, prepared, record, smooth_images, take_turns, told_of
 from views import ANGLE, BATCH, JITTER, RATIO, SIGMA, SIZE, InMemory, loader
 
 from trabecula.data.batches import Stream
@@ -47,6 +45,7 @@ from trabecula.objectives.objective import Setting
 from trabecula.train.loop import train
 from trabecula.train.precision import Precision
 
+NUM_IMAGES = 4096
 CROP = (0.08, 1.0)
 BLUR, SOLARIZE = (1.0, 0.1), (0.0, 0.2)  # of the first view, of the second
 
@@ -128,54 +127,18 @@ def lightly(images: Tensor, precision: Precision, steps: int, workers: int, widt
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--width", type=int, default=2048)
-    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
-    args = parser.parse_args()
-    wall = args.clock == "wall"
-    clock: Callable[[], float] = time.perf_counter if wall else time.process_time
-    threads = args.threads if wall else 1
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    images = nn.functional.interpolate(torch.rand(NUM_IMAGES, 1, 16, 16), (SIZE, SIZE), mode="bicubic")
-    images = (images.clamp(0, 1) * 255).to(torch.uint8)  # smooth, like radiographs
+    args = prepared(options(__doc__, steps=3, width=2048))
+    images = smooth_images(NUM_IMAGES, SIZE)
+    workers = args.threads if args.wall else 0
     loops = {}
     precisions: tuple[Precision, ...] = ("float32", "bf16")
     for precision in precisions:
         loops[f"ours {precision}"] = ours(images, precision, args.steps, args.width)
-        loops[f"lightly {precision}"] = lightly(
-            images, precision, args.steps, threads if wall else 0, args.width
-        )
-    found: dict[str, list[float]] = {name: [] for name in loops}
-    for repeat in range(args.repeats + 1):  # the first turn warms up
-        for name, loop in loops.items():
-            start = clock()
-            next(loop)
-            if repeat:
-                found[name].append(args.steps * BATCH / (clock() - start))
-    speed = {name: round(statistics.median(values), 1) for name, values in found.items()}
-    ratios = {
-        p: [a / b for a, b in zip(found[f"ours {p}"], found[f"lightly {p}"], strict=True)] for p in precisions
-    }
-    print(
-        json.dumps(
-            {
-                "name": "barlow_step",
-                "unit": "images/s" if wall else "images per CPU second",
-                "ours": {name: value for name, value in speed.items() if name.startswith("ours")},
-                "peers": {name: value for name, value in speed.items() if name.startswith("lightly")},
-                "ratio": {p: round(statistics.median(values), 2) for p, values in ratios.items()},
-                "spread": {p: [round(min(v), 2), round(max(v), 2)] for p, v in ratios.items()},
-                "threads": threads,
-                "width": args.width,
-                "repeats": args.repeats,
-                "torch": torch.__version__,
-            }
-        )
-    )
+        loops[f"lightly {precision}"] = lightly(images, precision, args.steps, workers, args.width)
+    turns = {name: partial(next, loop) for name, loop in loops.items()}
+    found, _ = take_turns(turns, args.steps * BATCH, args)
+    told = told_of(found, precisions)
+    print(json.dumps(record("barlow_step", "images", args, width=args.width, **told)))
 
 
 if __name__ == "__main__":

@@ -14,11 +14,10 @@ within each repeat, with its smallest and largest value as the spread.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from kornia import augmentation as K
@@ -30,6 +29,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as v1
 from torchvision.transforms import v2
+from turns import against, options, prepared, record, smooth_images, take_turns
 
 from trabecula.data.batches import RowRandom
 from trabecula.data.views import REFERENCE_SIZE, Views, view
@@ -111,27 +111,14 @@ def loader(dataset: InMemory, workers: int) -> DataLoader[list[Tensor]]:
     )
 
 
-def rate(batches: Callable[[], Iterator[object]], num_images: int, clock: Callable[[], float]) -> float:
-    """Views per second over one pass."""
-    start = clock()
+def consume(batches: Callable[[], Iterator[object]]) -> None:
     for _ in batches():
         pass
-    return 2 * num_images / (clock() - start)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--images", type=int, default=512)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
-    args = parser.parse_args()
-    wall = args.clock == "wall"
-    args.threads = args.threads if wall else 1
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    images = torch.nn.functional.interpolate(torch.rand(args.images, 1, 16, 16), (SIZE, SIZE), mode="bicubic")
-    images = (images.clamp(0, 1) * 255).to(torch.uint8)  # smooth, like radiographs
+    args = prepared(options(__doc__, repeats=5, images=512))
+    images = smooth_images(args.images, SIZE)
     pictures = [Image.fromarray(image[0].numpy()) for image in images]
     runs: dict[str, Callable[[], Iterator[object]]] = {
         "ours": lambda: ours(images),
@@ -142,34 +129,15 @@ def main() -> None:
         "torchvision": InMemory(list(images), torchvision_transform()),
     }.items():
         runs[f"{name}, this process"] = loader(dataset, 0).__iter__
-        if wall:
+        if args.wall:
             runs[f"{name}, {args.threads} workers"] = loader(dataset, args.threads).__iter__
-    found: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(args.repeats + 1):  # the first pass warms up
-        for name, batches in runs.items():
-            value = rate(batches, args.images, time.perf_counter if wall else time.process_time)
-            if repeat:
-                found[name].append(value)
-    speed = {name: statistics.median(values) for name, values in found.items()}
-    peers = {name: round(value) for name, value in speed.items() if name != "ours"}
+    found, _ = take_turns({name: partial(consume, run) for name, run in runs.items()}, 2 * args.images, args)
+    speed = {name: round(statistics.median(values)) for name, values in found.items()}
+    peers = {name: value for name, value in speed.items() if name != "ours"}
     best = max(peers, key=lambda name: peers[name])
-    ratios = [mine / theirs for mine, theirs in zip(found["ours"], found[best], strict=True)]
-    print(
-        json.dumps(
-            {
-                "name": "views",
-                "unit": "views/s" if wall else "views per CPU second",
-                "ours": round(speed["ours"]),
-                "peers": peers,
-                "best_peer": best,
-                "ratio": round(statistics.median(ratios), 2),
-                "spread": [round(min(ratios), 2), round(max(ratios), 2)],
-                "threads": args.threads,
-                "repeats": args.repeats,
-                "torch": torch.__version__,
-            }
-        )
-    )
+    ratio, spread = against(found["ours"], found[best])
+    told = {"ours": speed["ours"], "peers": peers, "best_peer": best, "ratio": ratio, "spread": spread}
+    print(json.dumps(record("views", "views", args, **told)))
 
 
 if __name__ == "__main__":

@@ -22,14 +22,15 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+from turns import Memory, against, options, prepared, record, smooth_images, take_turns
 
 from trabecula.data.batches import Stream
 from trabecula.nets.critic import Critic, Generator, mirrored
@@ -40,16 +41,6 @@ from trabecula.train.loop import train
 from trabecula.train.precision import Precision
 
 BATCH, CRITIC_STEPS, LATENT, WEIGHT, NUM_IMAGES = 64, 5, 100, 10.0, 1024
-
-
-class Memory:
-    """The part of a store that a stream reads."""
-
-    def __init__(self, images: Tensor) -> None:
-        self.images = images
-
-    def read(self, rows: np.ndarray) -> Tensor:
-        return self.images[torch.from_numpy(rows)]
 
 
 def widths(size: int) -> tuple[int, ...]:
@@ -145,25 +136,11 @@ def gradient_difference(images: Tensor) -> float:
     return max(float((a - b).norm() / b.norm()) for a, b in zip(*found, strict=True))
 
 
-def smooth_images(size: int) -> Tensor:
-    """(NUM_IMAGES, 1, size, size) uint8, smooth like radiographs."""
-    images = nn.functional.interpolate(torch.rand(NUM_IMAGES, 1, 8, 8), (size, size), mode="bicubic")
-    return (images.clamp(0, 1) * 255).to(torch.uint8)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = options(__doc__, steps=1)
     parser.add_argument("--size", type=int, default=64, choices=[64, 128])
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
-    args = parser.parse_args()
-    wall = args.clock == "wall"
-    clock: Callable[[], float] = time.perf_counter if wall else time.process_time
-    torch.set_num_threads(args.threads if wall else 1)
-    torch.manual_seed(0)
-    images = smooth_images(args.size)
+    args = prepared(parser)
+    images = smooth_images(NUM_IMAGES, args.size, coarse=8)
     loops: dict[str, Iterator[Any]] = {
         "ours float32": ours(images, "float32", args.steps),
         "ours bf16": ours(images, "bf16", args.steps),
@@ -172,16 +149,13 @@ def main() -> None:
         "peer, as found": peer(images, args.steps, False, torch.contiguous_format),
         "peer, channels_last": peer(images, args.steps, True, torch.channels_last),
     }
-    found: dict[str, list[float]] = {name: [] for name in loops}
-    gaps: dict[str, list[float]] = {name: [] for name in loops if name.startswith("ours")}
-    for repeat in range(args.repeats + 1):  # the first turn warms up
-        for name, loop in loops.items():
-            start = clock()
-            logged = next(loop)
-            if repeat:
-                found[name].append(args.steps * CRITIC_STEPS * BATCH / (clock() - start))
-            if name in gaps:
-                gaps[name] += [scalars["gap"] for scalars in logged]
+    turns = {name: partial(next, loop) for name, loop in loops.items()}
+    found, logged = take_turns(turns, args.steps * CRITIC_STEPS * BATCH, args)
+    gaps = {
+        name: [scalars["gap"] for points in each for scalars in points]
+        for name, each in logged.items()
+        if name.startswith("ours")
+    }
     print(json.dumps(result(args, found, gaps, gradient_difference(images))))
 
 
@@ -192,25 +166,17 @@ def result(
     difference: float,
 ) -> dict[str, Any]:
     """The JSON line."""
-    wall = args.clock == "wall"
-    ratios = {
-        name.removeprefix("ours "): [a / b for a, b in zip(found[name], found["peer"], strict=True)]
-        for name in gaps
-    }
-    return {
-        "name": "wgan_gp_step",
-        "unit": "real images/s" if wall else "real images per CPU second",
+    ratios = {name.removeprefix("ours "): against(found[name], found["peer"]) for name in gaps}
+    told = {
         "size": args.size,
         "images_per_s": {name: round(statistics.median(values), 1) for name, values in found.items()},
-        "ratio": {p: round(statistics.median(values), 2) for p, values in ratios.items()},
-        "spread": {p: [round(min(v), 2), round(max(v), 2)] for p, v in ratios.items()},
+        "ratio": {p: ratio for p, (ratio, _) in ratios.items()},
+        "spread": {p: spread for p, (_, spread) in ratios.items()},
         "aims": {"float32": 1.8, "bf16": 2.5},
         "gradient_difference": float(f"{difference:.2g}"),
         "critic_gap": {name: [round(v, 3) for v in values] for name, values in gaps.items()},
-        "threads": args.threads if wall else 1,
-        "repeats": args.repeats,
-        "torch": torch.__version__,
     }
+    return record("wgan_gp_step", "real images", args, **told)
 
 
 if __name__ == "__main__":

@@ -25,9 +25,10 @@ class BarlowConfig(TwoViewsConfig):
     redundancy: float = Field(0.0051, ge=0)
     """Weight of the terms off the diagonal (lambda); the paper rounds it to 0.005."""
     optimizer: Optimizer = LARS.model_copy(update={"vector_lr": 0.024})
-    """LARS with a warm-up and a half cosine to a thousandth: at 256 images a batch the rate is 0.2 for weights
-    and 0.0048 for biases and norm scales. The warm-up of ten epochs is a tenth of a run of 100, and 0.01 of
-    the paper's 1000. Small batches want larger rates: the authors name 0.4 for 256 and 0.7 for 128 images."""
+    """LARS with a warm-up and a half cosine to a thousandth: at 256 images a batch the rate is 0.2 for
+    weights and 0.0048 for biases and norm scales. The warm-up of ten epochs is a tenth of a run of 100, and
+    0.01 of the paper's 1000. Small batches want larger rates: the authors name 0.4 for 256 and 0.7 for 128
+    images."""
 
 
 class Barlow(TwoViews):
