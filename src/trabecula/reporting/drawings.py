@@ -12,7 +12,8 @@ from typing import Any
 
 from trabecula.reporting.figures import WIDTH, Figure, Group
 
-_TITLE, _ROW = 38, 16  # px above the plot; px of one legend row
+_TITLE, _ROW = 38, 16  # px above the plot under a title of one line; px of one legend row
+_TITLE_LETTERS = 42  # a line of the title, which is bold
 _NOTE_LETTERS = 54  # a line of the note
 
 
@@ -55,7 +56,9 @@ def standalone(
         raise ValueError("a figure without a viewBox")
     height, label, body = int(found[1]), found[2], found[3]
     lines = textwrap.wrap(note, _NOTE_LETTERS)
-    below = _TITLE + height + _ROW * len(legend) + 6
+    titles = textwrap.wrap(title, _TITLE_LETTERS)
+    top = _TITLE + 14 * (len(titles) - 1)
+    below = top + height + _ROW * len(legend) + 6
     total = below + (_ROW * len(lines) + 4 if lines else 0)
     styles = [style for _, style in legend] + re.findall(r"\barm-\w+", body)
     sheet = plain_rules(rules or style_sheet("figure.css"), styles)
@@ -64,11 +67,14 @@ def standalone(
         f'viewBox="0 0 {WIDTH} {total}" role="img" aria-label="{label}">',
         f"<style>{sheet}</style>",
         f'<text x="4" y="14">{escape(heading)}</text>',
-        f'<text x="4" y="29" style="font-weight:bold">{escape(title)}</text>',
-        f'<g transform="translate(0 {_TITLE})">{body}</g>',
+        *(
+            f'<text x="4" y="{29 + 14 * i}" style="font-weight:bold">{escape(line)}</text>'
+            for i, line in enumerate(titles)
+        ),
+        f'<g transform="translate(0 {top})">{body}</g>',
     ]
     for i, (name, style) in enumerate(legend):
-        y = _TITLE + height + _ROW * i + 6
+        y = top + height + _ROW * i + 6
         parts.append(f'<path class="line {style}" d="M46 {y}h26"/>')
         parts.append(f'<circle class="mark {style}" cx="59" cy="{y}" r="3.2"/>')
         parts.append(f'<text x="79" y="{y + 4}">{escape(name)}</text>')

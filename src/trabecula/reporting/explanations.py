@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trabecula.reporting.charts import REFERENCE, STYLES, Chart, level, short_count
+from trabecula.reporting.charts import REFERENCE, STYLES, Chart, level
 from trabecula.reporting.figures import Axes, ticks
 from trabecula.reporting.heatmaps import Heat, Pixels, Row, Tile, sheet
+from trabecula.reporting.wording import short_count
 
 Record = Mapping[str, Any]
 

@@ -20,6 +20,7 @@ from trabecula.reporting.wording import (
     number,
     present,
     share,
+    short_count,
 )
 
 WIDTH, HEIGHT = 310, 245
@@ -309,7 +310,7 @@ def _seeds(point: Row) -> list[float]:
 
 
 def _tick(value: float) -> str:
-    return f"{value:.6g}".replace("-", "−")
+    return short_count(value) if abs(value) >= 10_000 else f"{value:.6g}".replace("-", "−")
 
 
 def ticks(low: float, high: float) -> list[float]:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from trabecula.errors import InputError
-from trabecula.reporting.charts import REFERENCE, STYLES, Chart, level, short_count
+from trabecula.reporting.charts import REFERENCE, STYLES, Chart, level
 from trabecula.reporting.explanations import climb_chart, units_chart
 from trabecula.reporting.figures import Axes, ticks
 from trabecula.reporting.results import read_json
-from trabecula.reporting.wording import count, interval, number, present
+from trabecula.reporting.wording import count, interval, number, present, short_count
 
 Row = Mapping[str, Any]
 
