@@ -171,7 +171,7 @@ def run(config: Config, out: Run) -> str:
     if isinstance(objective, Classify):
         calibrate(objective, store, evenly(pool, NUM_CALIBRATED), device)
     health = _health(config, objective, store, pool, device)
-    monitor = Monitor(objective, store, pool, config.images, device, config.precision, labelled)
+    monitor = Monitor(objective, store, pool, config.images, device, labelled)
     keep = _Keeper(config, objective, _card(encoder, config, store, patients, settings), store)
     memory: dict[str, Any] = {"curve": [], "findings": {}}
     start = _finite(monitor.measure())

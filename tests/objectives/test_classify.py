@@ -73,3 +73,10 @@ def test_the_constant_loss_is_the_lowest_of_any_constant(weights: tuple[float, .
         only[:, 1 - column] = -1
         columns.append(min(float(several.loss(torch.full((6, 2), z), only)) for z in grid.tolist()[::5]))
     assert several.constant_loss(labels.numpy()) == pytest.approx(sum(columns), abs=1e-4)
+
+
+def test_class_weights_that_do_not_fit_the_classes_are_refused() -> None:
+    for weights in ((1.0, 2.0), (1.0, 1.0, -1.0), (1.0,) * 4):
+        with pytest.raises(ValueError, match="for each of 3 classes"):
+            ClassifyConfig(num_classes=3, class_weights=weights)
+    assert ClassifyConfig(num_classes=3, class_weights=(0.0, 1.0, 2.0)).class_weights == (0.0, 1.0, 2.0)

@@ -274,6 +274,7 @@ def test_the_mask_token_does_not_decay(store: Store) -> None:
         ({"size": 0}, "timm:resnet10t", "1 x 1 cells for views of 32 px.* -s settings.size=128"),
         ({}, "timm:vit_tiny_patch16_224", "is no convolutional network; use timm:resnet34"),
         ({"size": 80}, "timm:resnet10t", "not whole parts of 3 x 3 cells"),
+        ({"size": 16}, "critic", "critic cannot take views of 16 px .*larger settings.size"),
         ({"kernel": 4}, "timm:resnet10t", "kernel must be odd, got 4: 5 would do"),
         ({"masking": {"block_scale": (0.5, 0.2)}}, "timm:resnet10t", "block_scale needs low <= high"),
     ],
@@ -283,6 +284,14 @@ def test_settings_that_cannot_work_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=text):
         make(store, architecture, **settings)
+
+
+def test_the_rate_is_for_512_images(store: Store) -> None:
+    for batch_size, rate in ((512, 0.01), (64, 0.00125)):
+        encoder = make_encoder("critic:8-16", 1, store.size)
+        objective = CnnJepa(CnnJepaConfig(), encoder, Setting(600, batch_size, 0))
+        (group,) = objective.groups().values()
+        assert group.optimizer.lr == pytest.approx(rate)
 
 
 def test_a_batch_of_one_image_is_refused() -> None:

@@ -241,6 +241,7 @@ def test_a_trained_encoder_goes_on_from_its_weights_and_fine_tunes_its_positions
     mae, stream = make(store)
     for _ in train(mae, stream, images=BATCH, every=BATCH, precision="float32"):
         pass
+    mae.encoder.card = mae.encoder.card.model_copy(update={"images_seen": BATCH})
     save_encoder(mae.encoder, tmp_path)
     again = make_encoder("timm:test_vit_patch8", 1, 32, init="encoder", weights=tmp_path, seed=9)
     positions = again.backbone.net.get_parameter("pos_embed")
@@ -249,6 +250,17 @@ def test_a_trained_encoder_goes_on_from_its_weights_and_fine_tunes_its_positions
     assert not positions.requires_grad
     for key, value in load_encoder(tmp_path).state_dict().items():
         assert torch.equal(again.state_dict()[key], value), key
+
+
+def test_an_encoder_that_saw_nothing_gets_the_fixed_positions(tmp_path: Path) -> None:
+    """One folder of random weights for all arms is no start of MAE's: its positions would be noise."""
+    save_encoder(make_encoder("timm:test_vit_patch8", 1, 32, seed=1), tmp_path)
+    again = make_encoder("timm:test_vit_patch8", 1, 32, init="encoder", weights=tmp_path)
+    Mae(build(MaeConfig, Mae.tiny, "mae"), again, Setting(24, BATCH, 4))
+    fresh = make_encoder("timm:test_vit_patch8", 1, 32, seed=2)
+    Mae(build(MaeConfig, Mae.tiny, "mae"), fresh, Setting(24, BATCH, 4))
+    positions = [net.backbone.net.get_parameter("pos_embed") for net in (again, fresh)]
+    assert torch.equal(*positions)
 
 
 def test_defaults_are_the_paper_s() -> None:

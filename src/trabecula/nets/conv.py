@@ -18,6 +18,10 @@ from torch.nn.grad import conv2d_input
 
 _OUTPUT = 16  # pixels of the output map up to which the product is the faster forward pass
 _WEIGHT = 49  # and the faster weight gradient
+# No public name gives oneDNN's float32 product; where this one is missing, `@` serves.
+_ONEDNN = (
+    getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+)
 
 
 class SmallMapConv2d(nn.Conv2d):
@@ -106,9 +110,9 @@ def _library_gradients(
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
     """a @ b, in float32 by oneDNN: on processors MKL was not made for it is twice as fast as `@`."""
-    if a.dtype != torch.float32 or torch.is_grad_enabled() or not torch.backends.mkldnn.is_available():
+    if a.dtype != torch.float32 or torch.is_grad_enabled() or _ONEDNN is None:
         return a @ b
-    made: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.t(), None, "none", [], "")
+    made: Tensor = _ONEDNN(a, b.t(), None, "none", [], "")
     return made
 
 

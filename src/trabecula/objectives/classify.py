@@ -7,13 +7,13 @@ section C.4 (random resized crop and rotation while training).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from scipy.special import entr
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -49,6 +49,16 @@ class ClassifyConfig(Record):
     The size is the encoder's."""
     optimizer: Optimizer = Optimizer(name="adam", lr=1e-4)
     """Adam 1e-4 (inferred: den Boer gives the rate for the GAN only)."""
+
+    @model_validator(mode="after")
+    def _one_weight_a_class(self) -> Self:
+        weights = self.class_weights
+        if weights and (len(weights) != self.num_classes or min(weights) < 0):
+            raise ValueError(
+                f"class_weights needs one number, 0 or more, for each of {self.num_classes} classes, got "
+                f"{list(weights)}"
+            )
+        return self
 
 
 class Classify(Objective):

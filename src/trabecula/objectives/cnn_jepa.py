@@ -88,9 +88,11 @@ class CnnJepaConfig(Record):
     optimizer: Optimizer = Optimizer(
         name="adamw", lr=0.01, weight_decay=0.01, decay_vectors=False, schedule="cosine", warmup=0.05
     )
-    """AdamW, 10 of 200 epochs of warm-up, half a cosine. 0.01 is for 512 images a batch; no rule is given for
-    others. The official code lets norms, biases and the mask token decay too (`decay_vectors = true`), and
-    decay alone draws a token, which sees little gradient, to zero."""
+    """AdamW, 10 of 200 epochs of warm-up, half a cosine. 0.01 is for 512 images a batch. The official code
+    lets norms, biases and the mask token decay too (`decay_vectors = true`), and decay alone draws a token,
+    which sees little gradient, to zero."""
+    scale_lr: bool = True
+    """Multiply the rate by batch size / 512 (inferred: no rule is given, and 0.01 is much for 64 images)."""
 
     @model_validator(mode="after")
     def _odd(self) -> Self:
@@ -105,7 +107,7 @@ class CnnJepa(Objective):
     Config = CnnJepaConfig
     batch_coupled = True
     tiny: ClassVar[Mapping[str, Any]] = {
-        "size": 96, "momentum": 0.99, "optimizer": {"name": "adamw", "lr": 1e-3},
+        "size": 96, "momentum": 0.99, "optimizer": {"name": "adamw", "lr": 1e-3}, "scale_lr": False,
         "views": {"crop_scale": (0.8, 1.0), "rotate": 0, "blur": 0, "intensity": 0},
     }  # fmt: skip
 
@@ -115,7 +117,7 @@ class CnnJepa(Objective):
         if setting.batch_size < 2:
             raise InputError("cnn_jepa: batch norms need two images a batch; -s batch_size=2 or more")
         size = config.size or encoder.card.size
-        self.config = config
+        self.config, self.batch_size = config, setting.batch_size
         self.views = config.views.model_copy(update={"size": size})
         self.grid = find_grid(encoder, size)
         with torch.random.fork_rng(devices=[]):
@@ -126,7 +128,10 @@ class CnnJepa(Objective):
 
     def groups(self) -> dict[str, Group]:
         weights = [*self.student.parameters(), *self.predictor.parameters()]
-        return {"student": Group(weights, self.config.optimizer)}
+        optimizer = self.config.optimizer
+        if self.config.scale_lr:
+            optimizer = optimizer.model_copy(update={"lr": optimizer.lr * self.batch_size / 512})
+        return {"student": Group(weights, optimizer)}
 
     def products(self) -> dict[str, nn.Module]:
         return {"encoder": self.teacher}
@@ -266,8 +271,7 @@ def find_grid(encoder: Encoder, size: int) -> Grid:
     encoder.eval()
     try:
         with torch.no_grad():
-            maps = encoder.maps(blank)
-            rows, columns = maps.shape[-2:]
+            rows, columns = _maps(encoder, blank).shape[-2:]
             if min(rows, columns) < 2:
                 wanted = -(-4 * size // max(rows, columns))
                 raise InputError(
@@ -278,6 +282,17 @@ def find_grid(encoder: Encoder, size: int) -> Grid:
     finally:
         encoder.train(training)
     return rows, columns
+
+
+def _maps(encoder: Encoder, images: Tensor) -> Tensor:
+    try:
+        return encoder.maps(images)
+    except (RuntimeError, AssertionError, ValueError) as error:  # a size the network cannot take
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"cnn_jepa: {encoder.card.architecture} cannot take views of {images.shape[-1]} px ({reason}); "
+            "give a larger settings.size, or 0 for the encoder's own"
+        ) from None
 
 
 def _least(grid: Grid, masking: Masking) -> int:

@@ -111,7 +111,7 @@ class Mae(Objective):
         self.num_visible = visible_patches(self.num_patches, config.mask_ratio)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(setting.seed, "mae"))
-            prepare_encoder(net, self.grid, fresh=encoder.card.init == "random")
+            prepare_encoder(net, self.grid, fresh=not (encoder.card.images_seen or encoder.card.weights))
             self.decoder = Decoder(
                 backbone.num_features, backbone.num_prefix_tokens, self.grid,
                 self.patch**2 * backbone.in_channels,

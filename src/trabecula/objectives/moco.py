@@ -137,7 +137,12 @@ def _check(config: MocoConfig, setting: Setting) -> None:
     setting.check_pool("moco")
     batch_size, num_images, world = setting.batch_size, setting.num_images, ranks.world_size()
     fits = batch_size if batch_size <= num_images else 1 << (num_images.bit_length() - 1)
-    rows = next(n for n in range(min(config.bn_rows, fits // world), 0, -1) if fits // world % n == 0)
+    if fits // world < 2:
+        raise InputError(
+            f"moco: a pool of {num_images} images gives each of {world} processes no two images a batch, and "
+            "batch norm needs two; give it more images or fewer processes"
+        )
+    rows = next(n for n in range(min(config.bn_rows, fits // world), 1, -1) if fits // world % n == 0)
     queue = min(config.queue, num_images) // fits * fits
     wanted = {"batch_size": (batch_size, fits), "settings.bn_rows": (config.bn_rows, rows)}
     wanted["settings.queue"] = (config.queue, queue)

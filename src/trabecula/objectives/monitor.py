@@ -4,7 +4,9 @@ rank, rankme   how many directions the features of pool images use
 spread         how far these features lie apart, 1 without order, 0 where all are the same
 knn            what an image's nearest neighbours among other patients say of its label
 
-Only images that may be learned from are looked at; labels are those of the training part.
+Only images of the training part are looked at, those that are learned from but for neighbours; labels are
+those of the training part. Features are float32 whatever the run computes in: rounding to bf16 makes a line
+look like dozens of directions.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ from trabecula.data.splits import in_hash_order
 from trabecula.data.store import Store, to_float
 from trabecula.metrics.collapse import effective_rank, rankme, spread
 from trabecula.metrics.neighbours import neighbour_accuracy
+from trabecula.nets.devices import exact
 from trabecula.nets.encoder import Encoder
 from trabecula.objectives.health import Finding
 from trabecula.objectives.objective import Objective
-from trabecula.train.precision import Precision, autocast
 
 NUM_IMAGES, NUM_LABELLED, FEWEST = 256, 960, 16
 """Images whose features are measured, labelled images that ask their neighbours, and the least of either."""
@@ -58,11 +60,10 @@ class Monitor:
         pool: NDArray[np.int64],
         images: int,
         device: torch.device,
-        precision: Precision,
         labelled: Labelled | None = None,
     ) -> None:
         self.objective = objective.to(device)  # training has not moved it yet
-        self.store, self.device, self.precision = store, device, precision
+        self.store, self.device = store, device
         most = max(FEWEST, images // SHARE)
         self.rows = evenly(pool, min(NUM_IMAGES, most))
         self.labelled = some_patients(labelled, min(NUM_LABELLED, most)) if labelled is not None else None
@@ -104,7 +105,7 @@ class Monitor:
         parts = []
         for part in np.array_split(rows, -(-len(rows) // _BATCH)):
             images = to_float(self.store.read(part).to(self.device))
-            with autocast(self.device, self.precision):
+            with exact(), torch.autocast(self.device.type, enabled=False):
                 parts.append(encoder(images).float().cpu())
         encoder.train(was)
         return torch.cat(parts).numpy()

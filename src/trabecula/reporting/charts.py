@@ -37,11 +37,3 @@ def level(axes: Axes, y: float, text: str = "", style: str = "diagonal") -> None
         axes.body.append(
             f'<text x="{right}" y="{axes.py(y) - 4:.1f}" text-anchor="end">{escape(text)}</text>'
         )
-
-
-def short_count(value: float) -> str:
-    """12800 -> "13k": a tick's label."""
-    for size, letter in ((1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}{letter}"
-    return f"{value:.0f}"
