@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trabecula.grid.cells import Plan, plan
-from trabecula.grid.recipe import parse_recipe
+from trabecula.grid.recipe import parse_recipe, read_recipe
 from trabecula.grid.remainder import without
 
 STAGES: dict[str, Any] = {
@@ -52,6 +52,44 @@ def test_an_arm_is_left_out_whole_and_lists_go_on_without_it(study: Plan) -> Non
     assert page.config.not_run == {"c": "it broke"}  # type: ignore[attr-defined]
     assert page.needs[0] == total.id
     assert total.id != study.stages["total"][0].id
+
+
+@pytest.mark.parametrize(("recipe", "other"), [("hip-gan-data-demo", "chain"), ("hip-gan-demo", "labels")])
+def test_an_arm_is_gone_at_every_value_of_another_axis(recipe: str, other: str, tmp_path: Path) -> None:
+    """Encoders are told apart by `arm`: neither repeats of an arm nor its shares of labels are arms."""
+    study = plan(read_recipe(Path(__file__).parents[2] / "recipes" / f"{recipe}.toml"), tmp_path)
+    arms = {cell.coordinates["arm"] for cell in study.stages["pretrain"]}
+    broken = [c for c in study.stages["finetune"] if c.coordinates["arm"] == "critic-wgan_gp"][-1]
+    rest, left_out = without(study, {broken.id: "it broke"})
+    assert "critic-wgan_gp" in left_out
+    assert not set(left_out) & {axis_value for axis in study.recipe.axes if axis.name == other
+                                for axis_value in axis.labels}  # fmt: skip
+    left = [cell for cells in rest.stages.values() for cell in cells if "arm" in cell.coordinates]
+    assert {cell.coordinates["arm"] for cell in left} == arms - set(left_out)
+    for cell in left:
+        assert cell in study.stages[cell.stage]
+
+
+@pytest.mark.usefixtures("study")
+def test_a_cell_of_no_arm_takes_its_stage_at_every_value(tmp_path: Path) -> None:
+    """Repeats, which set seeds alone, are no arms: the first axis here, and yet not the arm's."""
+    stages = {
+        "try": {"verb": "study_verbs.fail"},
+        "once": {"verb": "study_verbs.fail", "how": "exit"},
+        "page": {"verb": "study_verbs.report", "runs": ["@try", "@once"]},
+    }
+    axes = {
+        "chain": {str(seed): {"try": {"seed": seed}, "once": {"seed": seed}} for seed in range(3)},
+        "arm": {how: {"try": {"how": how}} for how in ("not", "run")},
+    }
+    two = plan(parse_recipe({"stages": stages, "axes": axes}, "recipe"), tmp_path / "two")
+    rest, left_out = without(two, {two.stages["try"][3].id: "it broke"})
+    assert names(rest, "try") == ["try-0-not", "try-1-not", "try-2-not"]
+    assert set(left_out) == {"run"}
+    assert len(rest.stages["once"]) == 3
+    rest, left_out = without(two, failed(two, "once", 1))
+    assert (set(left_out), rest.stages["once"]) == ({"once"}, ())
+    assert rest.stages["try"] == two.stages["try"]
 
 
 def test_what_is_whole_keeps_its_id_and_its_folder(study: Plan) -> None:

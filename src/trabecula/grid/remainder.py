@@ -9,15 +9,16 @@ from typing import Any
 
 from trabecula.config import inputs
 from trabecula.grid.cells import Cell, Identities, Plan, make_cell
+from trabecula.grid.recipe import Axis, Recipe, leaves
 
-Place = tuple[str, frozenset[tuple[str, str]]]  # (a stage, no axes), or ("", values of named axes)
+Place = tuple[str, frozenset[tuple[str, str]]]  # (a stage, no axes), or ("", an arm: values of its axes)
 
 
 def without(study: Plan, failed: Mapping[str, str]) -> tuple[Plan, dict[str, str]]:
     """The plan of what is whole without the cells that failed, and what it leaves out, with the reason.
 
     An arm is whole or left out, so that no arm is judged by the runs that happened to end well: a failed
-    cell takes along all cells with its values of the named axes; one that stands on none of them, its stage.
+    cell takes along all cells of its arm, whatever their values of other axes; one of no arm, its stage.
     What needs a cell that is gone goes too; a list of cells goes on with those that are left, and its verb is
     told what was not run.
 
@@ -71,17 +72,36 @@ def _gone(study: Plan, failed: Mapping[str, str]) -> tuple[dict[str, str], dict[
 
 
 def _places(study: Plan, cell: Cell) -> list[Place]:
-    """Where a cell stands on the named axes; a cell that several coordinates share stands at several."""
-    named = {axis.name for axis in study.recipe.axes}
+    """The arms a cell belongs to, or its stage; a cell that several coordinates share stands at several."""
+    of_arms = _axes_of_arms(study.recipe)
     found = []
     for stage, at in study.places[cell.id]:
-        values = frozenset((axis, label) for axis, label in at.items() if axis in named)
+        values = frozenset((axis, label) for axis, label in at.items() if axis in of_arms)
         found.append(("" if values else stage, values))
     return found
 
 
+def _axes_of_arms(recipe: Recipe) -> set[str]:
+    """The named axes that tell encoders apart: those that set more than seeds of a stage that pretrains.
+
+    Where no stage pretrains: the first named axis that sets more than seeds.
+    """
+    pretraining = {
+        name for name, stage in recipe.stages.items() if stage.verb.rpartition(".")[2] == "pretrain"
+    }
+    differing = [(axis.name, _set_by(axis)) for axis in recipe.axes if _set_by(axis)]
+    of_arms = {name for name, stages in differing if stages & pretraining}
+    return of_arms or {name for name, _ in differing[:1]}
+
+
+def _set_by(axis: Axis) -> set[str]:
+    """The stages of which a named axis sets more than seeds."""
+    keys = ((stage, key) for value in axis.values for stage in value for key, _ in leaves(value[stage]))
+    return {stage for stage, key in keys if key and key.rpartition(".")[2] != "seed"}
+
+
 def _label(place: Place) -> str:
-    """An arm's name, as in the recipe; where no named axis varies, the stage's."""
+    """An arm's name, as in the recipe; of what belongs to no arm, the stage's."""
     stage, values = place
     return " ".join(label for _, label in sorted(values)) or stage
 
