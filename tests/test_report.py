@@ -223,6 +223,18 @@ def test_what_was_left_out_is_said(study: Config, tmp_path: Path) -> None:
     assert "Left out of this study: imagenet (weights are not there); mae (…/mae is not there)." in text
 
 
+def test_the_page_names_no_folder_of_missing_weights(study: Config, tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    shutil.copytree(study.results, folder)
+    why = "/home/ann/SECRET/resnet50.safetensors is not there"
+    lacking = {"family": "imagenet", "architecture": "timm:resnet50", "reason": why}
+    (folder / "comparisons.json").write_text(json.dumps({**comparisons(), "not_run": [lacking]}))
+    execute("report", Config(results=folder, manifest=study.manifest), tmp_path / "out")
+    page = (tmp_path / "out/report.html").read_text()
+    assert "SECRET" not in page
+    assert "ImageNet weights of ResNet-50: not run (…/resnet50.safetensors is not there)." in visible(page)
+
+
 def test_missing_imagenet_arms_are_listed(page: str) -> None:
     text = visible(page)
     panels = len(TASKS) * 2

@@ -226,11 +226,28 @@ def test_arms_that_are_whole_are_reported_though_another_failed(tmp_path: Path) 
     page = (out / "report.html").read_text().splitlines()
     kept = ("number-calm", "train-calm-seed0", "train-calm-seed1", "number-wide", "train-wide-seed0")
     assert sorted(page[1:-1]) == sorted((*kept, "train-wide-seed1", "total"))
-    assert page[-1].startswith("{'diverging': 'train failed: the loss is not finite at step 3;")
+    assert page[-1] == "{'diverging': 'train of diverging failed'}"
     assert {path.read_text() for path in out.glob("cells/total-*/sum.txt")} == {"22\n", "2\n"}
     recipe.write_text(ARMS.format(how="not"))
     assert "11 cells done, 3 of them now" in finish(recipe, out)  # two trainings and the report
     assert "train-diverging-seed1" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize("how", ["name", "defect"])
+def test_why_an_arm_failed_is_told_here_and_not_in_the_report(how: str, tmp_path: Path) -> None:
+    """An error's text may name patients and folders; the page, its cell and their ids hang on neither."""
+    recipe, told = tmp_path / "arms.toml", {"name": "9000099L", "defect": "log.jsonl"}[how]
+    recipe.write_text(ARMS.format(how=how))
+    pages = {}
+    for folder in ("here", "there"):
+        with pytest.raises(RunError) as caught:
+            finish(recipe, tmp_path / folder)
+        assert told in str(caught.value)
+        (at,) = (tmp_path / folder).glob("cells/report-*")
+        pages[at.name] = (tmp_path / folder / "report.html").read_text()
+        assert told not in pages[at.name] + (at / "config.json").read_text()
+        assert "train of diverging failed" in pages[at.name]
+    assert len(pages) == 1
 
 
 def test_two_studies_do_not_share_a_folder(recipe: Path, tmp_path: Path) -> None:

@@ -162,9 +162,7 @@ def time_left(
 
 def _report_rest(study: Plan, outcome: Outcome, workers: int, out: Path) -> str:
     """Evaluate and report what is whole after failures: what to say of it, "" if there is no report."""
-    stages = {cell.id: cell.stage for cell in study.cells}
-    failed = {cell: f"{stages[cell]} failed: {text}" for cell, (_, text) in outcome.failed.items()}
-    rest, left_out = without(study, failed)
+    rest, left_out = without(study, outcome.failed.keys())
     if not _reports(rest):
         return ""
     missing = [cell for cell in rest.cells if not cell.done]

@@ -14,7 +14,7 @@ class Config(Record):
     start: Path | None = None
     """Something to wait for."""
     how: str = "not"
-    """not, input, run, defect, kill, exit or hang; "run at 1" for seed 1 alone."""
+    """not, input, run, name, defect, kill, exit or hang; "run at 1" for seed 1 alone."""
     seed: int = 0
     """Nothing hangs on it otherwise."""
 
@@ -27,6 +27,8 @@ def run(config: Config, out: Run) -> str:
         raise InputError("the manifest has no rows; check its path")
     if how == "run":
         raise RunError("the loss is not finite at step 3; lower the rate")
+    if how == "name":
+        raise RunError("no number comes out, first for image '9000099L'; use an earlier one")
     if how == "defect":
         raise ZeroDivisionError("a defect")
     if how == "kill":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,11 @@ from trabecula.grid.recipe import Axis, Recipe, leaves
 Place = tuple[str, frozenset[tuple[str, str]]]  # (a stage, no axes), or ("", an arm: values of its axes)
 
 
-def without(study: Plan, failed: Mapping[str, str]) -> tuple[Plan, dict[str, str]]:
+def without(study: Plan, failed: Collection[str]) -> tuple[Plan, dict[str, str]]:
     """The plan of what is whole without the cells that failed, and what it leaves out, with the reason.
+
+    A reason names a stage and its arms, never an error's text: that may hold patients and paths, and what a
+    report says, and its id, must not hang on these.
 
     An arm is whole or left out, so that no arm is judged by the runs that happened to end well: a failed
     cell takes along all cells of its arm, whatever their values of other axes; one of no arm, its stage.
@@ -23,7 +26,7 @@ def without(study: Plan, failed: Mapping[str, str]) -> tuple[Plan, dict[str, str
     told what was not run.
 
     Args:
-        failed: cell id -> reason.
+        failed: ids of cells.
     """
     gone, left_out = _gone(study, failed)
     identify, cells, moved = Identities(), [], dict[Path, Path]()
@@ -50,10 +53,11 @@ def without(study: Plan, failed: Mapping[str, str]) -> tuple[Plan, dict[str, str
     return replace(study, cells=tuple(cells), stages=stages, places=places), left_out
 
 
-def _gone(study: Plan, failed: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+def _gone(study: Plan, failed: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
     """(cell id -> reason) of all that goes with the failed ones, (arm or stage -> reason)."""
     by_folder = {cell.folder: cell for cell in study.cells}
-    gone, places = dict(failed), dict[Place, str]()
+    gone = {cell.id: _failure(study, cell) for cell in study.cells if cell.id in failed}
+    places = dict[Place, str]()
     while True:
         for cell in study.cells:
             for place in _places(study, cell) if cell.id in gone else ():
@@ -69,6 +73,12 @@ def _gone(study: Plan, failed: Mapping[str, str]) -> tuple[dict[str, str], dict[
         if not more:
             return gone, {_label(place): why for place, why in places.items()}
         gone |= more
+
+
+def _failure(study: Plan, cell: Cell) -> str:
+    """ "pretrain of critic-wgan_gp failed"."""
+    arms = dict.fromkeys(_label(place) for place in _places(study, cell) if not place[0])
+    return f"{cell.stage}{' of ' if arms else ''}{' and '.join(arms)} failed"
 
 
 def _places(study: Plan, cell: Cell) -> list[Place]:

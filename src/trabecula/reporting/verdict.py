@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trabecula.reporting import wording
+from trabecula.reporting.provenance import without_paths
 from trabecula.reporting.results import Arm, Panel, Results
 
 
@@ -65,7 +66,7 @@ def _verdict(results: Results, panel: Panel) -> dict[str, Any]:
             {
                 "name": wording.architecture_name(architecture),
                 "lines": lines,
-                "not_run": absent.get(architecture, ""),
+                "not_run": without_paths(absent.get(architecture, "")),
             }
         )
     return {
