@@ -52,9 +52,9 @@ _TAUGHT, _TRUTH, _GRADES = 900_001, 900_002, 1_000_000  # seeds of hospitals tha
 class Plan:
     """Sizes of a repeat's study, and of what is made once a run."""
 
-    patients: int = 200
+    patients: int = 360  # for a power above 0.95: with 200 it is 0.79, and 14 of 20 were found
     parts: tuple[float, float, float] = (0.4, 0.15, 0.45)
-    fraction: float = 0.5  # 40 labelled patients to train on, 15 to choose by; 90 patients to test on
+    fraction: float = 0.5  # 72 labelled patients to train on, 27 to choose by; 162 patients to test on
     seeds: int = 5  # label subsets: the fewest with which the interval is over new subsets as well
     taught_patients: int = 400
     taught_images: int = 8000  # budget of teaching; sets the size of the effect

@@ -17,6 +17,7 @@ from trabecula.reporting.wording import (
     number,
     present,
     share,
+    short_count,
 )
 
 _MAX_TICKS = 6
@@ -97,7 +98,7 @@ def _figure(
     axes = Axes(
         (0, last * 1.05), (y_ticks[0], y_ticks[-1]), "images seen in pretraining",
         f"validation {metric_name(metric)}",
-        [(x, (count(x),)) for x in shown], y_ticks,
+        [(x, (short_count(x),)) for x in shown], y_ticks,
     )  # fmt: skip
     for arm, points in curves:
         bounded = [p for p in points if present(p["low"]) and present(p["high"])]
