@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import probed_study
 from evaluated_study import (
     ARCHITECTURES,
     FILES,
@@ -35,6 +36,8 @@ from evaluated_study import (
 from trabecula.config import dump
 from trabecula.errors import InputError
 from trabecula.report import Config
+from trabecula.reporting import tables, verdict
+from trabecula.reporting.results import read_results
 from trabecula.reporting.wording import (
     architecture_name,
     number,
@@ -233,6 +236,29 @@ def test_the_page_names_no_folder_of_missing_weights(study: Config, tmp_path: Pa
     page = (tmp_path / "out/report.html").read_text()
     assert "SECRET" not in page
     assert "ImageNet weights of ResNet-50: not run (…/resnet50.safetensors is not there)." in visible(page)
+
+
+def test_without_its_control_a_network_has_no_verdict(study: Config, tmp_path: Path) -> None:
+    """Random weights trained in another way are held against nothing, and nothing against them."""
+    root = tmp_path / "results"
+    arms = ("critic-random-augmented", "critic-wgan_gp")
+    probed_study.write_study(root, [probed_study.score(arm, 0.7, 0.6, 0.8) for arm in arms])
+    lost = {"family": "random", "architecture": "critic", "reason": "train of critic-random failed"}
+    told = json.loads((root / "comparisons.json").read_text()) | {"not_run": [lost]}
+    (root / "comparisons.json").write_text(json.dumps(told))
+    results = read_results(root)
+    assert results.control("critic") is None
+    assert tables.results_tables(results, results.panels[0])
+    said = execute("report", Config(results=root, manifest=study.manifest), tmp_path / "out")
+    assert "0 of 0 comparisons" in said
+    assert "critic: train of critic-random failed" in said
+    text = visible((tmp_path / "out/report.html").read_text())
+    why = "AUROC of kl2 by fine-tuning: not compared (the control of this network was not run: train of"
+    assert f"WGAN-GP pretraining of critic: {why} critic-random failed)." in text
+    assert f"Random initialisation (critic-random-augmented) of critic: {why}" in text
+    pairs = [probed_study.pair("critic-wgan_gp", "critic-random-augmented", 0.05, "better")]
+    (root / "comparisons.json").write_text(json.dumps(told | {"pairs": pairs}))
+    assert verdict.against_random(read_results(root)) == []
 
 
 def test_missing_imagenet_arms_are_listed(page: str) -> None:

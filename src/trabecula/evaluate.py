@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -71,6 +72,9 @@ class Config(Record):
     not_run: dict[str, str] = Field(default_factory=dict)
     """Arms that a study left out, with the reason; a study fills this in. An arm named after its
     architecture, such as resnet18-imagenet, explains that architecture's missing baseline."""
+    lost_controls: dict[str, str] = Field(default_factory=dict)
+    """Architectures whose planned control, the first random arm, a study left out, with the reason; a study
+    fills this in. No other random arm takes its place: their arms have no control."""
 
 
 def run(config: Config, out: Run) -> str:
@@ -81,7 +85,8 @@ def run(config: Config, out: Run) -> str:
     choices = reading.read_choices(config.predictions)
     leakage.check_parts(table, manifest, splits)
     leakage.check_cards(cards, splits.patients("test"), manifest)
-    arms = arms_of(cards, table)
+    lost = config.lost_controls
+    arms = [replace(arm, lost_control=lost.get(arm.architecture, "")) for arm in arms_of(cards, table)]
     finished = [arm for arm in arms if not snapshot_of(arm.name)]
     if not finished:
         raise InputError(

@@ -70,6 +70,20 @@ def test_an_arm_is_gone_at_every_value_of_another_axis(recipe: str, other: str, 
         assert cell in study.stages[cell.stage]
 
 
+def test_the_evaluation_is_told_of_a_control_that_is_gone(tmp_path: Path) -> None:
+    """Of the first random arm of a network only: the others are no controls."""
+    study = plan(read_recipe(Path(__file__).parents[2] / "recipes/hip-gan-data-demo.toml"), tmp_path)
+    told = {}
+    for cell in study.stages["finetune"]:
+        arm = cell.coordinates["arm"]
+        if arm not in told:
+            rest, _ = without(study, {cell.id})
+            told[arm] = rest.stages["evaluate"][0].config.lost_controls  # type: ignore[attr-defined]
+    assert told.pop("critic-random") == {"critic": "finetune of critic-random failed"}
+    assert len(told) == 6
+    assert not any(told.values())
+
+
 @pytest.mark.usefixtures("study")
 def test_a_cell_of_no_arm_takes_its_stage_at_every_value(tmp_path: Path) -> None:
     """Repeats, which set seeds alone, are no arms: the first axis here, and yet not the arm's."""

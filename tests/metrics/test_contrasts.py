@@ -175,6 +175,24 @@ def test_random_weights_trained_in_another_way_have_the_first_random_arm_as_thei
     }
 
 
+def test_another_random_arm_does_not_take_the_place_of_a_control_that_is_gone():
+    names = ("critic-gan", "critic-random-augmented", "critic-random-regularised")
+    families = ("pretrained", "random", "random")
+    arms = [Arm(n, "critic", f, "train failed") for n, f in zip(names, families, strict=True)]
+    arms += [a for a in ARMS if a.architecture == "resnet"]
+    assert {arm.name: [base.name for base in baselines_of(arm, arms)] for arm in arms} == {
+        "critic-gan": ["res-imagenet"],
+        "critic-random-augmented": [],
+        "critic-random-regularised": [],
+        "res-imagenet": ["res-random"],
+        "res-moco": ["res-random", "res-imagenet"],
+        "res-random": [],
+    }
+    assert not_run(arms, {"critic-random": "another reason"}) == [
+        {"family": "random", "architecture": "critic", "reason": "train failed"}
+    ]
+
+
 def test_snapshots_are_in_no_comparison_and_change_none():
     results = [_result("critic-random", 0.70), _result("critic-gan", 0.704)]
     swept = [_result(f"critic-gan@{n}", 0.75, seed=n) for n in range(1, 6)]

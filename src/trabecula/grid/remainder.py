@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ def without(study: Plan, failed: Collection[str]) -> tuple[Plan, dict[str, str]]
         failed: ids of cells.
     """
     gone, left_out = _gone(study, failed)
+    lost_controls = _lost_controls(study, gone)
     identify, cells, moved = Identities(), [], dict[Path, Path]()
     by_folder = {cell.folder: cell for cell in study.cells}
     new_ids: dict[str, str] = {}
@@ -41,8 +43,9 @@ def without(study: Plan, failed: Collection[str]) -> tuple[Plan, dict[str, str]]
             now = [_moved(path, moved) for path in kept]
             if now != paths:
                 changes[key] = now[0] if isinstance(getattr(cell.config, key), Path) else tuple(now)
-        if changes and "not_run" in type(cell.config).model_fields:
-            changes["not_run"] = {**getattr(cell.config, "not_run"), **left_out}  # noqa: B009
+        for key, told in {"not_run": left_out, "lost_controls": lost_controls}.items() if changes else ():
+            if key in type(cell.config).model_fields:
+                changes[key] = {**getattr(cell.config, key), **told}
         needs = [new_ids[need] for need in cell.needs if need not in gone]
         config = cell.config.model_copy(update=changes)
         made = make_cell(replace(cell, config=config, needs=tuple(needs)), study.recipe.threads, identify)
@@ -73,6 +76,17 @@ def _gone(study: Plan, failed: Collection[str]) -> tuple[dict[str, str], dict[st
         if not more:
             return gone, {_label(place): why for place, why in places.items()}
         gone |= more
+
+
+def _lost_controls(study: Plan, gone: Mapping[str, str]) -> dict[str, str]:
+    """Architecture -> reason, where its control is gone: the first random arm by name, as in `evaluate`."""
+    planned: dict[str, dict[str, str]] = defaultdict(dict)  # architecture -> arm -> reason, "" if it is there
+    for cell in study.cells:
+        config: Any = cell.config
+        if cell.verb == "pretrain" and (config.objective, config.init) == ("none", "random"):
+            name = config.arm or f"{config.architecture.rpartition(':')[2]}-random"
+            planned[config.architecture].setdefault(name, gone.get(cell.id, ""))
+    return {architecture: arms[min(arms)] for architecture, arms in planned.items() if arms[min(arms)]}
 
 
 def _failure(study: Plan, cell: Cell) -> str:

@@ -50,28 +50,32 @@ class Arm:
     name: str
     architecture: str
     family: str
+    lost_control: str = ""  # why the control planned for its architecture is gone; "": it is not
 
 
 def baselines_of(arm: Arm, arms: Sequence[Arm]) -> list[Arm]:
     """The random arms of the same architecture, then ImageNet arms, the same architecture first.
 
     Of several random arms of one architecture the first is the control of the others: random weights
-    trained in another way, with more augmentation say, answer what pretraining is worth beside that.
+    trained in another way, with more augmentation say, answer what pretraining is worth beside that. Where
+    the planned control is gone no other takes its place, and none is a random baseline.
     A snapshot has no baseline and is none: it is a point on its arm's way, not another try.
     """
     if snapshot_of(arm.name):
         return []
     arms = [a for a in arms if not snapshot_of(a.name)]
     random = [a for a in arms if a.family == "random" and a.architecture == arm.architecture]
+    if arm.lost_control:
+        random = []
     if arm.family == "random":
-        return [] if random[0].name == arm.name else random[:1]
+        return [] if arm in random[:1] else random[:1]
     imagenet = [a for a in arms if a.family == "imagenet" and a.name != arm.name]
     imagenet.sort(key=lambda a: (a.architecture != arm.architecture, a.name))
     return random + (imagenet if arm.family != "imagenet" else [])
 
 
 def not_run(arms: Sequence[Arm], left_out: Mapping[str, str] | None = None) -> list[Row]:
-    """Architectures whose random or ImageNet arm is missing: no verdict within these.
+    """Architectures whose control or ImageNet arm is missing: no verdict within these.
 
     ImageNet weights exist for the architectures of timm and torchvision only; no other lacks them.
 
@@ -84,7 +88,9 @@ def not_run(arms: Sequence[Arm], left_out: Mapping[str, str] | None = None) -> l
         for architecture in sorted({arm.architecture for arm in arms}):
             if family == "imagenet" and not architecture.startswith(PUBLISHED):
                 continue
-            if not any(a.family == family and a.architecture == architecture for a in arms):
+            mine = [a for a in arms if a.architecture == architecture]
+            lost = mine[0].lost_control if family == "random" else ""
+            if lost or not any(a.family == family for a in mine):
                 reason = f"no {name} arm of this architecture among the predictions"
                 network = architecture.rpartition(":")[2]
                 known = [
@@ -93,7 +99,7 @@ def not_run(arms: Sequence[Arm], left_out: Mapping[str, str] | None = None) -> l
                 row = {
                     "family": family,
                     "architecture": architecture,
-                    "reason": known[0] if known else reason,
+                    "reason": lost or (known[0] if known else reason),
                 }
                 rows.append(row)
     return rows

@@ -7,6 +7,7 @@ the few-label validation part of each seed, as predictions hold it, and the test
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -77,7 +78,7 @@ def snapshot_curves(
 
 def _control(arm: Arm, arms: Sequence[Arm]) -> list[str]:
     """The random arm that the finished arm is compared with, if there is one."""
-    finished = Arm("", arm.architecture, arm.family)
+    finished = replace(arm, name="")
     return [base.name for base in baselines_of(finished, arms) if base.family == "random"][:1]
 
 

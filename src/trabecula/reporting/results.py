@@ -138,8 +138,15 @@ class Results:
         return pools
 
     def control(self, architecture: str) -> Arm | None:
-        """The arm that the others of a network are held against: its first random one."""
-        return next((arm for arm in self.arms_of(architecture) if arm.family == "random"), None)
+        """The arm that the others of a network are held against: its first random one, if that was run."""
+        random = [arm for arm in self.arms_of(architecture) if arm.family == "random"]
+        return random[0] if random and not self.lost_control(architecture) else None
+
+    def lost_control(self, architecture: str) -> str:
+        """Why the control of a network was not run where other random arms of it were; else ""."""
+        random = any((r["family"], r["architecture"]) == ("random", architecture) for r in self.rows)
+        told = [row for row in self.comparisons["not_run"] if row["family"] == "random"]
+        return next((r["reason"] for r in told if random and r["architecture"] == architecture), "")
 
     @cached_property
     def arms(self) -> list[Arm]:

@@ -130,11 +130,18 @@ def objective_name(objective: str) -> str:
 
 
 def arm_names(results: Results) -> dict[str, str]:
-    """A name per arm within its architecture; the arm's own name is added where two would read alike."""
+    """A name per arm within its architecture; the arm's own is added where two would read alike, and to
+    random arms whose control is gone.
+    """
     drafts = {arm.name: _draft(arm) for arm in results.arms}
     kinds = [(arm.architecture, drafts[arm.name]) for arm in results.arms]
+
+    def plain(arm: Arm, kind: tuple[str, str]) -> bool:
+        no_control = arm.family == "random" and results.lost_control(arm.architecture)
+        return kinds.count(kind) == 1 and not no_control
+
     return {
-        arm.name: drafts[arm.name] + (f" ({arm.name})" if kinds.count(kind) > 1 else "")
+        arm.name: drafts[arm.name] + ("" if plain(arm, kind) else f" ({arm.name})")
         for arm, kind in zip(results.arms, kinds, strict=True)
     }
 
@@ -306,6 +313,9 @@ def _why_not(results: Results, panel: Panel, metric: str, arm: Arm) -> str:
     rows = rows_of(arm.name)
     if not rows:
         return "not run"
+    lost = results.lost_control(arm.architecture)
+    if lost:
+        return f"not compared (the control of this network was not run: {lost})"
     random = [a.name for a in results.arms_of(arm.architecture) if a.family == "random"]
     if not any(rows_of(name) for name in random):
         return "not compared (no random arm of this network was run)"
