@@ -261,6 +261,17 @@ def test_without_its_control_a_network_has_no_verdict(study: Config, tmp_path: P
     assert verdict.against_random(read_results(root)) == []
 
 
+def test_an_upper_bound_alone_is_said_to_be_one(study: Config, tmp_path: Path) -> None:
+    root = tmp_path / "results"
+    arms = ("critic-random", "critic-wgan_gp")
+    probed_study.write_study(root, [probed_study.score(arm, 0.7, 0.6, 0.8) for arm in arms])
+    told = json.loads((root / "flow.json").read_text())
+    told["arms"][1]["labels"] = "kl2"
+    (root / "flow.json").write_text(json.dumps(told))
+    said = execute("report", Config(results=root, manifest=study.manifest), tmp_path / "out")
+    assert said.endswith("(the only pretraining learned from labels: an upper bound is not counted)")
+
+
 def test_missing_imagenet_arms_are_listed(page: str) -> None:
     text = visible(page)
     panels = len(TASKS) * 2

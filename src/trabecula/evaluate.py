@@ -103,6 +103,7 @@ def run(config: Config, out: Run) -> str:
             work.sweeps(name, whole)
     pairs = contrasts.compare(work.results, finished, config.level, config.alpha)
     multipliers = contrasts.multipliers(work.results, finished, config.level, config.seed)
+    missing = contrasts.not_run(finished, config.not_run)
     _write(out, "metrics.json", {
         "level": config.level, "alpha": config.alpha, "num_resamples": config.num_resamples,
         "rows": work.rows,
@@ -110,7 +111,7 @@ def run(config: Config, out: Run) -> str:
     _write(out, "comparisons.json", {
         "pairs": pairs, "label_multipliers": multipliers,
         "pools": compare_pools(work.results, cards, config.level, config.alpha),
-        "not_run": contrasts.not_run(finished, config.not_run),
+        "not_run": missing,
     })  # fmt: skip
     work.curves["learning"] = contrasts.learning_curves(work.points)
     _write(out, "curves.json", work.curves)
@@ -122,7 +123,8 @@ def run(config: Config, out: Run) -> str:
     tasks, swept = ", ".join(work.flow), len(arms) - len(finished)
     beaten = f"{len(pairs)} comparisons, in {claims} the arm beats its baseline"
     if not pairs:
-        beaten = f"nothing to compare ({contrasts.why_none(finished, config.not_run)})"
+        why = contrasts.why_none((arm.family for arm in finished), missing)
+        beaten = f"nothing to compare ({why})"
     return (
         f"{len(finished)} arms on {tasks}: {beaten} "
         f"({config.level * 100:g} % intervals over patients){_stuck(plateaus)}"

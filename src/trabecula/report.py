@@ -94,15 +94,8 @@ def run(config: Config, out: Run) -> str:
     unknown = f" ({claims.count('')} not estimable)" if "" in claims else ""
     return (
         f"report.html: {claims.count('better')} of {len(claims)} comparisons with random initialisation "
-        f"say that pretraining paid{unknown}{'' if claims else _why_none(results)}"
+        f"say that pretraining paid{unknown}" + ("" if claims else f" ({verdict.why_none(results)})")
     )
-
-
-def _why_none(results: Results) -> str:
-    """Why there is no comparison with random initialisation, in brackets."""
-    missing = [row for row in results.comparisons["not_run"] if row["family"] == "random"]
-    told = "; ".join(f"{row['architecture']}: {row['reason']}" for row in missing)
-    return f" ({told or 'no pretrained arm stands beside a random one of its network'})"
 
 
 def table_files(results: Results) -> dict[str, str]:

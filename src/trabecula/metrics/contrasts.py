@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,13 +105,20 @@ def not_run(arms: Sequence[Arm], left_out: Mapping[str, str] | None = None) -> l
     return rows
 
 
-def why_none(arms: Sequence[Arm], left_out: Mapping[str, str] | None = None) -> str:
-    """Why no arm among these stands beside a baseline, in a few words."""
-    if all(arm.family == "random" for arm in arms):
+def why_none(families: Iterable[str], missing: Iterable[Row]) -> str:
+    """Why no arm stands beside a baseline, in a few words.
+
+    Args:
+        families: of the arms.
+        missing: rows of `not_run`.
+    """
+    kinds = set(families)
+    if kinds <= {"random"}:
         return "every arm has random weights: there is no pretraining to judge"
-    missing = [row for row in not_run(arms, left_out) if row["family"] == "random"]
-    told = "; ".join(f"{row['architecture']}: {row['reason']}" for row in missing)
-    return told or "no arm shares task, mode, fraction and metric with its baseline"
+    lacking = [f"{row['architecture']}: {row['reason']}" for row in missing if row["family"] == "random"]
+    if not lacking and kinds <= {"random", "imagenet"}:
+        return "no arm was pretrained here: there is no pretraining to judge"
+    return "; ".join(lacking) or "no arm shares task, mode, fraction and metric with its baseline"
 
 
 def compare(results: Sequence[Result], arms: Sequence[Arm], level: float, alpha: float) -> list[Row]:

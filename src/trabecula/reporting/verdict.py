@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from trabecula.metrics import contrasts
 from trabecula.reporting import wording
 from trabecula.reporting.provenance import without_paths
 from trabecula.reporting.results import Arm, Panel, Results
@@ -21,6 +22,18 @@ def against_random(results: Results) -> list[Any]:
         if results.with_control(pair) and results.by_name[pair["arm"]].family not in ("random", "imagenet")
         if not results.by_name[pair["arm"]].labels
     ]
+
+
+def why_none(results: Results) -> str:
+    """Why `against_random` holds nothing, in a few words."""
+    if not _panels(results):
+        return "every probe asks for a shortcut: there is nothing that pretraining could pay for"
+    judged = [arm for arm in results.arms if not arm.labels]
+    pretrained = any(arm.family not in ("random", "imagenet") for arm in judged)
+    if len(judged) < len(results.arms) and not pretrained:
+        return "the only pretraining learned from labels: an upper bound is not counted"
+    told = contrasts.why_none((arm.family for arm in judged), results.comparisons["not_run"])
+    return without_paths(told)
 
 
 def upper_bounds(results: Results) -> list[str]:
