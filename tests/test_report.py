@@ -272,6 +272,19 @@ def test_an_upper_bound_alone_is_said_to_be_one(study: Config, tmp_path: Path) -
     assert said.endswith("(the only pretraining learned from labels: an upper bound is not counted)")
 
 
+def test_the_manual_names_the_sections_with_pictures() -> None:
+    root = Path(__file__).parents[1]
+    template = (root / "src/trabecula/reporting/page.html.j2").read_text()
+    sections = re.findall(r'<section id="(\w+)".*?<h2 [^>]*>([^<:]+).*?</section>', template, re.DOTALL)
+    bodies = re.findall(r'<section id="\w+".*?(?=<section id=|</main>)', template, re.DOTALL)
+    assert len(sections) == len(bodies) == 13
+    shown = [title for (_, title), body in zip(sections, bodies, strict=True)
+             if "<img" in body or "sheets(" in body]  # fmt: skip
+    manual = (root / "docs/concepts/report.md").read_text()
+    (said,) = re.findall(r"The pictures of the sections (.*) are images of patients", manual)
+    assert re.findall(r"\*\*([^*]+)\*\*", said) == shown
+
+
 def test_missing_imagenet_arms_are_listed(page: str) -> None:
     text = visible(page)
     panels = len(TASKS) * 2
