@@ -17,6 +17,7 @@ from pydantic import Field
 
 from trabecula.config import Record
 from trabecula.data.arrays import open_new_array
+from trabecula.data.predictions import region_name
 from trabecula.data.store import Store, to_float
 from trabecula.errors import RunError
 from trabecula.nets.devices import choose_device, exact
@@ -118,7 +119,7 @@ def _record(card: Card, config: Config, store: Store) -> dict[str, Any]:
         "normalisation": {"mean": values["mean"], "std": values["std"]},
         "weights": weights,
         "resize": "none: images as they are in the store",
-        "region": config.region if config.region == "all" else f"{config.region} {config.corner:g}",
+        "region": region_name(config.region, config.corner),
         "dtype": "float32",
         "num": len(store),
         "num_features": card.num_features,

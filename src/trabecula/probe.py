@@ -27,7 +27,14 @@ from torch import Tensor
 from trabecula.config import Record
 from trabecula.data.features import read_features
 from trabecula.data.manifest import Manifest, read_manifest
-from trabecula.data.predictions import Choice, Origin, cohorts_of, prediction_rows, write_predictions
+from trabecula.data.predictions import (
+    Choice,
+    Origin,
+    cohorts_of,
+    prediction_rows,
+    probe_mode,
+    write_predictions,
+)
 from trabecula.data.splits import Splits, Subset, draw_subset, read_splits
 from trabecula.data.tasks import Task, Truth, find_task, truth
 from trabecula.errors import InputError
@@ -111,8 +118,7 @@ def run(config: Config, out: Run) -> str:
     choices: list[tuple[Origin, Choice]] = []
     weights: dict[str, Tensor] = {}
     cards: list[dict[str, Any]] = []
-    region = features.record.get("region", "all")
-    mode = "probe" if region == "all" else f"probe:{region}"
+    mode = probe_mode(features.record.get("region", "all"))
     with Meter("probing", len(tasks) * len(config.fractions) * len(config.seeds), "probes") as meter:
         for spec, task in tasks:
             labelled = truth(task, manifest).among(features.row_of, config.features, "without features")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from evaluated_study import write_manifest
 from probed_study import pair, score, write_study
 from trabecula import report
+from trabecula.data.predictions import corner_of, probe_mode, region_name
 from trabecula.reporting.results import Panel, read_results
 from trabecula.reporting.shortcuts import read_shortcuts
 from trabecula.reporting.verdict import tally, verdicts
@@ -120,6 +122,27 @@ def test_a_study_of_shortcuts_alone_has_no_verdict(tmp_path: Path) -> None:
     why = "there is nothing that pretraining could pay for"
     assert said.endswith(f"say that pretraining paid (every probe asks for a shortcut: {why})")
     assert why in (tmp_path / "report/report.html").read_text()
+
+
+def test_only_probes_of_corners_are_shortcuts_by_their_mode(tmp_path: Path) -> None:
+    results = read_results(study(tmp_path / "r"))
+    assert results.is_shortcut(Panel("kl2", CORNERS))
+    for mode in ("finetune:corners 0.25", "probe", "finetune:with:corners 1"):
+        assert not results.is_shortcut(Panel("kl2", mode))
+    assert mode_name("finetune:corners 0.25") == "fine-tuning, corners 0.25"
+    assert probe_mode(region_name("corners", 0.25)) == CORNERS
+    assert probe_mode(region_name("all", 0.25)) == "probe"
+    assert (corner_of(CORNERS), corner_of("probe")) == ("0.25", None)
+
+
+def test_false_alarms_above_chance_are_half_of_what_intervals_leave_out(page: str, tmp_path: Path) -> None:
+    """A level of 95 % leaves 2.5 % on the side that counts as found, 90 % leaves 5 %."""
+    assert "about one probe in 40 says so" in page
+    told = json.loads((tmp_path / "r/metrics.json").read_text())
+    (tmp_path / "r/metrics.json").write_text(json.dumps({**told, "level": 0.9}))
+    config = report.Config(results=tmp_path / "r", manifest=tmp_path / "data/manifest.csv")
+    execute("report", config, tmp_path / "other")
+    assert "about one probe in 20 says so" in " ".join((tmp_path / "other/report.html").read_text().split())
 
 
 def test_modes_read_as_words() -> None:

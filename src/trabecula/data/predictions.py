@@ -35,6 +35,25 @@ def snapshot_of(arm: str) -> tuple[str, int] | None:
     return (whole, int(images)) if sign and whole and images.isdecimal() else None
 
 
+_CORNERS = "corners "
+
+
+def region_name(region: str, corner: float) -> str:
+    """ "corners 0.25", what an encoder was shown of each image: features.json's `region`."""
+    return f"{_CORNERS}{corner:g}" if region == "corners" else region
+
+
+def probe_mode(region: str) -> str:
+    """The mode of a probe of an encoder that was shown this region."""
+    return "probe" if region == "all" else f"probe:{region}"
+
+
+def corner_of(mode: str) -> str | None:
+    """Side of each corner, as a fraction of the image's, of probes of the corners alone; None of others."""
+    side = mode.removeprefix(probe_mode(_CORNERS))
+    return side if side != mode else None
+
+
 class Origin(Record):
     """Where a prediction comes from: the key of a row in every later table."""
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from trabecula.data.predictions import snapshot_of
+from trabecula.data.predictions import corner_of, snapshot_of
 from trabecula.errors import InputError
 
 Row = Mapping[str, Any]
@@ -20,7 +20,6 @@ T = TypeVar("T")
 
 FAMILIES = ("random", "imagenet", "weights", "pretrained")
 PUBLISHED = ("timm:", "torchvision:")  # architectures for which ImageNet weights can exist
-_CORNERS = ":corners "  # of the mode of a probe whose encoder saw the corners alone
 NUM_STYLES = 6  # colours for arms that are neither random nor ImageNet; page.css defines them
 
 _AXES = ("task", "arm", "mode", "fraction")
@@ -129,7 +128,7 @@ class Results:
 
     def is_shortcut(self, panel: Panel) -> bool:
         """Whether a high score is no merit: a task that is no diagnosis, or the corners of images alone."""
-        return panel.task in self.shortcuts or _CORNERS in panel.mode
+        return panel.task in self.shortcuts or corner_of(panel.mode) is not None
 
     @property
     def pools(self) -> Sequence[Row]:

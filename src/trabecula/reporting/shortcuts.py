@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trabecula.data.predictions import corner_of
 from trabecula.reporting.charts import Chart, level
 from trabecula.reporting.figures import Axes, ticks
 from trabecula.reporting.formats import Cell, Table
@@ -40,7 +41,7 @@ class Probe:
 
     @property
     def shown(self) -> str:
-        return "corners alone" if ":corners " in self.panel.mode else "whole image"
+        return "whole image" if corner_of(self.panel.mode) is None else "corners alone"
 
     @property
     def reading(self) -> str:

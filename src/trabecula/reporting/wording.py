@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from trabecula.data.predictions import PLATEAU
+from trabecula.data.predictions import PLATEAU, corner_of
 from trabecula.reporting.results import Arm, Panel, Results, Row
 
 MODES = {"probe": "linear probe", "finetune": "fine-tuning"}
@@ -95,10 +95,9 @@ def metric_name(metric: str) -> str:
 def mode_name(mode: str) -> str:
     """ "finetune:best head" -> "fine-tuning, best head"."""
     kind, sign, variant = mode.partition(":")
-    part = variant.removeprefix("corners ")
-    if (kind, sign) == ("probe", ":") and part != variant:
-        variant = f"of the corners alone ({part} of a side each)"
-        return f"{MODES[kind]} {variant}"
+    corner = corner_of(mode)
+    if corner is not None:
+        return f"{MODES[kind]} of the corners alone ({corner} of a side each)"
     return MODES.get(kind, kind) + (f", {variant}" if sign else "")
 
 
