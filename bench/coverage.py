@@ -6,6 +6,12 @@ model with its own true AUROC, and part of its errors is shared with the other s
 the mean true AUROC of these models below 5 seeds, and of all models a new seed could give from 5 on.
 
 Prints one JSON line a condition, then a table (Markdown) of the coverage in per cent.
+
+`--pretrainings 2 3 5 --labels 5` asks it of a difference between arms of several pretrainings with the same
+label seeds in each, where nothing is to be found: the metric is a mean over patients, the seeds' standard
+deviations are those of three mixes. Below 5 pretrainings the interval speaks of these encoders and the
+truth is theirs; the other columns have the truth of new pretrainings, 0: the same interval misread so, the
+estimate that takes pairs of seeds for independent ones, and the crossed one.
 """
 
 from __future__ import annotations
@@ -19,8 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from trabecula.metrics.bootstrap import MIN_SEEDS, interval, resample, resample_seeds
+from trabecula.metrics.bootstrap import crossed_variance, interval, resample, resample_seeds, variance
 from trabecula.metrics.classification import auroc
+from trabecula.metrics.seeds import MIN_SEEDS, layout_of
 
 Floats = NDArray[np.float64]
 METHODS = ("ours", "percentile", "bca", "no patients")  # the last resamples images
@@ -134,6 +141,69 @@ def coverage(
     return {**held, **{f"width {method}": value for method, value in width.items()}}
 
 
+ESTIMATES = ("ours", "misread", "independent", "crossed")
+MIXES = ((0.03, 0.01), (0.015, 0.015), (0.01, 0.02))
+"""Standard deviations of the difference between pretrainings and between label seeds."""
+_OF_PATIENTS = (0.20, 0.10, 0.10, 0.20)  # a patient's own, with pretraining, with label seed, with both
+_RESIDUAL = 0.005  # between trained models, beside pretraining and label seed
+_BLOCK = 50  # data sets that share their draws of patients
+
+
+def crossed(
+    num_patients: int,
+    shape: tuple[int, int],
+    mix: tuple[float, float],
+    sims: int,
+    num_resamples: int,
+    seed: int,
+) -> dict[str, tuple[float, float]]:
+    """Per cent of intervals at 95 % that hold their truth, and of p below 0.01 where it does not differ.
+
+    Args:
+        shape: numbers of pretrainings and of label seeds. mix: their standard deviations.
+    Returns:
+        the two by name of the estimate.
+    """
+    rng = np.random.default_rng([seed, num_patients, *shape, round(1000 * mix[0])])
+    units = [(p, label) for p in range(shape[0]) for label in range(shape[1])]
+    layout, df = layout_of(units), 0.4 * num_patients - 1
+    hits = {name: np.zeros(2) for name in ESTIMATES}
+    for i in range(sims):
+        if i % _BLOCK == 0:
+            weights = resample(np.arange(num_patients), num_resamples, i) / num_patients
+        pretraining = mix[0] * rng.normal(size=(shape[0], 1))
+        table = pretraining + mix[1] * rng.normal(size=shape[1]) + _RESIDUAL * rng.normal(size=shape)
+        sizes = ((1, 1), (shape[0], 1), (1, shape[1]), shape)
+        for spread, size in zip(_OF_PATIENTS, sizes, strict=True):
+            table = table + spread * rng.normal(size=(num_patients, *size))
+        table = table.reshape(num_patients, -1)
+        values, draws = table.mean(axis=0), weights @ table
+        ours = interval(values, draws, df, 0.95, "identity", units)
+        own = pretraining.mean() if layout.kind == "encoders" else 0.0
+        estimates = {
+            "ours": (ours.error**2, ours.df, own),
+            "misread": (ours.error**2, ours.df, 0.0),
+            "independent": (*variance(values, draws, df), 0.0),
+            "crossed": (*crossed_variance(values.reshape(shape), draws.reshape(-1, *shape), df), 0.0),
+        }
+        for name, (total, freedom, truth) in estimates.items():
+            p = 2 * stats.t.sf(abs(values.mean() - truth) / np.sqrt(total), freedom)
+            hits[name] += np.array([p >= 0.05, p < 0.01]) * 100 / sims
+    return {name: (float(held), float(claimed)) for name, (held, claimed) in hits.items()}
+
+
+def _crossed_table(args: argparse.Namespace) -> None:
+    print("| pretrainings | patients | SDs | " + " | ".join(ESTIMATES) + " |")
+    print("|---" * (3 + len(ESTIMATES)) + "|")
+    for num in args.pretrainings:
+        for num_patients in args.patients:
+            for mix in MIXES:
+                found = crossed(num_patients, (num, args.labels), mix, args.sims, args.resamples, args.seed)
+                cells = " | ".join(f"{held:.1f}, {claimed:.1f}" for held, claimed in found.values())
+                sds = ", ".join(f"{sd:g}" for sd in mix)
+                print(f"| {num} | {num_patients} | {sds} | {cells} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--sims", type=int, default=1000, help="data sets a condition")
@@ -146,7 +216,12 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, help="ours first")
     parser.add_argument("--images", type=int, default=World.images, help="images of a patient")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pretrainings", type=int, nargs="+", help="crossed seeds: how many pretrainings")
+    parser.add_argument("--labels", type=int, default=5, help="crossed seeds: label seeds of each")
     args = parser.parse_args()
+    if args.pretrainings:
+        _crossed_table(args)
+        return
     rows = []
     for area in args.areas:
         for num_patients in args.patients:

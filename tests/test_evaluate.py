@@ -215,7 +215,10 @@ def test_pretraining_seeds_are_seeds_too_and_pair_with_a_baseline_without(study,
     results = {name: json.loads((tmp_path / "out" / name).read_text()) for name in FILES}
     row = row_of(results, task="oa", arm="resnet-moco", fraction=1.0, metric="auroc")
     assert (row["num_seeds"], row["pretrain_seed"]) == (10, "all")
-    assert {p["num_seeds"] for p in results["comparisons.json"]["pairs"]} == {5}
+    told = "speaks of these 2 encoders: over new label seeds and patients"
+    pairs = results["comparisons.json"]["pairs"]
+    assert {(p["num_seeds"], p["note"]) for p in pairs} == {(10, told)}
+    assert row["note"] == told
 
 
 def test_without_a_threshold_its_metrics_are_not_estimable(study, tmp_path):

@@ -239,7 +239,9 @@ class _Work:
 
     def _metric(self, result: contrasts.Result, sample: Sample, place: tuple[str, str], remark: str) -> None:
         scale = scores.scale_of(result.metric)
-        found = interval(result.values, result.draws, result.df_patients, self.config.level, scale)
+        found = interval(
+            result.values, result.draws, result.df_patients, self.config.level, scale, result.units
+        )
         arm = self.arms[result.arm]
         pretraining = {unit[0] for unit in result.units}
         shared: Row = {

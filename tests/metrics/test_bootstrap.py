@@ -8,7 +8,14 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from trabecula.metrics import bootstrap
-from trabecula.metrics.bootstrap import interval, resample, resample_seeds, variance
+from trabecula.metrics.bootstrap import (
+    crossed_variance,
+    interval,
+    resample,
+    resample_seeds,
+    resample_units,
+    variance,
+)
 from trabecula.metrics.classification import accuracy, auroc
 
 
@@ -161,3 +168,100 @@ def test_proportions_over_independent_patients_have_the_known_error():
     )
     assert found.error == pytest.approx(np.sqrt(0.7 * 0.3 / 100), rel=0.05)
     assert bootstrap.degrees_of_freedom([30, 12, 50]) == 11
+
+
+def _grid(rng, shape, num_patients, seeds, of_patients):
+    """(P, L) values and their draws; SDs of pretraining, label seed and both, and a patient's with each."""
+    sizes = ((shape[0], 1), (1, shape[1]), shape)
+    table = sum(sd * rng.normal(size=size) for sd, size in zip(seeds, sizes, strict=True))
+    for sd, size in zip(of_patients, ((1, 1), *sizes), strict=True):
+        table = table + sd * rng.normal(size=(num_patients, *size))
+    weights = resample(np.arange(num_patients), 200, int(rng.integers(2**31))) / num_patients
+    flat = table.reshape(num_patients, -1)
+    return flat.mean(axis=0).reshape(shape), (weights @ flat).reshape(-1, *shape)
+
+
+def test_variance_of_crossed_pretrainings_and_label_seeds_is_unbiased():
+    rng, shape, num = np.random.default_rng(3), (5, 6), 40
+    seeds, of_patients = (0.2, 0.15, 0.1), (0.5, 0.4, 0.3, 0.6)
+    found = [crossed_variance(*_grid(rng, shape, num, seeds, of_patients), 39)[0] for _ in range(300)]
+    counts = np.array([5, 6, 30])
+    expected = np.sum(np.square(seeds) / counts) + np.sum(np.square(of_patients) / [1, *counts]) / num
+    assert np.mean(found) == pytest.approx(expected, rel=0.1)
+
+
+def test_crossed_variance_by_hand():
+    """Patients that never differ leave the two-way analysis of variance of the seeds."""
+    values = np.array([[1.0, 2.0, 3.0], [3.0, 5.0, 4.0]]) / 10
+    total, df = crossed_variance(values, np.tile(values, (30, 1, 1)), 20)
+    pretraining, label, rest = (
+        3 * ((values.mean(1) - values.mean()) ** 2).sum() / 1,
+        2 * ((values.mean(0) - values.mean()) ** 2).sum() / 2,
+        ((values - values.mean(1)[:, None] - values.mean(0) + values.mean()) ** 2).sum() / 2,
+    )
+    assert total == pytest.approx((pretraining + label - rest) / 6)
+    assert df == pytest.approx((6 * total) ** 2 / (pretraining**2 + label**2 / 2 + rest**2 / 2))
+
+
+def test_crossed_variance_is_never_below_its_larger_part():
+    values = np.array([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]]) / 10 + np.array([[0.001], [0.0]])
+    total, df = crossed_variance(values, np.tile(values, (30, 1, 1)), 20)
+    assert total == pytest.approx(0.001**2 / 2 / 2)  # the pretrainings' alone; the residual is far larger
+    assert df == pytest.approx(1)
+    flat = np.array([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]])
+    draws = flat + np.random.default_rng(0).normal(size=(50, 1, 1))
+    assert crossed_variance(flat, draws, 20) == (pytest.approx(draws.mean(axis=(1, 2)).var(ddof=1)), 20)
+
+
+@pytest.mark.parametrize(("num_pretrainings", "num_labels"), [(2, 5), (5, 2), (2, 2), (5, 5)])
+def test_units_in_any_order_have_the_same_interval_and_note(num_pretrainings, num_labels):
+    rng, shape = np.random.default_rng(4), (num_pretrainings, num_labels)
+    values, draws = _grid(rng, shape, 40, (0.02, 0.02, 0.01), (0.3, 0.1, 0.1, 0.1))
+    values, draws = values.ravel(), draws.reshape(len(draws), -1)
+    units = [(p, s) for p in range(num_pretrainings) for s in range(10, 10 + num_labels)]
+    order = rng.permutation(values.size)
+    found = interval(values, draws, 39, scale="identity", units=units)
+    mixed = interval(values[order], draws[:, order], 39, scale="identity", units=[units[i] for i in order])
+    assert (found.low, found.df, found.note) == (
+        pytest.approx(mixed.low), pytest.approx(mixed.df), mixed.note
+    )  # fmt: skip
+    weights = resample_units(units, 20_000, 0)
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
+    spread = (weights @ values).std()
+    assert (spread > 1e-9) == (max(shape) >= 5)
+    np.testing.assert_array_equal(
+        resample_units([units[i] for i in order], 100, 0), resample_units(units, 100, 0)[:, order]
+    )
+
+
+@pytest.mark.parametrize(
+    "units", [None, [(7, s) for s in range(6)], [(s, s) for s in range(6)], [(s, 0) for s in range(6)]]
+)
+def test_seeds_that_share_no_pretraining_are_as_ever(units):
+    """To the last bit: values of the estimate before pretraining and label seeds were told apart."""
+    values, draws = _crossed(np.random.default_rng(5), 40, 6, 0.1, 0.02, 0.05)
+    found = interval(0.7 + values, 0.7 + draws, 39, units=units)
+    total, df = variance(0.7 + values, 0.7 + draws, 39)
+    assert (found.error, found.df, found.note) == (np.sqrt(total), df, "")
+    if units:
+        np.testing.assert_array_equal(resample_units(units, 50, 3), resample_seeds(6, 50, 3))
+
+
+def test_label_seeds_of_their_own_in_each_pretraining_leave_the_models_at_hand():
+    values, draws = _crossed(np.random.default_rng(5), 40, 6, 0.1, 5.0, 0.0)
+    units = [(p, 3 * p + s) for p in range(2) for s in range(3)]
+    found = interval(values, draws, 39, scale="identity", units=units)
+    assert found.error == pytest.approx(draws.mean(axis=1).std(ddof=1))
+    assert (found.num_seeds, found.note) == (6, "speaks of these 6 trained models: over new patients")
+
+
+def test_pretrainings_that_differ_are_no_independent_seeds(coverage):
+    """Two pretrainings apart, nothing to be found: pairs taken for independent seeds claim far too often."""
+    two = coverage.crossed(400, (2, 5), (0.03, 0.01), sims=200, num_resamples=100, seed=0)
+    assert two["independent"][1] > 8
+    assert two["ours"][1] < 4
+    assert two["ours"][0] > 90
+    five = coverage.crossed(400, (5, 5), (0.03, 0.01), sims=200, num_resamples=100, seed=0)
+    assert five["ours"] == five["crossed"]
+    assert five["ours"][0] > 88
+    assert five["ours"][1] < 4

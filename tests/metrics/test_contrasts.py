@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from trabecula.metrics.compare import difference
 from trabecula.metrics.contrasts import (
     Arm,
     Result,
@@ -114,19 +115,71 @@ def test_holm_counts_the_arms_of_one_kind_of_baseline():
 
 def test_seeds_are_paired_and_the_rest_is_left_out():
     a, b = _result("res-moco", 0.72, seeds=(0, 1, 2)), _result("res-random", 0.70, seeds=(1, 2, 3))
-    (values, draws, base, _), note = pair_seeds(a, b)
+    (values, draws, base, _), _, note = pair_seeds(a, b)
     np.testing.assert_array_equal(values, a.values[1:])
     np.testing.assert_array_equal(draws, a.draws[:, 1:])
     np.testing.assert_array_equal(base, b.values[:2])
     assert note == "2 seeds that one arm lacks are left out"
 
 
-def test_pretraining_seeds_are_averaged_against_a_baseline_without():
-    a, b = _result("res-moco", 0.72, pretrain=(5, 6)), _result("res-random", 0.70)
-    (values, _, base, _), note = pair_seeds(a, b)
+def test_a_baseline_without_pretraining_stands_beside_each_pretraining():
+    a, b = _result("res-moco", 0.72, pretrain=(5, 6)), _result("res-imagenet", 0.70)
+    (values, _, base, base_draws), units, note = pair_seeds(a, b)
+    np.testing.assert_array_equal(values, a.values)
+    np.testing.assert_array_equal(base, np.tile(b.values, 2))
+    np.testing.assert_array_equal(base_draws[:, 5:], b.draws)
+    assert (units, note) == (a.units, "")
+    (_, _, own, _), units, _ = pair_seeds(b, a)
+    np.testing.assert_array_equal(own, a.values)
+    assert units == a.units
+
+
+def test_arms_of_unlike_pretraining_seeds_are_averaged_over_them():
+    a, b = _result("res-moco", 0.72, pretrain=(5, 6)), _result("res-random", 0.70, pretrain=(0, 1, 2))
+    (values, _, base, _), units, note = pair_seeds(a, b)
     np.testing.assert_allclose(values, (a.values[:5] + a.values[5:]) / 2)
-    np.testing.assert_array_equal(base, b.values)
-    assert note == ""
+    np.testing.assert_allclose(base, b.values.reshape(3, 5).mean(axis=0))
+    assert units == tuple((0, seed) for seed in range(5))
+    assert note == "speaks of these encoders, 2 against 3"
+
+
+def test_few_pretrainings_are_compared_as_these_encoders():
+    """Two pretrainings far apart: the interval is that of their mean, and the note says whom it speaks of."""
+    a, b = _result("res-moco", 0.72, pretrain=(0, 1)), _result("res-random", 0.70, pretrain=(0, 1))
+    apart = np.repeat([0.2, -0.2], 5)
+    a = replace(a, values=a.values + apart, draws=a.draws + apart)
+    (row,) = compare([a, b], ARMS, 0.95, 0.01)
+    expected = difference(
+        *(x.reshape(*x.shape[:-1], 2, 5).mean(axis=-2) for x in (a.values, a.draws, b.values, b.draws)), 30.0
+    )
+    assert (row["low"], row["p"]) == (pytest.approx(expected.low), pytest.approx(expected.p))
+    assert row["num_seeds"] == 10
+    assert row["note"] == "speaks of these 2 encoders: over new label seeds and patients"
+
+
+def test_label_multipliers_know_how_seeds_are_laid_out():
+    """Resampled as ten independent seeds, the two pretrainings' distance would pass for chance of seeds."""
+    curve = [_result("res-random", v, fraction=f, patients=n, spread=0)
+             for f, n, v in ((0.01, 10, 0.6), (0.1, 100, 0.7), (1.0, 1000, 0.8))]  # fmt: skip
+    arm = _result("res-moco", 0.7, fraction=0.01, patients=10.0, spread=0, pretrain=(0, 1))
+    apart = np.repeat([0.05, -0.05], 5)
+    far = replace(arm, values=arm.values + apart, draws=arm.draws + apart)
+    (near,), (same,) = (
+        [r for r in multipliers([*curve, one], ARMS, 0.95, 0) if r["arm"] == "res-moco"] for one in (arm, far)
+    )
+    assert (near["low"], near["high"]) == pytest.approx((same["low"], same["high"]))
+
+
+@pytest.mark.parametrize("units", ["one pretraining", "a pretraining each"])
+def test_seeds_that_are_not_crossed_are_compared_as_ever(units):
+    """To the last bit what the paired difference of the seeds alone gives."""
+    how = {"pretrain": (3,)} if units == "one pretraining" else {"pretrain": range(5), "seeds": (0,)}
+    a, b = _result("res-moco", 0.72, **how), _result("res-random", 0.70, **how)
+    (row,) = compare([a, b], ARMS, 0.95, 0.01)
+    alone = difference(a.values, a.draws, b.values, b.draws, 30.0, 0.95)
+    assert (row["difference"], row["low"], row["high"], row["p"], row["note"]) == (
+        alone.value, alone.low, alone.high, alone.p, "",
+    )  # fmt: skip
 
 
 def test_arms_without_a_common_seed_are_not_compared():

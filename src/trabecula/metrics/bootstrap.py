@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from trabecula.metrics.seeds import MIN_SEEDS, Layout, Unit, layout_of
+
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 Scale = Literal["logit", "fisher", "log", "identity"]
 
-MIN_SEEDS = 5  # fewer seeds say too little of the seeds' spread: the interval is over patients only
 MIN_PATIENTS = 5  # of the smaller class: below, a spread over patients cannot be estimated
 TOO_FEW = f"fewer than {MIN_PATIENTS} patients in a class: no interval"
 MIN_RESAMPLES = 20  # of those in which the value exists
@@ -44,7 +45,7 @@ def resample(patients: ArrayLike, num_resamples: int, seed: int) -> Array:
     return weights
 
 
-def resample_seeds(num_seeds: int, num_resamples: int, seed: int) -> Floats:
+def resample_seeds(num_seeds: int, num_resamples: int, seed: int, stream: int = 1) -> Floats:
     """(num_resamples, num_seeds) weights, rows summing to 1, of draws of seeds with replacement.
 
     The deviations from 1 / S are stretched by sqrt(S / (S - 1)): S seeds drawn from S spread less, by
@@ -52,11 +53,32 @@ def resample_seeds(num_seeds: int, num_resamples: int, seed: int) -> Floats:
     """
     if num_seeds < MIN_SEEDS:
         return np.full((num_resamples, num_seeds), 1 / num_seeds)
-    rng = np.random.default_rng([seed, 1])
+    rng = np.random.default_rng([seed, stream])
     drawn = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=num_resamples)
     stretch = np.sqrt(num_seeds / (num_seeds - 1))
     result: Floats = 1 / num_seeds + stretch * (drawn / num_seeds - 1 / num_seeds)
     return result
+
+
+def resample_units(units: Sequence[Unit], num_resamples: int, seed: int) -> Floats:
+    """(num_resamples, S) weights, rows summing to 1, of draws of the seeds that an interval is over.
+
+    Label seeds and pretrainings are drawn apart where both are crossed, and the weights of a pair multiplied.
+    """
+    layout = layout_of(units)
+    if layout.kind == "plain":
+        return resample_seeds(len(units), num_resamples, seed)
+    num_pretrainings, num_labels = layout.order.shape
+    labels, pretrainings = (np.full((num_resamples, n), 1 / n) for n in (num_labels, num_pretrainings))
+    if layout.kind in ("encoders", "crossed"):
+        labels = resample_seeds(num_labels, num_resamples, seed)
+    if layout.kind in ("labels", "crossed"):
+        pretrainings = resample_seeds(num_pretrainings, num_resamples, seed, stream=2)
+    weights = np.empty((num_resamples, len(units)))
+    weights[:, layout.order.ravel()] = (pretrainings[:, :, None] * labels[:, None, :]).reshape(
+        num_resamples, -1
+    )
+    return weights
 
 
 @dataclass(frozen=True)
@@ -108,12 +130,44 @@ def variance(values: Floats, draws: Floats, df_patients: float) -> tuple[float, 
     return total, df
 
 
+def crossed_variance(values: Floats, draws: Floats, df_patients: float) -> tuple[float, float]:
+    """Variance of the mean over crossed pretraining and label seeds, and its degrees of freedom.
+
+    Args:
+        values: (P, L). draws: (R, P, L) under R resamples of patients.
+    Patients + seeds - interaction as in `variance`, with seeds in a random-effects two-way layout:
+    (MS_pretraining + MS_label - MS_residual) / (P L). What patients add to each mean square is estimated
+    from the same layout of the draws' variances. Chance may make the difference smaller than one of its
+    terms: it is never taken smaller than the larger of the two.
+    """
+    num, df = np.array(values.shape), np.array(values.shape) - 1.0
+    over_patients = float(draws.mean(axis=(1, 2)).var(ddof=1))
+    each = float(draws.var(axis=0, ddof=1).mean())
+    pretraining, label = (float(draws.mean(axis=axis).var(axis=0, ddof=1).mean()) for axis in (2, 1))
+    rest = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0) + values.mean()
+    square = (rest**2).sum() / df.prod() / num.prod()
+    squares = np.array([values.mean(axis=1 - i).var(ddof=1) / num[i] for i in (0, 1)])
+    of_patients = np.maximum((np.array([pretraining, label]) - over_patients) / df, 0)
+    of_both = max(0.0, (each - pretraining - label + over_patients) / df.prod())
+    found = [
+        (*(float(v) for v in (squares.sum() - square, of_patients.sum() - of_both)),
+         float((squares**2 / df).sum() + square**2 / df.prod())),
+        *((float(squares[i]), float(of_patients[i]), float(squares[i] ** 2 / df[i])) for i in (0, 1)),
+    ]  # fmt: skip
+    between, interaction, spread = max(found, key=lambda one: one[0] - one[1])
+    if between <= interaction:
+        return over_patients, df_patients
+    total = over_patients + between - interaction
+    return total, total**2 / ((over_patients - interaction) ** 2 / df_patients + spread)
+
+
 def interval(
     values: ArrayLike,
     draws: ArrayLike,
     df_patients: float,
     level: float = 0.95,
     scale: Scale = "logit",
+    units: Sequence[Unit] | None = None,
 ) -> Interval:
     """Student's t interval on a transformed scale with a bootstrap standard error.
 
@@ -123,6 +177,7 @@ def interval(
         df_patients: see `degrees_of_freedom`.
         scale: "logit" for metrics in [0, 1], "fisher" (atanh) in [-1, 1], "log" for errors from 0 up,
             "identity" for differences.
+        units: (S,) pretraining and label seed of each; None takes seeds that share nothing.
     """
     point, table = np.atleast_1d(np.asarray(values, float)), np.asarray(draws, float)
     table = table.reshape(len(table), point.size)
@@ -133,10 +188,13 @@ def interval(
     table = table[np.isfinite(table).all(axis=1)]
     if df_patients < MIN_PATIENTS - 1 or len(table) < MIN_RESAMPLES:
         return Interval(value, nan, nan, nan, nan, sd, point.size, TOO_FEW)
-    total, df = variance(point, table, df_patients)
+    layout = Layout("plain", np.arange(point.size)[None]) if units is None else layout_of(units)
+    estimate = crossed_variance if layout.kind == "crossed" else variance
+    total, df = estimate(layout.averaged(point), layout.averaged(table), df_patients)
     error = float(np.sqrt(total))
     quantile = float(stats.t.ppf((1 + level) / 2, df))
     low, high, note = _bounds(value, error, quantile, scale, (1 - level) / 2, df_patients + 1)
+    note = "; ".join(filter(None, [layout.note, note]))
     return Interval(value, low, high, error, df, sd, point.size, note)
 
 

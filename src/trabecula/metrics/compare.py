@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from trabecula.metrics.bootstrap import MIN_PATIENTS, MIN_RESAMPLES, TOO_FEW, interval
+from trabecula.metrics.seeds import Unit
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -46,12 +47,14 @@ def difference(
     baseline_draws: ArrayLike,
     df_patients: float,
     level: float = 0.95,
+    units: Sequence[Unit] | None = None,
 ) -> Difference:
     """Paired difference of a metric.
 
     Args:
         values, baseline_values: (S,) of the same seeds in the same order.
         draws, baseline_draws: (R, S) under the same draws of patients.
+        units: (S,) pretraining and label seed of each; None takes seeds that share nothing.
     The interval is Student's t with the bootstrap standard error of the difference
     (`bootstrap.interval`, scale "identity") and p is that t's two-sided tail.
     Where no resample differs (both arms all right, say) the data tell nothing of the spread: a width of
@@ -61,7 +64,7 @@ def difference(
     if own.shape != base.shape:
         raise ValueError(f"{own.size} seeds against {base.size}: pair the seeds first")
     apart = np.asarray(draws, float) - np.asarray(baseline_draws, float)
-    found = interval(own - base, apart, df_patients, level, "identity")
+    found = interval(own - base, apart, df_patients, level, "identity", units)
     nan = float("nan")
     if found.error <= _ROUNDING:
         return Difference(found.value, nan, nan, nan, found.num_seeds, NO_SPREAD)

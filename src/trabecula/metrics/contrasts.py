@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trabecula.data.predictions import snapshot_of
-from trabecula.metrics.bootstrap import resample_seeds
+from trabecula.metrics.bootstrap import resample_units
 from trabecula.metrics.compare import difference, holm, label_multiplier
-from trabecula.metrics.predictions import Unit
+from trabecula.metrics.seeds import Unit, layout_of
 
 Floats = NDArray[np.float64]
 Row = dict[str, Any]
@@ -169,11 +169,11 @@ def pair(result: Result, other: Result, base: Arm, same: bool, level: float) -> 
         "same_architecture": same,
         "num_patients": result.num_patients,
     }
-    paired, note = pair_seeds(result, other)
+    paired, units, note = pair_seeds(result, other)
     if not paired[0].size:
         nan = float("nan")
         return row | {"difference": nan, "low": nan, "high": nan, "p": nan, "num_seeds": 0, "note": note}
-    found = difference(*paired, result.df_patients, level)
+    found = difference(*paired, result.df_patients, level, units)
     return row | {
         "difference": found.value,
         "low": found.low,
@@ -184,26 +184,45 @@ def pair(result: Result, other: Result, base: Arm, same: bool, level: float) -> 
     }
 
 
-def pair_seeds(a: Result, b: Result) -> tuple[tuple[Floats, Floats, Floats, Floats], str]:
-    """(values, draws, values, draws) of the seeds that both have, and what was left out.
+Pairs = tuple[Floats, Floats, Floats, Floats]
 
-    Pairs are (pretraining seed, seed) where both arms have the same ones; otherwise, as against a
-    random arm that has no pretraining, each arm is averaged over its pretraining seeds first.
+
+def pair_seeds(a: Result, b: Result) -> tuple[Pairs, tuple[Unit, ...], str]:
+    """(values, draws, values, draws) of the seeds that both have, these seeds, and a note on the rest.
+
+    Pairs are (pretraining seed, seed) where both arms have the same ones. An arm of one pretraining seed,
+    as ImageNet weights are, stands beside each pretraining of the other one. Otherwise each arm is averaged
+    over its pretraining seeds first, and the pairs speak of these encoders.
     """
+    a, b = _beside(a, b), _beside(b, a)
     if a.units == b.units:
-        return (a.values, a.draws, b.values, b.draws), ""
+        return (a.values, a.draws, b.values, b.draws), a.units, ""
     by_seed = [_over_pretraining(result) for result in (a, b)]
     common = sorted(by_seed[0].keys() & by_seed[1].keys())
     left = len(by_seed[0].keys() ^ by_seed[1].keys())
-    note = f"{left} seeds that one arm lacks are left out" if left else ""
     if not common:
         empty = np.empty(0)
-        return (empty, empty, empty, empty), "the arms share no seed"
+        return (empty, empty, empty, empty), (), "the arms share no seed"
     (av, ad), (bv, bd) = (
         (np.array([s[seed][0] for seed in common]), np.stack([s[seed][1] for seed in common], axis=1))
         for s in by_seed
     )
-    return (av, ad, bv, bd), note
+    num = [len({unit[0] for unit in r.units}) for r in (a, b) if layout_of(r.units).kind != "plain"]
+    told = [f"{left} seeds that one arm lacks are left out"] if left else []
+    told += [f"speaks of these encoders, {' against '.join(map(str, num))}"] if num else []
+    return (av, ad, bv, bd), tuple((0, seed) for seed in common), "; ".join(told)
+
+
+def _beside(result: Result, other: Result) -> Result:
+    """The result, repeated for each pretraining of the other one where it has one and both the same seeds."""
+    labels = [seed for _, seed in result.units]
+    at = {seed: i for i, seed in enumerate(labels)}
+    one = len({unit[0] for unit in result.units}) == 1
+    layout = layout_of(other.units)
+    if not one or layout.kind in ("plain", "models") or {seed for _, seed in other.units} != set(labels):
+        return result
+    columns = np.array([at[seed] for _, seed in other.units])
+    return replace(result, units=other.units, values=result.values[columns], draws=result.draws[:, columns])
 
 
 def _over_pretraining(result: Result) -> dict[int, tuple[float, Floats]]:
@@ -260,8 +279,8 @@ def _multiplier(result: Result, curve: Sequence[Result], baseline: str, level: f
 
 
 def mixed(result: Result, seed: int) -> Floats:
-    """(R,) the mean over seeds under draws of patients and, from five seeds on, of seeds."""
-    weights = resample_seeds(len(result.units), len(result.draws), seed)
+    """(R,) the mean over seeds under draws of patients and of the seeds that an interval is over."""
+    weights = resample_units(result.units, len(result.draws), seed)
     mean: Floats = (result.draws * weights).sum(axis=1)
     return mean
 

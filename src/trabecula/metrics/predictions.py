@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from trabecula.data.predictions import PLATEAU
 from trabecula.errors import InputError
+from trabecula.metrics.seeds import Unit
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
-Unit = tuple[int, int]  # (pretrain_seed, seed): what is called a seed in intervals
 
 FILE, CHOICES = "predictions.csv", "choices.csv"
 ARM = ["task", "arm", "mode", "fraction"]

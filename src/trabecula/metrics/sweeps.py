@@ -20,6 +20,7 @@ from trabecula.metrics import scores
 from trabecula.metrics.bootstrap import interval, resample
 from trabecula.metrics.contrasts import Arm, baselines_of
 from trabecula.metrics.scores import Sample
+from trabecula.metrics.seeds import Unit
 
 Row = dict[str, Any]
 
@@ -103,7 +104,9 @@ def _scores(
     values: dict[str, list[float]] = {metric: [] for metric in chosen}
     spread: dict[str, list[Any]] = {metric: [] for metric in chosen}
     places = pd.Series(np.searchsorted(at, position), index=rows.index)
+    units = []
     for seed, one in rows.groupby(["pretrain_seed", "seed"], sort=True):
+        units.append(cast("Unit", seed))
         here = places[one.index].to_numpy()
         sample = whole.only(here)
         where = f"arm '{one['arm'].iloc[0]}', task '{task.name}', validation, seeds {seed}"
@@ -117,7 +120,8 @@ def _scores(
     told = {}
     for metric in chosen:
         df = min(scores.smallest_class(sample, metric) for sample in parts) - 1.0
-        found = interval(values[metric], np.stack(spread[metric], axis=1), df, level, scores.scale_of(metric))
+        table = np.stack(spread[metric], axis=1)
+        found = interval(values[metric], table, df, level, scores.scale_of(metric), units)
         told[metric] = {
             "value": found.value, "low": found.low, "high": found.high, "seeds": values[metric],
             "num_patients": whole.num_patients, "note": found.note,

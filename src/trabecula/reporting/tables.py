@@ -125,7 +125,7 @@ def comparison_table(results: Results, panel: Panel, metric: str) -> Table:
                 Cell(probability(pair["p_holm"])),
                 Cell(count(pair["num_patients"])),
                 Cell(count(pair["num_seeds"])),
-                Cell(claim_words(claim, shortcut)[1], small="" if claim else because(pair.get("note"))),
+                Cell(claim_words(claim, shortcut)[1], small=because(pair.get("note"))),
             )
         )
         styles.append(arm.style)
