@@ -64,8 +64,26 @@ def test_smaller_pools_are_held_against_the_largest():
         _card("gan", 600, objective="r3gan"),
         _card("gan", 600, architecture="timm:resnet18"),
         _card("gan", 60, 0.1),
+        _card("gan", 600, batch_size=32),
+        _card("gan", 600, stem="sum"),
+        _card("gan", 600, pool="mean"),
+        _card("gan", 600, store="another"),
+        _card("gan", 600, labels="kl >= 2"),
+        _card("gan", 600, init="encoder", parent="abc"),
     ],
-    ids=["updates", "settings", "method", "network", "same pool"],
+    ids=[
+        "updates",
+        "settings",
+        "method",
+        "network",
+        "same pool",
+        "batch",
+        "stem",
+        "pooling",
+        "store",
+        "labels",
+        "parent",
+    ],
 )
 def test_arms_that_differ_in_more_than_their_pool_are_not_compared(other):
     results = [r for r in RESULTS if r.arm in ("gan", "gan-pool10")]
@@ -73,10 +91,33 @@ def test_arms_that_differ_in_more_than_their_pool_are_not_compared(other):
     assert compare_pools(results, [CARDS[0], other], 0.95, 0.01) == []
 
 
-def test_an_arm_of_the_largest_pool_trained_in_another_way_is_no_smaller_pool():
-    cards = [*CARDS, _card("gan-tuned", 600)]
-    results = [*RESULTS, _result("gan-tuned", 0.5)]
-    assert {r["arm"] for r in compare_pools(results, cards, 0.95, 0.01)} == {"gan-labelled", "gan-pool10"}
+@pytest.mark.parametrize("twin", [_card("gan-tuned", 600), _card("gan-pool10-tuned", 60, 0.1)])
+def test_two_arms_of_one_pool_leave_nothing_to_compare(twin):
+    """Fine-tuned in another way, say: the alphabet would choose what the others are held against."""
+    rows = compare_pools([*RESULTS, _result(twin["arm"], 0.9)], [*CARDS, twin], 0.95, 0.01)
+    assert rows
+    assert np.isnan(
+        [[row[key] for key in ("difference", "low", "high", "p", "p_holm")] for row in rows]
+    ).all()
+    one = "gan" if twin["arm"] == "gan-tuned" else "gan-pool10"
+    told = f"not compared: {one} and {twin['arm']} have the same pool and differ in something else"
+    assert {(row["claim"], row["note"]) for row in rows} == {("none", told)}
+
+
+def test_parents_of_each_pretraining_seed_are_held_together_once():
+    """Every seed has a parent of its own: one comparison an arm, if the arms share the parents."""
+
+    def started(arm, patients, fraction, parents):
+        return [
+            _card(arm, patients, fraction, init="encoder", parent=p, seed=i) for i, p in enumerate(parents)
+        ]
+
+    results = [r for r in RESULTS if r.arm in ("gan", "gan-pool10")]
+    whole, ten = started("gan", 600, 1.0, "ab"), started("gan-pool10", 60, 0.1, "ab")
+    assert len(compare_pools(results, [*whole, *ten], 0.95, 0.01)) == 2
+    assert compare_pools(results, [*whole, *started("gan-pool10", 60, 0.1, "ba")], 0.95, 0.01) == []
+    unknown = [_card("gan", 600, init="encoder"), _card("gan-pool10", 60, 0.1, init="encoder")]
+    assert compare_pools(results, unknown, 0.95, 0.01) == []  # older cards do not tell the parent
 
 
 def test_without_the_largest_pools_score_nothing_is_compared():

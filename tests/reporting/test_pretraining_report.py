@@ -65,7 +65,8 @@ def test_an_arm_that_learned_from_labels_is_an_upper_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Named so in every table, said beside the tally, and not counted as pretraining that paid."""
-    taught = {"objective": "classify", "labels": "kl >= 2", "num_patients_seen": 240}
+    taught = {"objective": "classify", "labels": "kl >= 2", "num_patients_seen": 600}
+    taught["taught_by"] = "labels of kl >= 2 of 240 training patients"  # of 600 it has seen
     monkeypatch.setitem(probed_study.ARMS, "critic-classify", taught)
     values = {"critic-random": 0.6, "critic-wgan_gp": 0.72, "critic-classify": 0.8}
     scores = [score(arm, value, value - 0.03, value + 0.03) for arm, value in values.items()]
@@ -95,9 +96,14 @@ def test_an_arm_that_learned_from_labels_is_an_upper_bound(
 
 def test_evaluate_says_who_learned_from_labels() -> None:
     card = {"arm": "moco", "architecture": "critic", "family": "pretrained", "patients": ["a", "b"]}
-    cards = [card, {**card, "arm": "classify", "labels": "kl >= 2"}]
-    assert upper_bounds(cards) == [
-        "classify learned from the labels of kl >= 2 of 2 training patients: an upper bound, no pretraining "
+    taught = {**card, "arm": "classify", "labels": "kl >= 2", "num_labelled_patients": 1}
+    assert upper_bounds([card, taught]) == [
+        "classify learned from the labels of kl >= 2 of 1 training patients: an upper bound, no pretraining "
         "without labels"
     ]
-    assert [row["labels"] for row in flow_arms(cards)] == ["kl >= 2", ""]
+    arms = flow_arms([card, taught, {**taught, "arm": "old", "num_labelled_patients": 0}])
+    assert [(row["labels"], row["taught_by"]) for row in arms] == [
+        ("kl >= 2", "labels of kl >= 2 of 1 training patients"),
+        ("", ""),
+        ("kl >= 2", "labels of kl >= 2 of training patients"),
+    ]

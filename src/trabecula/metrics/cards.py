@@ -69,12 +69,19 @@ def arms_of(cards: list[Row], table: pd.DataFrame) -> list[Arm]:
     return [known[name] for name in names]
 
 
+def taught_by(card: Row) -> str:
+    """ "labels of kl >= 2 of 1,234 training patients"; "" for a card whose pretraining saw no labels."""
+    if not card.get("labels"):
+        return ""
+    num = card.get("num_labelled_patients") or 0  # cards of earlier versions do not say
+    return f"labels of {card['labels']} of {f'{num:,} ' if num else ''}training patients"
+
+
 def upper_bounds(cards: list[Row]) -> list[str]:
     """A sentence for each finished arm whose pretraining learned from labels."""
     taught = {card["arm"]: card for card in reversed(cards) if card.get("labels")}
     return [
-        f"{name} learned from the labels of {card['labels']} of {len(card.get('patients') or ()):,} training "
-        "patients: an upper bound, no pretraining without labels"
+        f"{name} learned from the {taught_by(card)}: an upper bound, no pretraining without labels"
         for name, card in sorted(taught.items())
         if not snapshot_of(name)
     ]
@@ -88,7 +95,7 @@ def flow_arms(cards: list[Row]) -> list[Row]:
             "objective": card.get("objective", ""), "images_seen": card.get("images_seen"),
             "pretrain_seed": card.get("seed"), "num_patients_seen": len(card.get("patients") or ()),
             "pool_fraction": card.get("pool_fraction", 1.0), "pool_cohorts": card.get("pool_cohorts") or [],
-            "labels": card.get("labels") or "",
+            "labels": card.get("labels") or "", "taught_by": taught_by(card),
         }
         for card in cards
     ]  # fmt: skip

@@ -68,6 +68,8 @@ class Card(Record):
     """The initialisation by which arms are compared: random, imagenet, other weights, or pretrained."""
     weights: str = ""
     """Name and sha256 of the weights file it started from."""
+    parent: str = ""
+    """sha256 of the weights of the encoder it started from; "" where it started from none."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Resolved config of its pretraining."""
     store: str = ""
@@ -78,6 +80,8 @@ class Card(Record):
     """The settings of that preprocessing, so that a refusal can name what differs."""
     images_seen: int = Field(default=0, ge=0)
     """Images drawn in pretraining, each once for every time it was drawn."""
+    batch_size: int = Field(default=0, ge=0)
+    """Images a batch of its pretraining; 0 where it saw none, or on a card of an earlier version."""
     seed: int = 0
     """Seed of its pretraining, and of its random weights."""
     version: str = trabecula.__version__
@@ -88,6 +92,8 @@ class Card(Record):
     """Name of the key of these HMACs."""
     labels: str = ""
     """Tasks whose labels of these patients it learned from, "; " between them; "" where it saw none."""
+    num_labelled_patients: int = Field(default=0, ge=0)
+    """Patients whose labels these were, of two such trainings the larger number; 0 where it is not known."""
     pool_fraction: float = 1.0
     """Part of the pool's patients that its pretraining took; 1 where it saw none."""
     pool_cohorts: tuple[str, ...] = ()
@@ -238,6 +244,8 @@ def make_encoder(
         parent = _parent(weights, backbone)
         mean, std = parent.mean, parent.std
         history = {key: getattr(parent, key) for key in _INHERITED}
+        file = _folder(weights) / WEIGHTS_FILE
+        history["parent"] = hashlib.sha256(file.read_bytes()).hexdigest()
         history["family"] = parent.family if parent.objective == "none" else "pretrained"
     chosen, width = pooling(backbone, pool)
     card = Card(
@@ -251,7 +259,7 @@ def make_encoder(
 # An encoder that starts from another has seen what that one saw: its patients above all.
 _INHERITED = (
     "objective", "weights", "settings", "store", "preprocessing", "prepared", "images_seen", "patients",
-    "patients_key", "labels",
+    "patients_key", "labels", "num_labelled_patients", "batch_size",
 )  # fmt: skip
 
 

@@ -202,6 +202,9 @@ def _table(
         ))  # fmt: skip
     columns = ("Pool", "Patients", "Images seen", *(f"{share(f)} of labels" for f in fractions))
     title = f"{metric_name(metric)} of {panel.task} by pretraining pool, {mode_name(panel.mode)}"
-    note = "Pools differ in their images alone: method, settings and images seen, so updates, are the same."
+    note = "Pools differ in their images alone: network, start, method, settings, batch and images seen, so "
+    note += "updates, are the same."
+    told = dict.fromkeys(str(row["note"]) for row in by.values() if row.get("note"))
+    note += "".join(f" Differences: {text}." for text in told)
     styles = [arm.style for arm in (*random, *arms)]
     return Table(title, columns, rows, note, heads=1, styles=styles)

@@ -39,10 +39,11 @@ def why_none(results: Results) -> str:
 def upper_bounds(results: Results) -> list[str]:
     """A sentence for each arm whose pretraining learned from labels."""
     names = wording.arm_names(results)
+    taught = {row["arm"]: row.get("taught_by") for row in results.flow["arms"]}
     return [
-        f"{names[arm.name]} of {wording.architecture_name(arm.architecture)} learned from the labels of "
-        f"{arm.labels} of {wording.count(arm.num_patients_seen)} training patients, more than an arm of a "
-        "label fraction has: it is an upper bound and not counted"
+        f"{names[arm.name]} of {wording.architecture_name(arm.architecture)} learned from the "
+        f"{taught[arm.name] or f'labels of {arm.labels}'}, more than an arm of a label fraction has: it is "
+        "an upper bound and not counted"
         for arm in results.arms
         if arm.labels
     ]
@@ -96,6 +97,9 @@ def _line(results: Results, panel: Panel, arm: Arm, pairs: list[Any]) -> dict[st
     random = {p["fraction"]: p for p in own if results.with_control(p)}
     name = wording.arm_names(results)[arm.name]
     pair = wording.verdict_pair(list(random.values()))
+    text = wording.sentence(results, panel, arm, pair, name)
+    if pair is not None and text["claim"] and pair.get("note"):
+        text["ending"] += f" ({pair['note']})"
     marks = []
     for fraction in results.fractions(panel) if random else ():
         claim = wording.claim_of(random.get(fraction))
@@ -103,7 +107,6 @@ def _line(results: Results, panel: Panel, arm: Arm, pairs: list[Any]) -> dict[st
         shown = wording.point(random[fraction]) if claim else ""
         marks.append({"claim": claim or "unknown", "symbol": symbol, "words": words,
                       "share": wording.share(fraction), "difference": shown})  # fmt: skip
-    text = wording.sentence(results, panel, arm, pair, name)
     return {"arm": arm, "name": name, **text, "marks": marks, "others": _others(results, arm, own)}
 
 
