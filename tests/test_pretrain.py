@@ -19,8 +19,9 @@ from trabecula.errors import InputError
 from trabecula.nets.critic_file import load_critic
 from trabecula.nets.encoder import load_encoder, read_card
 from trabecula.nets.generator import load_generator, sample
+from trabecula.objectives.wgan_gp import WganGp
 from trabecula.progress import Meter
-from trabecula.run import execute, identity
+from trabecula.run import execute, identity, recorded
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +125,23 @@ def test_arms_without_pretraining(hospital: Path, tmp_path: Path) -> None:
     assert cards[0].preprocessing == Store.open(hospital / "store").preprocessing
     a, b = (tmp_path / name / "encoder.safetensors" for name in ("one", "two"))
     assert a.read_bytes() != b.read_bytes()
+
+
+def test_a_runs_identity_holds_the_methods_defaults(
+    hospital: Path, splits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given or left out, a default is the same run; a default that changes makes another one."""
+    given = config(hospital, splits)
+    whole = config(hospital, splits, settings=given.settings)
+    assert (given.settings["critic_steps"], given.settings["penalty"]) == (2, 10.0)
+    before = recorded("pretrain", given, 1, str)
+    assert recorded("pretrain", whole, 1, str) == before
+
+    class Changed(WganGp.Config):
+        penalty: float = 1.0
+
+    monkeypatch.setattr(WganGp, "Config", Changed)
+    assert recorded("pretrain", config(hospital, splits), 1, str) != before
 
 
 def test_a_second_pretraining_keeps_what_the_first_has_seen(

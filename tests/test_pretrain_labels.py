@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ def test_no_held_out_patient_is_learned_from(hospital: Path, splits: Path, tmp_p
     card, parts = read_card(tmp_path / "run"), read_splits(splits)
     assert (card.family, card.objective, card.labels) == ("pretrained", "classify", "kl >= 1")
     assert (card.settings["kind"], card.settings["num_classes"]) == ("single", 2)
+    assert (card.num_labelled_patients, card.batch_size, card.parent) == (6, 8, "")
     assert list(card.patients) == sorted(mark(parts.patients("train"), site_key()))
     held_out = set(mark([*parts.patients("val"), *parts.patients("test")], site_key()))
     assert not held_out & set(card.patients)
@@ -97,7 +99,10 @@ def test_an_encoder_keeps_what_labels_it_saw(hospital: Path, splits: Path, tmp_p
     settings = {"objective": "wgan_gp", "settings": {"critic_steps": 1}, "task": "", "manifest": None}
     start = {"init": "encoder", "weights": tmp_path / "first"}
     execute("pretrain", config(hospital, splits, arm="then", **settings, **start), tmp_path / "second")
-    assert read_card(tmp_path / "second").labels == "kl >= 1"
+    second = read_card(tmp_path / "second")
+    assert (second.labels, second.num_labelled_patients) == ("kl >= 1", 6)
+    weights = (tmp_path / "first" / "encoder.safetensors").read_bytes()
+    assert second.parent == hashlib.sha256(weights).hexdigest()
     execute("pretrain", config(hospital, splits, arm="both", task="kl", **start), tmp_path / "third")
     assert read_card(tmp_path / "third").labels == "kl >= 1; kl"
     assert read_card(tmp_path / "third").settings["num_classes"] == 3

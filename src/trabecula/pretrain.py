@@ -13,11 +13,11 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import Tensor, nn
 
 import trabecula
-from trabecula.config import Record, build, dump
+from trabecula.config import Record, dump
 from trabecula.data.arrays import save_array
 from trabecula.data.batches import RowRandom, WatchedStream, mix
 from trabecula.data.generated import is_generated, origin
@@ -44,6 +44,7 @@ from trabecula.objectives.classify import Classify
 from trabecula.objectives.health import NUM_IMAGES, Health
 from trabecula.objectives.monitor import COLLAPSE, Monitor
 from trabecula.objectives.objective import Objective, Setting
+from trabecula.objectives.settings import of_method, resolved
 from trabecula.progress import Meter
 from trabecula.reporting.pictures import picture_file
 from trabecula.run import Run
@@ -77,7 +78,7 @@ class Config(Record):
     """The method: moco, wgan_gp; classify, which learns from labels; or none for an arm without
     pretraining."""
     settings: dict[str, Any] = {}
-    """The method's own settings; `trabecula show moco` lists them."""
+    """The method's own settings, over its defaults; `trabecula show moco` lists them."""
     arm: str = ""
     """Name of the arm in tables, without "@"; by default architecture and method, such as critic-wgan_gp."""
     architecture: str = "timm:resnet18"
@@ -124,11 +125,15 @@ class Config(Record):
             raise ValueError("an '@' marks snapshots, as in critic-wgan_gp@12800; leave it out")
         return name
 
+    @field_validator("settings")
+    @classmethod
+    def _whole(cls, settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        """With the method's defaults: a run's identity holds them, and a mistyped one is found at once."""
+        objective = info.data.get("objective", "none")
+        return settings if objective == "none" else resolved(objective, settings)
+
     @model_validator(mode="after")
-    def _method_is_known(self) -> Self:
-        """A study finds a mistyped setting of a method before it runs anything."""
-        if self.objective != "none":
-            build(find(self.objective).Config, self.settings, f"settings of {self.objective}")
+    def _fits_together(self) -> Self:
         if bool(self.task) != (self.manifest is not None):
             raise ValueError("task and manifest go together: give both, or neither")
         if self.objective == "classify" and not self.task:
@@ -159,7 +164,7 @@ def run(config: Config, out: Run) -> str:
     taught = labelled.among(pool) if labelled and config.objective == "classify" else None
     if taught is not None:
         pool, patients = taught.rows, sorted(set(taught.patients))
-    settings = _settings(config, taught)
+    settings = of_method(config.objective, config.settings, taught.task if taught else None)
     objective = find(config.objective)(settings, encoder, Setting(len(pool), config.batch_size, config.seed))
     stream = WatchedStream(
         store, pool, config.batch_size, config.seed, device, taught.y if taught else None,
@@ -330,18 +335,6 @@ def _labelled(config: Config, store: Store, splits: Splits) -> Labelled | None:
     return labelled_training_part(store, splits, config.manifest, config.task)
 
 
-def _settings(config: Config, taught: Labelled | None) -> Record:
-    """The method's settings with its defaults; those of a classifier fit its task."""
-    given, where = config.settings, f"settings of {config.objective}"
-    if taught is not None:
-        kind = "multilabel" if taught.task.kind == "multilabel" else "single"
-        its = {"kind": kind, "num_classes": taught.task.num_outputs}
-        for key in its.keys() & given.keys():
-            raise InputError(f"{where}: '{key}' comes from the task; leave it out")
-        given = {**its, **given}
-    return build(find(config.objective).Config, given, where)
-
-
 def _check_key(encoder: Encoder, config: Config, store: Store) -> None:
     """Before the work: the site's key can be read, and what the start and a generator saw is under it."""
     key, card, made = key_name(site_key()), encoder.card, origin(store.record)
@@ -376,6 +369,10 @@ def _card(
             "objective": config.objective if config.objective != "none" else card.objective,
             "settings": dump(settings) if settings is not None else card.settings,
             "labels": "; ".join(filter(None, [card.labels, config.task if taught else ""])),
+            "num_labelled_patients": max(
+                card.num_labelled_patients, len(patients) if config.objective == "classify" else 0
+            ),
+            "batch_size": config.batch_size if settings is not None else card.batch_size,
             "store": store.id,
             "preprocessing": store.preprocessing,
             "prepared": store.prepared,

@@ -1,0 +1,46 @@
+"""A method's settings: what is given over its defaults, and for a classifier what its task says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trabecula.config import Record, build, dump
+from trabecula.data.tasks import Task
+from trabecula.errors import InputError
+from trabecula.objectives import find
+
+_OF_TASK = ("kind", "num_classes")  # of `classify`
+
+
+def resolved(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting of the method as plain values, so that a run's identity holds the defaults it had.
+
+    Those that a classifier takes from its task are left out, unless they are given.
+
+    Raises:
+        InputError: an unknown method or setting, or a value that it refuses.
+    """
+    values = dump(build(find(method).Config, dict(given), _where(method)))
+    if method == "classify":
+        values = {key: value for key, value in values.items() if key in given or key not in _OF_TASK}
+    return values
+
+
+def of_method(method: str, given: Mapping[str, Any], task: Task | None = None) -> Record:
+    """The method's settings as it takes them; those of a classifier fit its task.
+
+    Raises:
+        InputError: one that comes from the task is given.
+    """
+    its: dict[str, Any] = {}
+    if task is not None:
+        kind = "multilabel" if task.kind == "multilabel" else "single"
+        its = dict(zip(_OF_TASK, (kind, task.num_outputs), strict=True))
+        for key in its.keys() & given.keys():
+            raise InputError(f"{_where(method)}: '{key}' comes from the task; leave it out")
+    return build(find(method).Config, {**its, **given}, _where(method))
+
+
+def _where(method: str) -> str:
+    return f"settings of {method}"

@@ -1,0 +1,39 @@
+"""A method's settings: what is given over its defaults."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from trabecula.config import dump
+from trabecula.data.tasks import Task
+from trabecula.errors import InputError
+from trabecula.objectives import TABLE
+from trabecula.objectives.settings import of_method, resolved
+
+KL = Task(name="kl", labels=("kl",), kind="multiclass", classes=("0", "1", "2"))
+
+
+@pytest.mark.parametrize("method", sorted(TABLE))
+def test_resolved_settings_are_settings(method: str) -> None:
+    """What config.json holds can be given again, as plain JSON, and means the same."""
+    once = resolved(method, {})
+    assert once
+    assert resolved(method, json.loads(json.dumps(once))) == once
+    made = dump(of_method(method, once, KL if method == "classify" else None))
+    assert once.items() <= made.items()
+
+
+def test_a_group_changes_what_it_names_and_a_mistyped_setting_is_told() -> None:
+    barlow = resolved("barlow", {"optimizer": {"lr": 0.4}})
+    assert barlow["optimizer"] == {**resolved("barlow", {})["optimizer"], "lr": 0.4}
+    with pytest.raises(InputError, match="settings of wgan_gp: unknown key 'penlty', did you mean 'penalty'"):
+        resolved("wgan_gp", {"penlty": 1})
+
+
+def test_a_classifiers_task_says_how_many_classes() -> None:
+    assert not {"kind", "num_classes"} & resolved("classify", {}).keys()
+    assert dump(of_method("classify", resolved("classify", {}), KL))["num_classes"] == 3
+    with pytest.raises(InputError, match="'num_classes' comes from the task; leave it out"):
+        of_method("classify", resolved("classify", {"num_classes": 3}), KL)
