@@ -63,7 +63,7 @@ VERBS = {
     "pretrain": Verb(
         "Learn an encoder from a store without labels.",
         "trabecula pretrain --store runs/store --splits runs/split --out runs/moco -s objective=moco",
-        ("store", "splits", "weights"),
+        ("store", "splits", "weights", "manifest"),
     ),
     "sample": Verb(
         "Draw images from a generator into a store: samples, or walks between them.",
