@@ -85,7 +85,8 @@ def _problem(cls: type[Record], detail: ErrorDetails) -> str:
         return f"'{key}' is needed and not set"
     message = detail["msg"].removeprefix("Value error, ")
     value = "" if isinstance(detail["input"], dict) else f" (got {detail['input']!r})"
-    return f"'{key}': {message}{value}" if key else f"{message}"
+    named = not key or message.startswith(f"{key} of ")  # a group whose owner has spoken for it
+    return message if named else f"'{key}': {message}{value}"
 
 
 def _owner(cls: type[Record], loc: Sequence[int | str]) -> type[Record] | None:
