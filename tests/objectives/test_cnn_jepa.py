@@ -26,10 +26,9 @@ from trabecula.objectives.cnn_jepa import (
     draw_blocks,
     draw_cells,
     draw_masks,
-    momentum,
     prediction_loss,
 )
-from trabecula.objectives.objective import Setting
+from trabecula.objectives.objective import Setting, rising
 
 BATCH = 8
 GRID = (7, 7)  # of a ResNet and 224 px
@@ -87,7 +86,7 @@ def test_a_dead_cell_of_the_prediction_has_a_finite_gradient() -> None:
 
 def test_momentum_follows_the_golden_cosine() -> None:
     for t, expected in {0: 0.996, 1: 0.99600101, 50: 0.99803173, 98: 0.99999899, 99: 1.0}.items():
-        assert momentum(t / 99, 0.996) == pytest.approx(expected, abs=5e-9)
+        assert rising(0.996, t / 99) == pytest.approx(expected, abs=5e-9)
 
 
 def numbers(num_rows: int, seed: int = 0, rows: slice | None = None) -> RowRandom:

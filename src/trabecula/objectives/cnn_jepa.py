@@ -30,7 +30,7 @@ from trabecula.data.views import Views
 from trabecula.errors import InputError
 from trabecula.nets.encoder import Encoder
 from trabecula.nets.sparse import sparse_maps
-from trabecula.objectives.objective import Group, Objective, Setting, Steps, Update, ema
+from trabecula.objectives.objective import Group, Objective, Setting, Steps, Update, ema, rising
 from trabecula.train import ranks
 from trabecula.train.optim import Optimizer
 
@@ -138,7 +138,7 @@ class CnnJepa(Objective):
 
     def step(self, batches: Sequence[Batch], progress: float) -> Steps:
         (batch,) = batches
-        ema(self.teacher, self.student, momentum(progress, self.config.momentum))
+        ema(self.teacher, self.student, rising(self.config.momentum, progress))
         images = batch.view(self.views)
         visible, target = draw_masks(batch.random, self.grid, self.config.masking)
         visible, target = visible.to(images.device), target.to(images.device)
@@ -197,11 +197,6 @@ def prediction_loss(predicted: Tensor, wanted: Tensor, target: Tensor) -> Tensor
     each = F.smooth_l1_loss(ours, theirs, reduction="none").sum(1)  # (B, h, w)
     chosen = target.to(each.dtype)
     return ranks.total((each * chosen).sum()) / ranks.total(chosen.sum()).clamp(min=1)
-
-
-def momentum(progress: float, start: float) -> float:
-    """From `start` to 1 by half a cosine over the budget (progress 0 to 1)."""
-    return 1 - (1 - start) * (math.cos(math.pi * progress) + 1) / 2
 
 
 def draw_masks(random: RowRandom, grid: Grid, masking: Masking) -> Masks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -125,3 +126,11 @@ def ema(average: nn.Module, module: nn.Module, decay: float) -> None:
     """average <- decay * average + (1 - decay) * module, weights only: norm statistics stay its own."""
     for mean, weight in zip(average.parameters(), module.parameters(), strict=True):
         mean.lerp_(weight.detach(), 1 - decay)
+
+
+def rising(start: float, progress: float) -> float:
+    """A decay of `ema` that goes from `start` to 1 by half a cosine over the budget (progress 0 to 1).
+
+    Source: Grill et al. 2020, arXiv 2006.07733, section 3.2.
+    """
+    return 1 - (1 - start) * (math.cos(math.pi * progress) + 1) / 2

@@ -7,17 +7,12 @@ import re
 from collections.abc import Sequence
 
 from trabecula.data.predictions import PLATEAU, corner_of
+from trabecula.objectives import title
 from trabecula.reporting.results import Arm, Panel, Results, Row
 
 MODES = {"probe": "linear probe", "finetune": "fine-tuning"}
 FAMILY_NAMES = {
     "random": "random initialisation", "imagenet": "ImageNet weights", "weights": "given weights",
-}  # fmt: skip
-_OBJECTIVES = {
-    "moco": "MoCo", "barlow": "Barlow Twins", "vicreg": "VICReg", "cnn_jepa": "CNN-JEPA", "mae": "MAE",
-    "convirt": "ConVIRT", "gloria": "GLoRIA", "wgan_gp": "WGAN-GP", "r3gan": "R3GAN", "dcgan": "DCGAN",
-    "lsgan": "LSGAN", "ddpm": "DDPM", "siamese": "Siamese", "rl_eo": "RL-EO", "classify": "Supervised",
-    "simclr": "SimCLR", "byol": "BYOL",
 }  # fmt: skip
 _ARCHITECTURES = {
     "resnet": "ResNet-", "densenet": "DenseNet-", "vgg": "VGG-", "efficientnet_": "EfficientNet-",
@@ -125,7 +120,7 @@ def architecture_name(architecture: str) -> str:
 
 
 def objective_name(objective: str) -> str:
-    return _OBJECTIVES.get(objective, objective)
+    return title(objective)
 
 
 def arm_names(results: Results) -> dict[str, str]:
