@@ -86,18 +86,22 @@ class KernelSums:
     def add(self, pair: str, where: slice, block: Array) -> None:
         """Take a block of inner products: `pair` is "reals", "fakes" (each with itself) or "cross"."""
         left, right = ("reals", "fakes") if pair == "cross" else (pair, pair)
-        k = np.multiply(block, 1 / self.sets.reals.shape[1], dtype=np.float64)
+        first = 0 if pair == "cross" else where.start  # a set with itself: each pair is taken once
+        k = np.multiply(block[:, first:], 1 / self.sets.reals.shape[1], dtype=np.float64)
         k += self._offsets[left][where][:, None]
-        k += self._offsets[right]
+        k += self._offsets[right][first:]
         k *= np.square(k)
-        if pair != "cross":
-            k[np.arange(len(k)), np.arange(where.start, where.start + len(k))] = 0
-        self.rows[pair][where] = k.sum(axis=1)
         if pair == "cross":
+            self.rows[pair][where] = k.sum(axis=1)
             self.columns += k.sum(axis=0)
+        else:
+            np.fill_diagonal(k, 0)
+            self.rows[pair][where] += k.sum(axis=1)
+            self.rows[pair][where.stop :] += k[:, len(k) :].sum(axis=0)
         if self._marks:
-            inside = (self._marks[left][:, where] @ k) * self._marks[right]
-            self.of_subsets[pair] += inside.sum(axis=1)
+            inside = (self._marks[left][:, where] @ k) * self._marks[right][:, first:]
+            again = inside[:, len(k) :].sum(axis=1) if pair != "cross" else 0.0
+            self.of_subsets[pair] += inside.sum(axis=1) + again
 
     def result(self, patients: Array, level: float = 0.95) -> KernelDistance:
         """The distance, once all blocks are in.
