@@ -147,8 +147,13 @@ def _shards(config: Config, manifest: Manifest) -> list[Shard]:
     ]
 
 
+def _names_sides(manifest: Manifest) -> bool:
+    """Whether any image has a side, so that `flip_side` says something of these pixels."""
+    return "side" in manifest.table.columns and bool((manifest.table["side"] != "").any())
+
+
 def _mirrored(config: Config, manifest: Manifest) -> list[bool]:
-    if not config.flip_side or "side" not in manifest.table.columns:
+    if not config.flip_side or not _names_sides(manifest):
         return [False] * len(manifest)
     return [side == config.flip_side for side in manifest.table["side"]]
 
@@ -179,7 +184,8 @@ def _write(config: Config, manifest: Manifest, records: Sequence[dict[str, Any]]
             "fit": config.fit,
             "intensity": {"rule": config.intensity, "percentiles": PERCENTILES},
             "spacing": None,
-            "flip_side": config.flip_side,
+            "flip_side": config.flip_side if _names_sides(manifest) else None,
+            "raster": VERSION,
             "preprocessing": preprocessing(config),
             "manifest": hashlib.sha256(manifest.path.read_bytes()).hexdigest(),
             "index": hashlib.sha256(text.encode()).hexdigest(),

@@ -1,7 +1,7 @@
 """store + objective -> encoder (and generator): learn from images without labels.
 
-The pool is every image of the store whose patient is in no validation or test part. An arm that
-saw no pretraining is made here too (`objective = "none"`): random weights, or a weights file.
+The pool is every image of the store, or of several, whose patient is in no validation or test part. An
+arm that saw no pretraining is made here too (`objective = "none"`): random weights, or a weights file.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ import trabecula
 from trabecula.config import Record, dump
 from trabecula.data.arrays import save_array
 from trabecula.data.batches import RowRandom, WatchedStream, mix
-from trabecula.data.generated import is_generated, origin
-from trabecula.data.phi import key_name, mark, site_key
+from trabecula.data.phi import key_name, site_key
 from trabecula.data.pool import (
     Labelled,
     check_contrast,
@@ -30,14 +29,16 @@ from trabecula.data.pool import (
     pretraining_pool,
 )
 from trabecula.data.predictions import snapshot_name
-from trabecula.data.splits import Splits, read_splits
+from trabecula.data.splits import Splits, read_splits, together
 from trabecula.data.store import Store
+from trabecula.data.stores import open_stores
 from trabecula.errors import InputError
 from trabecula.nets.critic import Critic, Generator
 from trabecula.nets.critic_file import save_critic
 from trabecula.nets.devices import choose_device
 from trabecula.nets.encoder import Card, Encoder, make_encoder, save_encoder
 from trabecula.nets.generator import GeneratorCard, sample, save_generator
+from trabecula.nets.seen import check_key, seen_after, strangers
 from trabecula.objectives import find
 from trabecula.objectives.adversarial import Adversarial
 from trabecula.objectives.classify import Classify
@@ -68,8 +69,13 @@ class Config(Record):
     """Prepared images: a folder written by `prepare`."""
     splits: Path | None = None
     """splits.csv: its validation and test patients are kept out. Needed unless objective is "none"."""
+    also: tuple[Path, ...] = ()
+    """More stores to learn from, such as another domain's: all images are one pool. Prepared alike."""
+    also_splits: tuple[Path, ...] = ()
+    """More splits.csv, such as those of the stores in `also`: their validation and test patients are kept
+    out of the whole pool too. Patients of one id are taken for one person, whatever the store."""
     manifest: Path | None = None
-    """For `task`: the manifest with the labels."""
+    """For `task`: the manifest with the labels, that of `store`."""
     task: str = ""
     """A task of tasks.json, a rule such as "kl >= 2", or a label column. `classify` learns from its labels in
     the training part; of the other methods nearest neighbours are asked for them while training goes on, and
@@ -148,17 +154,17 @@ class Config(Record):
 
 def run(config: Config, out: Run) -> str:
     """Pretrain: encoder.*, training.json[, generator.*, critic.*, samples.npy, snapshots/, *.png]."""
-    store = Store.open(config.store)
+    store = open_stores(config.store, config.also)
     device = choose_device(config.device)
     encoder = _encoder(config, store)
-    _check_key(encoder, config, store)
+    check_key(encoder.card, config.weights, store)
     if config.objective == "none":
         encoder.card = _card(encoder, config, store, [])
         save_encoder(encoder, out)
         return f"{encoder.card.name}: {encoder.card.num_features} features, no pretraining"
     if config.splits is None:
         raise InputError("pretrain: give the splits file, so that validation and test patients stay out")
-    splits = read_splits(config.splits)
+    splits = together(read_splits(path) for path in (config.splits, *config.also_splits))
     pool, patients = pretraining_pool(store, splits, config.pool_cohorts, config.pool_fraction, config.seed)
     labelled = _labelled(config, store, splits)
     taught = labelled.among(pool) if labelled and config.objective == "classify" else None
@@ -200,9 +206,10 @@ def run(config: Config, out: Run) -> str:
     told += f", with their labels of {config.task}" if taught else ""
     if findings.get(COLLAPSE, {}).get("last") == images:
         told += f"; warning: {findings[COLLAPSE]['text']}"
-    strangers = not origin(store.record) and set(store.index["patient_id"]).isdisjoint(splits.of)
-    if strangers:
-        told += "; none of them is in the splits, are they of this store?"
+    unknown = strangers(store, splits)
+    if unknown:
+        which = "them" if len(store.parts) == 1 else f"store {' and '.join(map(str, unknown))}"
+        told += f"; none of {which} is in the splits, are they of this store?"
     if keep.card.patients:
         return told
     return told + "; whom they go back to is not known, so its card lists no patients and evaluate refuses it"
@@ -332,38 +339,15 @@ def _label(config: Config) -> str:
 def _labelled(config: Config, store: Store, splits: Splits) -> Labelled | None:
     if config.manifest is None:
         return None
-    return labelled_training_part(store, splits, config.manifest, config.task)
-
-
-def _check_key(encoder: Encoder, config: Config, store: Store) -> None:
-    """Before the work: the site's key can be read, and what the start and a generator saw is under it."""
-    key, card, made = key_name(site_key()), encoder.card, origin(store.record)
-    for where, patients, theirs in (
-        (config.weights, card.patients, card.patients_key),
-        (config.store, made.get("patients"), made.get("patients_key")),
-    ):
-        if patients and theirs != key:
-            raise InputError(
-                f"{where}: its patients were marked with another site key ({theirs}), so "
-                "what this encoder has seen could not be checked; set TRABECULA_SITE_KEY to that site's key"
-            )
+    return labelled_training_part(store.parts[0], splits, config.manifest, config.task)
 
 
 def _card(
     encoder: Encoder, config: Config, store: Store, patients: list[str], settings: Record | None = None
 ) -> Card:
-    """The card that says what the encoder will have seen, but for the number of images.
-
-    Where the patients behind a part of it are not known it lists none: a list that looks whole and is not
-    would let test patients pass.
-    """
-    card, key = encoder.card, site_key()
+    """The card that says what the encoder will have seen, but for the number of images."""
+    card, seen = encoder.card, seen_after(encoder.card, store, patients)
     taught = config.objective == "classify" and config.task not in card.labels.split("; ")
-    seen = set(mark(patients, key)) | set(card.patients)
-    if patients:  # generated images tell of those they came from
-        seen |= set(origin(store.record).get("patients", ()))
-    if (card.images_seen and not card.patients) or _of_unknown(store, patients):
-        seen = set()
     return card.model_copy(
         update={
             "objective": config.objective if config.objective != "none" else card.objective,
@@ -374,20 +358,14 @@ def _card(
             ),
             "batch_size": config.batch_size if settings is not None else card.batch_size,
             "store": store.id,
+            "stores": tuple(part.id for part in store.parts) if len(store.parts) > 1 else (),
             "preprocessing": store.preprocessing,
             "prepared": store.prepared,
             "seed": config.seed,
             "version": trabecula.__version__,
             "patients": tuple(sorted(seen)),
-            "patients_key": key_name(key) if seen else "",
+            "patients_key": key_name(site_key()) if seen else "",
             "pool_fraction": config.pool_fraction if patients else card.pool_fraction,
             "pool_cohorts": config.pool_cohorts if patients else card.pool_cohorts,
         }
     )
-
-
-def _of_unknown(store: Store, patients: list[str]) -> bool:
-    """Whether generated images stand in the pool and nobody knows from whom their generator learned."""
-    made = origin(store.record)
-    known = bool(made.get("patients")) or made.get("images_seen") == 0
-    return not known and any(is_generated(patient) for patient in patients)

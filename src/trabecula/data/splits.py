@@ -61,6 +61,16 @@ def read_splits(path: Path) -> Splits:
     return Splits(of)
 
 
+def together(splits: Iterable[Splits]) -> Splits:
+    """Splits as one: whoever any of them holds out, in test before val, is held out."""
+    order = {part: place for place, part in enumerate(PARTS)}
+    of: dict[str, str] = {}
+    for its in splits:
+        for patient, part in its.of.items():
+            of[patient] = max(of.get(patient, part), part, key=order.__getitem__)
+    return Splits(of)
+
+
 def split_rows(path: Path) -> list[tuple[int, str, str]]:
     """The rows of splits.csv as they stand: (row number, patient_id, split)."""
     path = Path(path)

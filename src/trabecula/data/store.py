@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     import torch
 
 FORMAT = 1
-_DECIDING = ("size", "channels", "bits", "fit", "intensity", "spacing", "flip_side")
+_DECIDING = ("size", "channels", "bits", "fit", "intensity", "spacing", "flip_side", "raster")
+_SIDE = "flip_side"  # decides pixels only where images name their side
 
 
 class Store:
@@ -94,7 +95,14 @@ class Store:
     def prepared(self) -> dict[str, Any]:
         """The settings that decided pixels, where the record tells them; samples have their originals'."""
         told = self.record.get("prepared") or self.record
-        return {key: told[key] for key in _DECIDING if key in told}
+        return {
+            key: told[key] for key in _DECIDING if key in told and (key != _SIDE or told[key] is not None)
+        }
+
+    @property
+    def parts(self) -> tuple[Store, ...]:
+        """The stores that this one is made of: itself alone."""
+        return (self,)
 
     @cached_property
     def id(self) -> str:
@@ -169,6 +177,16 @@ def check_prepared(store: Store, path: Path, whose: str, wanted: str, settings: 
         f"{'; '.join(differing(store.prepared, settings)) or hashes}; "
         "prepare these images with the settings of that store"
     )
+
+
+def alike(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether two preparations, as `Store.prepared` tells them, make pixels alike.
+
+    That is where everything that decides pixels is told by both and the same. The side that is mirrored need
+    be told by one alone: a store whose images name no sides tells none, as nothing in it is mirrored.
+    """
+    needed = set(_DECIDING) - {_SIDE}
+    return needed <= given.keys() and needed <= wanted.keys() and not differing(given, wanted)
 
 
 def differing(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

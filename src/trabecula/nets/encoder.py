@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import trabecula
 from trabecula.config import Record, build
-from trabecula.data.store import Store, check_prepared
+from trabecula.data.store import Store, alike, check_prepared
 from trabecula.errors import InputError
 from trabecula.nets.backbone import Backbone, Stem, build_backbone
 from trabecula.nets.critic import is_critic
@@ -98,6 +98,8 @@ class Card(Record):
     """Part of the pool's patients that its pretraining took; 1 where it saw none."""
     pool_cohorts: tuple[str, ...] = ()
     """Cohorts that its pretraining was kept to; none: all that there were."""
+    stores: tuple[str, ...] = ()
+    """Ids of the stores that made up its pool, where these were several."""
 
 
 class Encoder(nn.Module):
@@ -183,11 +185,15 @@ def pooling(backbone: Backbone, pool: PoolChoice) -> tuple[Pool, int]:
 def check_fit(card: Card, store: Store, path: Path) -> None:
     """Refuse a store that the encoder was not made for.
 
+    A store of another domain is taken where its pixels were made alike: an encoder of chests, which have no
+    side, takes knees that are all mirrored to one (`data.store.alike`).
+
     Raises:
         InputError: other channels, another size, or pixels prepared in another way.
     """
     known = card.prepared or {"size": card.size, "channels": card.channels}
-    check_prepared(store, path, f"encoder '{card.name}'", card.preprocessing, known)
+    if not alike(store.prepared, card.prepared):
+        check_prepared(store, path, f"encoder '{card.name}'", card.preprocessing, known)
     for what, theirs, ours in (("channels", card.channels, store.channels), ("size", card.size, store.size)):
         if theirs != ours:
             raise InputError(
