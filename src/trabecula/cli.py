@@ -1,7 +1,7 @@
 """The command line: `trabecula VERB --out FOLDER`, the same few flags on every verb.
 
-Nothing heavy is imported until a verb runs, so that `trabecula --help` answers at once: a verb's
-inputs stand here in a table, which a test holds against the verb's own `Config`.
+Nothing heavy is imported until a verb runs, so that `trabecula --help` answers at once: the verbs and
+their inputs stand in a table (`verbs.py`), which a test holds against each verb's own `Config`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,137 +20,12 @@ import typer
 from trabecula import __version__
 from trabecula.answers import answered
 from trabecula.errors import InputError
+from trabecula.verbs import INPUTS, VERBS, Verb
 
 if TYPE_CHECKING:
     from trabecula.config import Record
     from trabecula.grid.cells import Plan
 
-
-@dataclass(frozen=True)
-class Verb:
-    """A verb as `--help` shows it."""
-
-    says: str
-    example: str
-    inputs: tuple[str, ...] = ()  # fields of its Config typed Path
-    lists: tuple[str, ...] = ()  # fields typed tuple[Path, ...]: the option may be repeated
-    check: bool = False
-
-
-VERBS = {
-    "phantom": Verb(
-        "Draw a make-believe hospital: images and tables with known answers.",
-        "trabecula phantom --out data/phantom -s num_patients=300",
-    ),
-    "cohort": Verb(
-        "Bring a data set's own export into one manifest.csv.",
-        "trabecula cohort --root data/phantom/images --table data/phantom/table.csv --out runs/cohort",
-        ("root", "table"),
-    ),
-    "split": Verb(
-        "Divide patients into train, val and test, or check a division for leaks (--check).",
-        "trabecula split --manifest runs/cohort --out runs/split -s task='kl >= 2'",
-        ("manifest", "existing", "splits"),
-        ("encoders", "pools"),
-        check=True,
-    ),
-    "prepare": Verb(
-        "Decode, crop and resize the images once, into a store.",
-        "trabecula prepare --manifest runs/cohort --out runs/store -s size=224 --workers 8",
-        ("manifest",),
-    ),
-    "pretrain": Verb(
-        "Learn an encoder from a store without labels.",
-        "trabecula pretrain --store runs/store --splits runs/split --out runs/moco -s objective=moco",
-        ("store", "splits", "weights", "manifest"),
-    ),
-    "sample": Verb(
-        "Draw images from a generator into a store: samples, or walks between them.",
-        "trabecula sample --generator runs/gan --out runs/samples -s num=1000",
-        ("generator",),
-    ),
-    "fidelity": Verb(
-        "Measure how real a generator's images are over its training, and whether it copies.",
-        "trabecula fidelity --generator runs/gan --store runs/store --splits runs/split --out runs/fidelity",
-        ("generator", "store", "splits", "weights"),
-    ),
-    "export": Verb(
-        "Write a generator that may leave: its weights, and a card with the audit and no patient.",
-        "trabecula export --generator runs/gan --audit runs/fidelity --out runs/generator",
-        ("generator", "audit"),
-    ),
-    "embed": Verb(
-        "Turn a store into features with an encoder.",
-        "trabecula embed --encoder runs/moco --store runs/store --out runs/features",
-        ("encoder", "store"),
-    ),
-    "probe": Verb(
-        "Fit linear classifiers on features with few labels.",
-        "trabecula probe --features runs/features --manifest runs/cohort --splits runs/split "
-        "--out runs/probe -s 'task=\"kl >= 2\"'",
-        ("features", "manifest", "splits"),
-    ),
-    "search": Verb(
-        "Choose settings of fine-tuning on validation, by many trials.",
-        "trabecula search --encoder runs/moco --store runs/store --manifest runs/cohort "
-        "--splits runs/split --out runs/search -s 'task=\"kl >= 2\"' -s preset=rate",
-        ("encoder", "store", "manifest", "splits"),
-    ),
-    "finetune": Verb(
-        "Train encoder and classifier together on few labels.",
-        "trabecula finetune --encoder runs/moco --store runs/store --manifest runs/cohort "
-        "--splits runs/split --out runs/fine -s 'task=\"kl >= 2\"'",
-        ("encoder", "store", "manifest", "splits", "chosen"),
-    ),
-    "predict": Verb(
-        "Apply trained classifiers to other images.",
-        "trabecula predict --classifier runs/fine --store runs/other --out runs/predicted",
-        ("classifier", "store", "features", "splits"),
-    ),
-    "explain": Verb(
-        "Show what a network sees: Grad-CAM, the image a critic likes best, units that know the label.",
-        "trabecula explain --classifier runs/fine --store runs/store --splits runs/split --out runs/seen",
-        ("store", "classifier", "encoder", "manifest", "splits"),
-    ),
-    "evaluate": Verb(
-        "Join predictions with the truth: metrics, intervals, comparisons.",
-        "trabecula evaluate --predictions runs/probe --predictions runs/fine --manifest runs/cohort "
-        "--splits runs/split --encoders runs/moco --out runs/results",
-        ("manifest", "splits", "store"),
-        ("predictions", "encoders"),
-    ),
-    "report": Verb(
-        "Write the report: report.html, tables, figures.",
-        "trabecula report --results runs/results --manifest runs/cohort --out runs/report",
-        ("results", "manifest", "store"),
-        ("runs", "samples", "fidelity", "explained", "searches"),
-    ),
-}
-
-INPUTS = {
-    "audit": "A folder written by fidelity.",
-    "chosen": "A folder written by search.",
-    "classifier": "A folder written by finetune or probe.",
-    "encoder": "A folder written by pretrain.",
-    "encoders": "Folders written by pretrain",
-    "explained": "Folders written by explain",
-    "existing": "Splits whose patients never move.",
-    "features": "A folder written by embed.",
-    "fidelity": "Folders written by fidelity",
-    "generator": "A folder with a generator, written by pretrain.",
-    "manifest": "manifest.csv, or its folder (written by cohort).",
-    "pools": "Manifests, stores or tables that pretraining reads",
-    "predictions": "Folders written by probe, finetune or predict",
-    "results": "A folder written by evaluate.",
-    "root": "The folder that holds the images.",
-    "runs": "The run folders behind the results",
-    "samples": "A generator's samples.",
-    "searches": "Folders written by search",
-    "splits": "splits.csv, or its folder (written by split).",
-    "store": "A folder written by prepare.",
-    "table": "A table with a row per image, or per patient and side.",
-    "weights": "A weights file, or an encoder's folder.",
-}
 
 app = typer.Typer(
     add_completion=False,
