@@ -33,7 +33,7 @@ from trabecula.errors import InputError, disk_full, is_disk_full
 
 VERBS = (
     "phantom", "cohort", "split", "prepare", "pretrain", "sample", "fidelity", "export", "embed",
-    "probe", "search", "finetune", "predict", "explain", "evaluate", "report",
+    "probe", "search", "finetune", "predict", "spectrum", "explain", "evaluate", "report",
 )  # fmt: skip
 _OWN_FILES = {"config.json", "provenance.json", "log.jsonl", "DONE", ".lock"}
 _held: set[int] = set()  # file descriptors of the locks this process holds

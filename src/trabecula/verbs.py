@@ -90,6 +90,13 @@ VERBS = {
         "trabecula predict --classifier runs/fine --store runs/other --out runs/predicted",
         ("classifier", "store", "features", "splits"),
     ),
+    "spectrum": Verb(
+        "Say which grades a pool without labels holds, by a proxy classifier's predictions.",
+        "trabecula spectrum --predictions runs/predicted --manifest runs/cohort --validation runs/fine "
+        "--out runs/spectrum",
+        ("manifest", "labels"),
+        ("predictions", "validation"),
+    ),
     "explain": Verb(
         "Show what a network sees: Grad-CAM, the image a critic likes best, units that know the label.",
         "trabecula explain --classifier runs/fine --store runs/store --splits runs/split --out runs/seen",
@@ -123,6 +130,7 @@ INPUTS = {
     "features": "A folder written by embed.",
     "fidelity": "Folders written by fidelity",
     "generator": "A folder with a generator, written by pretrain.",
+    "labels": "The labelled images' manifest, where it is another.",
     "manifest": "manifest.csv, or its folder (written by cohort).",
     "pools": "Manifests, stores or tables that pretraining reads",
     "predictions": "Folders written by probe, finetune or predict",
@@ -134,5 +142,6 @@ INPUTS = {
     "splits": "splits.csv, or its folder (written by split).",
     "store": "A folder written by prepare.",
     "table": "A table with a row per image, or per patient and side.",
+    "validation": "Folders of the finetune or probe that predicted",
     "weights": "A weights file, or an encoder's folder.",
 }

@@ -1,0 +1,193 @@
+"""predictions of a proxy on a pool without labels -> spectrum.json: which grades the pool holds.
+
+A pool that is nearly all of one grade teaches little of the others (93 % KL 3 in Rajamohan et al. 2026, 3.4,
+by a proxy's calls). Hard calls and mean probabilities are counted as they are; with `validation` they are
+corrected for how the proxy errs. A proxy's shares are no prevalences: docs/guides/controls.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from trabecula.config import Record
+from trabecula.data.manifest import Manifest, read_manifest
+from trabecula.data.tasks import Truth, find_task, truth
+from trabecula.errors import InputError
+from trabecula.metrics.predictions import RUN, read_choices, read_predictions
+from trabecula.metrics.spectrum import Calls, Known, audit, dominant
+from trabecula.run import Run
+
+FORMAT = 1
+_SUM = 1e-3  # how far from 1 the probabilities of an image's grades may be: they are written with 8 digits
+
+
+class Config(Record):
+    """Settings of `spectrum`."""
+
+    predictions: tuple[Path, ...]
+    """Folders that `predict` wrote for the pool."""
+    manifest: Path
+    """The pool's manifest: whose image is which."""
+    cohorts: tuple[str, ...] = ()
+    """Cohorts that are counted, by the manifest's column `cohort`; empty: all."""
+    validation: tuple[Path, ...] = ()
+    """Folders of the `finetune` or `probe` that made the proxies: by their predictions of labelled images the
+    shares are corrected."""
+    labels: Path | None = None
+    """The manifest of these labelled images. Without, the pool's manifest holds them too, and images with a
+    label are not counted as of the pool: the proxy learned from them."""
+    part: Literal["val", "test"] = "val"
+    """The labelled images that correct: of the validation part, or of the test part, which is seen once
+    only and by nothing that chooses."""
+    dominance: float = Field(0.75, gt=0, le=1)
+    """A grade of this share of the pool dominates, and is warned of."""
+    num_resamples: int = Field(2000, ge=100)
+    """Resamples of patients for the intervals."""
+    level: float = Field(0.95, gt=0, lt=1)
+    """Level of the intervals."""
+    seed: int = 0
+    """Of the resamples."""
+
+
+def run(config: Config, out: Run) -> str:
+    """Write spectrum.json.
+
+    Raises:
+        InputError: predictions of images that the manifest has not, or that name no one grade; or none left.
+    """
+    manifest = read_manifest(config.manifest)
+    labels = read_manifest(config.labels) if config.labels else manifest
+    table, choices = read_predictions(config.predictions), read_choices(config.predictions)
+    known = read_predictions(config.validation) if config.validation else table.iloc[:0]
+    known = known[known["split"] == config.part]
+    audits = []
+    for key, rows in table[table["split"] == "test"].groupby(RUN, sort=True):
+        names, origin = _classes(rows), dict(zip(RUN, key, strict=True))
+        threshold = _threshold(choices, key)
+        labelled = _labelled(origin["task"], labels)
+        left_out = () if config.labels or labelled is None else labelled.image_ids.tolist()
+        pool = _pool(config, rows, manifest, set(left_out))
+        own = known[(known[RUN] == list(key)).all(axis=1)]
+        found = audit(
+            _calls(pool, names, threshold), _known(own, labelled, names, threshold), names,
+            config.num_resamples, config.seed, config.level,
+        )  # fmt: skip
+        if found["known"] is not None:
+            found["known"]["part"] = config.part
+        found["dominant"], found["warning"] = dominant(found, config.dominance)
+        if found["warning"]:
+            out.log("warning", **origin, text=found["warning"])
+        audits.append({**origin, **found})
+    if not audits:
+        raise InputError("spectrum: no predictions of a test part; give folders that `predict` wrote")
+    told = {"num_resamples": config.num_resamples, "level": config.level, "dominance": config.dominance}
+    out.write_json("spectrum.json", {"format": FORMAT, **told, "audits": audits})
+    return _summary(audits)
+
+
+def _summary(audits: Sequence[dict[str, Any]]) -> str:
+    """The first classifier's shares, and its warning."""
+    first = audits[0]
+    calls, corrected = (
+        ", ".join(f"{one['class']}: {one['share']:.1%}" for one in first[key])
+        for key in ("called", "corrected")
+    )
+    told = f"{first['num_images']:,} images of {first['num_patients']:,} patients called {calls}"
+    told += f"; corrected {corrected}" if corrected else ""
+    if first["warning"]:
+        told += f"; warning: {first['warning']}"
+    more = len(audits) - 1
+    return f"{first['arm']}, {first['task']}: {told}" + (f"; {more} more classifiers" if more else "")
+
+
+def _classes(rows: pd.DataFrame) -> list[str]:
+    """The class names of one classifier's predictions.
+
+    Raises:
+        InputError: an image's probabilities do not sum to 1: it may have several findings.
+    """
+    columns = [column for column in rows if str(column).startswith("p_") and bool(rows[column].notna().all())]
+    if not columns or not np.allclose(rows[columns].sum(axis=1), 1, atol=_SUM):
+        raise InputError(
+            f"spectrum: task '{rows['task'].iloc[0]}' names no one class an image (the probabilities do not "
+            "sum to 1); a spectrum is of grades that exclude each other"
+        )
+    return [str(column).removeprefix("p_") for column in columns]
+
+
+def _threshold(choices: pd.DataFrame, key: tuple[Any, ...]) -> float | None:
+    """What was chosen on validation for a binary task; None elsewhere."""
+    text = choices.loc[(choices[RUN] == list(key)).all(axis=1), "threshold"]
+    return float(text.iloc[0]) if len(text) and text.iloc[0] else None
+
+
+def _calls(rows: pd.DataFrame, names: Sequence[str], threshold: float | None) -> Calls:
+    p = rows[[f"p_{name}" for name in names]].to_numpy(np.float64)
+    called = p.argmax(axis=1) if threshold is None or len(names) != 2 else (p[:, 1] >= threshold).astype(int)
+    return Calls(rows["patient_id"].to_numpy(str), p, called.astype(np.int64))
+
+
+def _pool(config: Config, rows: pd.DataFrame, manifest: Manifest, left_out: set[str]) -> pd.DataFrame:
+    """The predictions that are counted, with their patients.
+
+    Raises:
+        InputError: an image that the manifest has not, an unknown cohort, or no image left.
+    """
+    table = manifest.table.set_index("image_id")
+    absent = [image for image in rows["image_id"] if image not in table.index]
+    if absent:
+        raise InputError(
+            f"{config.manifest}: {len(absent)} of {len(rows)} predicted images are not in it, the first is "
+            f"'{absent[0]}'; give the pool's own manifest"
+        )
+    rows = rows[~rows["image_id"].isin(left_out)]
+    if config.cohorts:
+        if "cohort" not in table:
+            raise InputError(
+                f"{config.manifest}: no column 'cohort', so cohorts {config.cohorts} are unknown"
+            )
+        rows = rows[rows["image_id"].map(table["cohort"]).isin(config.cohorts)]
+    if rows.empty:
+        raise InputError(
+            "spectrum: no predicted image is left: all have a label, or none is of these cohorts; predict "
+            "the images without labels"
+        )
+    return rows.assign(patient_id=rows["image_id"].map(table["patient_id"]))
+
+
+def _labelled(task: str, manifest: Manifest) -> Truth | None:
+    """The labelled images of a manifest; None where it does not know the task: a pool has no labels."""
+    try:
+        found = find_task(task, manifest)
+    except InputError:
+        return None
+    return truth(found, manifest)
+
+
+def _known(
+    rows: pd.DataFrame, labelled: Truth | None, names: Sequence[str], threshold: float | None
+) -> Known | None:
+    """A proxy's calls on labelled images and their grades; None where there are none.
+
+    Raises:
+        InputError: other classes than those of the labels.
+    """
+    if rows.empty:
+        return None
+    if labelled is None or list(labelled.class_names) != list(names):
+        raise InputError(
+            f"spectrum: the labels of task '{rows['task'].iloc[0]}' are not those of the predictions "
+            f"({', '.join(names)}); name the labelled images' manifest with labels = ..."
+        )
+    place = pd.Index(labelled.image_ids).get_indexer(pd.Index(rows["image_id"]))
+    if (place < 0).any():
+        image = rows["image_id"].iloc[int(np.argmax(place < 0))]
+        raise InputError(f"spectrum: image '{image}' of the validation predictions has no label")
+    rows = rows.assign(patient_id=labelled.patient_ids[place])
+    return Known(_calls(rows, names, threshold), labelled.y[place])
