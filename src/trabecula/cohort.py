@@ -32,6 +32,9 @@ class Config(Record):
     """The table's own column names by the manifest's: `columns.patient_id="ID"`, `columns.path="File"`."""
     name: str = ""
     """The cohort's name; written into the column `cohort` if given."""
+    prefix: str = ""
+    """Put before every patient id, such as "nih-", so that the patients of two hospitals that number theirs
+    alike are not taken for the same people; the columns and paths keep their ids."""
     tasks: dict[str, Task] = {}
     """Tasks by name; each is checked against the labels at once."""
 
@@ -44,6 +47,7 @@ def run(config: Config, out: Run) -> str:
         if "cohort" in table.columns:
             raise InputError(f"name '{config.name}': the data already has a column 'cohort'; leave one away")
         table["cohort"] = config.name
+    table["patient_id"] = config.prefix + table["patient_id"]
     here = out.path.resolve()
     table["path"] = [
         os.path.relpath(Path(path).resolve(), here).replace(os.sep, "/") for path in table["path"]
