@@ -9,6 +9,7 @@ id, and is the same bytes for the same inputs.
     tables/shortcuts.md, .tex          where a probe asked for the source, say, or saw the corners alone
     tables/snapshots.md, .tex          where snapshots were evaluated: their scores on validation images
     tables/hip_gan.*                   with paper = "hip-gan": the paper's tables and ours, as md, tex
+    tables/knee_ssl.*                  with paper = "knee-ssl": the same, as csv, md, tex
     figures/*.svg                      every figure of the page, with its legend
 """
 
@@ -25,7 +26,7 @@ from trabecula.reporting.charts import Chart, chart_file
 from trabecula.reporting.drawings import figure_files, free_name, style_sheet
 from trabecula.reporting.flow import read_cohort, task_flows
 from trabecula.reporting.generators import Explained, Generator, read_explained, read_generators
-from trabecula.reporting.papers import hip_gan
+from trabecula.reporting.papers import Beside, hip_gan, knee_ssl
 from trabecula.reporting.pools import Pools, read_pools
 from trabecula.reporting.pretraining import read_pretrainings
 from trabecula.reporting.provenance import read_runs, without_paths
@@ -53,8 +54,11 @@ class Config(Record):
     """Folders that `explain` wrote: what networks see."""
     searches: tuple[Path, ...] = ()
     """Folders that `search` wrote, for the paper's tables of heads."""
-    paper: Literal["", "hip-gan"] = ""
-    """A paper whose figures and tables stand beside this study's: hip-gan is den Boer 2025."""
+    spectra: tuple[Path, ...] = ()
+    """Folders with a spectrum.json: grades that a classifier predicts for a pool, for knee-ssl's figure 5."""
+    paper: Literal["", "hip-gan", "knee-ssl"] = ""
+    """A paper whose figures and tables stand beside this study's: hip-gan is den Boer 2025, knee-ssl is
+    Rajamohan et al. 2026."""
     title: str = "Did the pretraining pay?"
     """The page's heading."""
     command: Annotated[str, Aside()] = ""
@@ -65,7 +69,7 @@ class Config(Record):
     """Tasks that ask for no diagnosis, such as the source of an image or its side. What finds them, and what
     finds anything in the corners of images alone, stands in a section of its own, not in the verdict."""
     num_pictures: int = 24
-    """Images in the sample grid."""
+    """Images in the sample grid. Without a store, or with 0 here, reconstructions are left out too."""
 
 
 def run(config: Config, out: Run) -> str:
@@ -81,11 +85,11 @@ def run(config: Config, out: Run) -> str:
     probed = Probed(read_pools(results), read_shortcuts(results))
     page = render(results, config, drawn, looked, probed, paper)
     (out / "tables").mkdir(exist_ok=True)
-    for name, content in (table_files(results) | probed.files | _paper_files(paper)).items():
+    for name, content in (table_files(results) | probed.files | (paper.files if paper else {})).items():
         out.write(f"tables/{name}", content)
     (out / "figures").mkdir(exist_ok=True)
     drawings = figure_files(drawn, wording.arm_names(results))
-    for chart in probed.charts + looked.charts:
+    for chart in [*probed.charts, *looked.charts, *(paper.charts if paper else ())]:
         drawings[f"{free_name(f'{chart.heading} {chart.title}', drawings)}.svg"] = chart_file(chart)
     for name, content in drawings.items():
         out.write(f"figures/{name}", content)
@@ -172,29 +176,31 @@ class Probed:
         return files | {f"{name}.tex": formats.to_latex(drawn) for name, drawn in shown.items() if drawn}
 
 
-def _paper(results: Results, config: Config, looked: Looked) -> dict[str, Any]:
-    """The paper's section: its figures and tables and ours; {} where none is asked for."""
-    if not config.paper:
-        return {}
+def _paper(results: Results, config: Config, looked: Looked) -> Beside | None:
+    """The section of the paper that is asked for: its figures and tables and ours."""
+    if config.paper == "hip-gan":
+        return _hip_gan(results, config, looked)
+    if config.paper == "knee-ssl":
+        section = knee_ssl.knee_ssl_section(results, config.runs, config.store, config.spectra)
+        return Beside("Knee SSL", "knee_ssl", section.tables, section, section.charts, section.rows)
+    return None
+
+
+def _hip_gan(results: Results, config: Config, looked: Looked) -> Beside:
     from trabecula.reporting.montage import montage
 
     searches = hip_gan.read_searches(config.searches)
     samples = next((images for _, images in _samples(config, 25)), [])
     reals = _store_images(config, 25)
-    return {
-        "tables": hip_gan.hip_gan_tables(results, looked.generators, looked.explained, searches),
+    tables = hip_gan.hip_gan_tables(results, looked.generators, looked.explained, searches)
+    content = {
+        "tables": tables,
         "samples": montage(samples, 5) if samples else "",
         "reals": montage(reals, 5) if reals else "",
         "roc": [group for panel in results.panels for group in hip_gan.roc(results, panel)],
         "facts": hip_gan,
     }
-
-
-def _paper_files(paper: dict[str, Any]) -> dict[str, str]:
-    if not paper:
-        return {}
-    shown = [table for table in paper["tables"].values() if table.rows]
-    return {"hip_gan.md": formats.to_markdown(shown), "hip_gan.tex": formats.to_latex(shown)}
+    return Beside("Hip GAN", "hip_gan", [table for table in tables.values() if table.rows], content)
 
 
 def render(
@@ -203,7 +209,7 @@ def render(
     drawn: list[dict[str, Any]],
     looked: Looked,
     probed: Probed,
-    paper: dict[str, Any],
+    paper: Beside | None,
 ) -> str:
     """The page, with the figures drawn for each panel of the results."""
     import jinja2
@@ -234,7 +240,7 @@ def render(
         "pictures": _pictures(config),
         "cohort": read_cohort(config.manifest, config.store),
         "flows": task_flows(results),
-        "pretrainings": read_pretrainings(config.runs),
+        "pretrainings": read_pretrainings(config.runs, bool(config.store and config.num_pictures)),
         "upper_bounds": verdict.upper_bounds(results),
         "provenance": read_runs(config.runs),
         "inputs": _identities(config),
@@ -340,7 +346,7 @@ def _identities(config: Config) -> dict[str, str]:
         "store": config.store,
     }
     known = {name: identity(path) for name, path in named.items() if path}
-    for name in ("samples", "fidelity", "explained", "searches"):
+    for name in ("samples", "fidelity", "explained", "searches", "spectra"):
         known |= {f"{name} {i}": identity(path) for i, path in enumerate(getattr(config, name), 1)}
     return known
 

@@ -11,7 +11,7 @@ from trabecula.data.manifest import read_manifest
 from trabecula.reporting.formats import Table
 from trabecula.reporting.provenance import rejected_reasons
 from trabecula.reporting.results import Results, read_json
-from trabecula.reporting.tables import fraction_table
+from trabecula.reporting.tables import fraction_table, subset_notes
 from trabecula.reporting.wording import share, span
 
 
@@ -46,6 +46,7 @@ class TaskFlow:
     parts: dict[str, Mapping[str, Any]]
     classes: list[str]
     subsets: list[Subset]
+    notes: list[str]  # on the subsets
     table: Table
 
 
@@ -81,8 +82,9 @@ def _task_flow(results: Results, name: str, record: Mapping[str, Any]) -> TaskFl
     classes = list(dict.fromkeys(c for part in parts.values() for c in part.get("per_class") or {}))
     exclusions = record.get("exclusions") or {}
     return TaskFlow(
-        name, record.get("kind", ""), exclusions, parts, classes, subsets, fraction_table(results, name)
-    )
+        name, record.get("kind", ""), exclusions, parts, classes, subsets, subset_notes(results, name),
+        fraction_table(results, name),
+    )  # fmt: skip
 
 
 def _subset(fraction: float, rows: Sequence[Mapping[str, Any]]) -> Subset:

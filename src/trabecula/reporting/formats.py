@@ -15,7 +15,7 @@ _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$",
     "−": r"$-$", "×": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$", "–": "--", "·": r"$\cdot$",
-    "∞": r"$\infty$", "▲": "", "▼": "", "\N{NO-BREAK SPACE}": "~",
+    "∞": r"$\infty$", "†": r"\dag{}", "▲": "", "▼": "", "\N{NO-BREAK SPACE}": "~",
 }  # fmt: skip
 
 

@@ -1,36 +1,55 @@
 """How the encoders were trained: loss, collapse and neighbours as `pretrain` measured them; a line each.
 
-Reads training.json and the card of every run that trained an encoder; computes no statistic.
+Reads training.json, the card and the pictures of every run that trained an encoder; computes no statistic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trabecula.reporting.formats import Cell, Table
 from trabecula.reporting.results import Row, read_json
-from trabecula.reporting.wording import count, number
+from trabecula.reporting.wording import count, number, share
 
 _MEASURES = {
     "monitor/rank": ("Effective rank", 1),
     "monitor/spread": ("Spread", 3),
     "monitor/knn": ("Neighbours", 3),
 }
+_RECONSTRUCTIONS = "reconstructions.png"
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Pictures that a method left: what is seen, the same for those who cannot see it, a data URI."""
+
+    caption: str
+    alt: str
+    data: str
 
 
 @dataclass(frozen=True)
 class Pretrainings:
-    """A row a run, and a sentence for everything that was wrong."""
+    """A row a run, a sentence for everything that was wrong, and what methods drew.
+
+    at_the_end: by arm, what was still wrong when training ended, for the verdict on that arm.
+    """
 
     table: Table
     wrong: list[str]
+    at_the_end: Mapping[str, str]
+    sheets: list[Sheet] = field(default_factory=list)
 
 
-def read_pretrainings(folders: Sequence[Path]) -> Pretrainings | None:
+def read_pretrainings(folders: Sequence[Path], pictures: bool = False) -> Pretrainings | None:
     """Of these runs, those that trained an encoder; None where there is none.
+
+    Args:
+        pictures: with reconstructions, which are images of patients, of each arm's first seed.
 
     Raises:
         InputError: training.json or a card that is no JSON object.
@@ -39,11 +58,11 @@ def read_pretrainings(folders: Sequence[Path]) -> Pretrainings | None:
     for folder in folders:
         if (folder / "training.json").exists() and (folder / "encoder.json").exists():
             card = read_json(folder / "encoder.json", "`trabecula pretrain`")
-            found.append((card, read_json(folder / "training.json", "`trabecula pretrain`")))
+            found.append((card, read_json(folder / "training.json", "`trabecula pretrain`"), folder))
     if not found:
         return None
-    found.sort(key=lambda pair: (str(pair[0].get("name")), pair[0].get("seed") or 0))
-    wrong = [sentence for card, training in found for sentence in _wrong(card, training)]
+    found.sort(key=lambda one: (str(one[0].get("name")), one[0].get("seed") or 0))
+    wrong = [sentence for card, training, _ in found for sentence in _wrong(card, training)]
     columns = ("Arm", "Seed", "Images", "Loss", *(name for name, _ in _MEASURES.values()))
     note = (
         "From the first measurement to the last: a loss begins with its mean up to the first point, the "
@@ -51,8 +70,52 @@ def read_pretrainings(folders: Sequence[Path]) -> Pretrainings | None:
         "without order, 0 where all features are the same. Neighbours: balanced accuracy of the nearest "
         "images of other training patients."
     )
-    rows = [_row(card, training) for card, training in found]
-    return Pretrainings(Table("How the encoders were trained", columns, rows, note, heads=2), wrong)
+    table = Table("How the encoders were trained", columns, [_row(c, t) for c, t, _ in found], note, heads=2)
+    sheets = _sheets([(card, folder) for card, _, folder in found]) if pictures else []
+    return Pretrainings(table, wrong, _at_the_end([(c, t) for c, t, _ in found]), sheets)
+
+
+def _at_the_end(found: Sequence[tuple[Row, Row]]) -> dict[str, str]:
+    """By arm: "seed 0: the encoder has collapsed: ...; seed 2: ..."."""
+    said: dict[str, list[str]] = {}
+    for card, training in found:
+        points = training.get("points") or [{}]
+        last = [f for f in training.get("findings") or () if f["last"] == points[-1].get("images")]
+        for finding in last:
+            told = f"seed {card.get('seed', '–')}: {finding['text']}"
+            said.setdefault(str(card.get("name")), []).append(told)
+    return {arm: "; ".join(told) for arm, told in said.items()}
+
+
+def _sheets(found: Sequence[tuple[Row, Path]]) -> list[Sheet]:
+    """The reconstructions of each arm that has some, masked autoencoders by the share that is hidden."""
+    first: dict[str, tuple[Row, Path]] = {}
+    for card, folder in found:
+        if (folder / _RECONSTRUCTIONS).exists():
+            first.setdefault(str(card.get("name")), (card, folder))
+    ordered = sorted(first.values(), key=lambda one: (_hidden(one[0]) or 0, str(one[0].get("name"))))
+    return [_sheet(card, folder / _RECONSTRUCTIONS) for card, folder in ordered]
+
+
+def _hidden(card: Row) -> float | None:
+    ratio = (card.get("settings") or {}).get("mask_ratio")
+    return float(ratio) if isinstance(ratio, int | float) else None
+
+
+def _sheet(card: Row, path: Path) -> Sheet:
+    ratio, seed = _hidden(card), card.get("seed", "–")
+    part = "some" if ratio is None else share(ratio)
+    caption = (
+        f"{card.get('name')}, seed {seed}: images of the pool, the same with {part} of the patches hidden, "
+        "and what the network fills in from the rest"
+    )
+    alt = (
+        f"Reconstructions of {card.get('name')} in three rows: images of the pool as they are; the same "
+        f"with {part} of their patches, drawn by chance, covered in white; and the images that the network "
+        "made of the visible patches alone"
+    )
+    data = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    return Sheet(caption, alt, data)
 
 
 def _row(card: Row, training: dict[str, Any]) -> tuple[Cell, ...]:

@@ -27,8 +27,38 @@ from trabecula.reporting.wording import (
 
 
 def results_tables(results: Results, panel: Panel) -> list[Table]:
-    """Arms as rows and label fractions as columns, one table per metric, the headline first."""
-    return [_results_table(results, panel, metric) for metric in results.metric_names(panel)]
+    """Arms as rows and label fractions as columns, one table per metric, the headline first.
+
+    A multi-label task's values of each label stand together in one table per label fraction.
+    """
+    metrics = results.metric_names(panel)
+    each = [metric for metric in metrics if label_of(metric)]
+    whole = [_results_table(results, panel, metric) for metric in metrics if metric not in each]
+    of_labels = [_labels_table(results, panel, each, f) for f in results.fractions(panel)] if each else []
+    return [*whole, *of_labels]
+
+
+def label_of(metric: str) -> str:
+    """The label of `auroc[label]`; "" where a metric is of the whole task."""
+    return metric.partition("[")[2].removesuffix("]")
+
+
+def _labels_table(results: Results, panel: Panel, metrics: Sequence[str], fraction: float) -> Table:
+    """Labels as rows and arms as columns."""
+    names = arm_names(results)
+    arms = [
+        arm for arm in results.arms if any(results.summary(panel, m, arm.name, fraction) for m in metrics)
+    ]
+    rows = []
+    for metric in metrics:
+        found = [results.summary(panel, metric, arm.name, fraction) for arm in arms]
+        events = next((row["num_events"] for row in found if row), None)
+        cells = [result_cell(row, True, False) for row in found]
+        rows.append((Cell(label_of(metric)), Cell(count(events)), *cells))
+    of = [f"{architecture_name(arm.architecture)}, {names[arm.name]}" for arm in arms]
+    kind = metric_name(metrics[0].partition("[")[0])
+    title = f"{kind} of each label of {panel.task}, {mode_name(panel.mode)}, {share(fraction)} of labels"
+    return Table(title, ("Label", "Test images with it", *of), rows)
 
 
 def _results_table(results: Results, panel: Panel, metric: str) -> Table:
@@ -39,7 +69,7 @@ def _results_table(results: Results, panel: Panel, metric: str) -> Table:
         if claim_of(p) == "better" and results.with_control(p) and not results.is_shortcut(panel)
     }
     found = [results.summary(panel, metric, a.name, f) for a in results.arms for f in fractions]
-    alike, shared = _shared_counts([row for row in found if row])
+    alike, shared = shared_counts([row for row in found if row])
     rows: list[tuple[Cell, ...]] = []
     styles: list[str] = []
     absent = results.missing_imagenet()
@@ -48,7 +78,7 @@ def _results_table(results: Results, panel: Panel, metric: str) -> Table:
         start = len(rows)
         for arm in results.arms_of(architecture):
             cells = [
-                _result_cell(results.summary(panel, metric, arm.name, f), alike, (arm.name, f) in better)
+                result_cell(results.summary(panel, metric, arm.name, f), alike, (arm.name, f) in better)
                 for f in fractions
             ]
             rows.append((shown, Cell(names[arm.name]), *cells))
@@ -65,7 +95,7 @@ def _results_table(results: Results, panel: Panel, metric: str) -> Table:
 _COUNTS = ("num_images", "num_patients", "num_events", "num_seeds")
 
 
-def _shared_counts(rows: Sequence[Row]) -> tuple[bool, str]:
+def shared_counts(rows: Sequence[Row]) -> tuple[bool, str]:
     """Whether all rows speak of the same test images, and the words for it."""
     kinds = {tuple(row[k] for k in _COUNTS) for row in rows if row["value"] is not None}
     if len(kinds) != 1:
@@ -78,7 +108,7 @@ def _counts(row: Row) -> str:
     return " · ".join(f"{count(n)} {unit}{'' if n == 1 else 's'}" for n, unit in sizes if n is not None)
 
 
-def _result_cell(row: Row | None, alike: bool, strong: bool) -> Cell:
+def result_cell(row: Row | None, alike: bool, strong: bool) -> Cell:
     if row is None:
         return Cell("not run")
     if row["value"] is None:
@@ -99,7 +129,7 @@ def other_groups(results: Results, panel: Panel) -> Table | None:
             continue
         arm = results.by_name[r["arm"]]
         head = (Cell(", ".join(group)), Cell(architecture_name(arm.architecture)), Cell(names[arm.name]))
-        rows.append((*head, Cell(share(r["fraction"])), _result_cell(r, False, False)))
+        rows.append((*head, Cell(share(r["fraction"])), result_cell(r, False, False)))
         styles.append(arm.style)
     columns = ("Group", "Network", "Initialisation", "Labels", metric_name(metric))
     title = f"{metric_name(metric)} of {panel.task} by group, {mode_name(panel.mode)}"
@@ -176,7 +206,7 @@ def comparison_grid(results: Results, panel: Panel, metric: str) -> tuple[Table,
             Cell(architecture_name(results.by_name[arm].architecture)),
             Cell(names[arm]),
             Cell(_against(results, arm, baseline)),
-            *(_difference_cell(pair, results.is_shortcut(panel)) for pair in line),
+            *(difference_cell(pair, results.is_shortcut(panel)) for pair in line),
         )
         for (arm, baseline), line in zip(kinds, grid, strict=True)
     ]
@@ -200,7 +230,7 @@ def _pair_counts(pair: Row) -> tuple[str, str]:
     return f"{count(pair['num_patients'])} patients", f"{count(seeds)} seed{'' if seeds == 1 else 's'}"
 
 
-def _difference_cell(pair: Row | None, shortcut: bool) -> Cell:
+def difference_cell(pair: Row | None, shortcut: bool) -> Cell:
     if pair is None:
         return Cell("–")
     if not claim_of(pair):
@@ -254,6 +284,16 @@ def _multiplier_cell(row: Row | None) -> Cell:
     return Cell(multiplier_value(row), "" if bounds == "–" else bounds, note)
 
 
+def subset_notes(results: Results, task: str) -> list[str]:
+    """ "With 1 % of labels: few validation patients ...", what `evaluate` remarked on the draws of labels."""
+    told = {
+        (s["fraction"], s["note"]): None
+        for s in sorted(results.flow["subsets"], key=lambda s: s["fraction"])
+        if s["task"] == task and s.get("note")
+    }
+    return [f"With {share(fraction)} of labels: {note}" for fraction, note in told]
+
+
 def fraction_table(results: Results, task: str) -> Table:
     """What was asked of the training pool, and what each seed drew."""
     train = (results.flow["tasks"].get(task, {}).get("parts") or {}).get("train") or {}
@@ -270,7 +310,8 @@ def fraction_table(results: Results, task: str) -> Table:
         )
     ]
     columns = ("Requested", "Seed", "Train patients", "Train images", "Val patients", "Val images")
-    return Table(f"Few-label subsets of {task}", columns, rows)
+    note = " ".join(f"{text}." for text in subset_notes(results, task))
+    return Table(f"Few-label subsets of {task}", columns, rows, note)
 
 
 _SUBSET = ("num_train_patients", "num_train_images", "num_val_patients", "num_val_images")

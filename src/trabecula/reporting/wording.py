@@ -18,6 +18,7 @@ _ARCHITECTURES = {
     "resnet": "ResNet-", "densenet": "DenseNet-", "vgg": "VGG-", "efficientnet_": "EfficientNet-",
     "vit_": "ViT-", "convnext_": "ConvNeXt-", "squeezenet": "SqueezeNet ",
 }  # fmt: skip
+_VIT = re.compile(r"vit_(?P<size>[a-z]+)_patch(?P<patch>\d+)(?:_\d{3})?[._]?(?P<rest>.*)")
 _METRICS = {
     "auroc": "AUROC", "auroc_macro": "macro AUROC",
     "brier": "Brier score", "ece": "calibration error (ECE)", "f1": "F1",
@@ -110,8 +111,10 @@ def plateaus(results: Results, panel: Panel) -> list[str]:
 
 
 def architecture_name(architecture: str) -> str:
-    """ "timm:resnet18" -> "ResNet-18"."""
+    """ "timm:resnet18" -> "ResNet-18"; "timm:vit_tiny_patch8_224" -> "ViT-Tiny/8"."""
     bare = architecture.partition(":")[2] or architecture
+    if vit := _VIT.fullmatch(bare):
+        return f"ViT-{vit['size'].capitalize()}/{vit['patch']} {vit['rest']}".strip()
     for prefix, name in _ARCHITECTURES.items():
         if bare.startswith(prefix):
             version = re.sub(r"(?<=\d)_(?=\d)", ".", bare.removeprefix(prefix))

@@ -10,7 +10,7 @@ import pytest
 
 from evaluated_study import write_manifest, write_results
 from generator_records import write_explained, write_fidelity, write_search
-from test_report import Balance, visible
+from report_page import Balance, visible
 from trabecula.errors import InputError
 from trabecula.report import Config
 from trabecula.reporting.formats import Table

@@ -1,0 +1,91 @@
+"""The protocol's own noise: what draws of a few labels do to a value, and to what is chosen on validation.
+
+Rajamohan et al. 2026 draw the validation part as small as the training part (section 2.5.1), so with 1 % of
+the labels settings and checkpoints are chosen on a handful of patients. Lowest and highest are looked up.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from trabecula.reporting.formats import Cell, Table
+from trabecula.reporting.learned import Learned
+from trabecula.reporting.papers.knee_ssl_tables import Place, approaches, by_domain, column_name
+from trabecula.reporting.results import Arm, Results
+from trabecula.reporting.tables import subset_notes
+from trabecula.reporting.wording import architecture_name, count, metric_name, number, present, share, span
+
+Choices = Mapping[tuple[str, str, str, float], Mapping[str, Sequence[float]]]
+"""By (task, arm, mode, fraction): strengths of probes and images seen of fine-tunings, one a seed."""
+
+_CHOSEN = ("strength", "images_seen")
+
+
+def read_choices(folders: Sequence[Path]) -> Choices:
+    """What was chosen on validation, from the choices.csv among these folders."""
+    found: dict[tuple[str, str, str, float], dict[str, list[float]]] = {}
+    for path in (folder / "choices.csv" for folder in folders):
+        if not path.exists():
+            continue
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                key = (row["task"], row["arm"], row["mode"], float(row["fraction"]))
+                kept = found.setdefault(key, {name: [] for name in _CHOSEN})
+                for name in _CHOSEN:
+                    if row.get(name):
+                        kept[name].append(float(row[name]))
+    return found
+
+
+def spread_table(results: Results, place: Place, learned: Mapping[str, Learned], choices: Choices) -> Table:
+    """Lowest and highest value over label seeds, and what was chosen; no rows where no arm has two seeds."""
+    names, rows, styles = approaches(results, place.arms, learned), [], []
+    for arm in by_domain(place.arms, learned):
+        cells = [_cell(results, place, arm, column, choices) for column in place.columns]
+        if any(cell.text != "–" for cell in cells):
+            rows.append((Cell(architecture_name(arm.architecture)), Cell(names[arm.name]), *cells))
+            styles.append(arm.style)
+    drawn = "; ".join(
+        f"{share(fraction)}: {span([s['num_val_patients'] for s in subsets])} validation and "
+        f"{span([s['num_train_patients'] for s in subsets])} training patients, "
+        f"{len({s['seed'] for s in subsets})} seeds"
+        for fraction in dict.fromkeys(fraction for _, fraction in place.columns)
+        if (subsets := [s for s in results.flow["subsets"]
+                        if (s["task"], s["fraction"]) == (place.task, fraction)])
+    )  # fmt: skip
+    note = f"Lowest to highest value of a label seed, and below it what was chosen on validation. {drawn}."
+    note += "".join(f" {text}." for text in subset_notes(results, place.task))
+    columns = ("Network", "Approach", *(column_name(column) for column in place.columns))
+    title = f"{place.printed.name}: spread of {metric_name(place.metric)} of {place.task} over label seeds"
+    return Table(title, columns, rows, note, heads=2, styles=styles)
+
+
+def _cell(results: Results, place: Place, arm: Arm, column: tuple[str, float], choices: Choices) -> Cell:
+    values = [
+        row["value"]
+        for row in results.rows
+        if row["seed"] != "all" and row["cohort"] == row["stratum"] == "all" and present(row["value"])
+        if (row["task"], row["metric"], row["arm"]) == (place.task, place.metric, arm.name)
+        if (row["mode"], row["fraction"]) == column
+    ]
+    if len(values) < 2:
+        return Cell("–")
+    chosen = choices.get((place.task, arm.name, *column), {})
+    told = [
+        text
+        for text in (
+            _range("strength", chosen.get("strength", ()), lambda v: f"{v:.1g}"),
+            _range("images seen", chosen.get("images_seen", ()), count),
+        )
+        if text
+    ]
+    return Cell(f"{number(min(values))} to {number(max(values))}", small="; ".join(told))
+
+
+def _range(name: str, values: Sequence[float], shown: Callable[[float], str]) -> str:
+    if not values:
+        return ""
+    low, high = shown(min(values)), shown(max(values))
+    return f"{name} {low}" if low == high else f"{name} {low} to {high}"
