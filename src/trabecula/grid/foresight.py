@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from trabecula.config import Record
+from trabecula.errors import InputError
 
 
 def foresee(verb: str, config: Record, made: Mapping[str, Record]) -> None:
@@ -16,12 +18,26 @@ def foresee(verb: str, config: Record, made: Mapping[str, Record]) -> None:
         made: an input's name -> the settings of the cell that is to make it.
 
     Raises:
-        InputError: the images will have a size or channels that the network cannot take.
+        InputError: the images will have a size or channels that the network cannot take, or two stores that
+            are to be one pool are prepared otherwise.
     """
     store: Any = made.get("store")
     wanted: Any = config
+    if verb == "pretrain":
+        _check_alike(store, made.get("also"))
     if verb == "pretrain" and hasattr(store, "size") and hasattr(store, "channels"):
         _build(wanted.architecture, store.channels, store.size, wanted.stem, wanted.pool)
+
+
+def _check_alike(store: Any, also: Any) -> None:
+    """Two stores that are to be one pool are prepared alike; sides only the images can tell."""
+    for key in ("size", "channels", "bits", "fit", "intensity"):
+        given, needed = getattr(also, key, None), getattr(store, key, None)
+        if None not in (given, needed) and given != needed:
+            raise InputError(
+                f"'also': {key} is {json.dumps(given)}, wanted {json.dumps(needed)}; prepare both "
+                "stores with the same settings"
+            )
 
 
 @cache
