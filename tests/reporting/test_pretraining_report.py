@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import knee_ssl_study
 import probed_study
-from evaluated_study import write_manifest, write_run
+from evaluated_study import write_manifest, write_run, write_store
 from probed_study import pair, score, write_study
 from trabecula import report
 from trabecula.metrics.cards import flow_arms, upper_bounds
@@ -59,6 +62,64 @@ def test_what_was_wrong_is_said_with_its_place(tmp_path: Path) -> None:
     pretrainings = read_pretrainings([trained(tmp_path / "a", "moco", 0.0, findings=findings)])
     assert pretrainings is not None
     assert pretrainings.wrong == [f"moco, seed 3, from 640 to 1,280 images: {COLLAPSED}."]
+
+
+def test_an_arm_that_ended_collapsed_is_flagged_beside_its_verdict(tmp_path: Path) -> None:
+    """Only what was still wrong at the end is: a critic that recovered trained an encoder like another."""
+    values = {"critic-random": 0.6, "critic-wgan_gp": 0.72, "critic-wgan_gp-pool10": 0.7}
+    scores = [score(arm, value, value - 0.03, value + 0.03) for arm, value in values.items()]
+    pairs = [pair(arm, "critic-random", 0.1, "better") for arm in list(values)[1:]]
+    folder = write_study(tmp_path / "results", scores, pairs)
+    ended = [{"name": "encoder collapse", "text": COLLAPSED, "first": 640, "last": 1280}]
+    mended = [{"name": "encoder collapse", "text": "it had collapsed", "first": 640, "last": 640}]
+    runs = (
+        trained(tmp_path / "a", "critic-wgan_gp", 0.0, findings=ended),
+        trained(tmp_path / "b", "critic-wgan_gp-pool10", 80.0, findings=mended),
+    )
+    pretrainings = read_pretrainings(runs)
+    assert pretrainings is not None
+    assert pretrainings.at_the_end == {"critic-wgan_gp": f"seed 3: {COLLAPSED}"}
+    config = report.Config(results=folder, manifest=write_manifest(tmp_path / "data"), runs=runs)
+    execute("report", config, tmp_path / "report")
+    page = (tmp_path / "report" / "report.html").read_text()
+    verdict_part = page[page.index('<section id="verdict"') : page.index('<section id="pools"')
+                        if '<section id="pools"' in page else page.index('<section id="results"')]  # fmt: skip
+    lines = verdict_part.split('<div class="line-of')[1:]
+    flagged = ["Its pretraining went wrong" in line for line in lines]
+    assert sum(flagged) == 1
+    assert COLLAPSED in lines[flagged.index(True)]
+    assert "10\N{NO-BREAK SPACE}% of the pool" not in lines[flagged.index(True)]
+    assert "it had collapsed" not in verdict_part
+
+
+def test_reconstructions_are_shown_with_what_was_hidden_where_images_may_be(tmp_path: Path) -> None:
+    arms, store = knee_ssl_study.MASKS, write_store(tmp_path / "store")
+    runs = knee_ssl_study.write_runs(tmp_path / "runs", arms, store)
+    pretrainings = read_pretrainings(runs, pictures=True)
+    assert pretrainings is not None
+    captions = [one.caption.replace("\N{NO-BREAK SPACE}", " ") for one in pretrainings.sheets]
+    assert captions == [
+        f"vit-mae{share}, seed 0: images of the pool, the same with {share} % of the patches hidden, and what "
+        "the network fills in from the rest"
+        for share in (25, 50)
+    ]
+    config = report.Config(
+        results=knee_ssl_study.write_study(tmp_path / "results", arms),
+        manifest=write_manifest(tmp_path / "data"), store=store, runs=runs,
+    )  # fmt: skip
+    execute("report", config, tmp_path / "with")
+    page = (tmp_path / "with/report.html").read_text()
+    part = page[page.index('<section id="pretraining"') : page.index('<section id="pictures"')]
+    drawn = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="([^"]+)"', part)
+    assert [base64.b64decode(data) for data, _ in drawn] == [
+        (run / "reconstructions.png").read_bytes() for run in reversed(runs[:2])
+    ]
+    assert all(("covered in white" in alt and "25" in alt) or "50" in alt for _, alt in drawn)
+    for number, update in enumerate(({"store": None}, {"num_pictures": 0})):
+        execute("report", config.model_copy(update=update), tmp_path / f"without{number}")
+        page = (tmp_path / f"without{number}/report.html").read_text()
+        assert "fill in" not in page
+        assert "data:image" not in page
 
 
 def test_an_arm_that_learned_from_labels_is_an_upper_bound(

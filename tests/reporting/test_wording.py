@@ -90,6 +90,8 @@ def test_names_read_as_people_write_them() -> None:
     assert [architecture_name(a) for a in ("timm:resnet18", "torchvision:squeezenet1_0", "critic")] == [
         "ResNet-18", "SqueezeNet 1.0", "critic",
     ]  # fmt: skip
+    transformers = ("timm:vit_tiny_patch8_224", "timm:vit_small_patch14_dinov2.lvd142m")
+    assert [architecture_name(a) for a in transformers] == ["ViT-Tiny/8", "ViT-Small/14 dinov2.lvd142m"]
     assert [metric_name(m) for m in ("auroc", "auroc[edema]", "balanced_accuracy", "mae")] == [
         "AUROC", "AUROC of edema", "balanced accuracy", "mean absolute error",
     ]  # fmt: skip

@@ -286,6 +286,10 @@ def test_page_and_tables_hold_the_papers_part(tmp_path: Path) -> None:
     assert "Table 3: image-only pretraining on knees, by balanced accuracy; kl" in text
     assert "arXiv 2603.24903, version 1" in text
     assert "no test compares the two" in text
+    assert (
+        text.count("With 1 % of labels: few validation patients: what is chosen on them is partly chance")
+        >= 2
+    )
     assert page.count('class="theirs"') + page.count('class="first theirs"') == 6 + 6
     assert "SECRET" not in page
     tables = tmp_path / "out/tables"
