@@ -1,61 +1,26 @@
-"""search: choices on validation only, pairs of arms, kills, and what finetune makes of the choice."""
+"""search: trials and the best of them, pairs of arms, and what finetune makes of the choice."""
 
 from __future__ import annotations
 
-import csv
 import json
-import os
-import signal
-import sqlite3
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
-from sqlalchemy.exc import OperationalError
 
-from trabecula import finetune, pretrain, search, split
+from searched_study import QUICK, config, labelled, of_part, rows, start, written
+from trabecula import finetune
 from trabecula.data.splits import read_splits
 from trabecula.errors import InputError, RunError
 from trabecula.run import execute
 from trabecula.transfer import search as searching
 from trabecula.transfer.chosen import read_chosen
 
-QUICK = {"images": 64, "every": 16, "batch_size": 8, "precision": "float32"}
-
 
 @pytest.fixture(scope="module")
 def root(hospital: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("search")
-    parts = split.Config(manifest=hospital / "cohort", task="kl", train=0.5, val=0.25, test=0.25)
-    execute("split", parts, root / "split")
-    for seed in (0, 1):
-        made = pretrain.Config(store=hospital / "store", architecture="critic", seed=seed)
-        execute("pretrain", made, root / f"encoder{seed}")
-    return root
-
-
-def config(hospital: Path, root: Path, **settings: Any) -> search.Config:
-    values = {
-        "encoder": root / "encoder0", "store": hospital / "store", "manifest": hospital / "cohort",
-        "splits": root / "split", "task": "kl >= 1", "trials": 4, "settings": QUICK,
-        "space": {"optimizer.lr": {"low": 1e-4, "high": 1e-2, "log": True}, "patience": [1, 2]},
-    }  # fmt: skip
-    return search.Config(**{**values, **settings})
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "trials.csv").open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def artifacts(folder: Path) -> dict[str, bytes]:
-    left_out = {"log.jsonl", "provenance.json", ".lock"}
-    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name not in left_out}
+    return start(hospital, tmp_path_factory.mktemp("search"))
 
 
 def test_the_best_trial_is_chosen_and_no_test_patient_is_predicted(
@@ -83,70 +48,6 @@ def test_the_best_trial_is_chosen_and_no_test_patient_is_predicted(
     }
 
 
-def shuffled(hospital: Path, root: Path, out: Path) -> Path:
-    """A manifest whose test patients have each other's labels, and not one of them its own."""
-    out.mkdir()
-    table = pd.read_csv(hospital / "cohort" / "manifest.csv", dtype=str, keep_default_na=False)
-    table["path"] = [str((hospital / "cohort" / path).resolve()) for path in table["path"]]
-    tested = table["patient_id"].isin(read_splits(root / "split").patients("test"))
-    table.loc[tested, "kl"] = [str((int(kl) + 1) % 3) for kl in table.loc[tested, "kl"]]
-    table.to_csv(out / "manifest.csv", index=False)
-    return out
-
-
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_no_choice_depends_on_a_test_label(hospital: Path, root: Path, tmp_path: Path, sampler: str) -> None:
-    settings = {"sampler": sampler, "pruner": "median", "trials": 12 if sampler == "tpe" else 3}
-    other = shuffled(hospital, root, tmp_path / "other")
-    execute("search", config(hospital, root, **settings), tmp_path / "a")
-    execute("search", config(hospital, root, manifest=other, **settings), tmp_path / "b")
-    for name in ("trials.csv", "chosen.json"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    ids = [json.loads((tmp_path / name / "config.json").read_text())["id"] for name in "ab"]
-    assert ids[0] != ids[1]  # they were two searches
-
-
-def test_under_the_paper_s_protocol_too_no_choice_depends_on_a_test_label(
-    hospital: Path, root: Path, tmp_path: Path
-) -> None:
-    """Rajamohan et al. 2026, C.4: TPE, median pruner after 5 epochs, one cycle, the centre evaluated."""
-    other = shuffled(hospital, root, tmp_path / "other")
-    small = pretrain.Config(store=hospital / "store", architecture="critic:4-8")
-    execute("pretrain", small, tmp_path / "encoder")
-    settings = {
-        "encoder": tmp_path / "encoder", "preset": "rajamohan", "pruner": "median", "trials": 7, "task": "kl",
-        "settings": {"batch_size": 8, "precision": "float32", "views": {"flip": 0.5}},
-        "space": {"epochs": {"low": 6, "high": 7}},
-    }  # fmt: skip
-    execute("search", config(hospital, root, **settings), tmp_path / "a")
-    execute("search", config(hospital, root, manifest=other, **settings), tmp_path / "b")
-    for name in ("trials.csv", "chosen.json"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    trials, chosen = rows(tmp_path / "a"), read_chosen(tmp_path / "a")
-    assert len({row["optimizer.name"] for row in trials}) > 1
-    assert {int(row["epochs"]) for row in trials} <= {6, 7}
-    images = {row["state"]: int(row["images_spent"]) // 12 for row in trials}  # passes of 12 images
-    assert images.get("pruned", 6) >= 6  # five epochs are free
-    assert chosen.by == "metric"
-    kept = chosen.settings
-    assert (kept["centre_crop"], kept["views"]["flip"]) == (0.875, 0.5)
-    assert kept["optimizer"]["schedule"] == "one_cycle"
-
-
-def test_a_validation_label_does_count(hospital: Path, root: Path, tmp_path: Path) -> None:
-    """The test above can fail: with a validation label changed the trials' losses differ."""
-    table = pd.read_csv(hospital / "cohort" / "manifest.csv", dtype=str, keep_default_na=False)
-    table["path"] = [str((hospital / "cohort" / path).resolve()) for path in table["path"]]
-    known = table["patient_id"].isin(read_splits(root / "split").patients("val"))
-    at = table.index[known][0]
-    table.loc[at, "kl"] = "0" if table.loc[at, "kl"] != "0" else "1"
-    (tmp_path / "other").mkdir()
-    table.to_csv(tmp_path / "other" / "manifest.csv", index=False)
-    execute("search", config(hospital, root, trials=1), tmp_path / "a")
-    execute("search", config(hospital, root, trials=1, manifest=tmp_path / "other"), tmp_path / "b")
-    assert rows(tmp_path / "a")[0]["loss"] != rows(tmp_path / "b")[0]["loss"]
-
-
 def test_random_draws_the_same_heads_for_every_arm(hospital: Path, root: Path, tmp_path: Path) -> None:
     heads = []
     for arm in (0, 1):
@@ -157,63 +58,6 @@ def test_random_draws_the_same_heads_for_every_arm(hospital: Path, root: Path, t
     assert len(set(heads[0])) == 3
     losses = [row["loss"] for arm in (0, 1) for row in rows(tmp_path / str(arm))]
     assert len(set(losses)) == 6
-
-
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_a_killed_search_ends_as_an_undisturbed_one(
-    hospital: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str
-) -> None:
-    wanted = config(hospital, root, trials=13, sampler=sampler, pruner="median")
-    execute("search", wanted, tmp_path / "whole")
-    done = 0
-    real = searching.tune
-
-    def killing(*args: Any, **options: Any) -> Any:
-        nonlocal done
-        done += 1
-        result = real(*args, **options)
-        if done in (2, 9, 13):  # trained, and its end not yet told to the storage
-            raise KeyboardInterrupt
-        return result
-
-    monkeypatch.setattr(searching, "tune", killing)
-    for _ in range(3):
-        with pytest.raises(KeyboardInterrupt):
-            execute("search", wanted, tmp_path / "part")
-    execute("search", wanted, tmp_path / "part")
-    assert done == 13 + 3
-    assert artifacts(tmp_path / "part") == artifacts(tmp_path / "whole")
-    if sampler == "tpe":  # from the eleventh trial on it learns, which resuming must not change
-        assert len({row["optimizer.lr"] for row in rows(tmp_path / "whole")}) == 13
-
-
-def test_a_process_that_was_killed_goes_on(hospital: Path, root: Path, tmp_path: Path) -> None:
-    execute("search", config(hospital, root, trials=6), tmp_path / "whole")
-    words = [
-        sys.executable,
-        "-m",
-        "trabecula.cli",
-        "search",
-        "--out",
-        str(tmp_path / "part"),
-        "--workers",
-        "1",
-    ]
-    for name in ("encoder", "store", "manifest", "splits"):
-        words += [f"--{name}", str(getattr(config(hospital, root), name))]
-    words += ["-s", "task=kl >= 1", "-s", "trials=6"]
-    words += [part for key, value in QUICK.items() for part in ("-s", f"settings.{key}={value}")]
-    words += ["-s", "space.optimizer.lr={low=1e-4, high=1e-2, log=true}", "-s", "space.patience=[1, 2]"]
-    process = subprocess.Popen(words, env=os.environ, stdout=subprocess.DEVNULL)
-    log, until = tmp_path / "part" / "log.jsonl", time.monotonic() + 120
-    while not (log.exists() and log.read_text().count('"trial"') >= 2):
-        assert process.poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    subprocess.run(words, check=True, env=os.environ, stdout=subprocess.DEVNULL)
-    assert artifacts(tmp_path / "part") == artifacts(tmp_path / "whole")
 
 
 def test_the_median_pruner_waits_and_prunes(
@@ -307,43 +151,12 @@ def test_without_an_estimable_metric_the_loss_chooses(hospital: Path, root: Path
     metric = {**QUICK, "select": "metric"}
     execute("search", config(hospital, root, settings=metric, trials=2), tmp_path / "metric")
     assert read_chosen(tmp_path / "metric").by == "metric"
-    table = pd.read_csv(hospital / "cohort" / "manifest.csv", dtype=str, keep_default_na=False)
-    table["path"] = [str((hospital / "cohort" / path).resolve()) for path in table["path"]]
-    table.loc[table["patient_id"].isin(read_splits(root / "split").patients("val")), "kl"] = "2"
-    (tmp_path / "flat").mkdir()
-    table.to_csv(tmp_path / "flat" / "manifest.csv", index=False)
-    flat = config(hospital, root, settings=metric, trials=2, manifest=tmp_path / "flat")
+    table = labelled(hospital)
+    table.loc[of_part(table, root, "val"), "kl"] = "2"
+    flat = config(hospital, root, settings=metric, trials=2, manifest=written(table, tmp_path / "flat"))
     execute("search", flat, tmp_path / "loss")
     chosen = read_chosen(tmp_path / "loss")
     assert (chosen.by, chosen.metric) == ("loss", None)
-
-
-def test_any_optuna_storage_will_do_and_is_no_part_of_the_result(
-    hospital: Path, root: Path, tmp_path: Path
-) -> None:
-    storage = f"sqlite:///{tmp_path / 'mine.db'}"
-    execute("search", config(hospital, root), tmp_path / "own")
-    execute("search", config(hospital, root, storage=storage), tmp_path / "mine")
-    assert artifacts(tmp_path / "own") == artifacts(tmp_path / "mine")
-    assert (tmp_path / "mine.db").exists()
-    with pytest.raises(InputError, match="give an Optuna storage URL"):
-        execute("search", config(hospital, root, storage="no such thing"), tmp_path / "bad")
-    secret = config(hospital, root, storage="sqlite://ann:hush@/nowhere/x.db")
-    with pytest.raises(InputError, match=r"storage '.*'") as refused:
-        execute("search", secret, tmp_path / "secret")
-    assert "hush" not in str(refused.value)
-    assert "hush" not in (tmp_path / "secret" / "config.json").read_text()
-
-
-def test_a_storage_that_fails_on_the_way_is_told_in_a_line(
-    hospital: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def failing(*_: Any, **__: Any) -> Any:
-        raise OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
-
-    monkeypatch.setattr(searching, "tune", failing)
-    with pytest.raises(RunError, match="database or disk is full; run the same command again to go on"):
-        execute("search", config(hospital, root), tmp_path / "s")
 
 
 def tuned(hospital: Path, root: Path, out: Path, **settings: Any) -> Path:

@@ -50,7 +50,8 @@ class Config(FewLabels):
     """What is searched: settings of `finetune`, each with a list of values, a range {low, high, log, step},
     or for `head` "table1"."""
     storage: Annotated[str, Aside()] = ""
-    """An Optuna storage URL; by default a SQLite file in the run folder, removed at the end."""
+    """An Optuna storage: the URL of a database, or of a journal file (journal:///trials.log); by default a
+    SQLite file in the run folder, removed at the end."""
     device: str = "auto"
     """cpu, cuda, cuda:1; auto takes a GPU if there is one."""
 
@@ -85,7 +86,8 @@ def run(config: Config, out: Run) -> str:
     counts = (chosen.num_pruned, "pruned"), (chosen.num_diverged, "diverged"), (chosen.num_invalid, "invalid")
     for number, word in counts:
         told += f", {number} {word}" if number else ""
-    return told
+    note = material.subset.record["note"]
+    return told + (f"; {note}" if note else "")
 
 
 def _trials(config: Config, search: Search, out: Run) -> list[Trial]:

@@ -20,6 +20,7 @@ import numpy as np
 import optuna
 import torch
 from optuna.exceptions import StorageInternalError
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -178,13 +179,13 @@ def opened(url: str, name: str, by: By, pruner: Pruner) -> Iterator[optuna.Study
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     kind = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=WARMUP)
     try:
-        storage = optuna.storages.RDBStorage(url)
+        storage = _storage(url)
         study = optuna.create_study(
             storage=storage, study_name=name, load_if_exists=True,
             pruner=kind if pruner == "median" else optuna.pruners.NopPruner(),
             direction="minimize" if by == "loss" else "maximize",
         )  # fmt: skip
-    except (SQLAlchemyError, StorageInternalError, ImportError, ValueError) as error:
+    except (SQLAlchemyError, StorageInternalError, ImportError, OSError, ValueError) as error:
         raise InputError(f"{_shown(url)}: {_reason(error)}; give an Optuna storage URL, or none") from None
     try:
         yield study
@@ -192,7 +193,18 @@ def opened(url: str, name: str, by: By, pruner: Pruner) -> Iterator[optuna.Study
         raise RunError(f"{_shown(url)}: {_reason(error)}; run the same command again to go on") from None
     finally:
         storage.remove_session()
-        storage.engine.dispose()
+        if isinstance(storage, optuna.storages.RDBStorage):
+            storage.engine.dispose()
+
+
+def _storage(url: str) -> optuna.storages.BaseStorage:
+    """A database that SQLAlchemy can reach, or a journal: a plain file, also on a network drive.
+
+    A journal's URL is written as SQLite's: journal:///here.log, journal:////tmp/there.log.
+    """
+    if url.startswith("journal:///"):
+        return optuna.storages.JournalStorage(JournalFileBackend(url.removeprefix("journal:///")))
+    return optuna.storages.RDBStorage(url)
 
 
 def _shown(url: str) -> str:
