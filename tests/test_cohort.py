@@ -136,6 +136,48 @@ def test_letters_may_stand_in_a_pattern(tmp_path):
     assert got(root, "image_id", "patient_id") == [("0007L", "0007"), ("0007R", "0007")]
 
 
+NIH = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],\n"  # the comma at its end is the file's
+    "00000001_000.png,Cardiomegaly,0,1,58,M,PA,2682,2749,0.143,0.143,\n"
+    "00000001_001.png,Cardiomegaly|Emphysema,1,1,58,M,PA,2894,2729,0.143,0.143,\n"
+    "00000002_000.png,No Finding,0,2,81,M,PA,2500,2048,0.171,0.171,\n"
+    "00000003_000.png,Hernia,0,3,81,F,AP,2582,2991,0.143,0.143,\n"
+)
+FINDINGS = {"kind": "multilabel", "labels": ["Finding Labels"], "separator": "|"}
+
+
+def test_the_table_of_nih(tmp_path):
+    """Data_Entry_2017.csv as it is, beside folders as they were unpacked."""
+    root = tmp_path / "nih"
+    for name in ("images_001/images/00000001_000.png", "images_001/images/00000001_001.png",
+                 "images_002/images/00000002_000.png"):  # fmt: skip
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    known = {**FINDINGS, "classes": ["Cardiomegaly", "Emphysema", "Mass"], "ignored": ["Hernia"]}
+    said = go(root, table=table(root, NIH), tasks={"findings": known})
+    assert said == (
+        "3 images of 2 patients; findings: 3 labelled, none with Mass; 1 rows of the table have no file "
+        "(missing.csv)"
+    )
+    assert got(root, "image_id", "patient_id", "View Position", "Finding Labels")[1] == (
+        "images_001/images/00000001_001", "1", "PA", "Cardiomegaly|Emphysema",
+    )  # fmt: skip
+    manifest = read_manifest(root.parent / "out")
+    assert truth(manifest.tasks["findings"], manifest).y.tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 0]]
+
+
+def test_a_finding_that_the_task_does_not_know_names_the_rows(tmp_path):
+    root = tmp_path / "nih"
+    root.mkdir()
+    for name in ("00000001_000.png", "00000001_001.png", "00000002_000.png"):
+        (root / name).touch()
+    with pytest.raises(
+        InputError, match=r"row 3 has a finding outside the task \('Emphysema'\); known: Card"
+    ):
+        go(root, table=table(root, NIH), tasks={"f": {**FINDINGS, "classes": ["Cardiomegaly", "Hernia"]}})
+
+
 def test_an_xlsx_table_keeps_leading_zeros(films):
     book = openpyxl.Workbook()
     for row in (["patient_id", "age"], [7, 61], ["012", 70.5]):

@@ -9,10 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from trabecula.cohorts.folder import Found, read_folder
 from trabecula.config import Record
 from trabecula.data.manifest import Manifest, read_manifest, write_manifest
-from trabecula.data.tasks import Task, truth
+from trabecula.data.tasks import Task, Truth, truth
 from trabecula.errors import InputError
 from trabecula.run import Run
 
@@ -55,7 +57,7 @@ def run(config: Config, out: Run) -> str:
     table = table.sort_values(["patient_id", "image_id"], kind="stable").reset_index(drop=True)
     tasks = {name: task.model_copy(update={"name": name}) for name, task in config.tasks.items()}
     checked = Manifest(table, out / "manifest.csv")  # before anything is written
-    labelled = [f"{name}: {len(truth(task, checked))} labelled" for name, task in tasks.items()]
+    labelled = [_labelled(name, truth(task, checked)) for name, task in tasks.items()]
     write_manifest(out, table, tasks)
     manifest = read_manifest(out.path)
     _write_left_out(found, out)
@@ -64,6 +66,13 @@ def run(config: Config, out: Run) -> str:
     patients = manifest.table["patient_id"].nunique()
     facts = [f"{len(manifest):,} images of {patients:,} patients", *labelled, *found.notes]
     return "; ".join(facts)
+
+
+def _labelled(name: str, known: Truth) -> str:
+    """How many images a task has, and which of its findings none of them has."""
+    present = (known.y == 1).any(axis=0) if known.y.ndim == 2 else np.ones(len(known.class_names), bool)
+    absent = [label for label, there in zip(known.class_names, present, strict=True) if not there]
+    return f"{name}: {len(known)} labelled" + (f", none with {', '.join(absent)}" if absent else "")
 
 
 def _write_left_out(found: Found, out: Run) -> None:

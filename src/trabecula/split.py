@@ -13,9 +13,10 @@ from trabecula.config import Record
 from trabecula.data.generated import generated, keep_in_train
 from trabecula.data.leaks import check
 from trabecula.data.manifest import Manifest, read_manifest
+from trabecula.data.rules import number
 from trabecula.data.splits import PARTS, Splits, assign, counts, read_splits, worst_class
 from trabecula.data.spreadsheet import row_numbers
-from trabecula.data.tasks import Truth, find_task, number, truth
+from trabecula.data.tasks import Truth, find_task, truth
 from trabecula.errors import InputError
 from trabecula.run import Run
 

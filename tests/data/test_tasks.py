@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from trabecula.config import build
 from trabecula.data.manifest import Manifest
-from trabecula.data.tasks import Task, find_task, parse_rule, truth
+from trabecula.data.rules import parse_rule
+from trabecula.data.tasks import Task, find_task, truth
 from trabecula.errors import InputError
 
 
@@ -132,6 +133,47 @@ def test_multilabel():
     assert full.y.tolist() == [[1, 0], [0, 1], [0, 1], [1, 0], [0, 0]]
 
 
+NAMED = {"name": "findings", "kind": "multilabel", "labels": ("Finding Labels",), "separator": "|"}
+
+
+def test_a_column_that_names_findings():
+    """As in Data_Entry_2017.csv of NIH ChestX-ray14; a finding that nobody has stays an output."""
+    cells = ["Mass|Effusion", "No Finding", "", " Effusion | Hernia", "Effusion"]
+    m = manifest(**{"Finding Labels": cells})
+    task = Task(**NAMED, classes=("Effusion", "Mass", "Edema"), ignored=("Hernia",))
+    t = truth(task, m)
+    assert t.y.tolist() == [[1, 1, 0], [0, 0, 0], [1, 0, 0], [1, 0, 0]]
+    assert t.image_ids.tolist() == ["i0", "i1", "i3", "i4"]
+    assert t.exclusions == {"no finding labelled": 1}
+    assert (task.num_outputs, t.class_names) == (3, ("Effusion", "Mass", "Edema"))
+    full = truth(task.model_copy(update={"missing": "negative"}), m)
+    assert full.y.tolist()[2] == [0, 0, 0]
+    assert truth(task.model_copy(update={"eligible": "image_id != i3"}), m).image_ids.tolist()[2:] == ["i4"]
+
+
+def test_shorthand_of_a_column_that_names_findings():
+    m = manifest(**{"Finding Labels": ["Mass|Effusion", "No Finding", "Hernia"]})
+    task = find_task("Finding Labels", m)
+    assert (task.kind, task.classes) == ("multilabel", ("Effusion", "Hernia", "Mass"))
+    assert truth(task, m).y.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (["Mass", "Hernai|Mass", "mass"],
+         r"rows 3, 4 have a finding outside the task \('Hernai', 'mass'\); known: Mass, Edema; name those"),
+        (["Mass", "No Finding|Mass"], "row 3 has 'No Finding' beside a finding"),
+        (["Mass|", "Edema"], r"row 2 has a finding outside the task \(''\)"),
+        (["No Finding", "No Finding"], "finding Mass, Edema has one class only"),
+        (["", ""], "no row has a label"),
+    ],
+)  # fmt: skip
+def test_cells_that_name_no_known_finding(cells, message):
+    with pytest.raises(InputError, match=message):
+        truth(Task(**NAMED, classes=("Mass", "Edema")), manifest(**{"Finding Labels": cells}))
+
+
 def test_eligible_rows_are_counted():
     m = manifest(kl=["0", "3", "2", "X"], side=["L", "L", "L", "R"])
     t = truth(Task(positive="kl >= 2", eligible="side == L"), m)
@@ -171,6 +213,14 @@ def test_a_finding_of_one_class():
         ({"kind": "ordinal", "labels": ["a"], "classes": ["x", "y"], "missing": "negative"},
          "has no negative class"),
         ({"kind": "multilabel", "labels": ["a"], "positive": "a == 1"}, "is a rule of binary tasks"),
+        ({**NAMED, "kind": "binary"}, "one label column names the findings"),
+        ({**NAMED, "labels": ["a", "b"], "classes": ["x"]}, "one label column names the findings"),
+        ({"kind": "multilabel", "labels": ["a"], "ignored": ["x"]}, "one label column names the findings"),
+        (NAMED, "'classes' must list the findings"),
+        ({**NAMED, "classes": ["x", "y", "x"]}, "'x' stands twice"),
+        ({**NAMED, "classes": ["x"], "ignored": ["x"]}, "'x' stands twice"),
+        ({**NAMED, "classes": ["x|y"]}, "one with the separator in it"),
+        ({**NAMED, "classes": ["x"], "uncertain": "positive"}, "uncertain must be exclude"),
         ({"positive": "kl"}, "is no comparison"),
         ({"positiv": "kl >= 2"}, "unknown key 'positiv', did you mean 'positive'"),
     ],

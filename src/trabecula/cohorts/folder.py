@@ -29,8 +29,11 @@ _KNOWN_AS = {
     "patient_id": ("patient_id", "patientid", "patient id", "patient", "subject_id", "subject"),
     "side": ("side", "laterality"),
     "image_id": ("image_id", "imageid", "image id"),
-    "path": ("path", "file", "filename", "file_name", "file name", "image_path", "file_path", "image"),
-}
+    "path": (
+        "path", "file", "filename", "file_name", "file name", "image_path", "file_path", "image",
+        "image index",
+    ),
+}  # fmt: skip
 _SIDES = {
     "": "",
     **dict.fromkeys(("l", "left", "lt", "li", "links", "gauche", "izquierda", "izquierdo"), "L"),

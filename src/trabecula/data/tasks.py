@@ -1,19 +1,13 @@
-"""Tasks: what is to be predicted, from which columns of a manifest, for which of its rows.
-
-A rule is one comparison or several joined by "and": `kl >= 2`, `kl in 0,1,2 and side == L`,
-`age != ''`. Comparison is numeric where the rule gives a number, else by text; nothing is
-evaluated as code.
-"""
+"""Tasks: what is to be predicted, from which columns of a manifest, for which of its rows."""
 
 from __future__ import annotations
 
-import operator
 import re
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,126 +15,14 @@ import pandas as pd
 from pydantic import model_validator
 
 from trabecula.config import Record, suggest
+from trabecula.data.rules import FIRST_ROW, cells_of, number, parse_rule, same
 from trabecula.data.spreadsheet import row_numbers
 from trabecula.errors import InputError
 
 if TYPE_CHECKING:
     from trabecula.data.manifest import Manifest
 
-_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
-}  # fmt: skip
-_CLAUSE = re.compile(r"\s*(`[^`]+`|[^<>=!`]+?)\s*(>=|<=|==|!=|>|<|=|\bnot in\b|\bin\b)\s*(.*?)\s*", re.S)
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
-_ROW = 2  # a table's first row of values, counted as a spreadsheet does
-
-
-def number(text: str) -> float | None:
-    """A cell as a number, None where it is none ("", "nan", "A")."""
-    return float(text) if _NUMBER.fullmatch(text) else None
-
-
-def same(cell: str, value: str) -> bool:
-    """Equal as numbers where both are numbers ("2.0" and "2"), else equal as text."""
-    a, b = number(cell), number(value)
-    return a == b if a is not None and b is not None else cell == value
-
-
-@dataclass(frozen=True)
-class Clause:
-    """One comparison of a column with values."""
-
-    column: str
-    sign: str
-    values: tuple[str, ...]
-
-    def fits(self, cell: str) -> bool:
-        """Whether the cell can be compared: an order needs numbers on both sides, or on neither."""
-        ordered = self.sign in _COMPARE
-        return not (ordered and cell and number(self.values[0]) is not None and number(cell) is None)
-
-    def holds(self, cell: str) -> bool:
-        if self.sign in _COMPARE:
-            bound = number(self.values[0])
-            if bound is None:
-                return bool(cell) and _COMPARE[self.sign](cell, self.values[0])
-            value = number(cell)
-            return value is not None and _COMPARE[self.sign](value, bound)
-        among = any(same(cell, value) for value in self.values)
-        return among if self.sign in ("==", "in") else not among
-
-
-@dataclass(frozen=True)
-class Rule:
-    """Clauses that must all hold."""
-
-    text: str
-    clauses: tuple[Clause, ...]
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(clause.column for clause in self.clauses))
-
-    def holds(self, table: pd.DataFrame, among: npt.ArrayLike = True) -> npt.NDArray[np.bool_]:
-        """Where the rule holds, (n,), `among` these rows; an empty cell satisfies only `== ''`, `!= value`.
-
-        Raises:
-            InputError: a column is not there, or a cell of these rows that is no number is compared as one.
-        """
-        result = np.array(np.broadcast_to(among, len(table)), dtype=bool)
-        asked = np.flatnonzero(result)
-        for clause in self.clauses:
-            cells = _column(table, clause.column, f"rule '{self.text}'")
-            bad = [int(i) for i in asked if not clause.fits(cells[i])]
-            if bad:
-                values = sorted({cells[i] for i in bad})[:5]
-                raise InputError(
-                    f"rule '{self.text}': {row_numbers([i + _ROW for i in bad])} no number in "
-                    f"'{clause.column}' ({', '.join(map(repr, values))})"
-                )
-            known = {cell: clause.holds(cell) for cell in set(cells)}
-            result &= np.fromiter((known[cell] for cell in cells), dtype=bool, count=len(cells))
-        return result
-
-
-def parse_rule(text: str) -> Rule:
-    """Read a rule.
-
-    Raises:
-        InputError: a part of it is no comparison.
-    """
-    quoted = _QUOTED.findall(text)  # set aside: it may hold " and "
-    bare = _QUOTED.sub("\0", text)
-    left = iter(quoted)
-    parts = [re.sub("\0", lambda _: next(left), part) for part in re.split(r"\s+and(?:\s+|$)", bare)]
-    return Rule(text.strip(), tuple(_clause(part, text) for part in parts))
-
-
-def _clause(part: str, rule: str) -> Clause:
-    found = _CLAUSE.fullmatch(part)
-    ordered = found is not None and found[2] in _COMPARE
-    if (
-        not found
-        or not found[3]
-        or found[3][0] in "<>=!"  # a sign people mistype, such as kl => 2
-        or (ordered and not _QUOTED.fullmatch(found[3]) and number(found[3]) is None)
-    ):
-        raise InputError(
-            f"rule '{rule}': '{part.strip()}' is no comparison; write for example kl >= 2, "
-            "kl in 0,1,2 or kl != ''"
-        )
-    sign = {"=": "=="}.get(found[2], found[2])
-    raw = found[3].split(",") if sign in ("in", "not in") else [found[3]]
-    values = tuple(value.strip().strip("'\"") for value in raw)
-    return Clause(found[1].strip("`").strip(), sign, values)
-
-
-def _column(table: pd.DataFrame, column: str, where: str) -> list[str]:
-    if column not in table.columns:
-        known = [str(name) for name in table.columns]
-        raise InputError(f"{where}: no column '{column}' in the manifest{suggest(column, known)}")
-    return [str(cell) for cell in table[column]]
+_BETWEEN, _NEGATIVE = "|", "No Finding"  # of a column that names findings, in NIH ChestX-ray14
 
 
 class Task(Record):
@@ -151,11 +33,20 @@ class Task(Record):
     kind: Literal["binary", "multiclass", "multilabel", "ordinal"] = "binary"
     """binary, multiclass, multilabel (several findings at once) or ordinal (classes in order)."""
     labels: tuple[str, ...] = ()
-    """The manifest's columns that hold the label: one, or for multilabel one a finding."""
+    """The manifest's columns that hold the label: one, or for multilabel one a finding (or one that names
+    them, see `separator`)."""
     positive: str = ""
     """Binary: the rule of the positive class, such as `kl >= 2`; empty: the label column holds 0 and 1."""
     classes: tuple[str, ...] = ()
-    """The label's values in order; others are an error. Needed but for binary, whose rule may cover all."""
+    """The label's values in order; others are an error. Needed but for binary, whose rule may cover all.
+    With `separator`: the findings."""
+    separator: str = ""
+    """Multilabel with one label column that names the findings that are there: what stands between them, such
+    as "|" in "Effusion|Mass"."""
+    negative: str = _NEGATIVE
+    """With `separator`: what the column says where none of them is there."""
+    ignored: tuple[str, ...] = ()
+    """With `separator`: names that may stand in the column and are not asked for."""
     eligible: str = ""
     """Rule on the manifest's columns: rows where it does not hold are left out, and counted."""
     missing: Literal["exclude", "negative"] = "exclude"
@@ -178,6 +69,8 @@ class Task(Record):
                 raise ValueError(
                     f"a {self.kind} task has no negative class: missing and uncertain must be exclude"
                 )
+        if self.separator or self.ignored:
+            self._names_findings()
         if self.positive and self.kind != "binary":
             raise ValueError("'positive' is a rule of binary tasks only")
         for rule in (self.positive, self.eligible):
@@ -185,12 +78,28 @@ class Task(Record):
                 parse_rule(rule)
         return self
 
+    def _names_findings(self) -> None:
+        """Refuse a task whose one column could not name its findings."""
+        if not self.separator or self.kind != "multilabel" or len(self.labels) != 1:
+            raise ValueError(
+                "'separator' and 'ignored' are of a multilabel task whose one label column names the findings"
+            )
+        names = (*self.classes, self.negative, *self.ignored)
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if not self.classes or twice or any(self.separator in name for name in names):
+            wrong = (
+                f"'{twice[0]}' stands twice" if twice else "they hold none, or one with the separator in it"
+            )
+            raise ValueError(f"'classes' must list the findings that the column may name: {wrong}")
+        if self.uncertain != "exclude":
+            raise ValueError("a column that names findings says nothing uncertain: uncertain must be exclude")
+
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the outputs: ("0", "1") for binary, the classes, or the findings' columns."""
+        """Names of the outputs: ("0", "1") for binary, the classes, or the findings."""
         if self.kind == "binary":
             return ("0", "1")
-        return self.labels if self.kind == "multilabel" else self.classes
+        return self.labels if self.kind == "multilabel" and not self.separator else self.classes
 
     @property
     def num_outputs(self) -> int:
@@ -242,7 +151,8 @@ def find_task(spec: str, manifest: Manifest) -> Task:
     """The task of that name in tasks.json, or one from a shorthand.
 
     `kl >= 2` (a rule) is a binary task; `kl` (a column) has that column's values as its classes,
-    and is binary where they are 0 and 1.
+    and is binary where they are 0 and 1. A column in which "|" stands between names, such as NIH's
+    `Finding Labels`, is a multilabel task of the names in it.
 
     Raises:
         InputError: neither a task, nor a rule, nor a column.
@@ -252,6 +162,11 @@ def find_task(spec: str, manifest: Manifest) -> Task:
         return manifest.tasks[spec]
     if spec in manifest.table.columns:
         cells = sorted(set(manifest.table[spec]) - {""})
+        if any(_BETWEEN in cell for cell in cells):
+            named = {name.strip() for cell in cells for name in cell.split(_BETWEEN)} - {"", _NEGATIVE}
+            return Task(
+                name=spec, kind="multilabel", labels=(spec,), separator=_BETWEEN, classes=tuple(sorted(named))
+            )
         values = sorted({_canonical(cell) for cell in cells} - {"-1"}, key=_natural)
         if len(values) < 2:
             raise InputError(
@@ -263,7 +178,7 @@ def find_task(spec: str, manifest: Manifest) -> Task:
     if re.search(r"[<>=]|\bin\b", spec):
         rule = parse_rule(spec)
         for column in rule.columns:
-            _column(manifest.table, column, f"{manifest.path}: task '{spec}'")
+            cells_of(manifest.table, column, f"{manifest.path}: task '{spec}'")
         return Task(name=spec, kind="binary", positive=spec)
     known = [*manifest.tasks, *(str(name) for name in manifest.table.columns)]
     raise InputError(f"{manifest.path}: no task or column '{spec}'{suggest(spec, known)}")
@@ -293,7 +208,10 @@ def truth(task: Task, manifest: Manifest) -> Truth:
         keep = parse_rule(task.eligible).holds(table)
         exclusions[f"not eligible ({task.eligible})"] = int((~keep).sum())
     if task.kind == "multilabel":
-        y = np.stack([_finding(task, name, table, keep, where) for name in task.labels], axis=1)
+        if task.separator:
+            y = _named(task, table, keep, where)
+        else:
+            y = np.stack([_finding(task, name, table, keep, where) for name in task.labels], axis=1)
         masked = (y < 0).all(axis=1)
         exclusions["no finding labelled"] = int((keep & masked).sum())
         keep &= ~masked
@@ -318,7 +236,7 @@ def _classes(
     task: Task, table: pd.DataFrame, keep: npt.NDArray[np.bool_], where: str
 ) -> tuple[npt.NDArray[np.int64], dict[str, npt.NDArray[np.bool_]]]:
     """Class index of every row, -1 where it has none, and where each reason for that applies."""
-    columns = {name: _column(table, name, where) for name in task.columns}
+    columns = {name: cells_of(table, name, where) for name in task.columns}
     cells = list(zip(*columns.values(), strict=True))
     empty = np.array([any(not cell for cell in row) for row in cells])
     uncertain = np.array([any(_is_uncertain(task, cell) for cell in row) for row in cells]) & ~empty
@@ -359,7 +277,7 @@ def _index(
     if len(bad):
         values = ", ".join(repr(value) for value in sorted({cells[int(i)] for i in bad})[:5])
         raise InputError(
-            f"{where}: {row_numbers([int(i) + _ROW for i in bad])} a label outside the task ({values}); "
+            f"{where}: {row_numbers([int(i) + FIRST_ROW for i in bad])} a label outside the task ({values}); "
             f"allowed: {', '.join(allowed)}"
         )
     return np.where(check, y, -1)
@@ -369,7 +287,7 @@ def _finding(
     task: Task, name: str, table: pd.DataFrame, keep: npt.NDArray[np.bool_], where: str
 ) -> npt.NDArray[np.int64]:
     """One column of a multilabel task: 1 present, 0 absent, -1 masked."""
-    cells = _column(table, name, where)
+    cells = cells_of(table, name, where)
     empty = np.array([not cell for cell in cells])
     uncertain = np.array([same(cell, task.uncertain_value) for cell in cells]) & ~empty
     y = _index(cells, ("0", "1"), keep & ~empty & ~uncertain, f"{where}: column '{name}'")
@@ -380,16 +298,43 @@ def _finding(
     return y
 
 
+def _named(task: Task, table: pd.DataFrame, keep: npt.NDArray[np.bool_], where: str) -> npt.NDArray[np.int64]:
+    """(n, L) of a column that names the findings that are there: 1 named, 0 not, -1 where it is empty."""
+    cells = cells_of(table, task.labels[0], where)
+    parts = {cell: {name.strip() for name in cell.split(task.separator)} for cell in set(cells) - {""}}
+    known = {*task.classes, *task.ignored}
+    unknown = {cell: sorted(names - known) for cell, names in parts.items() if names != {task.negative}}
+    bad = [i for i, cell in enumerate(cells) if keep[i] and unknown.get(cell)]
+    if bad:
+        values = sorted({name for i in bad for name in unknown[cells[i]]})
+        rows = row_numbers([i + FIRST_ROW for i in bad])
+        start = f"{where}: column '{task.labels[0]}': {rows} "
+        if values == [task.negative]:
+            raise InputError(f"{start}'{task.negative}' beside a finding")
+        told = ", ".join(map(repr, values[:5])) + (f" and {len(values) - 5} more" if len(values) > 5 else "")
+        raise InputError(
+            f"{start}a finding outside the task ({told}); known: {', '.join(task.classes)}; name those that "
+            "are not asked for in 'ignored'"
+        )
+    empty = np.full(len(task.classes), 0 if task.missing == "negative" else -1, dtype=np.int64)
+    row = {
+        cell: np.array([name in names for name in task.classes], dtype=np.int64)
+        for cell, names in parts.items()
+    }
+    return np.stack([row.get(cell, empty) for cell in cells])
+
+
 def _check_classes(y: npt.NDArray[np.int64], task: Task, where: str) -> None:
     if not len(y):
         raise InputError(f"{where}: no row has a label; look at columns {', '.join(task.columns)}")
     if task.kind == "multilabel":
         flat = [
             name
-            for name, column in zip(task.labels, y.T, strict=True)
+            for name, column in zip(task.class_names, y.T, strict=True)
             if len(np.unique(column[column >= 0])) < 2
         ]
-        if flat:
+        # of a list of names some may be nobody's; a column of its own was filled in for nothing
+        if len(flat) == y.shape[1] or (flat and not task.separator):
             raise InputError(
                 f"{where}: finding {', '.join(flat)} has one class only; remove it from the task"
             )
