@@ -14,6 +14,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from trabecula import phantom
+from trabecula.phantoms.chest import draw_chest, draw_person
 from trabecula.phantoms.hips import draw_hip
 from trabecula.phantoms.knees import draw_knee
 from trabecula.phantoms.patients import MOST_PATIENTS, draw_patient
@@ -72,6 +73,52 @@ def test_the_unlabelled_cohort_is_healthier_brighter_and_less_sharp() -> None:
     ranks = [np.argsort(np.argsort(f.reshape(20, -1))).reshape(f.shape) for f in films]
     steep = [np.abs(np.diff(r, axis=2)).mean() for r in ranks]
     assert steep[1] < 0.9 * steep[0]
+
+
+CHESTS = phantom.Config(
+    kind="chest",
+    num_patients=4,
+    num_unlabelled_patients=2,
+    size=40,
+    seed=9,
+    chest={"films": 2.5, "odds": 5.0},
+)
+
+
+def test_chests_have_the_table_of_nih(tmp_path: Path) -> None:
+    said = execute("phantom", CHESTS, tmp_path / "p")
+    people = [draw_person(CHESTS, CHESTS.chest, p) for p in range(6)]
+    labelled, films = sum(p.num_films for p in people[:4]), sum(p.num_films for p in people)
+    assert said == f"{films} chest films of 6 patients at 40 px, {films - labelled} of them unlabelled"
+    header = (tmp_path / "p/table.csv").read_text().splitlines()[0]
+    assert header == (  # as in Data_Entry_2017.csv, commas and all
+        "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+        "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
+    )
+    table = pd.read_csv(tmp_path / "p/table.csv", dtype=str, keep_default_na=False)
+    assert sorted(table["Image Index"]) == sorted(p.name for p in (tmp_path / "p/images").iterdir())
+    assert list(table["Finding Labels"] == "") == [False] * labelled + [True] * (films - labelled)
+    row = 0
+    for number, person in enumerate(people):
+        for follow_up in range(person.num_films):
+            told, film = table.iloc[row], draw_chest(CHESTS, CHESTS.chest, number, follow_up)
+            assert told["Image Index"] == f"{person.patient_id}_{follow_up:03d}.png"
+            assert (told["Patient ID"], told["Follow-up #"]) == (person.patient_id, str(follow_up))
+            assert told["Finding Labels"] in ("|".join(film.findings) or "No Finding", "")
+            assert told["View Position"] == film.view
+            with Image.open(tmp_path / "p/images" / told["Image Index"]) as image:
+                assert np.array_equal(np.asarray(image), film.image)
+            row += 1
+    assert any("|" in cell for cell in table["Finding Labels"])
+
+
+def test_settings_of_another_kind_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"for chests set chest.odds"):
+        phantom.Config(kind="chest", prevalence=(0, 1, 0, 0, 0))
+    with pytest.raises(ValidationError, match=r"for chests set chest.odds"):
+        phantom.Config(kind="chest", unlabelled={})
+    with pytest.raises(ValidationError, match="'chest' is for kind 'chest', not 'hips'"):
+        phantom.Config(kind="hips", chest={"odds": 2.0})
 
 
 def test_cohorts_can_be_made_alike_and_knees_be_given_two() -> None:

@@ -1,26 +1,37 @@
 """Write make-believe patients to try, test and calibrate everything else on.
 
-    images/1000001L.png ...     8-bit grey films, <patient_id><side>.png
+    images/1000001L.png ...     8-bit grey films, <patient_id><side>.png; of chests <patient_id>_<film>.png
     table.csv                   file, patient_id, side, kl, sex, age, site[, cohort]; no kl: unlabelled
+
+Objects are no patients but coloured photographs, images/train/star/1000008.png and so on, for pretraining
+on images of another world.
 
 Patient ids have seven digits and start with 1, so that none can be taken for an OAI id.
 
 Hips come from two cohorts, as CHECK and the OAI differ: a labelled one, and an unlabelled one that is
 healthier, less sharp and of other brightness. Knees are of one hospital unless `unlabelled` is given.
+
+The table of chests has the columns of Data_Entry_2017.csv of NIH ChestX-ray14: `Image Index`, `Finding
+Labels` ("Effusion|Mass", "No Finding"; empty: unlabelled), `Follow-up #`, `Patient ID` and so on.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
-from typing import Literal, Self
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, Self
 
 from PIL import Image
 from pydantic import Field, model_validator
 
 from trabecula.config import Record
+from trabecula.phantoms.chest import draw_chest, draw_person, findings_of, view_of
+from trabecula.phantoms.chest_findings import NO_FINDING, SEPARATOR, Films
 from trabecula.phantoms.hips import draw_hip
 from trabecula.phantoms.knees import draw_knee
+from trabecula.phantoms.objects import draw_object, object_of
 from trabecula.phantoms.patients import (
     MOST_PATIENTS,
     Joints,
@@ -29,11 +40,19 @@ from trabecula.phantoms.patients import (
     Side,
     check_shares,
     draw_patient,
+    patient_id,
 )
 from trabecula.progress import Meter
 from trabecula.run import Run
 
 _COLUMNS = ("file", "patient_id", "side", "kl", "sex", "age", "site")
+_NIH_COLUMNS = (
+    "Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "Patient Gender",
+    "View Position", "OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x", "y]",
+)  # fmt: skip
+"""As in the file itself, where the last two names were cut in two at their commas."""
+_CHEST_MM = 400  # what a film shows, side to side
+_OBJECT_COLUMNS = ("file", "patient_id", "object")
 _SIDES: tuple[Side, Side] = ("L", "R")
 LABELLED, UNLABELLED = "check-like", "oai-like"
 """Names of the two cohorts in the column `cohort`."""
@@ -58,18 +77,34 @@ class Second(Record):
 class Config(Joints):
     """Settings of `trabecula phantom`."""
 
-    kind: Literal["knees", "hips"] = "knees"
+    kind: Literal["knees", "hips", "chest", "objects"] = "knees"
     """What is drawn."""
     num_unlabelled_patients: int = Field(0, ge=0)
-    """Patients beyond `num_patients` whose grades the table leaves empty."""
+    """Patients beyond `num_patients` whose grades or findings the table leaves empty."""
     unlabelled: Second | None = None
     """The unlabelled patients as a cohort of their own: hips are that by default, knees are not."""
+    chest: Films = Films()
+    """What chests alone have: films a patient, and how common findings are."""
 
     @model_validator(mode="after")
     def _ids_suffice(self) -> Self:
         total = self.num_patients + self.num_unlabelled_patients
         if total > MOST_PATIENTS:
             raise ValueError(f"{total} patients in all; seven-digit ids allow {MOST_PATIENTS}")
+        return self
+
+    @model_validator(mode="after")
+    def _settings_are_of_the_kind(self) -> Self:
+        joints = self.prevalence != Joints().prevalence or self.unlabelled is not None
+        if self.kind == "chest" and joints:
+            raise ValueError(
+                "prevalence and unlabelled are of knees and hips; for chests set chest.odds, how many times "
+                "the usual odds of each finding"
+            )
+        if self.kind == "objects" and (joints or self.num_unlabelled_patients):
+            raise ValueError("objects have their kind in their folder and no grade: give num_patients alone")
+        if self.kind != "chest" and self.chest != Films():
+            raise ValueError(f"'chest' is for kind 'chest', not '{self.kind}'")
         return self
 
     @property
@@ -83,34 +118,82 @@ class Config(Joints):
         return self if own is None else self.model_copy(update=dict(own))
 
 
+@dataclass(frozen=True)
+class _Film:
+    """One file, its row of the table, whether its label is told, and what draws it."""
+
+    name: str
+    cells: tuple[str, ...]
+    labelled: bool
+    draw: Callable[[], Any]  # a record with the picture as `image`
+
+
 def run(config: Config, out: Run) -> str:
     """Draw what is missing in `out`; returns a one-line summary."""
-    (out / "images").mkdir(exist_ok=True)
     total = config.num_patients + config.num_unlabelled_patients
-    cohorts = config.second is not None
-    rows = [",".join((*_COLUMNS, "cohort") if cohorts else _COLUMNS)]
-    drawn = 0
-    with Meter("drawing", 2 * total, config.kind) as meter:
-        for number in range(total):
-            joints, labelled = config.joints(number), number < config.num_patients
-            patient = draw_patient(joints, number)
-            for side in _SIDES:
-                name = f"images/{patient.patient_id}{side}.png"
-                if (out / name).exists():
-                    meter.skip(1)
-                else:
-                    out.write(name, _png(drawer(config.kind)(joints, number, side)))
-                    meter.add(1)
-                    drawn += 1
-                kl = str(patient.grades[side]) if labelled else ""
-                cells = [name, patient.patient_id, side, kl, patient.sex, str(patient.age), patient.site]
-                rows.append(",".join(cells + [LABELLED if labelled else UNLABELLED] * cohorts))
+    films = [film for patient in range(total) for film in _films(config, patient)]
+    rows, drawn = [",".join(_columns(config))], 0
+    with Meter("drawing", len(films), config.kind) as meter:
+        for film in films:
+            if (out / film.name).exists():
+                meter.skip(1)
+            else:
+                (out / film.name).parent.mkdir(parents=True, exist_ok=True)
+                out.write(film.name, _png(film.draw()))
+                meter.add(1)
+                drawn += 1
+            rows.append(",".join(film.cells))
     out.write("table.csv", "\n".join(rows) + "\n")
     out.log("drawn", **{config.kind: drawn})
-    unlabelled = (
-        f", {2 * config.num_unlabelled_patients} of them unlabelled" if total > config.num_patients else ""
-    )
-    return f"{2 * total} {config.kind} of {total} patients at {config.size} px{unlabelled}"
+    without = sum(not film.labelled for film in films)
+    unlabelled = f", {without} of them unlabelled" if without else ""
+    what = "chest films" if config.kind == "chest" else config.kind
+    return f"{len(films)} {what} of {total} patients at {config.size} px{unlabelled}"
+
+
+def _columns(config: Config) -> tuple[str, ...]:
+    own = {"chest": _NIH_COLUMNS, "objects": _OBJECT_COLUMNS}
+    if config.kind in own:
+        return own[config.kind]
+    return (*_COLUMNS, "cohort") if config.second is not None else _COLUMNS
+
+
+def _films(config: Config, patient: int) -> Iterator[_Film]:
+    labelled = patient < config.num_patients
+    yield from {"chest": _chest, "objects": _object}.get(config.kind, _joint)(config, patient, labelled)
+
+
+def _joint(config: Config, number: int, labelled: bool) -> Iterator[_Film]:
+    joints = config.joints(number)
+    patient = draw_patient(joints, number)
+    cohort = (LABELLED if labelled else UNLABELLED,) if config.second is not None else ()
+    for side in _SIDES:
+        name = f"images/{patient.patient_id}{side}.png"
+        kl = str(patient.grades[side]) if labelled else ""
+        cells = (name, patient.patient_id, side, kl, patient.sex, str(patient.age), patient.site, *cohort)
+        yield _Film(name, cells, labelled, partial(drawer(config.kind), joints, number, side))
+
+
+def _chest(config: Config, number: int, labelled: bool) -> Iterator[_Film]:
+    person = draw_person(config, config.chest, number)
+    for follow_up in range(person.num_films):
+        file = f"{person.patient_id}_{follow_up:03d}.png"
+        found = findings_of(config, config.chest, number, follow_up)
+        label = (SEPARATOR.join(found) or NO_FINDING) if labelled else ""
+        spacing = f"{_CHEST_MM / config.size:.6g}"
+        cells = (
+            file, label, str(follow_up), person.patient_id, str(person.age), person.sex,
+            view_of(config, number, follow_up), str(config.size), str(config.size), spacing, spacing,
+        )  # fmt: skip
+        draw = partial(draw_chest, config, config.chest, number, follow_up)
+        yield _Film(f"images/{file}", cells, labelled, draw)
+
+
+def _object(config: Config, number: int, labelled: bool) -> Iterator[_Film]:
+    part, kind = object_of(number)
+    name = f"images/{part}/{kind}/{patient_id(number)}.png"
+    draw = partial(draw_object, config.size, config.seed, number)
+    yield _Film(name, (name, patient_id(number), kind), labelled, draw)
 
 
 def drawer(kind: str) -> Callable[[Joints, int, Side], Radiograph]:
@@ -118,7 +201,7 @@ def drawer(kind: str) -> Callable[[Joints, int, Side], Radiograph]:
     return {"knees": draw_knee, "hips": draw_hip}[kind]
 
 
-def _png(film: Radiograph) -> bytes:
+def _png(film: Any) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(film.image).save(buffer, format="PNG", compress_level=3)
     return buffer.getvalue()

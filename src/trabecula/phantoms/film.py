@@ -85,8 +85,11 @@ def _smooth(picture: Floats, width: int) -> Floats:
     return smooth
 
 
-def stamp(picture: Floats, side: str, rng: np.random.Generator) -> None:
-    """Lay a lead letter on a film (S, S), in place, in an upper or lower corner."""
+def stamp(picture: Floats, side: str, rng: np.random.Generator, mirrored: bool = False) -> None:
+    """Lay a lead letter on a film (S, S), in place, in an upper or lower corner.
+
+    `mirrored`: on the letter's own side, as the patient faces us, so that R is at the image's left.
+    """
     size = picture.shape[0]
     zoom = max(1, round(size * float(rng.uniform(0.010, 0.018))))
     glyph = np.kron([[int(dot) for dot in row] for row in _GLYPHS[side]], np.ones((zoom, zoom))) > 0
@@ -94,7 +97,7 @@ def stamp(picture: Floats, side: str, rng: np.random.Generator) -> None:
     margin = max(1, size // 50)
     left = int(margin + rng.integers(0, max(1, size // 16)))
     top = int(margin + rng.integers(0, max(1, size // 5)))
-    if rng.random() < 0.5:
+    if rng.random() < 0.5 if not mirrored else side == "L":
         left = size - width - left
     if rng.random() < 0.4:
         top = size - height - top

@@ -35,19 +35,17 @@ def check_shares(prevalence: Shares) -> None:
         raise ValueError(f"prevalence must be five shares that sum to 1, not {prevalence}")
 
 
-class Joints(Record):
-    """What make-believe joints are like."""
+class Pictures(Record):
+    """What make-believe films are like."""
 
     num_patients: int = Field(200, ge=1, le=MOST_PATIENTS)
-    """Patients with both joints graded."""
+    """Patients whose films are labelled (joints: both of them)."""
     size: int = Field(128, ge=32, le=1024)
     """Side of the square image in pixels."""
     seed: int = Field(0, ge=0)
     """Another seed is another hospital."""
-    prevalence: Shares = (0.40, 0.18, 0.26, 0.13, 0.03)
-    """Share of joints with Kellgren-Lawrence grade 0 to 4, about that of the OAI's knees at baseline."""
     effect: float = Field(1.0, ge=0, le=2)
-    """Size of the drawn signs; 0 draws none, so that the grade is pure chance."""
+    """Size of the drawn signs; 0 draws none, so that grade or findings are pure chance."""
     noise: float = Field(1.0, ge=0, le=5)
     """Strength of the film's noise; 1 is usual, 0 is none."""
     blur: float = Field(1.0, ge=0, le=5)
@@ -56,6 +54,13 @@ class Joints(Record):
     """How much brighter films are than usual, in logits of the middle grey value."""
     marker: float = Field(0.5, ge=0, le=1)
     """Share of films with a letter L or R on them."""
+
+
+class Joints(Pictures):
+    """What make-believe joints are like."""
+
+    prevalence: Shares = (0.40, 0.18, 0.26, 0.13, 0.03)
+    """Share of joints with Kellgren-Lawrence grade 0 to 4, about that of the OAI's knees at baseline."""
 
     @model_validator(mode="after")
     def _prevalence_is_a_distribution(self) -> Self:
@@ -94,21 +99,31 @@ class Joint:
     male: bool
 
 
+def check_number(patient: int) -> None:
+    """Refuse a patient whose number has no seven-digit id."""
+    if not 0 <= patient < MOST_PATIENTS:
+        raise InputError(f"patient {patient}: phantoms have patients 0 to {MOST_PATIENTS - 1}")
+
+
+def patient_id(patient: int) -> str:
+    """Seven digits that start with 1, so that none can be taken for an OAI id."""
+    return f"{1_000_001 + patient}"
+
+
 def draw_patient(settings: Joints, patient: int) -> Patient:
     """The table's row of patient 0, 1, ...; a function of (seed, patient) only.
 
     Raises:
         InputError: the number has no seven-digit id.
     """
-    if not 0 <= patient < MOST_PATIENTS:
-        raise InputError(f"patient {patient}: phantoms have patients 0 to {MOST_PATIENTS - 1}")
+    check_number(patient)
     hidden = _stream(settings, patient, _GRADES).standard_normal(3)
     severities = _LATENT_CORRELATION**0.5 * hidden[0] + (1 - _LATENT_CORRELATION) ** 0.5 * hidden[1:]
     cuts = ndtri(np.clip(np.cumsum(settings.prevalence)[:-1], 0, 1))
     grades = np.searchsorted(cuts, severities, side="right")
     rng = _stream(settings, patient, _PATIENT)
     return Patient(
-        patient_id=f"{1_000_001 + patient}",
+        patient_id=patient_id(patient),
         grades={"L": int(grades[0]), "R": int(grades[1])},
         sex="F" if rng.random() < 0.58 else "M",
         age=int(np.clip(np.rint(rng.normal(61, 9)), 45, 79)),
@@ -148,4 +163,9 @@ def take_film(
 
 
 def _stream(settings: Joints, *key: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence((settings.seed, *key))))
+    return stream(settings.seed, *key)
+
+
+def stream(seed: int, *key: int) -> np.random.Generator:
+    """Random numbers that are a function of the seed and the key only."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, *key))))

@@ -1,0 +1,130 @@
+"""Make-believe photographs: one coloured object of a plain kind before a coloured background.
+
+Stand-ins for natural images whose objects are easy to tell, as those of Imagenette are (ten classes of
+ImageNet; https://github.com/fastai/imagenette), in its folders: `train/star/1000001.png`. The kind is in
+the outline alone: place, size, turn, colours, pattern, light and background are drawn without knowing it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from trabecula.phantoms.shapes import Floats, turned
+
+_OBJECTS = 7  # the random stream
+_VAL_OF_TEN = 3  # as many in ten are in val; Imagenette: 3,925 of 13,394
+_FINER = 2  # pixels drawn along a side of each that is kept
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One picture (S, S, 3) of an object of a kind."""
+
+    image: npt.NDArray[np.uint8]
+    kind: str
+
+
+def _disc(u: Floats, v: Floats) -> Floats:
+    return 0.9 - np.hypot(u, v)
+
+
+def _ring(u: Floats, v: Floats) -> Floats:
+    return 0.22 - np.abs(np.hypot(u, v) - 0.72)
+
+
+def _square(u: Floats, v: Floats) -> Floats:
+    return 0.76 - np.maximum(np.abs(u), np.abs(v))
+
+
+def _bar(u: Floats, v: Floats) -> Floats:
+    return -np.maximum(np.abs(u) - 0.95, np.abs(v) - 0.28)
+
+
+def _triangle(u: Floats, v: Floats) -> Floats:
+    return 0.5 - np.maximum(v, np.maximum(-0.5 * v + 0.866 * u, -0.5 * v - 0.866 * u))
+
+
+def _cross(u: Floats, v: Floats) -> Floats:
+    return np.maximum(_bar(u, v), _bar(v, u))
+
+
+def _star(u: Floats, v: Floats) -> Floats:
+    angle = np.mod(np.arctan2(v, u), 2 * np.pi / 5) - np.pi / 5
+    radius = np.hypot(u, v)
+    return 0.42 - radius * (np.cos(angle) - 0.65 * np.abs(np.sin(angle)))
+
+
+def _crescent(u: Floats, v: Floats) -> Floats:
+    return np.minimum(_disc(u, v), np.hypot(u - 0.45, v) - 0.72)
+
+
+def _arrow(u: Floats, v: Floats) -> Floats:
+    shaft = -np.maximum(np.abs(u + 0.35) - 0.6, np.abs(v) - 0.18)
+    head = np.minimum(u - 0.15, 0.9 - u - 1.1 * np.abs(v))
+    return np.maximum(shaft, head)
+
+
+def _heart(u: Floats, v: Floats) -> Floats:
+    lobes = np.maximum(0.48 - np.hypot(u - 0.4, v + 0.3), 0.48 - np.hypot(u + 0.4, v + 0.3))
+    return np.maximum(lobes, np.minimum(0.62 - np.abs(u) - 0.75 * v, v + 0.3))
+
+
+KINDS: dict[str, Callable[[Floats, Floats], Floats]] = {
+    "arrow": _arrow, "bar": _bar, "crescent": _crescent, "cross": _cross, "disc": _disc, "heart": _heart,
+    "ring": _ring, "square": _square, "star": _star, "triangle": _triangle,
+}  # fmt: skip
+"""By name: how far a place (u, v) lies inside the outline, roughly; above 0 inside."""
+
+
+def object_of(number: int) -> tuple[str, str]:
+    """The part ("train" or "val") and the kind of object 0, 1, ...: each kind as often as the others."""
+    turn, place = divmod(number, len(KINDS))
+    return ("val" if _VAL_OF_TEN * turn % 10 < _VAL_OF_TEN else "train"), list(KINDS)[place]
+
+
+def draw_object(size: int, seed: int, number: int) -> Photograph:
+    """Draw one object; a function of size, seed and number only."""
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, _OBJECTS, number))))
+    kind = object_of(number)[1]
+    along = (np.arange(_FINER * size, dtype=np.float32) + 0.5) * (2 / (_FINER * size)) - 1
+    x, y = np.meshgrid(along, along)
+    radius, shift = rng.uniform(0.4, 0.75), rng.uniform(-0.3, 0.3, 2)
+    u, v = turned((x - shift[0]) / radius, (y - shift[1]) / radius, float(rng.uniform(0, 2 * np.pi)))
+    u = u * rng.uniform(0.85, 1.2)
+    inside = KINDS[kind](u.astype(np.float32), v.astype(np.float32))
+    cover = np.clip(0.5 + inside * radius * size / 2, 0, 1)[..., None]  # soft over one pixel
+    behind, front = _background(x, y, rng), _surface(u, v, rng)
+    picture = (1 - cover) * behind + cover * front
+    light = 1 + rng.uniform(0, 0.35) * np.cos(rng.uniform(0, 2 * np.pi) + 1.5 * x + rng.uniform(-1, 1) * y)
+    picture = picture * light[..., None] + rng.normal(0, rng.uniform(0.01, 0.05), picture.shape)
+    shown = picture.reshape(size, _FINER, size, _FINER, 3).mean((1, 3))
+    return Photograph((255 * np.clip(shown, 0, 1)).round().astype(np.uint8), kind)
+
+
+def _background(x: Floats, y: Floats, rng: np.random.Generator) -> npt.NDArray[np.floating]:
+    """(S, S, 3) two colours in slow waves, and a few blurred patches of others."""
+    first, second = rng.uniform(0.1, 0.9, (2, 3))
+    waves = sum(
+        np.cos(rng.uniform(1, 7) * turned(x, y, float(rng.uniform(0, np.pi)))[0] + rng.uniform(0, 7))
+        for _ in range(3)
+    )
+    share = (0.5 + np.asarray(waves) / 6)[..., None]
+    picture = share * first + (1 - share) * second
+    for _ in range(int(rng.integers(0, 4))):
+        place, width = rng.uniform(-1, 1, 2), rng.uniform(0.1, 0.3)
+        patch = np.exp(-((x - place[0]) ** 2 + (y - place[1]) ** 2) / width**2)[..., None]
+        picture = (1 - 0.8 * patch) * picture + 0.8 * patch * rng.uniform(0.1, 0.9, 3)
+    return np.asarray(picture)
+
+
+def _surface(u: Floats, v: Floats, rng: np.random.Generator) -> npt.NDArray[np.floating]:
+    """(S, S, 3) one colour, or two in stripes or spots."""
+    first, second = rng.uniform(0.05, 0.95, (2, 3))
+    pattern, rate = rng.integers(3), rng.uniform(6, 14)
+    mark = {0: 0 * u, 1: np.sin(rate * u), 2: np.sin(rate * u) * np.sin(rate * v)}[int(pattern)]
+    share = (0.5 + 0.5 * np.tanh(4 * mark))[..., None] if pattern else np.zeros((*u.shape, 1))
+    return np.asarray((1 - share) * first + share * second)
