@@ -100,6 +100,27 @@ def test_remarks_say_what_is_left_out_or_not_estimable():
     assert remark(labels, "auroc_macro", False) == "left out, test images of one class: b"
 
 
+def test_the_macro_auroc_leaves_out_labels_of_few_patients_and_says_so():
+    """A patient alone with a label would leave two in five resamples without a mean."""
+    y = RNG.integers(0, 2, (120, 4))
+    y[:, 1] = PATIENTS < 4  # four patients
+    y[:, 2] = PATIENTS < 5  # five
+    y[:, 3] = 0
+    sample, p = _sample("multilabel", y, ("a", "b", "c", "d")), _probabilities(4)
+    assert scores.averaged(sample) == ["a", "c"]
+    found = score(sample, p, float("nan"), METRICS["multilabel"], weighted=True)
+    np.testing.assert_allclose(found["auroc_macro"], (found["auroc[a]"] + found["auroc[c]"]) / 2)
+    assert np.isfinite(found["auroc[b]"]).any()  # it keeps a row of its own
+    assert smallest_class(sample, "auroc_macro") == 5
+    assert smallest_class(sample, "auroc[b]") == 4
+    assert remark(sample, "auroc_macro", False) == (
+        "left out, test images of one class: d; left out, fewer than 5 test patients with it, or without: b"
+    )
+    assert remark(sample, "auroc[b]", False) == ""
+    rare = _sample("multilabel", y[:, [1, 3]], ("b", "d"))
+    assert scores.averaged(rare) == ["b"]  # all there is
+
+
 def test_without_a_threshold_only_its_metrics_are_nan():
     found = score(_binary(), _probabilities(2), float("nan"), METRICS["binary"], weighted=False)
     assert {name for name, value in found.items() if np.isnan(value[0])} == {

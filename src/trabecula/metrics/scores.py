@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trabecula.metrics import classification as c
-from trabecula.metrics.bootstrap import Scale
+from trabecula.metrics.bootstrap import MIN_PATIENTS, Scale
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -130,10 +130,25 @@ def _multilabel(sample: Sample, p: Floats, weights: Array | None) -> dict[str, F
         known = sample.y[:, k] >= 0
         part = None if weights is None else weights.T[known].T
         found[f"auroc[{label}]"] = c.auroc(sample.y[known, k], p[known, k], part)
-    absent = c.missing_classes(sample.y, sample.class_names)
-    there = [found[f"auroc[{label}]"] for label in sample.class_names if label not in absent]
+    there = [found[f"auroc[{label}]"] for label in averaged(sample)]
     macro = np.mean(there, axis=0) if there else np.full_like(next(iter(found.values())), np.nan)
     return {"auroc_macro": macro, **found}
+
+
+def averaged(sample: Sample) -> list[str]:
+    """The labels whose AUROCs the macro AUROC is the mean of; the same for every arm and resample.
+
+    Labels that fewer than `MIN_PATIENTS` patients have, or lack, are left out: resamples without one of
+    them have no mean, and its spread could not be told. Where that leaves none, all that have a value.
+    """
+    enough = [label for label in sample.class_names if _patients(sample, label) >= MIN_PATIENTS]
+    return enough or [label for label in sample.class_names if _patients(sample, label)]
+
+
+def _patients(sample: Sample, label: str) -> int:
+    """Patients with the label, or without it, whichever are fewer."""
+    column = sample.y[:, sample.class_names.index(label)]
+    return min(int(np.unique(sample.patients[column == value]).size) for value in (0, 1))
 
 
 def smallest_class(sample: Sample, metric: str) -> int:
@@ -144,10 +159,8 @@ def smallest_class(sample: Sample, metric: str) -> int:
         return int(np.unique(patients[mask]).size)
 
     if sample.kind == "multilabel":
-        named = [k for k, label in enumerate(sample.class_names) if metric == f"auroc[{label}]"]
-        absent = c.missing_classes(y, sample.class_names)
-        labels = named or [k for k, label in enumerate(sample.class_names) if label not in absent]
-        return min((having(y[:, k] == v) for k in labels for v in (0, 1)), default=0)
+        named = [label for label in sample.class_names if metric == f"auroc[{label}]"]
+        return min((_patients(sample, label) for label in named or averaged(sample)), default=0)
     if metric in ("sensitivity", "specificity"):
         return having(y == (1 if metric == "sensitivity" else 0))
     if metric in ("auroc", "average_precision", "balanced_accuracy", "auroc_macro"):
@@ -175,7 +188,13 @@ def remark(sample: Sample, metric: str, has_threshold: bool) -> str:
     at_threshold = ("balanced_accuracy", "sensitivity", "specificity")
     if sample.kind == "binary" and metric in at_threshold and not has_threshold:
         return "not estimable: no threshold was chosen on validation"
+    if sample.kind == "multilabel" and metric == "auroc_macro":
+        few = [label for label in sample.class_names if label not in (*absent, *averaged(sample))]
+        left_out = (
+            (absent, "test images of one class"),
+            (few, f"fewer than {MIN_PATIENTS} test patients with it, or without"),
+        )
+        return "; ".join(f"left out, {why}: {', '.join(labels)}" for labels, why in left_out if labels)
     if absent and metric in ("balanced_accuracy", "auroc_macro"):
-        why = "test images of one class" if sample.kind == "multilabel" else "no test image"
-        return f"left out, {why}: {', '.join(absent)}"
+        return f"left out, no test image: {', '.join(absent)}"
     return ""
