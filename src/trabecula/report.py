@@ -53,7 +53,7 @@ class Config(Record):
     explained: tuple[Path, ...] = ()
     """Folders that `explain` wrote: what networks see."""
     searches: tuple[Path, ...] = ()
-    """Folders that `search` wrote, for the paper's tables of heads."""
+    """Folders that `search` wrote, for a paper's tables of what was searched."""
     spectra: tuple[Path, ...] = ()
     """Folders with a spectrum.json: grades that a classifier predicts for a pool, for knee-ssl's figure 5."""
     paper: Literal["", "hip-gan", "knee-ssl"] = ""
@@ -181,7 +181,9 @@ def _paper(results: Results, config: Config, looked: Looked) -> Beside | None:
     if config.paper == "hip-gan":
         return _hip_gan(results, config, looked)
     if config.paper == "knee-ssl":
-        section = knee_ssl.knee_ssl_section(results, config.runs, config.store, config.spectra)
+        section = knee_ssl.knee_ssl_section(
+            results, config.runs, config.store, config.spectra, config.searches
+        )
         return Beside("Knee SSL", "knee_ssl", section.tables, section, section.charts, section.rows)
     return None
 

@@ -231,6 +231,29 @@ def test_the_spectrum_is_drawn_beside_the_one_share_the_paper_gives(tmp_path: Pa
         section(tmp_path / "none", METHODS, spectra=[tmp_path])
 
 
+def test_what_searches_chose_is_shown_with_how_many_patients_chose_it(tmp_path: Path) -> None:
+    results = read_results(write_study(tmp_path / "results", METHODS))
+    for name, rate in (("r18-moco", 3.21e-4), ("r18-random", 1e-3), ("gone", 1.0)):
+        (tmp_path / name).mkdir()
+        chosen = {
+            "arm": name, "task": "kl", "fraction": 0.01, "seed": 1000, "metric": 0.4123, "num_trials": 6,
+            "num_pruned": 2, "num_val_patients": 6, "settings": {
+                "epochs": 14, "optimizer": {"name": "adamw", "lr": rate, "weight_decay": 1e-5, "peak": 3},
+            },
+        }  # fmt: skip
+        (tmp_path / name / "chosen.json").write_text(json.dumps(chosen))
+    folders = [tmp_path / name for name in ("r18-moco", "gone", "r18-random")]
+    found = knee_ssl_section(results, (), None, searches=folders)
+    assert [row[1:] for row in texts(found.searches)] == [
+        [name, "1 %", "kl", "1000", "6 (2 pruned)", "6", "0.412", "adamw", rate, "1e-05", "14", "3"]
+        for name, rate in (("random initialisation", "0.001"), ("MoCo pretraining", "0.00032"))
+    ]
+    assert found.tables[-1] is found.searches
+    (tmp_path / "gone/chosen.json").write_text("{}")
+    with pytest.raises(InputError, match=r"chosen\.json: has no 'arm'"):
+        knee_ssl_section(results, (), None, searches=folders)
+
+
 def test_random_probes_are_held_against_one_predicted_class(tmp_path: Path) -> None:
     paper, ours = section(tmp_path / "a", (*METHODS[:4],)).random
     assert "exactly 0.200 with every share" in paper

@@ -18,7 +18,7 @@ from trabecula.reporting.formats import Table
 from trabecula.reporting.learned import Learned, read_learned
 from trabecula.reporting.papers import knee_ssl_numbers as numbers
 from trabecula.reporting.papers.knee_ssl_figures import Figure, drawn
-from trabecula.reporting.papers.knee_ssl_seeds import read_choices, spread_table
+from trabecula.reporting.papers.knee_ssl_seeds import read_choices, searches_table, spread_table
 from trabecula.reporting.papers.knee_ssl_tables import (
     GRADED,
     MODES,
@@ -47,6 +47,7 @@ class Section:
 
     parts: Sequence[Part]
     figures: Sequence[Figure]
+    searches: Table  # settings that were chosen
     random: Sequence[str]  # on probes of random networks
     missing: Sequence[str]  # what this study's files lack, a line each
     rows: Sequence[Row]  # of the tables, for CSV
@@ -55,7 +56,8 @@ class Section:
     @property
     def tables(self) -> list[Table]:
         """In the page's order."""
-        return [table for part in self.parts for table in part.tables]
+        found = [table for part in self.parts for table in part.tables]
+        return [*found, *([self.searches] if self.searches.rows else [])]
 
     @property
     def charts(self) -> list[Chart]:
@@ -77,14 +79,18 @@ class Part:
 
 
 def knee_ssl_section(
-    results: Results, runs: Sequence[Path], store: Path | None, spectra: Sequence[Path]
+    results: Results,
+    runs: Sequence[Path],
+    store: Path | None,
+    spectra: Sequence[Path] = (),
+    searches: Sequence[Path] = (),
 ) -> Section:
     """Everything of the paper that this study has something beside.
 
     Args:
         runs: the study's run folders: cards and logs of pretraining, choices of probes and fine-tuning.
         store: of the study's images, by which pools of other images are told.
-        spectra: folders with spectrum.json.
+        spectra: folders with spectrum.json. searches: folders that `search` wrote.
 
     Raises:
         InputError: one of these files cannot be read.
@@ -103,6 +109,7 @@ def knee_ssl_section(
     return Section(
         parts,
         figures,
+        searches_table(results, searches),
         random_probes(results, found),
         _missing(results, found, figures, learned),
         [row for place in found for row in raw_rows(results, place, learned)],

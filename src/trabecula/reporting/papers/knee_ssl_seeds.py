@@ -9,13 +9,24 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from trabecula.errors import InputError
 from trabecula.reporting.formats import Cell, Table
 from trabecula.reporting.learned import Learned
 from trabecula.reporting.papers.knee_ssl_tables import Place, approaches, by_domain, column_name
-from trabecula.reporting.results import Arm, Results
+from trabecula.reporting.results import Arm, Results, read_json
 from trabecula.reporting.tables import subset_notes
-from trabecula.reporting.wording import architecture_name, count, metric_name, number, present, share, span
+from trabecula.reporting.wording import (
+    architecture_name,
+    arm_names,
+    count,
+    metric_name,
+    number,
+    present,
+    share,
+    span,
+)
 
 Choices = Mapping[tuple[str, str, str, float], Mapping[str, Sequence[float]]]
 """By (task, arm, mode, fraction): strengths of probes and images seen of fine-tunings, one a seed."""
@@ -89,3 +100,75 @@ def _range(name: str, values: Sequence[float], shown: Callable[[float], str]) ->
         return ""
     low, high = shown(min(values)), shown(max(values))
     return f"{name} {low}" if low == high else f"{name} {low} to {high}"
+
+
+_SEARCHED = ("Optimizer", "Rate", "Weight decay", "Epochs", "Peak, × rate")
+_NEEDED = (
+    "arm",
+    "task",
+    "fraction",
+    "seed",
+    "settings",
+    "metric",
+    "num_trials",
+    "num_pruned",
+    "num_val_patients",
+)
+
+
+def searches_table(results: Results, folders: Sequence[Path]) -> Table:
+    """What the searches of fine-tuning chose, arm by arm (the space of section C.4.1).
+
+    Args:
+        folders: that `search` wrote.
+
+    Raises:
+        InputError: no chosen.json, or one that lacks what is shown.
+    """
+    names, rows, styles = arm_names(results), [], []
+    order = [arm.name for arm in results.arms]
+    for chosen in sorted(map(_read_chosen, folders), key=lambda one: _place(one, order)):
+        arm = results.by_name.get(chosen["arm"])
+        if arm is None:
+            continue
+        settings = chosen["settings"]
+        optimizer = settings.get("optimizer") or {}
+        shown = (
+            optimizer.get("name"), _short(optimizer.get("lr")), _short(optimizer.get("weight_decay")),
+            settings.get("epochs"), optimizer.get("peak"),
+        )  # fmt: skip
+        trials = f"{count(chosen['num_trials'])} ({count(chosen['num_pruned'])} pruned)"
+        values = (
+            share(chosen["fraction"]), chosen["task"], chosen["seed"], trials,
+            count(chosen["num_val_patients"]), number(chosen["metric"]), *("–" if value is None else value for value in shown),
+        )  # fmt: skip
+        head = (Cell(architecture_name(arm.architecture)), Cell(names[arm.name]))
+        rows.append((*head, *(Cell(str(value)) for value in values)))
+        styles.append(arm.style)
+    columns = (
+        "Network", "Initialisation", "Labels", "Task", "Seed", "Trials", "Validation patients",
+        "Best on validation", *_SEARCHED,
+    )  # fmt: skip
+    note = (
+        "One search an arm and share of labels, on a label seed of its own; validation alone chooses. The "
+        "paper made 50 trials for each."
+    )
+    return Table("Settings of fine-tuning that searches chose", columns, rows, note, heads=2, styles=styles)
+
+
+def _read_chosen(folder: Path) -> dict[str, Any]:
+    path = folder / "chosen.json"
+    chosen = read_json(path, "`trabecula search`")
+    lacking = [key for key in _NEEDED if key not in chosen]
+    if lacking:
+        raise InputError(f"{path}: has no '{lacking[0]}'; write it again with `trabecula search`")
+    return chosen
+
+
+def _place(chosen: Mapping[str, Any], order: Sequence[str]) -> tuple[int, float, str, int]:
+    place = order.index(chosen["arm"]) if chosen["arm"] in order else len(order)
+    return place, chosen["fraction"], chosen["task"], chosen["seed"]
+
+
+def _short(value: float | None) -> str | None:
+    return None if value is None else f"{value:.2g}"
