@@ -27,6 +27,7 @@ WIDTH, HEIGHT = 310, 245
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 18, 10, 46
 _MIN_TICK_GAP = 30  # px between tick labels that do not run into each other
 _ARM_STEP = 36  # px between arms that stand side by side
+_MANY_CLASSES = 5  # above it, each class has a panel, not a group of panels
 _FEW_SEEDS = 5  # below it the seeds are shown as points (the interval is over patients only)
 
 
@@ -216,33 +217,53 @@ def _bounds(points: Sequence[Row]) -> list[tuple[float, float, float]]:
 
 
 def roc_curves(results: Results, panel: Panel) -> list[Group]:
-    """One group per label fraction and class; the smallest fraction is opened."""
+    """One group per label fraction and class, a panel per architecture; the smallest fraction is opened.
+
+    Of many classes, the findings of a chest film say, one group per label fraction and architecture, a
+    panel per class: fourteen curves of each arm in one frame could not be told apart.
+    """
     rows = [r for r in results.curves["roc"] if (r["task"], r["mode"]) == (panel.task, panel.mode)]
-    groups: list[Group] = []
-    kinds = sorted({(r["fraction"], str(r["class"])) for r in rows})
-    for fraction, name in kinds:
-        chosen = {r["arm"]: r for r in rows if (r["fraction"], str(r["class"])) == (fraction, name)}
-        figures, banded = [], False
+    found = dict.fromkeys((r["fraction"], str(r["class"])) for r in rows)
+    kinds = sorted(found, key=lambda kind: kind[0])  # classes in the task's order
+    of = {kind: {r["arm"]: r for r in rows if (r["fraction"], str(r["class"])) == kind} for kind in kinds}
+    what = f"ROC of {panel.task}, {mode_name(panel.mode)}"
+    drawn: dict[str, list[tuple[Figure, bool]]] = {}
+    for (fraction, name), chosen in of.items():
+        many = len([1 for other, _ in kinds if other == fraction]) > _MANY_CLASSES
         for architecture, arms in _by_architecture(results, chosen):
-            axes = _unit_axes("1 − specificity", "sensitivity")
-            for arm in arms:
-                r = chosen[arm.name]
-                edges = zip(r["fpr"], r["low"] or (), r["high"] or (), strict=False)
-                band = [e for e in edges if all(present(v) for v in e)]
-                banded = banded or len(band) > 1
-                axes.band(band, arm.style)
-            for arm in arms:
-                axes.line(
-                    list(zip(chosen[arm.name]["fpr"], chosen[arm.name]["tpr"], strict=False)), arm.style
-                )
-            title = f"ROC of {architecture_name(architecture)}, {panel.task}, {mode_name(panel.mode)}"
-            described = f"{share(fraction)} of labels, class {name}, arms: {_listed(results, arms)}"
-            figures.append(Figure(architecture_name(architecture), axes.svg(title, described), arms))
-        title = f"ROC of {panel.task}, {mode_name(panel.mode)}, {share(fraction)} of labels, class {name}"
-        groups.append(
-            Group(title, "Bands are pointwise intervals." if banded else "", figures, opened=not groups)
-        )
+            network = architecture_name(architecture)
+            title = f"{what}, {share(fraction)} of labels, {network if many else f'class {name}'}"
+            drawn.setdefault(title, []).append(
+                _roc(results, panel, (fraction, name), (network, arms), chosen, name if many else network)
+            )
+    groups: list[Group] = []
+    for title, figures in drawn.items():
+        caption = "Bands are pointwise intervals." if any(banded for _, banded in figures) else ""
+        groups.append(Group(title, caption, [figure for figure, _ in figures], opened=not groups))
     return groups
+
+
+def _roc(
+    results: Results,
+    panel: Panel,
+    kind: tuple[float, str],
+    network: tuple[str, list[Arm]],
+    chosen: dict[str, Row],
+    title: str,
+) -> tuple[Figure, bool]:
+    """One frame, and whether it has a band."""
+    axes, banded = _unit_axes("1 − specificity", "sensitivity"), False
+    for arm in network[1]:
+        r = chosen[arm.name]
+        edges = zip(r["fpr"], r["low"] or (), r["high"] or (), strict=False)
+        band = [e for e in edges if all(present(v) for v in e)]
+        banded = banded or len(band) > 1
+        axes.band(band, arm.style)
+    for arm in network[1]:
+        axes.line(list(zip(chosen[arm.name]["fpr"], chosen[arm.name]["tpr"], strict=False)), arm.style)
+    told = f"ROC of {network[0]}, {panel.task}, {mode_name(panel.mode)}"
+    described = f"{share(kind[0])} of labels, class {kind[1]}, arms: {_listed(results, network[1])}"
+    return Figure(title, axes.svg(told, described), network[1]), banded
 
 
 def reliability_plots(results: Results, panel: Panel) -> list[Group]:
