@@ -112,6 +112,7 @@ def test_table_3_has_this_studys_arms_and_then_the_papers(tmp_path: Path) -> Non
     assert paper[2][1:] == [
         "MoCo (Knee)", "0.475 (0.050)", "0.368 †", "0.606 (0.010)", "0.411 †", "0.636 (0.012)", "0.422 †",
     ]  # fmt: skip
+    assert "This study: 804 images · 402 patients · 10 seeds." in table.note
     assert table.styles[: len(ours)].count("") == 0
     assert set(table.styles[len(ours) :]) == {""}  # what is without a style is not this study's
     assert not any(cell.strong for row in table.rows[len(ours) :] for cell in row)
@@ -138,7 +139,7 @@ def test_the_spread_over_label_seeds_and_of_choices_is_shown(tmp_path: Path) -> 
     assert rows["MoCo"][2] == "0.365 to 0.455 images seen 100 to 190"
     assert rows["MoCo"][3] == "0.265 to 0.355 strength 1e-05 to 1e+04"
     note = table.note.replace("\N{NO-BREAK SPACE}", " ")
-    assert "1 %: 6 validation and 23 training patients, 10 seeds" in note
+    assert "1 %: 6 validation and 23 training patients; 10 %: 58" in note
     assert "With 1 % of labels: few validation patients" in note
     single = read_results(write_study(tmp_path / "one", METHODS, seeds=(0,)))
     assert knee_ssl_section(single, (), None, ()).parts[0].spread.rows == []

@@ -124,8 +124,8 @@ def random_probes(results: Results, found: Sequence[Place]) -> list[str]:
     paper = (
         f"{numbers.PAPER}: probes of random networks score exactly {numbers.RANDOM_PROBE:.3f} with every "
         "share of labels (Table 3). That is what one predicted grade of five gives: these probes tell no "
-        "grades apart, while a working probe of random features tells some. So part of what the paper sees "
-        "of pretraining in probing is that baseline."
+        "grades apart. Where a probe of random features does better, part of what the paper sees pretraining "
+        "gain in probing is that baseline."
     )
     return [paper, *told]
 

@@ -60,8 +60,7 @@ def spread_table(results: Results, place: Place, learned: Mapping[str, Learned],
             styles.append(arm.style)
     drawn = "; ".join(
         f"{share(fraction)}: {span([s['num_val_patients'] for s in subsets])} validation and "
-        f"{span([s['num_train_patients'] for s in subsets])} training patients, "
-        f"{len({s['seed'] for s in subsets})} seeds"
+        f"{span([s['num_train_patients'] for s in subsets])} training patients"
         for fraction in dict.fromkeys(fraction for _, fraction in place.columns)
         if (subsets := [s for s in results.flow["subsets"]
                         if (s["task"], s["fraction"]) == (place.task, fraction)])
@@ -138,10 +137,9 @@ def searches_table(results: Results, folders: Sequence[Path]) -> Table:
             settings.get("epochs"), optimizer.get("peak"),
         )  # fmt: skip
         trials = f"{count(chosen['num_trials'])} ({count(chosen['num_pruned'])} pruned)"
-        values = (
-            share(chosen["fraction"]), chosen["task"], chosen["seed"], trials,
-            count(chosen["num_val_patients"]), number(chosen["metric"]), *("–" if value is None else value for value in shown),
-        )  # fmt: skip
+        sizes = share(chosen["fraction"]), chosen["task"], chosen["seed"], trials
+        values = (*sizes, count(chosen["num_val_patients"]), number(chosen["metric"]))
+        values += tuple("–" if value is None else value for value in shown)
         head = (Cell(architecture_name(arm.architecture)), Cell(names[arm.name]))
         rows.append((*head, *(Cell(str(value)) for value in values)))
         styles.append(arm.style)

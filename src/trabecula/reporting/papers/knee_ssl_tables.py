@@ -23,6 +23,7 @@ from trabecula.reporting.wording import (
     arm_names,
     claim_of,
     metric_name,
+    mode_name,
     multiplier_interval,
     multiplier_value,
     share,
@@ -131,8 +132,7 @@ def value_table(results: Results, place: Place, learned: Mapping[str, Learned]) 
     """This study's arms by network, then the paper's: mean (SD over seeds), and below it our interval."""
     printed, names = place.printed, approaches(results, place.arms, learned)
     columns = sorted({*place.columns, *printed.columns}, key=_order)
-    found = [_summary(results, place, arm, column) for arm in place.arms for column in columns]
-    alike, shared = shared_counts([row for row in found if row])
+    alike, shared = _counts(results, place)
     rows, styles = [], []
     for arm in by_domain(place.arms, learned):
         better = _better(results, place, arm)
@@ -155,10 +155,25 @@ def value_table(results: Results, place: Place, learned: Mapping[str, Learned]) 
     what += f"; {numbers.NO_SD} the paper prints none." if dagger else "."
     if printed.name in _DOMAINS:
         what += f" {OTHER[0].upper()}{OTHER[1:]}: learned from images of another kind; {MIXED}: from both."
-    said = (what, shared.replace("Every value", "This study"), numbers.DOUBTS[printed.name])
+    said = (what, shared, numbers.DOUBTS[printed.name])
     note = " ".join(part for part in said if part)
     heads = ("Network", "Approach", *(column_name(column) for column in columns))
     return Table(f"{place.title}; {place.task}", heads, rows, note, heads=2, styles=styles)
+
+
+def _counts(results: Results, place: Place) -> tuple[bool, str]:
+    """Whether all values of a mode speak of the same images and as many seeds, and the words for it."""
+    told = {}
+    for mode in dict.fromkeys(mode for mode, _ in place.columns):
+        columns = [column for column in place.columns if column[0] == mode]
+        rows = [_summary(results, place, arm, column) for arm in place.arms for column in columns]
+        alike, shared = shared_counts([row for row in rows if row])
+        if not alike:
+            return False, ""
+        told[mode_name(mode)] = shared.removeprefix("Every value: ")
+    same = len(set(told.values())) == 1
+    words = dict(list(told.items())[:1]) if same else told
+    return True, " ".join(f"This study{'' if same else f', {mode}'}: {text}" for mode, text in words.items())
 
 
 def by_domain(arms: Sequence[Arm], learned: Mapping[str, Learned]) -> list[Arm]:
