@@ -166,3 +166,12 @@ def test_a_lock_is_held_by_one_process_and_not_by_its_children(tmp_path: Path) -
         holder.kill()
         os.kill(child, 9)
         holder.stdout.close()
+
+
+def test_a_models_folder_is_told_by_what_its_files_hold(tmp_path: Path) -> None:
+    """Two revisions of a network have files of the same names and sizes."""
+    for name, content in (("a", "one"), ("b", "two"), ("c", "one")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text('{"model_type": "vit"}')
+        (tmp_path / name / "model.safetensors").write_text(content)
+    assert identity(tmp_path / "a") == identity(tmp_path / "c") != identity(tmp_path / "b")

@@ -38,6 +38,7 @@ from trabecula.nets.critic_file import save_critic
 from trabecula.nets.devices import choose_device
 from trabecula.nets.encoder import Card, Encoder, make_encoder, save_encoder
 from trabecula.nets.generator import GeneratorCard, sample, save_generator
+from trabecula.nets.published import weights_label
 from trabecula.nets.seen import check_key, seen_after, strangers
 from trabecula.objectives import find
 from trabecula.objectives.adversarial import Adversarial
@@ -88,7 +89,8 @@ class Config(Record):
     arm: str = ""
     """Name of the arm in tables, without "@"; by default architecture and method, such as critic-wgan_gp."""
     architecture: str = "timm:resnet18"
-    """critic, timm:NAME or torchvision:NAME."""
+    """critic, timm:NAME or torchvision:NAME; with init = weights also a name on the Hugging Face hub, such as
+    hf:facebook/dinov2-small or timm:resnet50.a1_in1k, or auto for what the folder in `weights` holds."""
     stem: Literal["native", "sum", "repeat"] = "native"
     """How a net made for RGB takes grey images: a stem of its own (native, no weights file fits then), the
     RGB stem's kernels summed (sum), or the image repeated three times (repeat)."""
@@ -97,7 +99,8 @@ class Config(Record):
     init: Literal["random", "weights", "encoder"] = "random"
     """Where the weights start."""
     weights: Path | None = None
-    """For init = weights: a safetensors or state-dict file in timm's or torchvision's layout. For init =
+    """For init = weights: a safetensors or state-dict file in timm's or torchvision's layout, or a model's
+    folder in the format of transformers, timm or `export`; a model on the hub needs none. For init =
     encoder: a folder written by an earlier `pretrain`."""
     weights_name: str = "imagenet"
     """What the weights file was trained on; arms of "imagenet" are the ImageNet baseline."""
@@ -324,16 +327,16 @@ def _encoder(config: Config, store: Store) -> Encoder:
         pool=config.pool, init=config.init, weights=config.weights, seed=config.seed,
         weights_name=config.weights_name,
     )  # fmt: skip
-    name = config.arm or f"{encoder.card.architecture.split(':')[-1]}-{_label(config)}"
+    name = config.arm or f"{encoder.card.architecture.split(':')[-1]}-{_label(config, encoder.card)}"
     family = "pretrained" if config.objective != "none" else encoder.card.family
     encoder.card = encoder.card.model_copy(update={"name": name, "family": family})
     return encoder
 
 
-def _label(config: Config) -> str:
+def _label(config: Config, card: Card) -> str:
     if config.objective != "none":
         return config.objective
-    return config.weights_name if config.init == "weights" else config.init
+    return weights_label(card.weights) if config.init == "weights" else config.init
 
 
 def _labelled(config: Config, store: Store, splits: Splits) -> Labelled | None:

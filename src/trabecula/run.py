@@ -292,7 +292,8 @@ def identity(path: Path) -> str:
     """What an input is, whatever its path.
 
     A finished run folder: the run's id; what lies in one: the id and the path within. Any other
-    file: the sha256 of its bytes. A plain folder: the digest of its files' names and sizes.
+    file: the sha256 of its bytes. A model's folder: the digest of its files' names and contents. Any
+    other folder: that of their names and sizes.
 
     Raises:
         InputError: nothing is there, or the run in that folder is not finished.
@@ -310,14 +311,19 @@ def identity(path: Path) -> str:
             raise InputError(f"{folder}: this run is not finished; run its command again to go on")
         break
     if place.is_file():
-        with place.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return _sha256(place)
+    model = (place / "config.json").is_file()  # weights of one network have one size, whatever they hold
     listing = sorted(
-        [str(p.relative_to(place)), p.stat().st_size]
+        [str(p.relative_to(place)), _sha256(p) if model else p.stat().st_size]
         for p in place.rglob("*")
         if p.is_file() and not p.name.startswith(".")
     )
     return digest(listing)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _run_id(folder: Path) -> str | None:

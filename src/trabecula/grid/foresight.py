@@ -25,7 +25,11 @@ def foresee(verb: str, config: Record, made: Mapping[str, Record]) -> None:
     wanted: Any = config
     if verb == "pretrain":
         _check_alike(store, made.get("also"))
-    if verb == "pretrain" and hasattr(store, "size") and hasattr(store, "channels"):
+    if verb != "pretrain" or not (hasattr(store, "size") and hasattr(store, "channels")):
+        return
+    from trabecula.nets.published import stands_for_weights
+
+    if not stands_for_weights(wanted.architecture):  # what they hold is known when they are read
         _build(wanted.architecture, store.channels, store.size, wanted.stem, wanted.pool)
 
 

@@ -27,6 +27,7 @@ Layout = Literal["maps", "tokens", "vector"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _RGB = 3
+_SOURCES = ("hf", "hf-hub", "hf_hub", "local-dir")
 
 
 class Output(NamedTuple):
@@ -67,8 +68,8 @@ class Backbone(nn.Module):
         self.num_prefix_tokens = source.num_prefix_tokens
         self._call = source.call
         self.in_channels = _RGB if stem == "repeat" else channels
-        self.mean = _per_channel(source.mean, self.in_channels)
-        self.std = _per_channel(source.std, self.in_channels)
+        self.mean = per_channel(source.mean, self.in_channels)
+        self.std = per_channel(source.std, self.in_channels)
         self.layout, self.num_features, self.grid = self._probe()
 
     def forward(self, x: Tensor) -> Output:
@@ -84,7 +85,7 @@ class Backbone(nn.Module):
         side = math.isqrt(patches.shape[1])
         if side * side != patches.shape[1]:
             return Output(None, token)
-        return Output(patches.transpose(1, 2).reshape(len(raw), -1, side, side), token)
+        return Output(patches.transpose(1, 2).unflatten(2, (side, side)), token)
 
     def maps(self, x: Tensor) -> Tensor:
         """(B, C, H, W) normalised -> (B, num_features, h, w).
@@ -128,7 +129,7 @@ class Backbone(nn.Module):
         return "tokens", raw.shape[2], (side, side) if square else None
 
 
-def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+def per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
     """Values for RGB as values for `channels`: unchanged for as many, else their mean for each."""
     return values if len(values) == channels else (sum(values) / len(values),) * channels
 
@@ -181,11 +182,10 @@ def resolve(architecture: str) -> str:
     library, sign, model = architecture.partition(":")
     if library in NORMS:
         return architecture
-    if "/" in architecture or library in ("hf-hub", "hf_hub", "local-dir") or "." in model + library:
-        plain = (model or library).split("/")[-1].split(".")[0]
+    if architecture == "auto" or "/" in architecture or "." in model + library or library in _SOURCES:
         raise InputError(
-            f"architecture '{architecture}' names weights to be downloaded, which is never done here; "
-            f"name the architecture alone ('{plain}') and give a local weights file"
+            f"architecture '{architecture}' stands for weights, not for a network alone: it goes with init = "
+            "weights of `pretrain`; name a network such as 'timm:resnet18', and a local weights file with it"
         )
     if sign and library not in ("timm", "torchvision"):
         raise InputError(

@@ -22,8 +22,9 @@ import trabecula
 from trabecula.config import Record, build
 from trabecula.data.store import Store, alike, check_prepared
 from trabecula.errors import InputError
-from trabecula.nets.backbone import Backbone, Stem, build_backbone
+from trabecula.nets.backbone import Backbone, Stem, build_backbone, per_channel
 from trabecula.nets.critic import is_critic
+from trabecula.nets.published import AUTO, find_published
 from trabecula.nets.weights import fit, load_weights, read_weights
 from trabecula.run import Run, write_atomically
 
@@ -35,6 +36,7 @@ Family = Literal["random", "imagenet", "weights", "pretrained"]
 FORMAT = 1
 WEIGHTS_FILE = "encoder.safetensors"
 CARD_FILE = "encoder.json"
+EXPORTED_FILE = "model.safetensors"
 
 
 class Card(Record):
@@ -217,13 +219,15 @@ def make_encoder(
     """An encoder from random weights, a local weights file, or another encoder's folder.
 
     Args:
-        architecture: "critic", "timm:NAME", "torchvision:NAME" or a bare name.
+        architecture: "critic", "timm:NAME", "torchvision:NAME", a bare name, a name on the hub, or "auto" for
+            what a folder holds (see `nets/published.py`).
         channels: of the images.
         size: of the images, px.
         stem: see `build_backbone`.
         pool: see `pooling`.
-        init: "random", "weights" (a file in the library's own layout) or "encoder" (a folder).
-        weights: the file or folder; needed unless `init` is "random".
+        init: "random", "weights" (a file in the library's own layout, a model's folder, or what a name on the
+            hub stands for) or "encoder" (a folder).
+        weights: the file or folder; needed unless `init` is "random" or the weights lie on the hub.
         seed: of the random weights.
         name: of the arm; made of architecture and initialisation where "".
         weights_name: what the file is: "imagenet", or any other name.
@@ -231,16 +235,26 @@ def make_encoder(
     Raises:
         InputError: an unknown architecture, weights missing or of another network, a bad pooling.
     """
-    if (weights is None) != (init == "random"):
+    published = find_published(architecture, init, weights)
+    if published is None and (weights is None) != (init == "random"):
         needed = {"weights": "needs a weights file", "encoder": "needs an encoder's folder"}
         raise InputError(
             f"init '{init}' {needed.get(init, 'takes no weights')}: "
             + ("set 'weights'" if weights is None else "leave 'weights' out, or set another init")
         )
+    if published is not None:
+        architecture = published.architecture
+    elif architecture == AUTO and weights is not None:
+        architecture = read_card(weights).architecture
     backbone = build_backbone(architecture, channels, size, stem, seed)
     mean, std = backbone.mean, backbone.std
     history: dict[str, Any] = {"family": "random"}
-    if init == "weights" and weights is not None:
+    if published is not None:
+        mean = per_channel(published.mean or mean, backbone.in_channels)
+        std = per_channel(published.std or std, backbone.in_channels)
+        if init == "weights":
+            history = published.load(backbone, weights_name)
+    elif init == "weights" and weights is not None:
         load_weights(backbone, weights)
         history = {
             "family": "imagenet" if weights_name == "imagenet" else "weights",
@@ -309,6 +323,8 @@ def load_encoder(path: Path) -> Encoder:
     card = read_card(path)
     backbone = build_backbone(card.architecture, card.channels, card.size, card.stem)
     weights = _folder(path) / WEIGHTS_FILE
+    if not weights.exists() and (_folder(path) / EXPORTED_FILE).exists():
+        weights = _folder(path) / EXPORTED_FILE
     fit(backbone, read_weights(weights), str(weights))
     _, width = pooling(backbone, card.pool)
     if width != card.num_features:

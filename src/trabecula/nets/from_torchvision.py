@@ -140,7 +140,7 @@ def _maxvit(net: Any, x: Tensor) -> Tensor:
 
 def _vit(net: Any, x: Tensor) -> Tensor:
     patches = net._process_input(x)  # (B, h * w, K)
-    token = net.class_token.expand(len(x), -1, -1)
+    token = net.class_token.expand(x.shape[0], -1, -1)
     return net.encoder(torch.cat([token, patches], dim=1))  # type: ignore[no-any-return]
 
 

@@ -99,11 +99,7 @@ def load_weights(backbone: Backbone, path: Path) -> None:
 def fit(backbone: Backbone, state: Mapping[str, Tensor], where: str) -> None:
     """`load_weights` for tensors already read; `where` starts the error's line."""
     own = backbone.net.state_dict()
-    given = {
-        key: value
-        for key, value in state.items()
-        if key in own or not key.startswith(tuple(backbone.classifier) or ("\0",))
-    }
+    given = _body(backbone, state)
     first = f"{backbone.first_conv}.weight"
     # files older than torch 0.4.1, torchvision's own ResNets among them, do not count batches
     given |= {key: own[key] for key in own if key.endswith(_COUNTER) and key not in given}
@@ -116,6 +112,18 @@ def fit(backbone: Backbone, state: Mapping[str, Tensor], where: str) -> None:
         advice = _advice(backbone, state, only_stem)
         raise InputError(f"{where}: does not fit {backbone.architecture}: {problem}; {advice}")
     backbone.net.load_state_dict(given, strict=True)
+
+
+def _body(backbone: Backbone, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without the file's own classifier, which a backbone has none of."""
+    own, head = backbone.net.state_dict(), tuple(backbone.classifier) or ("\0",)
+    return {key: value for key, value in state.items() if key in own or not key.startswith(head)}
+
+
+def other_keys(backbone: Backbone, state: Mapping[str, Tensor]) -> bool:
+    """Whether a file's keys are not the network's, whatever their shapes."""
+    own = {key for key in backbone.net.state_dict() if not key.endswith(_COUNTER)}
+    return own != {key for key in _body(backbone, state) if not key.endswith(_COUNTER)}
 
 
 def _positions(

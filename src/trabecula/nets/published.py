@@ -1,0 +1,294 @@
+"""Networks that others publish: a model's folder, or its name on the Hugging Face hub.
+
+Folders are read in three formats, and nothing in them is run:
+
+    transformers    config.json (`model_type`), model.safetensors, preprocessor_config.json
+    timm            config.json (`architecture`), model.safetensors
+    trabecula       encoder.json, model.safetensors: what `export` writes
+
+A name is `hf:OWNER/NAME` (`hf:facebook/dinov2-small@REVISION`), or as timm has it `timm:hf-hub:OWNER/NAME`
+or `timm:NAME.TAG`. Only then, and only where weights are asked for, files are fetched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from trabecula.errors import InputError
+from trabecula.nets.backbone import Backbone
+from trabecula.nets.weights import fit, other_keys, read_weights
+
+AUTO = "auto"
+"""The architecture that stands for what the given folder holds."""
+_WEIGHTS = ("model.safetensors", "encoder.safetensors", "pytorch_model.safetensors", "pytorch_model.bin")
+_INDEX = "model.safetensors.index.json"
+_IMAGENET = re.compile(r"(?:^|[^a-z0-9])(?:imagenet|in1k|in12k|in21k|in22k)", re.IGNORECASE)
+_HUB = re.compile(r"(?:hf|hf-hub|hf_hub|timm:hf-hub|timm:hf_hub):(?P<repo>[^@]+)(?:@(?P<revision>.+))?$")
+_TAGGED = re.compile(r"(?:timm:)?(?P<name>[^:/@]+\.[^:/@]+)$")
+# What a network built here has of its own, or what only a classifier would need.
+_OWN_OPTIONS = {"img_size", "in_chans", "num_classes", "global_pool", "patch_size", "fc_norm", "class_token"}
+
+
+@dataclass(frozen=True)
+class Published:
+    """A network with weights, as its folder describes it."""
+
+    folder: Path
+    name: str
+    """What people call it: "facebook/dinov2-small@1a2b3c", or the folder's name."""
+    architecture: str
+    """The network's name here."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    """Of images in [0, 1]; empty where the folder tells none."""
+    config: Mapping[str, Any]
+    """Its config.json; {} of an own export."""
+
+    def load(self, backbone: Backbone, told: str) -> dict[str, str]:
+        """Put the weights into a backbone; gives a card's `family` and `weights`.
+
+        Args:
+            told: what a person calls the weights; "imagenet", a setting's default, says nothing.
+
+        Raises:
+            InputError: no weights there, a pickle with more than tensors, or weights of another network.
+        """
+        state, sha256 = _read(self.folder)
+        if "model_type" in self.config:
+            from trabecula.nets import from_transformers
+
+            state = from_transformers.convert(self.config, state, str(self.folder))
+        elif self.config:
+            state = _as_timm_loads(backbone, state)
+        fit(backbone, state, str(self.folder))
+        name = self.name if told == "imagenet" else told
+        family = "imagenet" if _IMAGENET.search(name) else "weights"
+        return {"family": family, "weights": f"{name} sha256:{sha256}"}
+
+
+def is_hub_name(architecture: str) -> bool:
+    """Whether an architecture's name stands for weights on the hub, or for what a folder holds."""
+    return bool(_HUB.match(architecture) or _TAGGED.match(architecture))
+
+
+def stands_for_weights(architecture: str) -> bool:
+    """Whether the network is only known from the weights that a setting names."""
+    return architecture == AUTO or is_hub_name(architecture)
+
+
+def open_folder(path: Path, name: str = "") -> Published:
+    """Read what a model's folder says of it; the weights are not read yet.
+
+    Args:
+        name: what to call it; the folder's own name where "".
+
+    Raises:
+        InputError: no model in a format that is known, or a network that is not.
+    """
+    name = name or path.resolve().name
+    if (path / "encoder.json").is_file():
+        return _own(path, name)
+    config = _json(path / "config.json")
+    if "architecture" in config:
+        return _of_timm(path, name, config)
+    if "model_type" in config:
+        return _of_transformers(path, name, config)
+    raise InputError(
+        f"{path}: no model's folder: it needs encoder.json (an export), or config.json with 'architecture' "
+        "(timm) or 'model_type' (transformers)"
+    )
+
+
+def _own(path: Path, name: str) -> Published:
+    from trabecula.data.phi import key_name, site_key
+    from trabecula.nets.encoder import read_card
+
+    card = read_card(path)
+    if card.patients or (card.patients_key and card.patients_key == key_name(site_key())):
+        raise InputError(
+            f"{path}: an encoder of this site: start from the folder that `pretrain` wrote, with init = "
+            "encoder, so that the patients it has seen stay known"
+        )
+    return Published(path, name, card.architecture, card.mean, card.std, {})
+
+
+def _of_timm(path: Path, name: str, config: Mapping[str, Any]) -> Published:
+    from trabecula.nets import from_timm
+
+    told = config.get("pretrained_cfg") or config  # older folders have it all on one level
+    options = dict(config.get("model_args") or {})
+    model = str(config["architecture"]).partition(".")[0]
+    patch = options.get("patch_size")
+    if patch and "patch" in model:
+        model = re.sub(r"_patch\d+", f"_patch{patch}", model, count=1)
+    elif patch:
+        model += f"_patch{patch}"
+    strange = sorted(options.keys() - _OWN_OPTIONS)
+    if strange or from_timm.known(model) is None:
+        what = f"options that are not taken here ({', '.join(strange)})" if strange else "a name timm lacks"
+        raise InputError(f"{path}: timm's '{config['architecture']}' with {what}; choose another model")
+    return Published(path, name, f"timm:{model}", _numbers(told, "mean"), _numbers(told, "std"), config)
+
+
+def _of_transformers(path: Path, name: str, config: Mapping[str, Any]) -> Published:
+    from trabecula.nets import from_transformers
+
+    architecture = from_transformers.network(config)
+    if architecture is None:
+        shape = ", ".join(
+            f"{key} {config[key]}"
+            for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_act")
+            if key in config
+        )
+        raise InputError(
+            f"{path}: a '{config['model_type']}' of transformers{f' ({shape})' if shape else ''} is not "
+            f"known here; known are the usual sizes of {', '.join(from_transformers.KINDS)}; many others are "
+            "published in timm's format too"
+        )
+    prepared: Mapping[str, Any] = {}
+    if (path / "preprocessor_config.json").is_file():
+        prepared = _json(path / "preprocessor_config.json")
+    mean, std = _numbers(prepared, "image_mean"), _numbers(prepared, "image_std")
+    if prepared.get("do_normalize") is False:
+        mean, std = (0.0,), (1.0,)
+    return Published(path, name, architecture, mean, std, config)
+
+
+def _numbers(values: Mapping[str, Any], key: str) -> tuple[float, ...]:
+    found = values.get(key) or ()
+    return tuple(float(value) for value in (found if isinstance(found, list | tuple) else [found]))
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{file.parent}: no model's folder: {file.name} is missing") from None
+    except (UnicodeDecodeError, ValueError) as error:
+        raise InputError(f"{file}: not valid JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{file}: a JSON object is needed")
+    return values
+
+
+def _read(folder: Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a folder, and the sha256 of the file; of several, that of their hashes by name.
+
+    Raises:
+        InputError: no weights there, or a part is missing.
+    """
+    files = [folder / name for name in _WEIGHTS if (folder / name).is_file()][:1]
+    if not files and (folder / _INDEX).is_file():
+        places = _json(folder / _INDEX).get("weight_map") or {}
+        files = [folder / Path(name).name for name in sorted(set(places.values()))]
+    if not files:
+        raise InputError(f"{folder}: no weights there: model.safetensors is needed")
+    state: dict[str, Tensor] = {}
+    hashes = []
+    for file in files:
+        state |= read_weights(file)
+        hashes.append(hashlib.sha256(file.read_bytes()).hexdigest())
+    whole = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+    return state, whole
+
+
+def _as_timm_loads(backbone: Backbone, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Files of a network's authors have their own keys at times: timm's module of it renames them."""
+    net: nn.Module = backbone.net
+    rename = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
+    if rename is None or not other_keys(backbone, state):
+        return state
+    renamed: dict[str, Tensor] = rename(dict(state), net)
+    return renamed
+
+
+def find_published(architecture: str, init: str, weights: Path | None) -> Published | None:
+    """The published network that an arm starts from; None for one that starts otherwise.
+
+    Args:
+        architecture: as in a setting; "auto" takes what the folder holds.
+        init: "random", "weights" or "encoder".
+        weights: a model's folder, a weights file, an encoder's folder, or nothing.
+
+    Raises:
+        InputError: a name on the hub without weights asked for, or with a file beside it; no such folder.
+    """
+    named = is_hub_name(architecture)
+    if named and init != "weights":
+        raise InputError(
+            f"architecture '{architecture}' names weights on the hub: set init = weights; for random weights "
+            f"of the same network give its folder and architecture = {AUTO}, or the network's name alone"
+        )
+    folder = weights if weights is not None and weights.is_dir() and init != "encoder" else None
+    if named and weights is None:
+        return fetch(architecture)
+    if architecture == AUTO and folder is None and init != "encoder":
+        raise InputError(
+            f"architecture '{AUTO}' is that of a model's folder: set weights to the folder, or name a network"
+        )
+    if folder is None:
+        return None
+    published = open_folder(folder, _repo_name(architecture) if named else "")
+    if not named and architecture != AUTO:
+        from trabecula.nets.backbone import resolve
+
+        wanted = resolve(architecture)
+        if wanted != published.architecture:
+            raise InputError(
+                f"{folder}: holds {published.architecture}, not {wanted}: set architecture = {AUTO}"
+            )
+    return published
+
+
+def weights_label(weights: str) -> str:
+    """ "dinov2-small" of a card's "facebook/dinov2-small@1a2b3c sha256:...": for the name of an arm."""
+    return weights.rpartition(" sha256:")[0].partition("@")[0].rpartition("/")[2]
+
+
+def _repo_name(architecture: str) -> str:
+    """ "facebook/dinov2-small@main" of "hf:facebook/dinov2-small@main"; "timm/NAME.TAG" of timm's tags."""
+    hub, tagged = _HUB.match(architecture), _TAGGED.match(architecture)
+    if hub:
+        return hub["repo"] + (f"@{hub['revision']}" if hub["revision"] else "")
+    return f"timm/{tagged['name']}" if tagged else architecture
+
+
+def fetch(architecture: str) -> Published:
+    """Fetch a model from the Hugging Face hub into its own cache, or find it there.
+
+    Raises:
+        InputError: no network, no such model, or one that needs a login.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    name = _repo_name(architecture)
+    repo, _, revision = name.partition("@")
+    wanted = ["config.json", "preprocessor_config.json", "model*.safetensors", _INDEX]
+    try:
+        folder = Path(
+            huggingface_hub.snapshot_download(repo, revision=revision or None, allow_patterns=wanted)
+        )
+        if not any(folder.glob("model*.safetensors")):
+            huggingface_hub.snapshot_download(
+                repo, revision=revision or None, allow_patterns=["pytorch_model.bin"]
+            )
+    except HFValidationError as error:
+        raise InputError(f"architecture '{architecture}': no name on the hub ({error})") from None
+    except (OSError, HfHubHTTPError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{architecture}: cannot be fetched from the Hugging Face hub ({reason[:160]}); on a machine "
+            f"with a network run `hf download {repo} --local-dir {repo.split('/')[-1]}`, bring the folder "
+            f"here and give --weights FOLDER -s architecture={AUTO} -s init=weights"
+        ) from None
+    return open_folder(folder, f"{repo}@{folder.name[:12]}")
