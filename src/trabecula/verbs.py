@@ -113,7 +113,7 @@ VERBS = {
         "Write the report: report.html, tables, figures.",
         "trabecula report --results runs/results --manifest runs/cohort --out runs/report",
         ("results", "manifest", "store"),
-        ("runs", "samples", "fidelity", "explained", "searches"),
+        ("runs", "samples", "fidelity", "explained", "searches", "spectra"),
     ),
 }
 
@@ -139,6 +139,7 @@ INPUTS = {
     "runs": "The run folders behind the results",
     "samples": "A generator's samples.",
     "searches": "Folders written by search",
+    "spectra": "Folders written by spectrum",
     "splits": "splits.csv, or its folder (written by split).",
     "store": "A folder written by prepare.",
     "table": "A table with a row per image, or per patient and side.",
