@@ -102,8 +102,9 @@ def test_every_recipe_plans(recipe: Path, tmp_path: Path, monkeypatch: pytest.Mo
     for file in re.findall(r"weights = \"([^\"]+)\"", text := recipe.read_text()):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_bytes(b"")
-    root = stages["cohort"].values.get("root", "")
-    assignments = [] if str(root).startswith("@") else [f"cohort.root={tmp_path}"]
+    cohorts = [stage for stage in stages.values() if stage.verb == "cohort"]
+    bare = [stage.name for stage in cohorts if not str(stage.values.get("root", "")).startswith("@")]
+    assignments = [f"{name}.root={tmp_path}" for name in bare]
     assert len(make_plan(recipe, tmp_path / "study", assignments).cells) > 10
     assert f"recipes/{recipe.name}" in text.split("\n\n")[0] or "make" in text  # the header says the command
 
