@@ -92,7 +92,7 @@ def trained(x, y, epochs: int):  # type: ignore[no-untyped-def]
             nn.MaxPool2d(2),
         ]
         channels = width
-    net = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * 16, 1))
+    net = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * 16, y[0].numel()))
     steps = epochs * (len(x) // 32)
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps)
@@ -101,7 +101,7 @@ def trained(x, y, epochs: int):  # type: ignore[no-untyped-def]
         for batch in range(len(x) // 32):
             rows = order[batch * 32 : (batch + 1) * 32]
             shifted = torch.roll(x[rows], torch.randint(-4, 5, (2,)).tolist(), (2, 3))
-            loss = nn.functional.binary_cross_entropy_with_logits(net(shifted).squeeze(1), y[rows])
+            loss = nn.functional.binary_cross_entropy_with_logits(net(shifted), y[rows].reshape(32, -1))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

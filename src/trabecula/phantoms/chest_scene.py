@@ -23,7 +23,7 @@ _BRANCHES = (
     (0.45, 0.95), (0.28, 0.86), (0.60, 0.64),
 )  # fmt: skip
 """Where vessels end, in each lung: across and down, see `Lung.place`."""
-_AIR = 0.66  # what a lung takes away from the soft tissue in a ray's way
+_AIR = 0.74  # share of the soft tissue in a ray's way in whose place a lung is
 
 
 @dataclass
@@ -83,7 +83,7 @@ def build(anatomy: Anatomy, u: Floats, v: Floats, rng: np.random.Generator) -> S
     heart = _heart(anatomy, u, v)
     lost = Curve(_AIR * (1 - 0.55 * np.exp(-np.maximum(AXIS, 0) / 0.11)))
     air = sum((lost(d) * where for d, where in zip(depth, within, strict=True)), np.zeros_like(u))
-    air *= 1 - np.float32(0.80) * heart
+    air *= picture * (1 - np.float32(0.80) * heart)
     picture += np.float32(0.05) * heart - air
     scene = Scene(u, v, a, anatomy, pair, depth, (within[0], within[1]), air, picture, np.zeros_like(u))
     _below(scene)
@@ -185,20 +185,21 @@ def _bones(scene: Scene) -> None:
     high, low = first - 0.05, min(lung.dome.at(0.36) for lung in scene.lungs)
     behind = slope * AXIS**2 + 1.3 * np.maximum(AXIS - 0.45, 0) ** 2
     steeper = Curve(1 + 0.9 * np.exp(-np.maximum(AXIS - first, 0) / 0.22))(v)
+    through = 0.30 + 0.70 * np.clip(scene.air / np.float32(0.45), 0, 1)  # less is seen in what is dense
     line = v - np.float32(first) - Curve(behind)(a) * steeper
     shown = (
         cage
         * Curve(edge(AXIS, 0.07, 0.015))(a)
         * Curve(edge(AXIS, high, 0.02) * edge(-AXIS, -low - 0.25, 0.1))(v)
     )
-    scene.picture += np.float32(dense) * _rib(line, distance, 0.027) * shown
+    scene.picture += np.float32(dense) * _rib(line, distance, 0.027) * shown * through
     front = v - np.float32(first + 0.14) + np.float32(0.50) * (a - np.float32(0.70))
     shown = (
         cage
         * Curve(edge(AXIS, 0.27, 0.03))(a)
         * Curve(edge(AXIS, first + 0.1, 0.05) * edge(-AXIS, -low - 0.02, 0.06))(v)
     )
-    scene.picture += np.float32(0.60 * dense) * _rib(front, 1.25 * distance, 0.030) * shown
+    scene.picture += np.float32(0.60 * dense) * _rib(front, 1.25 * distance, 0.030) * shown * through
     level, rise, radius = anatomy.clavicles
     for side in SIDES:
         bend = (side * 0.38, level - 0.25 * rise)

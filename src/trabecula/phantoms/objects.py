@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from trabecula.phantoms.shapes import Floats, turned
 
+Places = npt.NDArray[np.floating]
+
 _OBJECTS = 7  # the random stream
 _VAL_OF_TEN = 3  # as many in ten are in val; Imagenette: 3,925 of 13,394
 _FINER = 2  # pixels drawn along a side of each that is kept
@@ -28,52 +30,52 @@ class Photograph:
     kind: str
 
 
-def _disc(u: Floats, v: Floats) -> Floats:
+def _disc(u: Places, v: Places) -> Places:
     return 0.9 - np.hypot(u, v)
 
 
-def _ring(u: Floats, v: Floats) -> Floats:
+def _ring(u: Places, v: Places) -> Places:
     return 0.22 - np.abs(np.hypot(u, v) - 0.72)
 
 
-def _square(u: Floats, v: Floats) -> Floats:
+def _square(u: Places, v: Places) -> Places:
     return 0.76 - np.maximum(np.abs(u), np.abs(v))
 
 
-def _bar(u: Floats, v: Floats) -> Floats:
+def _bar(u: Places, v: Places) -> Places:
     return -np.maximum(np.abs(u) - 0.95, np.abs(v) - 0.28)
 
 
-def _triangle(u: Floats, v: Floats) -> Floats:
+def _triangle(u: Places, v: Places) -> Places:
     return 0.5 - np.maximum(v, np.maximum(-0.5 * v + 0.866 * u, -0.5 * v - 0.866 * u))
 
 
-def _cross(u: Floats, v: Floats) -> Floats:
-    return np.maximum(_bar(u, v), _bar(v, u))
+def _cross(u: Places, v: Places) -> Places:
+    return np.asarray(np.maximum(_bar(u, v), _bar(v, u)))
 
 
-def _star(u: Floats, v: Floats) -> Floats:
+def _star(u: Places, v: Places) -> Places:
     angle = np.mod(np.arctan2(v, u), 2 * np.pi / 5) - np.pi / 5
     radius = np.hypot(u, v)
     return 0.42 - radius * (np.cos(angle) - 0.65 * np.abs(np.sin(angle)))
 
 
-def _crescent(u: Floats, v: Floats) -> Floats:
-    return np.minimum(_disc(u, v), np.hypot(u - 0.45, v) - 0.72)
+def _crescent(u: Places, v: Places) -> Places:
+    return np.asarray(np.minimum(_disc(u, v), np.hypot(u - 0.45, v) - 0.72))
 
 
-def _arrow(u: Floats, v: Floats) -> Floats:
+def _arrow(u: Places, v: Places) -> Places:
     shaft = -np.maximum(np.abs(u + 0.35) - 0.6, np.abs(v) - 0.18)
     head = np.minimum(u - 0.15, 0.9 - u - 1.1 * np.abs(v))
-    return np.maximum(shaft, head)
+    return np.asarray(np.maximum(shaft, head))
 
 
-def _heart(u: Floats, v: Floats) -> Floats:
+def _heart(u: Places, v: Places) -> Places:
     lobes = np.maximum(0.48 - np.hypot(u - 0.4, v + 0.3), 0.48 - np.hypot(u + 0.4, v + 0.3))
-    return np.maximum(lobes, np.minimum(0.62 - np.abs(u) - 0.75 * v, v + 0.3))
+    return np.asarray(np.maximum(lobes, np.minimum(0.62 - np.abs(u) - 0.75 * v, v + 0.3)))
 
 
-KINDS: dict[str, Callable[[Floats, Floats], Floats]] = {
+KINDS: dict[str, Callable[[Places, Places], Places]] = {
     "arrow": _arrow, "bar": _bar, "crescent": _crescent, "cross": _cross, "disc": _disc, "heart": _heart,
     "ring": _ring, "square": _square, "star": _star, "triangle": _triangle,
 }  # fmt: skip
@@ -105,7 +107,7 @@ def draw_object(size: int, seed: int, number: int) -> Photograph:
     return Photograph((255 * np.clip(shown, 0, 1)).round().astype(np.uint8), kind)
 
 
-def _background(x: Floats, y: Floats, rng: np.random.Generator) -> npt.NDArray[np.floating]:
+def _background(x: Floats, y: Floats, rng: np.random.Generator) -> Places:
     """(S, S, 3) two colours in slow waves, and a few blurred patches of others."""
     first, second = rng.uniform(0.1, 0.9, (2, 3))
     waves = sum(
@@ -121,7 +123,7 @@ def _background(x: Floats, y: Floats, rng: np.random.Generator) -> npt.NDArray[n
     return np.asarray(picture)
 
 
-def _surface(u: Floats, v: Floats, rng: np.random.Generator) -> npt.NDArray[np.floating]:
+def _surface(u: Floats, v: Floats, rng: np.random.Generator) -> Places:
     """(S, S, 3) one colour, or two in stripes or spots."""
     first, second = rng.uniform(0.05, 0.95, (2, 3))
     pattern, rate = rng.integers(3), rng.uniform(6, 14)
