@@ -57,6 +57,8 @@ REFUSED = {
     "probe --features features --manifest odd --splits split -s 'task=kl >= 2'": "rule 'kl >= 2': row 3 has no number in 'kl' ('x')",
     f"{PROBE} -s 'task=kl >= 2' -s 'fractions=[2]'": "fraction 2.0: must be above 0 and at most 1",
     "cohort --root films --table plain.csv -s 'tasks.oa.positive=KL >= 2'": "task 'oa': no column 'KL' in the manifest",
+    "cohort --root films --table plain.csv -s tasks.f.kind=multilabel -s 'tasks.f.labels=[\"kl\"]' -s 'tasks.f.separator=\"|\"' -s 'tasks.f.classes=[\"Mass\"]'": "a finding outside the task (",
+    "phantom -s kind=chest -s 'prevalence=[0,1,0,0,0]'": "prevalence and unlabelled are of knees and hips; for chests set chest.odds, how many times the usual odds of each finding",
     # settings
     f"{PROBE} -s 'task=kl >= 2' -s fracton=0.1": "unknown key 'fracton', did you mean 'fractions'?",
     f"{GAN} -s settings.critic.lrr=1": "settings of wgan_gp: unknown key 'critic.lrr', did you mean 'lr'?",
