@@ -70,7 +70,7 @@ def run(config: Config, out: Run) -> str:
     for key, rows in table[table["split"] == "test"].groupby(RUN, sort=True):
         names, origin = _classes(rows), dict(zip(RUN, key, strict=True))
         threshold = _threshold(choices, key)
-        labelled = _labelled(origin["task"], labels)
+        labelled = _labelled(str(origin["task"]), labels)
         left_out = () if config.labels or labelled is None else labelled.image_ids.tolist()
         pool = _pool(config, rows, manifest, set(left_out))
         own = known[(known[RUN] == list(key)).all(axis=1)]
