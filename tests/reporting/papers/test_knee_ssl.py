@@ -263,7 +263,7 @@ def test_random_probes_are_held_against_one_predicted_class(tmp_path: Path) -> N
         "(0.220 to 0.280) with 1 %, 0.300 (0.270 to 0.330) with 10 % of labels. Of these 2 intervals 2 lie "
         "above 0.200."
     )
-    low = (arm("r18-random", gain=-0.05), METHODS[2])
+    low = (arm("r18-random", gain=-0.04), METHODS[2])  # 0.210 (0.180 to 0.240) with 1 %
     assert section(tmp_path / "b", low).random[1].endswith("Of these 2 intervals 1 lies above 0.200.")
     assert section(tmp_path / "c", METHODS, modes=("finetune",)).random == []
     assert section(tmp_path / "d", METHODS, CHESTS).random == []
