@@ -251,12 +251,15 @@ def _show_plan(plan: Plan) -> None:
 @app.command(epilog="Example: trabecula show pretrain    trabecula show moco    trabecula show runs/moco")
 def show(
     name: Annotated[str, typer.Argument(help="A verb, an objective, a run folder or a recipe.")] = "",
+    settings: Annotated[
+        bool, typer.Option("--settings", help="Of a run folder: its settings and raw cards too.")
+    ] = False,
 ) -> None:
     """Show a verb's or objective's settings, or what is in a run folder or recipe."""
     with answered():
         from trabecula.show import print_names, print_subject
 
-        print_subject(name) if name else print_names()
+        print_subject(name, settings) if name else print_names()
 
 
 @app.command(epilog="Example: trabecula doctor --out runs")

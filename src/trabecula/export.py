@@ -1,44 +1,240 @@
-"""generator + audit -> a generator that may leave: its weights, and a card with the audit and no patient.
+"""encoder, classifier or generator -> a folder that may leave: weights, a card without patients, no more.
 
-generator.safetensors     the weights, unchanged
-generator.json            the card, with the memorisation audit of these very weights
+    hub/model.safetensors     an encoder's weights as timm or torchvision loads them, with strict=True
+    hub/config.json           with it timm.create_model("local-dir:FOLDER", pretrained=True) makes the network
+    hub/README.md             the model card: use, data, intended use, limits, metrics, licence to fill in
+    hub/encoder.json          the card, with which `pretrain` takes the folder as weights
+    hub/model.onnx            images in [0, 1] to features or probabilities, normalisation inside
+    export.json               what was written, and how far each form is from the encoder's own features
 
-Nothing else of the training's folder comes along: no encoder, no critic, no patient's mark.
+A classifier leaves as hub/model.onnx, classifier.safetensors and classifier.json. A generator leaves as
+generator.safetensors and generator.json, with the memorisation audit of these very weights in its card.
+
+Nothing else of the training's folder comes along: no image, no path, no patient's mark.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
+from typing import Any, Self
 
-from trabecula.config import Record
+from pydantic import model_validator
+
+from trabecula.config import Record, dump
 from trabecula.data.audit import CLEAR, read_audit
 from trabecula.errors import InputError
+from trabecula.nets.classifier import CARD_FILE as CLASSIFIER_CARD
+from trabecula.nets.classifier import WEIGHTS_FILE as CLASSIFIER_WEIGHTS
+from trabecula.nets.classifier import load_classifier
+from trabecula.nets.encoder import CARD_FILE, Card, Encoder, load_encoder
 from trabecula.nets.generator import WEIGHTS_FILE, load_generator, save_generator
-from trabecula.run import Run
+from trabecula.nets.library_format import (
+    CONFIG_FILE,
+    Layout,
+    layouts_of,
+    weights_bytes,
+    widened,
+)
+from trabecula.nets.library_format import WEIGHTS_FILE as MODEL_FILE
+from trabecula.nets.onnx_file import Predictor, check_installed, difference, onnx_bytes
+from trabecula.reporting.model_card import metric_rows, readme
+from trabecula.run import Run, write_atomically
+
+HUB, ONNX_FILE = "hub", "model.onnx"
 
 
 class Config(Record):
     """Settings of `export`."""
 
-    generator: Path
-    """A folder written by `pretrain` with an adversarial method, or one of its snapshots."""
-    audit: Path
-    """The folder that `fidelity` wrote of this generator, or its audit.json."""
+    encoder: Path | None = None
+    """An encoder: a folder written by `pretrain`, or one of its snapshots."""
+    classifier: Path | None = None
+    """A classifier: a folder written by `finetune`. It leaves as ONNX and in its own format."""
+    generator: Path | None = None
+    """A generator: a folder written by `pretrain` with an adversarial method, or one of its snapshots."""
+    audit: Path | None = None
+    """For a generator: the folder that `fidelity` wrote of it, or its audit.json."""
+    metrics: Path | None = None
+    """For an encoder's model card: metrics.json of `evaluate`, or its folder."""
+    onnx: bool = True
+    """Write model.onnx too; needs the extra `export`."""
+    rgb: bool = False
+    """For an encoder of grey images: give the first layer three channels, each kernel thrice by a third, for
+    programs that show it a grey image three times. The features stay the same."""
+    license: str = ""
+    """Name of the licence for the model card, such as apache-2.0; to be filled in by hand where not set."""
     accept: bool = False
     """Export also a generator whose audit finds copying, or could find nothing; the card says so."""
 
+    @model_validator(mode="after")
+    def _one_thing(self) -> Self:
+        given = [key for key in ("encoder", "classifier", "generator") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"give one of encoder, classifier and generator, not {' and '.join(given) or 'none'}"
+            )
+        if (self.generator is None) != (self.audit is None):
+            raise ValueError("generator and audit go together: a generator leaves only with its audit")
+        return self
+
 
 def run(config: Config, out: Run) -> str:
-    """Write the generator with its audit; refuses one without, or one that copies."""
-    folder = config.generator if config.generator.is_dir() else config.generator.parent
+    """Write what may leave; refuses a generator without an audit, or one that copies."""
+    if config.generator is not None and config.audit is not None:
+        return _generator(config.generator, config.audit, config.accept, out)
+    if config.onnx:
+        check_installed()
+    (out / HUB).mkdir(exist_ok=True)
+    if config.classifier is not None:
+        return _classifier(config.classifier, config.onnx, out)
+    if config.encoder is None:
+        raise InputError("export: give an encoder, a classifier or a generator")
+    return _encoder(config.encoder, config, out)
+
+
+def _generator(path: Path, audit_path: Path, accept: bool, out: Run) -> str:
+    folder = path if path.is_dir() else path.parent
     generator, card = load_generator(folder)
     weights = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
-    audit = read_audit(config.audit, weights)
-    if not str(audit["finding"]).startswith(CLEAR) and not config.accept:
+    audit = read_audit(audit_path, weights)
+    if not str(audit["finding"]).startswith(CLEAR) and not accept:
         raise InputError(
-            f"{config.audit}: the audit says '{audit['finding']}': this generator may give away its training "
+            f"{audit_path}: the audit says '{audit['finding']}': this generator may give away its training "
             "images; set accept = true to export it all the same"
         )
     save_generator(generator, card.model_copy(update={"audit": audit, "store": ""}), out)
     return f"{card.objective} generator of {card.images_seen:,} images seen; {audit['finding']}"
+
+
+def _encoder(path: Path, config: Config, out: Run) -> str:
+    encoder = load_encoder(path).eval()
+    metrics = metric_rows(config.metrics, encoder.card.name) if config.metrics is not None else None
+    whole = encoder.card
+    if config.rgb:
+        encoder = widened(encoder)
+    card = _without_patients(encoder.card)
+    layouts = layouts_of(encoder)
+    folder = out / HUB
+    write_atomically(folder / MODEL_FILE, weights_bytes(encoder))
+    write_atomically(folder / CARD_FILE, _text(dump(card)))
+    ready = next((layout.config for layout in layouts if layout.config is not None), None)
+    record: dict[str, Any] = {
+        "arm": card.name,
+        "architecture": card.architecture,
+        "num_features": card.num_features,
+        "differences": {layout.library: layout.difference for layout in layouts},
+        "impossible": _impossible(card, layouts),
+    }
+    write_atomically(folder / CONFIG_FILE, _text(ready or _plain_config(card)))
+    if config.onnx:
+        file = onnx_bytes(encoder, card.channels, card.size, "features", _told(card))
+        record["differences"]["onnxruntime"] = difference(encoder, file, card.channels, card.size)
+        write_atomically(folder / ONNX_FILE, file)
+    said = _programs(encoder, layouts, ready is not None, config.onnx)
+    warnings = _warnings(path)
+    counted = {**dump(card), "patients": whole.patients}
+    text = readme(counted, said, record["impossible"], config.license, metrics, warnings)
+    write_atomically(folder / "README.md", text)
+    out.write_json("export.json", record)
+    return f"{card.name}: {_forms(record)}" + "".join(f"; {line}" for line in record["impossible"])
+
+
+def _without_patients(card: Card) -> Card:
+    """The name of the key stays: at its own site a folder is refused as weights of unknown patients."""
+    return card.model_copy(update={"patients": (), "store": ""})
+
+
+def _impossible(card: Card, layouts: list[Layout]) -> list[str]:
+    libraries = {layout.library for layout in layouts}
+    if not libraries:
+        return [f"{card.architecture} is a network of neither timm nor torchvision: use ONNX or Trabecula"]
+    if "timm" not in libraries:
+        return [f"{card.architecture} does not load in timm: use torchvision or ONNX"]
+    return []
+
+
+def _plain_config(card: Card) -> dict[str, Any]:
+    """config.json of a network that timm does not have: what a program needs to know to use the weights."""
+    return {"network": card.architecture, "input_size": [len(card.mean), card.size, card.size],
+            "mean": list(card.mean), "std": list(card.std), "num_features": card.num_features}  # fmt: skip
+
+
+def _told(card: Card) -> dict[str, Any]:
+    """What the ONNX file says of itself."""
+    keys = ("name", "architecture", "channels", "size", "num_features", "objective", "prepared", "version")
+    values = dump(card)
+    return {**{key: values[key] for key in keys}, "input": "float32 in [0, 1], N x C x S x S"}
+
+
+def _programs(encoder: Encoder, layouts: list[Layout], ready: bool, onnx: bool) -> list[tuple[str, str]]:
+    """What to type, a program for each library, in this folder."""
+    card = encoder.card
+    said = []
+    if ready:
+        lines = 'import timm\n\nnet = timm.create_model("local-dir:.", pretrained=True).eval()'
+        said.append(("The network with timm, from this folder (on the hub: `hf-hub:OWNER/NAME`):", lines))
+    for layout in layouts:
+        said.append((f"The features with {layout.library}:", layout.code(encoder)))
+    if onnx:
+        lines = (
+            "import numpy\nimport onnxruntime\n\n"
+            f'session = onnxruntime.InferenceSession("{ONNX_FILE}")\n'
+            f'images = numpy.random.rand(2, {card.channels}, {card.size}, {card.size}).astype("float32")\n'
+            'features = session.run(None, {"images": images})[0]'
+        )
+        said.append(("The features with ONNX Runtime, normalisation inside:", lines))
+    own = (
+        "from pathlib import Path\n\nfrom trabecula import load_encoder\n\n"
+        'encoder = load_encoder(Path(".")).eval()'
+    )
+    return [*said, ("In Trabecula:", own)]
+
+
+def _warnings(path: Path) -> list[str]:
+    """What was still wrong at the end of its training."""
+    file = (path if path.is_dir() else path.parent) / "training.json"
+    if not file.is_file():
+        return []
+    training = json.loads(file.read_text(encoding="utf-8"))
+    last = (training.get("points") or [{}])[-1].get("images")
+    return [str(found["text"]) for found in training.get("findings") or () if found.get("last") == last]
+
+
+def _forms(record: dict[str, Any]) -> str:
+    """ "features as timm's (largest difference 2e-07) and ONNX Runtime's (4e-07)"."""
+    names = {"timm": "timm", "torchvision": "torchvision", "onnxruntime": "ONNX Runtime"}
+    told = [
+        f"{names[key]} {'not checked, it is not installed' if value is None else f'{value:.1g}'}"
+        for key, value in record["differences"].items()
+    ]
+    return "largest difference of features in " + ", ".join(told) if told else "own format"
+
+
+def _classifier(path: Path, onnx: bool, out: Run) -> str:
+    classifier = load_classifier(path).eval()
+    if onnx and classifier.card.centre_crop < 1:
+        raise InputError(
+            f"{path}: sees the middle {classifier.card.centre_crop:g} of an image's side, resized, which an "
+            "ONNX file does not do here; set onnx = false, and apply it with `trabecula predict`"
+        )
+    card = classifier.card.model_copy(update={"encoder": _without_patients(classifier.card.encoder)})
+    folder = path if path.is_dir() else path.parent
+    write_atomically(out / HUB / CLASSIFIER_WEIGHTS, (folder / CLASSIFIER_WEIGHTS).read_bytes())
+    write_atomically(out / HUB / CLASSIFIER_CARD, _text(dump(card)))
+    record: dict[str, Any] = {"arm": card.origin.arm, "task": card.origin.task, "differences": {}}
+    if onnx:
+        predictor, channels = Predictor(classifier), card.encoder.channels
+        told = {**_told(card.encoder), "task": dump(card.task), "class_names": list(card.class_names),
+                "threshold": list(card.choice.threshold), "output": "probabilities"}  # fmt: skip
+        file = onnx_bytes(predictor, channels, card.size, "probabilities", told)
+        record["differences"]["onnxruntime"] = difference(predictor, file, channels, card.size)
+        write_atomically(out / HUB / ONNX_FILE, file)
+    out.write_json("export.json", record)
+    said = _forms(record).replace("features", "probabilities")
+    return f"{card.origin.arm}, {card.origin.task}: {said}"
+
+
+def _text(values: Any) -> str:
+    return json.dumps(values, indent=1, sort_keys=True) + "\n"

@@ -13,6 +13,7 @@ from trabecula.config import Record, describe, read_toml, suggest, to_toml
 from trabecula.errors import InputError
 from trabecula.grid.recipe import parse_recipe
 from trabecula.objectives import TABLE, find
+from trabecula.reporting.run_card import RunCard, read_card, read_study
 from trabecula.run import VERBS, verb_module
 
 _LONG = 6  # entries of a list that are shown
@@ -25,8 +26,11 @@ def print_names() -> None:
     print("or a run folder, or a recipe.toml")
 
 
-def print_subject(name: str) -> None:
+def print_subject(name: str, settings: bool = False) -> None:
     """Print what `name` is: a verb, an objective, a run folder or a recipe.
+
+    Args:
+        settings: of a run folder, its settings and the raw cards too.
 
     Raises:
         InputError: it is none of them.
@@ -37,7 +41,7 @@ def print_subject(name: str) -> None:
     elif name in TABLE:
         print_settings(find(name).Config, name)
     elif path.is_dir():
-        print_run(path)
+        print_run(path, settings)
     elif path.is_file() and path.suffix == ".toml":
         print_recipe(path)
     else:
@@ -55,32 +59,70 @@ def print_settings(cls: type[Record], name: str) -> None:
     Console().print(table)
 
 
-def print_run(folder: Path) -> None:
-    """A run folder's verb, state, settings and cards.
+def print_run(folder: Path, settings: bool = False) -> None:
+    """What a person reads of a run folder, or of a folder that an export or a snapshot left.
+
+    Args:
+        settings: the settings and the raw cards too.
 
     Raises:
         InputError: it is no run folder.
     """
     if (folder / "recipe.toml").exists():
-        print_recipe(folder / "recipe.toml")
+        if (folder / "cells.json").exists():
+            print_card(read_study(folder))
+        if settings or not (folder / "cells.json").exists():
+            print_recipe(folder / "recipe.toml")
         return
-    if not (folder / "config.json").exists():
+    card = read_card(folder)
+    if card is None and not (folder / "config.json").exists():
         raise InputError(f"{folder}: is no run folder; it has no config.json")
-    config = _read(folder / "config.json")
-    done = folder / "DONE"
-    print(f"{folder}: {config.get('verb', '?')}, id {str(config.get('id', ''))[:8]}")
-    print("DONE: " + done.read_text().strip() if done.exists() else "not finished; run its command again")
+    config = _read(folder / "config.json") if (folder / "config.json").exists() else {}
+    if "verb" in config:
+        done = folder / "DONE"
+        print(f"{folder}: {config['verb']}, id {str(config.get('id', ''))[:8]}")
+        print("DONE: " + done.read_text().strip() if done.exists() else "not finished; run its command again")
+    else:
+        print(folder)
+    if card is not None:
+        print_card(card)
+    if card is None or settings:
+        _print_raw(folder, config)
+    else:
+        print("all settings: trabecula show --settings " + str(folder))
+
+
+def print_card(card: RunCard) -> None:
+    """Lines of what and text, folded to the terminal's width, then the commands, which are not."""
+    console = Console()
+    table = Table(title=card.title, title_justify="left", title_style="bold", box=None, show_header=False)
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(overflow="fold")
+    for what, text in card.lines:
+        table.add_row(*(part.replace("[", "\\[") for part in (what, text)))
+    console.print()
+    console.print(table)
+    if card.commands:
+        print("\nnext:")
+        for command in card.commands:
+            print(f"  {command}")
+    print()
+
+
+def _print_raw(folder: Path, config: dict[str, Any]) -> None:
+    """Inputs, settings and cards as they are; long lists by their length."""
     provenance = folder / "provenance.json"
     if provenance.exists():
         for key, paths in _read(provenance).get("inputs", {}).items():
             print(f"{key}: {', '.join(paths) or 'not set'}")
-    print("\n[settings]\n" + to_toml(config.get("settings", {}), "settings.").strip())
+    if config.get("settings"):
+        print("\n[settings]\n" + to_toml(config["settings"], "settings.").strip())
     for card in sorted(folder.glob("*.json")):
         if card.name in ("config.json", "provenance.json"):
             continue
         values = _read(card)
         if isinstance(values, dict):
-            print(f"\n[{card.name}]\n" + to_toml(_shortened(values), f"{card.name}.").strip())
+            print(f"\n[{card.name}]\n" + to_toml(_shortened(_unmarked(values)), f"{card.name}.").strip())
 
 
 def _read(path: Path) -> Any:
@@ -88,6 +130,16 @@ def _read(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON: {error}") from None
+
+
+def _unmarked(value: Any) -> Any:
+    """Without patients' marks: how many there are is told."""
+    if isinstance(value, dict):
+        return {
+            key: f"{len(inner)} marks" if key == "patients" and isinstance(inner, list) else _unmarked(inner)
+            for key, inner in value.items()
+        }
+    return value
 
 
 def _shortened(value: Any) -> Any:

@@ -58,9 +58,9 @@ VERBS = {
         ("generator", "store", "splits", "weights"),
     ),
     "export": Verb(
-        "Write a generator that may leave: its weights, and a card with the audit and no patient.",
-        "trabecula export --generator runs/gan --audit runs/fidelity --out runs/generator",
-        ("generator", "audit"),
+        "Write a model that may leave: for timm, torchvision, ONNX and the hub, and no patient in it.",
+        "trabecula export --encoder runs/moco --metrics runs/results --out runs/export",
+        ("encoder", "classifier", "generator", "audit", "metrics"),
     ),
     "embed": Verb(
         "Turn a store into features with an encoder.",
@@ -132,6 +132,7 @@ INPUTS = {
     "generator": "A folder with a generator, written by pretrain.",
     "labels": "The labelled images' manifest, where it is another.",
     "manifest": "manifest.csv, or its folder (written by cohort).",
+    "metrics": "metrics.json, or its folder (written by evaluate).",
     "pools": "Manifests, stores or tables that pretraining reads",
     "predictions": "Folders written by probe, finetune or predict",
     "results": "A folder written by evaluate.",

@@ -1,6 +1,6 @@
 """Vision transformers of the transformers library as networks of timm: the same weights under other names.
 
-Nothing of that library is needed. What is known: ViT (DINO, MAE and DeiT without distillation among them),
+Nothing of that library is needed. What is known: ViT (DINO, MAE and plain DeiT among them),
 DINOv2 (RAD-DINO among them) with and without registers, and DINOv3. timm's networks have LayerNorm's epsilon
 of the original code, 1e-6 in ViT and DINOv2; transformers keeps a ViT's own, often 1e-12.
 """
@@ -27,11 +27,11 @@ _DINOV3 = {(384, 12, 6): "small", (768, 12, 12): "base", (1024, 24, 16): "large"
            (4096, 40, 32): "7b"}  # fmt: skip
 _QKV, _SHOWN = ("query", "key", "value"), 3
 _ROPE = 100.0  # of DINOv3's rotary positions (Simeoni et al. 2025, arXiv 2508.10104)
-KINDS = ("vit", "vit_mae", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit")
+KINDS = ("vit", "vit_mae", "dinov2", "dinov2_with_registers", "dinov3_vit")
 """Values of `model_type` in a config.json that are known."""
 
 _PREFIX = re.compile(
-    r"^(?:vit|deit|dinov2|dinov2_with_registers|dinov3_vit|model)\.(?=embeddings|encoder|layer|norm)"
+    r"^(?:vit|dinov2|dinov2_with_registers|dinov3_vit|model)\.(?=embeddings|encoder|layer|norm)"
 )
 _UNUSED = re.compile(r"^(?:pooler|classifier|decoder|lm_head|rope_embeddings)\b|(?:^|\.)mask_token$")
 _PLAIN = (
@@ -66,7 +66,7 @@ def network(config: Mapping[str, Any]) -> str | None:
         return None
     shape = tuple(config.get(key) for key in ("hidden_size", "num_hidden_layers", "num_attention_heads"))
     patch, registers = config.get("patch_size", 16), config.get("num_register_tokens", 4)
-    if kind in ("vit", "vit_mae", "deit"):
+    if kind in ("vit", "vit_mae"):
         size = _VIT.get(shape)  # type: ignore[arg-type]
         name = f"test_vit_patch{patch}" if size == "test" else f"vit_{size}_patch{patch}_224"
     elif kind == "dinov3_vit":
