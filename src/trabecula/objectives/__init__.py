@@ -21,6 +21,7 @@ TABLE = {
     "gan_r1": ("gan_r1:GanR1", "R1 GAN"),
     "sn_gan": ("sn_gan:SnGan", "SN-GAN"),
     "r3gan": ("r3gan:R3Gan", "R3GAN"),
+    "byol": ("byol:Byol", "BYOL"),
     "mae": ("mae:Mae", "MAE"),
     "classify": ("classify:Classify", "Supervised"),
 }
