@@ -23,7 +23,7 @@ from pydantic import Field
 from trabecula.config import Record
 from trabecula.data.manifest import Manifest, read_manifest
 from trabecula.data.predictions import PLATEAU, snapshot_of
-from trabecula.data.splits import PARTS, Splits, counts, read_splits
+from trabecula.data.splits import FEW_VAL, PARTS, Splits, counts, read_splits
 from trabecula.data.store import Store
 from trabecula.data.tasks import Task, Truth, find_task, truth
 from trabecula.errors import InputError
@@ -326,10 +326,13 @@ def _subsets(choices: pd.DataFrame) -> list[Row]:
         task, fraction, seed = cast("tuple[str, float, int]", key)
         first = same.iloc[0]
         alike = len(same[list(reading.COUNTS)].drop_duplicates()) == 1
+        notes = [] if alike else ["arms had different subsets"]
+        if first["num_val_patients"] < FEW_VAL:
+            notes.append("few validation patients: what is chosen on them is partly chance")
         rows.append({
             "task": task, "fraction": float(fraction), "seed": int(seed),
             **{name: _rounded(first[name]) for name in reading.COUNTS},
-            "note": "" if alike else "arms had different subsets",
+            "note": "; ".join(notes),
         })  # fmt: skip
     return rows
 

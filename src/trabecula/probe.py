@@ -35,7 +35,7 @@ from trabecula.data.predictions import (
     probe_mode,
     write_predictions,
 )
-from trabecula.data.splits import Splits, Subset, draw_subset, read_splits
+from trabecula.data.splits import FEW_VAL, Splits, Subset, draw_subset, read_splits
 from trabecula.data.tasks import Task, Truth, find_task, truth
 from trabecula.errors import InputError
 from trabecula.metrics.classification import auroc_macro, balanced_accuracy
@@ -145,9 +145,11 @@ def run(config: Config, out: Run) -> str:
     out.write_json("probe.json", {"format": FORMAT, "features": features.record, "classifiers": cards})
     names = ", ".join(task.name or spec for spec, task in tasks)
     edges = sum("end of the path" in choice.note for _, choice in choices)
+    few = sum(choice.num_val_patients < FEW_VAL for _, choice in choices)
     return (
         f"{features.record['arm']}: {len(choices)} probes of {names}, {config.num_strengths} strengths each"
         + (f"; {edges} chose an end of the path" if edges else "")
+        + (f"; {few} chosen on fewer than {FEW_VAL} validation patients, partly by chance" if few else "")
     )
 
 

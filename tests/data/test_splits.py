@@ -102,7 +102,9 @@ def test_everything_at_fraction_one():
     subset = draw_subset(Splits({"a": "train", "b": "train", "c": "val", "d": "test"}), t, 1.0, 0)
     assert subset.train.tolist() == [0, 1, 2]
     assert subset.val.tolist() == [3]
-    assert subset.record["note"] == "val has no image of class 0"
+    assert subset.record["note"] == (
+        "val has no image of class 0; few patients in val (1): what is chosen on them is partly chance"
+    )
 
 
 def test_a_class_that_a_fraction_would_lose_is_kept_and_noted():
@@ -233,6 +235,6 @@ def test_one_percent_of_the_real_knees():
     for seed in range(5):
         record = draw_subset(splits, t, 0.01, seed).record
         assert (record["train"]["patients"], record["val"]["patients"]) == (23, 6)
-        assert record["note"] == ""
+        assert record["note"] == "few patients in val (6): what is chosen on them is partly chance"
         shares.append(record["train"]["per_class"]["1"] / record["train"]["images"])
     assert 0.35 < np.mean(shares) < 0.5  # 42 % of the knees are positive

@@ -24,6 +24,8 @@ from trabecula.data.tasks import Truth
 from trabecula.errors import InputError
 
 PARTS = ("train", "val", "test")
+FEW_VAL = 10
+"""Fewer validation patients than these are told of: 1 % of the knees are 6."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,9 @@ def draw_subset(splits: Splits, truth: Truth, fraction: float, seed: int) -> Sub
         notes += [f"{part} has no image of class {name}" for name in absent]
         if len(chosen) > requested:
             notes.append(f"{part} has {len(chosen) - requested} more patients, to keep every class")
+    num_val = record["val"]["patients"]
+    if num_val < FEW_VAL:
+        notes.append(f"few patients in val ({num_val}): what is chosen on them is partly chance")
     record["note"] = "; ".join(notes)
     return Subset(drawn["train"], drawn["val"], record)
 
