@@ -50,6 +50,8 @@ def test_the_loss_has_the_golden_value() -> None:
     assert prediction_loss(p, h, target).item() == pytest.approx(0.9064636410170, abs=1e-12)
     every = torch.ones_like(target)
     assert prediction_loss(p, h, every).item() == pytest.approx(1.0199361450, abs=1e-9)  # not this one
+    means = F.smooth_l1_loss(F.normalize(p, dim=1), F.normalize(h, dim=1), reduction="none").mean(1)
+    assert means[target].mean().item() == pytest.approx(0.1812927282, abs=1e-9)  # nor a mean over channels
 
 
 def test_the_loss_sees_the_direction_of_the_target_cells_only() -> None:
@@ -136,6 +138,25 @@ def test_the_official_sampler_never_hides_the_last_row_and_column_and_ours_does(
     assert float(fixed[[0, 0, 6, 6], [0, 6, 0, 6]].mean()) == pytest.approx(0.15, abs=0.01)
     assert float(fixed[3, 3]) == pytest.approx(0.81, abs=0.03)
     assert float(fixed.mean()) == pytest.approx(0.50, abs=0.01)
+
+
+def test_the_fault_is_lightly_s_too() -> None:
+    """Its sampler for transformers has the same exclusive bound: the last row and column stay out."""
+    from lightly.data.ijepa_collate import IJEPAMaskCollator
+
+    torch.manual_seed(0)
+    hits = torch.zeros(14 * 14)
+    scales = {"enc_mask_scale": (0.85, 1.0), "pred_mask_scale": (0.15, 0.2), "aspect_ratio": (0.75, 1.5)}
+    collator = IJEPAMaskCollator((224, 224), 16, npred=4, **scales)
+    for _ in range(20):
+        _, _, targets = collator([(torch.zeros(1), 0, "") for _ in range(4)])
+        for mask in targets:
+            hits.index_add_(0, mask.flatten(), torch.ones(mask.numel()))
+    hits = hits.view(14, 14)
+    assert hits[13].sum() == hits[:, 13].sum() == 0
+    assert float(hits[:13, :13].min()) > 0
+    ours = sum(draw_masks(numbers(64, seed), (14, 14), Masking(blocks=1)).target.sum(0) for seed in range(20))
+    assert int(ours.min()) > 0  # type: ignore[union-attr]
 
 
 def test_block_sizes_are_those_of_the_official_code() -> None:

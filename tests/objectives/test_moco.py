@@ -161,3 +161,93 @@ def test_a_pool_of_one_image_is_offered_no_batch_of_one() -> None:
     with pytest.raises(InputError, match="moco: the pool holds one image") as caught:
         _check(MocoConfig(), Setting(1, 64, 0))
     assert "batch_size" not in str(caught.value)
+
+
+def test_order_of_rows_and_of_the_queue_and_lengths_do_not_matter(store: Store) -> None:
+    q, k, queue = golden()
+    loss, _ = contrast(q, k, queue, 0.2)
+    torch.manual_seed(0)
+    rows, places = torch.randperm(8), torch.randperm(16)
+    torch.testing.assert_close(contrast(q[rows], k[rows], queue[places], 0.2)[0], loss)
+    assert abs(float(contrast(q[rows], k, queue, 0.2)[0] - loss)) > 1e-2  # a row's key is its own
+    losses = []
+    for scale in (1, 7):  # of the last layer: embeddings are compared by direction
+        moco, stream = make(store)
+        for net in (moco.query, moco.key):
+            net[1].layers.out.weight.data.mul_(scale)
+            net[1].layers.out.bias.data.mul_(scale)
+        losses.append(next(moco.train().step([stream.batch(0)], 0.0)).loss.item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_collapsed_embedding_costs_less_until_the_queue_has_collapsed_too() -> None:
+    _, _, queue = golden()
+    same = F.normalize(torch.ones(8, 6).double(), dim=1)
+    collapsed, first = contrast(same, same, queue, 0.2)
+    assert float(first) == 1.0
+    assert float(collapsed) < np.log(17) - 0.5
+    assert float(contrast(same, same, same.repeat(2, 1), 0.2)[0]) == pytest.approx(np.log(17))
+
+
+def test_a_key_among_its_own_negatives_would_give_another_loss() -> None:
+    """What enqueueing before the logits does: the positive is a negative too."""
+    q, k, queue = golden()
+    early = torch.cat([k, queue[8:]])
+    assert abs(float(contrast(q, k, queue, 0.2)[0] - contrast(q, k, early, 0.2)[0])) > 0.05
+    with_own = torch.cat([queue, k[:1]])
+    assert float(contrast(k[:1], k[:1], with_own, 0.2)[0]) > np.log(2)
+
+
+def test_queue_and_pointer_are_in_the_checkpoint_and_lightly_s_are_not(store: Store) -> None:
+    """A queue drawn anew on resume makes the next loss another one."""
+    from lightly.loss import NTXentLoss
+
+    assert not NTXentLoss(memory_bank_size=(16, 6)).state_dict()
+    moco, stream = make(store)
+    run(moco, stream, 2)
+    assert {"queue", "pointer"} <= set(moco.state_dict())
+    assert int(moco.pointer) == 2 * BATCH % 16
+    losses = []
+    for lost in (False, True):
+        resumed, _ = make(store)
+        fresh = resumed.queue.clone()
+        resumed.load_state_dict(moco.state_dict())
+        assert torch.equal(resumed.queue, moco.queue)
+        if lost:
+            resumed.queue.copy_(fresh)
+        losses.append(next(resumed.train().step([stream.batch(2)], 0.0)).loss.item())
+    expected = next(copy.deepcopy(moco).train().step([stream.batch(2)], 0.0)).loss.item()
+    assert losses[0] == pytest.approx(expected, rel=1e-5)
+    assert abs(losses[1] - expected) > 0.01
+
+
+def test_both_networks_start_alike_and_norm_statistics_are_each_one_s_own(store: Store) -> None:
+    """lightly's benchmark gives the key a head of its own; an average of statistics is in no paper."""
+    moco, stream = make(store, momentum=0.5)
+    for (name, query), key in zip(
+        moco.query.state_dict().items(), moco.key.state_dict().values(), strict=True
+    ):
+        assert torch.equal(query, key), name
+    norms = [
+        next(m for m in net.modules() if isinstance(m, GlobalBatchNorm)) for net in (moco.query, moco.key)
+    ]
+    seen: list[torch.Tensor] = []
+    for norm in norms:
+        norm.register_forward_pre_hook(lambda _m, args: seen.append(args[0].detach()))
+    norms[0].running_mean.fill_(1000.0)
+    next(moco.train().step([stream.batch(0)], 0.0))
+    assert float(norms[1].running_mean.abs().max()) < 100
+    query, key = (x.unflatten(0, (-1, 4)).mean((1, 3, 4)) for x in seen)  # of each group of 4 rows
+    assert not any(torch.allclose(a, b, rtol=1e-3) for a, b in zip(query, key, strict=True))
+
+
+def test_defaults_are_the_paper_s(store: Store) -> None:
+    config = MocoConfig()
+    assert (config.dim, config.queue, config.momentum, config.temperature) == (128, 65536, 0.999, 0.2)
+    rule = config.optimizer
+    assert (rule.name, rule.lr, rule.momentum, rule.weight_decay) == ("sgd", 0.03, 0.9, 1e-4)
+    assert (rule.schedule, rule.warmup, rule.decay_vectors) == ("cosine", 0.0, True)  # decay of all weights
+    moco, _ = make(store, optimizer={"name": "sgd", "lr": 0.03}, scale_lr=True)
+    assert moco.groups()["query"].optimizer.lr == 0.03 * BATCH / 256
+    assert not any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in moco.query[1].modules())
+    assert moco.products() == {"encoder": moco.query[0]}

@@ -58,6 +58,22 @@ def test_warm_up_is_linear_then_the_schedule_goes_on() -> None:
         theirs.step()
 
 
+def test_warm_up_starts_at_nothing_as_the_official_codes_and_a_step_later_than_lightly_s() -> None:
+    """Golden values of lightly's scheduler, 10 of 100 steps; its cosine ends a step early, at `end`."""
+    from lightly.utils.scheduler import cosine_warmup_schedule
+
+    golden = {0: 0.1, 1: 0.2, 9: 1.0, 10: 1.0, 11: 0.999689, 55: 0.491685, 99: 0.001}
+    theirs = [cosine_warmup_schedule(step, 100, 1.0, 0.001, 10, 0.0) for step in range(100)]
+    for step, value in golden.items():
+        assert theirs[step] == pytest.approx(value, abs=5e-7)
+    rule = Optimizer(name="lars", lr=1.0, schedule="cosine", warmup=0.1, end=0.001)
+    ours = [rule.at(step, 100)["lr"] for step in range(101)]
+    assert ours[:10] == pytest.approx([0.0, *theirs[:9]])
+    assert ours[10] == theirs[10] == 1
+    assert ours[100] == pytest.approx(theirs[99])
+    assert max(abs(a - b) for a, b in zip(ours[11:100], theirs[11:], strict=True)) < 0.02
+
+
 def test_the_rate_reaches_the_weights() -> None:
     """One step of plain SGD moves a weight by rate times gradient."""
     ours = Optimizer(name="sgd", lr=1.0, schedule="one_cycle", momentum=0.0)
