@@ -17,12 +17,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from functools import partial
-from typing import Any
 
-import numpy as np
-import torch
+import peers
 from lightly.loss import BarlowTwinsLoss
 from lightly.models.modules import BarlowTwinsProjectionHead
 from lightly.transforms.gaussian_blur import GaussianBlur
@@ -33,16 +30,13 @@ from lightly.utils.lars import LARS
 from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms
-from torchvision.models import resnet18
-from turns import Memory, options, prepared, record, smooth_images, take_turns, told_of
+from turns import options, prepared, record, smooth_images, take_turns, told_of
 from views import ANGLE, BATCH, JITTER, RATIO, SIGMA, SIZE, InMemory, loader
 
-from trabecula.data.batches import Stream
 from trabecula.data.views import REFERENCE_SIZE, Views
 from trabecula.nets.encoder import make_encoder
 from trabecula.objectives.barlow import Barlow, BarlowConfig
 from trabecula.objectives.objective import Setting
-from trabecula.train.loop import train
 from trabecula.train.precision import Precision
 
 NUM_IMAGES = 4096
@@ -60,10 +54,7 @@ def ours(images: Tensor, precision: Precision, steps: int, width: int) -> Iterat
     config = BarlowConfig(width=width, views_a=views[0], views_b=views[1])
     encoder = make_encoder("timm:resnet18", channels=1, size=SIZE)
     objective = Barlow(config, encoder, Setting(len(images), BATCH, 0))
-    store: Any = Memory(images)
-    stream = Stream(store, np.arange(len(images)), BATCH, seed=0)
-    for _ in train(objective, stream, images=10**9, every=steps * BATCH, precision=precision):
-        yield
+    return peers.ours(objective, images, precision, steps)
 
 
 def lightly_transform() -> Callable[[Image.Image], list[Tensor]]:
@@ -85,24 +76,9 @@ def lightly_transform() -> Callable[[Image.Image], list[Tensor]]:
     )
 
 
-class LightlyBarlow(nn.Module):
-    """lightly's Barlow Twins module, as its documentation builds it."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        net = resnet18()
-        net.conv1 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
-        self.backbone = nn.Sequential(*list(net.children())[:-1])
-        self.projection_head = BarlowTwinsProjectionHead(512, width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        embedding: Tensor = self.projection_head(self.backbone(x).flatten(start_dim=1))
-        return embedding
-
-
 def lightly(images: Tensor, precision: Precision, steps: int, workers: int, width: int) -> Iterator[None]:
-    """Train for ever; one item every `steps` steps."""
-    model = LightlyBarlow(width).train()
+    """Train for ever lightly's Barlow Twins as its documentation builds it; one item every `steps` steps."""
+    model = nn.Sequential(peers.grey_resnet18(), BarlowTwinsProjectionHead(512, width, width)).train()
     pictures = [Image.fromarray(image[0].numpy()) for image in images]
     batches = loader(InMemory(pictures, lightly_transform()), workers)
     criterion = BarlowTwinsLoss(0.0051)
@@ -112,18 +88,7 @@ def lightly(images: Tensor, precision: Precision, steps: int, workers: int, widt
         {"params": [w for w in weights if w.ndim == 1], "weight_decay": 0.0, "lr": 0.0048 * BATCH / 256},
     ]
     optimizer = LARS(groups, lr=0.2 * BATCH / 256, momentum=0.9)
-    count = 0
-    while True:
-        for first, second in batches:
-            with torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext():
-                loss = criterion(model(first), model(second))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            float(loss.detach())
-            count += 1
-            if count % steps == 0:
-                yield
+    return peers.lightly(batches, lambda a, b: criterion(model(a), model(b)), optimizer, precision, steps)
 
 
 def main() -> None:

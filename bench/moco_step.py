@@ -19,27 +19,22 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
-from contextlib import nullcontext
 from functools import partial
-from typing import Any
 
-import numpy as np
+import peers
 import torch
 from lightly.loss import NTXentLoss
 from lightly.models.modules import MoCoProjectionHead
 from lightly.models.utils import batch_shuffle, batch_unshuffle, deactivate_requires_grad, update_momentum
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.models import resnet18
-from turns import Memory, options, prepared, record, smooth_images, take_turns, told_of
+from turns import options, prepared, record, smooth_images, take_turns, told_of
 from views import BATCH, SIGMA, SIZE, InMemory, lightly_transform, loader
 
-from trabecula.data.batches import Stream
 from trabecula.data.views import REFERENCE_SIZE, Views
 from trabecula.nets.encoder import make_encoder
 from trabecula.objectives.moco import Moco, MocoConfig
 from trabecula.objectives.objective import Setting
-from trabecula.train.loop import train
 from trabecula.train.precision import Precision
 
 QUEUE, NUM_IMAGES = 4096, 4096
@@ -51,10 +46,7 @@ def ours(images: Tensor, precision: Precision, steps: int, bn_rows: int) -> Iter
     config = MocoConfig(queue=QUEUE, bn_rows=bn_rows, views=views)
     encoder = make_encoder("timm:resnet18", channels=1, size=SIZE)
     objective = Moco(config, encoder, Setting(len(images), BATCH, 0))
-    store: Any = Memory(images)
-    stream = Stream(store, np.arange(len(images)), BATCH, seed=0)
-    for _ in train(objective, stream, images=10**9, every=steps * BATCH, precision=precision):
-        yield
+    return peers.ours(objective, images, precision, steps)
 
 
 class LightlyMoco(nn.Module):
@@ -62,9 +54,7 @@ class LightlyMoco(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        net = resnet18()
-        net.conv1 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
-        self.backbone = nn.Sequential(*list(net.children())[:-1])
+        self.backbone = peers.grey_resnet18()
         self.projection_head = MoCoProjectionHead(512, 512, 128)
         self.backbone_momentum = copy.deepcopy(self.backbone)
         self.projection_head_momentum = copy.deepcopy(self.projection_head)
@@ -72,42 +62,32 @@ class LightlyMoco(nn.Module):
         deactivate_requires_grad(self.projection_head_momentum)
 
     def forward(self, x: Tensor) -> Tensor:
-        query: Tensor = self.projection_head(self.backbone(x).flatten(start_dim=1))
+        query: Tensor = self.projection_head(self.backbone(x))
         return query
 
     @torch.no_grad()
     def keys(self, x: Tensor) -> Tensor:
         x, shuffle = batch_shuffle(x)
-        key = self.projection_head_momentum(self.backbone_momentum(x).flatten(start_dim=1))
+        key = self.projection_head_momentum(self.backbone_momentum(x))
         return batch_unshuffle(key, shuffle)
 
 
 def lightly(images: Tensor, precision: Precision, steps: int, workers: int) -> Iterator[None]:
-    """Train for ever; one item every `steps` steps."""
+    """Train lightly's MoCo for ever; one item every `steps` steps."""
     model = LightlyMoco().train()
     pictures = [Image.fromarray(image[0].numpy()) for image in images]
     batches = loader(InMemory(pictures, lightly_transform()), workers)
     criterion = NTXentLoss(temperature=0.2, memory_bank_size=(QUEUE, 128))
-    optimizer = torch.optim.SGD(
-        [w for w in model.parameters() if w.requires_grad],
-        lr=0.03 * BATCH / 256,
-        momentum=0.9,
-        weight_decay=1e-4,
-    )
-    count = 0
-    while True:
-        for query_view, key_view in batches:
-            update_momentum(model.backbone, model.backbone_momentum, m=0.999)
-            update_momentum(model.projection_head, model.projection_head_momentum, m=0.999)
-            with torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext():
-                loss = criterion(model(query_view), model.keys(key_view))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            float(loss.detach())
-            count += 1
-            if count % steps == 0:
-                yield
+    weights = [w for w in model.parameters() if w.requires_grad]
+    optimizer = torch.optim.SGD(weights, lr=0.03 * BATCH / 256, momentum=0.9, weight_decay=1e-4)
+
+    def loss_of(query_view: Tensor, key_view: Tensor) -> Tensor:
+        update_momentum(model.backbone, model.backbone_momentum, m=0.999)
+        update_momentum(model.projection_head, model.projection_head_momentum, m=0.999)
+        loss: Tensor = criterion(model(query_view), model.keys(key_view))
+        return loss
+
+    return peers.lightly(batches, loss_of, optimizer, precision, steps)
 
 
 def main() -> None:
