@@ -84,7 +84,7 @@ def test_an_arm_that_ended_collapsed_is_flagged_beside_its_verdict(tmp_path: Pat
     page = (tmp_path / "report" / "report.html").read_text()
     verdict_part = page[: page.index('<section id="results"')]
     lines = verdict_part.split('<div class="line-of')[1:]
-    flagged = ["Its pretraining went wrong" in line for line in lines]
+    flagged = ["from the end of its pretraining" in line for line in lines]
     assert sum(flagged) == 1
     assert COLLAPSED in lines[flagged.index(True)]
     assert "10\N{NO-BREAK SPACE}% of the pool" not in lines[flagged.index(True)]

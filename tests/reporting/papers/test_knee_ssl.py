@@ -266,6 +266,17 @@ def test_random_probes_are_held_against_one_predicted_class(tmp_path: Path) -> N
     low = (arm("r18-random", gain=-0.04), METHODS[2])  # 0.210 (0.180 to 0.240) with 1 %
     assert section(tmp_path / "b", low).random[1].endswith("Of these 2 intervals 1 lies above 0.200.")
     assert section(tmp_path / "c", METHODS, modes=("finetune",)).random == []
+    folder = write_study(tmp_path / "e", METHODS[:4])
+    metrics, pairs = (
+        json.loads((folder / f"{name}.json").read_text()) for name in ("metrics", "comparisons")
+    )
+    for row in (*metrics["rows"], *pairs["pairs"]):
+        row["low"] = row["high"] = row["p"] = row["p_holm"] = None
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "comparisons.json").write_text(json.dumps(pairs))
+    found = knee_ssl_section(read_results(folder), (), None)
+    assert found.random[1].endswith("0.300 (no interval) with 10\N{NO-BREAK SPACE}% of labels.")
+    assert all("worth" not in cell.small for row in found.parts[0].differences.rows for cell in row)
     assert section(tmp_path / "d", METHODS, CHESTS).random == []
 
 

@@ -150,13 +150,15 @@ def _random_probes(results: Results, place: Place) -> str:
                 for fraction, row in rows
             )
             told.append(f"{architecture_name(architecture)} {values} of labels")
-            above += [present(row["low"]) and row["low"] > chance for _, row in rows]
+            above += [row["low"] > chance for _, row in rows if present(row["low"])]
     if not told:
         return ""
+    lie = (
+        f" Of these {len(above)} intervals {sum(above)} lie{'s' * (sum(above) == 1)} above {number(chance)}."
+    )
     return (
         f"This study's probes of random networks, {place.task}, where one predicted class gives "
-        f"{number(chance)}: {'; '.join(told)}. Of these {len(above)} intervals {sum(above)} "
-        f"lie{'s' * (sum(above) == 1)} above {number(chance)}."
+        f"{number(chance)}: {'; '.join(told)}.{lie if above else ''}"
     )
 
 
