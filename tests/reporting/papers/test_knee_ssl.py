@@ -224,6 +224,7 @@ def test_the_spectrum_is_drawn_beside_the_one_share_the_paper_gives(tmp_path: Pa
     assert heights[3] / heights[4] == pytest.approx(0.91 / 0.05, rel=0.02)
     assert chart.svg.count('class="mark arm-random"') == 1
     assert [name for name, _ in chart.legend][-1] == f"{numbers.PAPER}, another pool"
+    assert chart.note.startswith("1,000 images of 400 patients.")
     assert "Warning: 91% of the images are called 3." in chart.note
     (tmp_path / "spectrum/spectrum.json").write_text('{"audits": [{"task": "kl"}]}')
     with pytest.raises(InputError, match="an audit has no 'arm'"):

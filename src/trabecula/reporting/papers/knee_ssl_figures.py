@@ -215,16 +215,16 @@ def spectrum_chart(audit: Row) -> Chart:
             axes.mark(i + 0.18, mended["share"], styles[1])
         if grades[i] in numbers.SPECTRUM:
             axes.mark(i + 0.42, numbers.SPECTRUM[grades[i]], REFERENCE)
-    size = f"{count(audit['num_images'])} images of {count(audit['num_patients'])} patients"
-    legend = [(f"this study, as called: {size}", styles[0])]
+    legend = [("this study, as called", styles[0])]
     if corrected:
-        legend.append(("this study, corrected for how the classifier errs", styles[1]))
+        legend.append(("this study, corrected", styles[1]))
     if any(grade in numbers.SPECTRUM for grade in grades):
         legend.append((f"{numbers.PAPER}, another pool", REFERENCE))
     told = ", ".join(
         f"{grade}: {share(round(row['share'], 3))}" for grade, row in zip(grades, called, strict=True)
     )
-    note = f"Whiskers are intervals. Correction: {audit['correction']}."
+    note = f"{count(audit['num_images'])} images of {count(audit['num_patients'])} patients. Whiskers are "
+    note += f"intervals. Correction: {audit['correction']}."
     note += f" Warning: {audit['warning']}." if audit["warning"] else ""
     title = f"{audit['task']} by {audit['arm']}"
     return Chart("Figure 5, this study", title, axes.svg(title, told), legend, note)
