@@ -156,12 +156,12 @@ def _edema(scene: Scene, sign: Sign) -> None:
         middle = lung.place(0.34, _uniform(sign.place, 0.46, 0.56))
         far = np.hypot((scene.u - np.float32(middle[0])) / 0.30, (scene.v - np.float32(middle[1])) / 0.38)
         haze = Curve(np.exp(-(AXIS**2)))(np.minimum(far, 1.99)) * within
-        scene.picture += np.float32(0.40 * sign.strength) * haze
+        scene.picture += np.float32(0.26 * sign.strength) * haze
         for down in np.linspace(0.62, 0.88, 5):
             start = lung.place(0.98, float(down) + _uniform(sign.place, -0.02, 0.02))
             box, line = scene.rod(start, (start[0] - side * 0.07, start[1] + 0.005), (0.005, 0.004), 0.005)
-            scene.picture[box] += np.float32(0.26 * sign.strength) * line * within[box]
-    scene.vessels *= 1 + np.float32(0.12 * sign.strength)
+            scene.picture[box] += np.float32(0.16 * sign.strength) * line * within[box]
+    scene.vessels *= 1 + np.float32(0.06 * sign.strength)
 
 
 def _emphysema(scene: Scene, sign: Sign) -> None:
