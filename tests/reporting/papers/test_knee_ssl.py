@@ -153,11 +153,22 @@ def test_the_spread_over_label_seeds_and_of_choices_is_shown(tmp_path: Path) -> 
         (DOMAINS, CHESTS, ["Table A.2, findings"]),
         (MASKS, KNEES, ["Table B.1, kl"]),
         ((*METHODS, *MASKS), KNEES, ["Table 3, kl", "Table B.1, kl"]),
+        (METHODS[:1], KNEES, []),
         (SIZES[:4], KNEES, ["Table 3, kl", "Figure 3"]),
         (SIZES, KNEES, ["Table A.1, kl", "Figure 2", "Figure 3"]),
         (SIZES, OBJECTS, ["Figure 4"]),
     ],
-    ids=["chests", "domains", "domains-chests", "masks", "both", "own-sizes", "sizes", "objects"],
+    ids=[
+        "chests",
+        "domains",
+        "domains-chests",
+        "masks",
+        "both",
+        "random-alone",
+        "own-sizes",
+        "sizes",
+        "objects",
+    ],
 )
 def test_what_is_shown_follows_from_what_the_study_has(
     tmp_path: Path, arms: Any, asked: Any, wanted: list[str]
@@ -298,7 +309,7 @@ def test_what_the_files_lack_is_said_in_a_line(tmp_path: Path) -> None:
         "encoder learned from is not known.",
     ]
     binary = knee_ssl_section(read_results(write_results(tmp_path / "d")), (), None, ())
-    assert binary.missing[0].startswith("This study has neither grades nor several findings")
+    assert binary.missing[0].startswith("This study has no arm but random ones on grades")
 
 
 def test_page_and_tables_hold_the_papers_part(tmp_path: Path) -> None:
@@ -344,7 +355,7 @@ def test_page_and_tables_hold_the_papers_part(tmp_path: Path) -> None:
         "0.0012",
     )
     assert sum(row["whose"] == numbers.PAPER for row in rows) == 6 * 6 + 6 * 6
-    assert (tmp_path / "out/figures/figure-5-this-study-kl-by-r18-imagenet.svg").exists()
+    assert (tmp_path / "out/figures/figure-5-this-study-kl-by-r18-imagenet-seed-0.svg").exists()
     execute("report", plain, tmp_path / "plain")
     without = (tmp_path / "plain/report.html").read_text()
     assert numbers.MARK not in without

@@ -184,8 +184,8 @@ def _missing(
         said += [f"{name}: this study has no {mode}." for mode in lacking]
     if not found and not figures and not said:
         said.append(
-            "This study has neither grades nor several findings, neither pools of several sizes nor a "
-            "spectrum: there is nothing to stand beside the paper's tables and figures."
+            "This study has no arm but random ones on grades or several findings, neither pools of several "
+            "sizes nor a spectrum: there is nothing to stand beside the paper's tables and figures."
         )
     pretrained = [arm.name for arm in results.arms if arm.family == "pretrained"]
     if pretrained and not any(name in learned and learned[name].num_images for name in pretrained):

@@ -226,7 +226,7 @@ def spectrum_chart(audit: Row) -> Chart:
     note = f"{count(audit['num_images'])} images of {count(audit['num_patients'])} patients. Whiskers are "
     note += f"intervals. Correction: {audit['correction']}."
     note += f" Warning: {audit['warning']}." if audit["warning"] else ""
-    title = f"{audit['task']} by {audit['arm']}"
+    title = f"{audit['task']} by {audit['arm']}" + (f", seed {audit['seed']}" if "seed" in audit else "")
     return Chart("Figure 5, this study", title, axes.svg(title, told), legend, note)
 
 

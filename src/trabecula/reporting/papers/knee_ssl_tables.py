@@ -67,9 +67,10 @@ def places(results: Results, learned: Mapping[str, Learned]) -> list[Place]:
             arms = [arm for arm in results.arms_of(architecture) if arm.pool_fraction == 1]
             kinds.setdefault(_table_of(arms, learned, chests), []).extend(arms)
         for name, printed in numbers.TABLES.items():
-            columns = _columns(results, task, printed.metric, kinds.get(name, ()))
-            if columns:
-                found.append(Place(printed, task, printed.metric, kinds[name], columns))
+            arms = kinds.get(name, [])
+            columns = _columns(results, task, printed.metric, arms)
+            if columns and any(arm.family != "random" for arm in arms):
+                found.append(Place(printed, task, printed.metric, arms, columns))
     return found
 
 
