@@ -105,6 +105,15 @@ def test_timm_makes_the_network_from_the_folder_alone(
         torch.testing.assert_close(net(x), features(arms / name, images), rtol=CLOSE, atol=CLOSE)
 
 
+def test_timm_puts_a_classifier_of_its_own_on_the_folder(left: Path) -> None:
+    for name in ("resnet", "vit"):
+        folder = f"local-dir:{left / name / 'hub'}"
+        net, bare = (timm.create_model(folder, pretrained=True, num_classes=n).eval() for n in (3, 0))
+        x = torch.randn(2, 1, 32, 32)
+        with torch.inference_mode():
+            torch.testing.assert_close(net.get_classifier()(bare(x)), net(x))
+
+
 def test_timm_loads_the_weights_with_strict(left: Path, arms: Path, hospital: Path) -> None:
     net = timm.create_model("resnet18", num_classes=0, in_chans=1).eval()
     net.load_state_dict(load_file(left / "resnet" / "hub" / "model.safetensors"), strict=True)

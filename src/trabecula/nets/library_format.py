@@ -166,7 +166,7 @@ def _of_timm(encoder: Encoder, name: str, pooled: bool) -> Layout | None:
             "num_classes": 0,
             "pool_size": None,
             "first_conv": backbone.first_conv,
-            "classifier": None,
+            "classifier": timm.models.get_pretrained_cfg_value(model, "classifier"),
             "custom_load": False,
         },
     }

@@ -57,7 +57,7 @@ def metric_table(rows: Sequence[Row], level: float) -> Table:
     ]  # fmt: skip
     note = (
         f"Of the test part, with {level * 100:.4g} % intervals over patients. Labels: the part of the "
-        "training labels that was used."
+        "training labels that was used. Fine-tuning: of a classifier that began with these weights."
     )
     return Table("Test metrics", columns, cells, note, heads=4)
 
