@@ -197,8 +197,8 @@ def spectrum() -> dict[str, Any]:
     corrected = [{"class": g, "share": 0.2, "low": 0.1, "high": 0.3} for g in shares]
     audit = {
         "task": "kl", "arm": "r18-imagenet", "seed": 0, "num_images": 1000, "num_patients": 400,
-        "called": rows, "corrected": corrected, "correction": "by the calls on 100 labelled images of 50 patients",
-        "warning": "91% of the images are called 3",
+        "called": rows, "corrected": corrected,
+        "correction": "by the calls on 100 labelled images of 50 patients", "warning": "91% of the images are called 3",
     }  # fmt: skip
     return {"format": 1, "audits": [audit]}
 
