@@ -195,11 +195,11 @@ def spectrum() -> dict[str, Any]:
         for grade, value in shares.items()
     ]
     corrected = [{"class": g, "share": 0.2, "low": 0.1, "high": 0.3} for g in shares]
-    audit = {
-        "task": "kl", "arm": "r18-imagenet", "seed": 0, "num_images": 1000, "num_patients": 400,
-        "called": rows, "corrected": corrected,
-        "correction": "by the calls on 100 labelled images of 50 patients", "warning": "91% of the images are called 3",
-    }  # fmt: skip
+    told = {"correction": "by the calls on 100 labelled images of 50 patients"}
+    told["warning"] = "91% of the images are called 3"
+    sizes = {"num_images": 1000, "num_patients": 400}
+    arm = {"task": "kl", "arm": "r18-imagenet", "seed": 0}
+    audit = {**arm, **sizes, "called": rows, "corrected": corrected, **told}
     return {"format": 1, "audits": [audit]}
 
 
