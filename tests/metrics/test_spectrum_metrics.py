@@ -87,10 +87,28 @@ def test_what_cannot_be_corrected_says_why() -> None:
     assert row["corrected"] == []
     assert "fewer than 5 labelled patients of 4" in row["correction"]
     assert np.array(row["known"]["confusion"]).sum(axis=1).tolist() == np.bincount(rare.y).tolist()
-    same = np.tile([0.1, 0.1, 0.2, 0.5, 0.1], (5, 1))
-    row = audit(draw(100, SKEWED, same, rng).calls, draw(4000, BALANCED, same, rng), NAMES, 200, 0, 0.95)
-    assert row["corrected"] == []
-    assert "do not tell the grades apart" in row["correction"]
+
+
+def test_what_the_calls_cannot_tell_has_a_wide_interval() -> None:
+    """Of a grade that is never called, and of what it is called in its place; the others keep theirs."""
+    confusion, rng = errors(1.5), np.random.default_rng(6)
+    confusion[:, 0] += confusion[:, 1]
+    confusion[:, 1] = 0
+    pool, known = draw(300, BALANCED, confusion, rng), draw(300, BALANCED, confusion, rng)
+    row = audit(pool.calls, known, NAMES, 300, 0, 0.95)
+    widths = [cell["high"] - cell["low"] for cell in row["corrected"]]
+    assert min(widths[:2]) > 0.9
+    assert max(widths[3:]) < 0.5
+    assert all(c["low"] <= share <= c["high"] for c, share in zip(row["corrected"], BALANCED, strict=True))
+    assert "how much of 0, 1" in row["correction"]
+
+
+def test_a_blind_proxy_tells_nothing() -> None:
+    same, rng = np.tile([0.1, 0.1, 0.2, 0.5, 0.1], (5, 1)), np.random.default_rng(7)
+    pool, known = draw(100, SKEWED, same, rng), draw(1000, BALANCED, same, rng)
+    row = audit(pool.calls, known, NAMES, 200, 0, 0.95)
+    assert "how much of 0, 1, 2, 3, 4 there is cannot be told" in row["correction"]
+    assert dominant(row, 0.75) == (None, "")
 
 
 def test_calls_that_no_mixture_explains_are_told() -> None:

@@ -28,9 +28,7 @@ Ints = NDArray[np.int64]
 Row = dict[str, Any]
 
 NUM_STEPS, TOLERANCE = 5_000, 1e-9
-MIN_SINGULAR = (
-    0.05  # of the confusion matrix; 1 for a proxy without errors, 0 where two grades are called alike
-)
+WIDE = 0.5  # of an interval: a wider one says nothing of its grade
 MISFIT = 0.05  # of the calls; beyond, the pool's films look otherwise to the proxy than the labelled ones
 
 
@@ -154,8 +152,6 @@ def _corrected(
     cells = known.confusion()
     confusion = _normalised(cells.sum(axis=0).reshape(1, num, num))
     shares = unmix(confusion, called[None])
-    if float(np.linalg.svd(confusion[0], compute_uv=False).min()) < MIN_SINGULAR:
-        return {"correction": "nothing is corrected: the proxy's calls do not tell the grades apart"}
     misfit = float(np.abs(np.einsum("rk,rkj->rj", shares, confusion)[0] - called).sum() / 2)
     low, high = _bounds(called, confusion, called_draws, cells, min(patients), seed, level)
     told = (
@@ -173,6 +169,9 @@ def _corrected(
         }
         for name, share, one, other in zip(classes, shares[0], low, high, strict=True)
     ]
+    unsure = [row["class"] for row in rows if row["high"] - row["low"] > WIDE]
+    if unsure:
+        told += f"; how much of {', '.join(unsure)} there is cannot be told by these calls"
     return {"corrected": rows, "correction": told, "misfit": misfit}
 
 
@@ -188,15 +187,18 @@ def _bounds(
     """(K,) both ends: Student's t about the unconstrained shares, with the spread of resamples of the pool's
     patients and of the labelled ones.
 
-    The spread is half the central 68 % of the resamples, as some have a nearly singular confusion matrix.
+    The spread is half the central 68 % of the resamples: some have a nearly singular confusion matrix. Each
+    has one more image a true grade, called at random: a matrix that is singular, as where a grade is never
+    called, would else be so in each and pass for certain.
 
     Args:
         cells: (P, K * K) of `Known.confusion`. patients: labelled ones of the rarest grade.
     """
     num = len(called)
     drawn = _draws(cells, len(called_draws), seed + 1).reshape(-1, num, num)
+    noise = np.random.default_rng([seed, 1]).gamma(1 / num, size=drawn.shape)
     whole = (drawn.sum(axis=2) > 0).all(axis=1)  # a draw without a grade says nothing of it
-    draws = _solve(_normalised(drawn[whole]), called_draws[whole])
+    draws = _solve(_normalised((drawn + noise)[whole]), called_draws[whole])
     below, above = np.quantile(draws, stats.norm.cdf([-1, 1]), axis=0)
     step = stats.t.ppf((1 + level) / 2, patients - 1) * (above - below) / 2
     middle = _solve(confusion, called[None])[0]
@@ -233,14 +235,15 @@ def dominant(row: Row, dominance: float) -> tuple[Row | None, str]:
     Args:
         row: of `audit`. dominance: the share from which on a class dominates.
     """
-    corrected = {one["class"]: one["share"] for one in row["corrected"]}
+    sure = [one for one in row["corrected"] if one["high"] - one["low"] <= WIDE]
+    corrected = {one["class"]: one["share"] for one in sure}
     first = max(row["called"], key=lambda one: max(one["share"], corrected.get(one["class"], 0)))
     name, share = first["class"], first["share"]
     if max(share, corrected.get(name, 0)) < dominance:
         return None, ""
     told = f"{share:.0%} of the images are called {name}"
-    if corrected:
-        its = next(one for one in row["corrected"] if one["class"] == name)
+    if name in corrected:
+        its = next(one for one in sure if one["class"] == name)
         told += f", corrected {its['share']:.0%} ({its['low']:.0%} to {its['high']:.0%})"
     told += ": of the other grades there is little to learn in this pool"
     known = row["known"]
