@@ -138,19 +138,16 @@ def _random_probes(results: Results, place: Place) -> str:
     for architecture in dict.fromkeys(arm.architecture for arm in place.arms):
         control = results.control(architecture)
         rows = [
-            (fraction, row)
+            row
             for mode, fraction in place.columns
             if mode == "probe" and control is not None
             if (row := results.summary(Panel(place.task, mode), place.metric, control.name, fraction))
             and present(row["value"])
         ]
         if rows:
-            values = ", ".join(
-                f"{number(row['value'])} ({interval(row['low'], row['high'])}) with {share(fraction)}"
-                for fraction, row in rows
-            )
-            told.append(f"{architecture_name(architecture)} {values} of labels")
-            above += [row["low"] > chance for _, row in rows if present(row["low"])]
+            values = ", ".join(_random_probe(results, row, chance) for row in rows)
+            told.append(f"{architecture_name(architecture)} {values}")
+            above += [row["low"] > chance for row in rows if present(row["low"])]
     if not told:
         return ""
     lie = (
@@ -160,6 +157,23 @@ def _random_probes(results: Results, place: Place) -> str:
         f"This study's probes of random networks, {place.task}, where one predicted class gives "
         f"{number(chance)}: {'; '.join(told)}.{lie if above else ''}"
     )
+
+
+def _random_probe(results: Results, row: Row, chance: float) -> str:
+    """ "0.204 (0.196 to 0.212) with 1 % of labels, 4 of 10 label seeds at exactly 0.200"."""
+    same = ("task", "arm", "mode", "fraction", "metric", "cohort", "stratum")
+    seeds = [
+        other["value"]
+        for other in results.rows
+        if other["seed"] != "all" and present(other["value"]) and all(other[k] == row[k] for k in same)
+    ]
+    stuck = sum(abs(value - chance) < _SAME for value in seeds)
+    bounds = interval(row["low"], row["high"])
+    told = f"{number(row['value'])} ({bounds}) with {share(row['fraction'])} of labels"
+    return told + (f", {stuck} of {len(seeds)} label seeds at exactly {number(chance)}" if stuck else "")
+
+
+_SAME = 1e-5  # evaluate writes six digits
 
 
 def _missing(
