@@ -231,7 +231,7 @@ class _Work:
                 task, group.arm, group.mode, group.fraction, metric, group.units,
                 np.array([point[metric][0] for point in points]),
                 np.stack([draw[metric] for draw in draws], axis=1),
-                scores.smallest_class(sample, metric) - 1.0, sample.num_patients,
+                scores.degrees_of_freedom(sample, metric, draws), sample.num_patients,
                 float(np.mean(group.train_patients)),
             )  # fmt: skip
             has_threshold = not np.isnan(group.thresholds).any()

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+from scipy.stats import norm
 from sklearn import metrics as sk
 
 from trabecula.metrics import scores
-from trabecula.metrics.bootstrap import resample
+from trabecula.metrics.bootstrap import interval, resample
 from trabecula.metrics.classification import auroc_macro
 from trabecula.metrics.scores import METRICS, Sample, num_events, remark, score, smallest_class
 
@@ -119,6 +120,49 @@ def test_the_macro_auroc_leaves_out_labels_of_few_patients_and_says_so():
     assert remark(sample, "auroc[b]", False) == ""
     rare = _sample("multilabel", y[:, [1, 3]], ("b", "d"))
     assert scores.averaged(rare) == ["b"]  # all there is
+
+
+def test_a_rare_label_counts_by_its_part_in_the_spread():
+    y = np.zeros((120, 3), int)
+    y[:, 0], y[:, 1], y[:, 2] = PATIENTS < 6, PATIENTS % 2, (PATIENTS >= 20) & (PATIENTS < 26)
+    sample = _sample("multilabel", y, ("rare", "half", "other"))
+    spread = {"rare": 2.0, "half": 1.0, "other": 2.0}
+    draws = [{f"auroc[{name}]": np.array([-1.0, 1.0, np.nan]) * v**0.5 for name, v in spread.items()}]
+    assert scores.degrees_of_freedom(sample, "auroc_macro", draws) == pytest.approx(
+        5**2 / (4 / 5 + 1 / 19 + 4 / 5)
+    )
+    assert scores.degrees_of_freedom(sample, "auroc[rare]", draws) == 5
+    same = _sample("multilabel", np.repeat(y[:, :1], 3, axis=1), ("rare", "half", "other"))
+    assert scores.degrees_of_freedom(same, "auroc_macro", draws) == 5  # six patients, however often counted
+    flat = [{name: np.zeros(3) for name in draws[0]}]
+    assert scores.degrees_of_freedom(sample, "auroc_macro", flat) == 5
+    assert scores.degrees_of_freedom(_binary(), "auroc", []) == smallest_class(_binary(), "auroc") - 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_patients", [60, 150])
+def test_intervals_of_the_macro_auroc_hold_what_they_say(num_patients):
+    """300 studies, labels of 30 % to 1 % of the images of patients: 95 % within 4 standard errors."""
+    share = np.array([0.3, 0.2, 0.12, 0.08, 0.05, 0.03, 0.02, 0.01])
+    held = []
+    for study in range(300):
+        rng = np.random.default_rng([study, num_patients])
+        patients = np.repeat(np.arange(num_patients), rng.geometric(0.5, num_patients))
+
+        def hidden(width, lasts, rng=rng, patients=patients):
+            own = rng.standard_normal((num_patients, width))[patients]
+            return lasts**0.5 * own + (1 - lasts) ** 0.5 * rng.standard_normal((len(patients), 8))
+
+        y = (hidden(8, 0.6) > norm.isf(share)).astype(int)
+        p = hidden(1, 0.5) + y  # every label's AUROC is the same, whichever are averaged
+        weights = resample(patients, 300, 0)
+        sample = Sample("multilabel", tuple("abcdefgh"), patients, y, weights)
+        value = score(sample, p, float("nan"), METRICS["multilabel"], weighted=False)["auroc_macro"]
+        draws = score(sample, p, float("nan"), METRICS["multilabel"], weighted=True)
+        df = scores.degrees_of_freedom(sample, "auroc_macro", [draws])
+        found = interval(value, draws["auroc_macro"][:, None], df)
+        held.append(found.low <= norm.cdf(0.5**0.5) <= found.high)
+    assert np.mean(held) == pytest.approx(0.95, abs=4 * (0.05 * 0.95 / 300) ** 0.5)
 
 
 def test_without_a_threshold_only_its_metrics_are_nan():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,12 @@ class Sample:
     @property
     def num_patients(self) -> int:
         return int(np.unique(self.patients).size)
+
+    @cached_property
+    def sides(self) -> dict[str, tuple[set[Any], set[Any]]]:
+        """Of each label the patients with an image that has it, and with one that lacks it."""
+        having = [[set(self.patients[column == v].tolist()) for v in (1, 0)] for column in self.y.T]
+        return {name: (one, other) for name, (one, other) in zip(self.class_names, having, strict=True)}
 
 
 def scale_of(metric: str) -> Scale:
@@ -147,8 +154,7 @@ def averaged(sample: Sample) -> list[str]:
 
 def _patients(sample: Sample, label: str) -> int:
     """Patients with the label, or without it, whichever are fewer."""
-    column = sample.y[:, sample.class_names.index(label)]
-    return min(int(np.unique(sample.patients[column == value]).size) for value in (0, 1))
+    return min(map(len, sample.sides[label]))
 
 
 def smallest_class(sample: Sample, metric: str) -> int:
@@ -166,6 +172,28 @@ def smallest_class(sample: Sample, metric: str) -> int:
     if metric in ("auroc", "average_precision", "balanced_accuracy", "auroc_macro"):
         return min((having(y == k) for k in np.unique(y)), default=0)
     return sample.num_patients
+
+
+def degrees_of_freedom(sample: Sample, metric: str, draws: Sequence[Mapping[str, Floats]]) -> float:
+    """Degrees of freedom of a metric's spread over patients.
+
+    One less than the patients of the smallest class; of a macro AUROC those of its labels put together
+    after Satterthwaite, Biometrics Bulletin 1946; 2: 110-114: a rare label counts by its part in the spread.
+    Where labels are the same patients', they are no more than these patients give.
+
+    Args:
+        draws: of each seed, metric -> (R,) under resamples of patients.
+    """
+    least = smallest_class(sample, metric) - 1.0
+    if sample.kind != "multilabel" or metric != "auroc_macro" or least < 1:
+        return least
+    labels = averaged(sample)
+    spread = np.mean([[np.nanvar(draw[f"auroc[{label}]"]) for label in labels] for draw in draws], axis=0)
+    each = np.array([_patients(sample, label) - 1.0 for label in labels])
+    if not spread.any():
+        return least
+    carrying = {patient for label in labels for patient in min(sample.sides[label], key=len)}
+    return min(float(spread.sum() ** 2 / (spread**2 / each).sum()), len(carrying) - 1.0)
 
 
 def num_events(sample: Sample, metric: str) -> int | None:

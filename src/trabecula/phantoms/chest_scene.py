@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -103,8 +104,7 @@ def build(anatomy: Anatomy, u: Floats, v: Floats, rng: np.random.Generator) -> S
 def _soft_tissue(anatomy: Anatomy, a: Floats, v: Floats) -> Floats:
     """Muscle and fat, thick in the middle, out to the skin; shoulders, breasts."""
     wide, thick = anatomy.body
-    skin = outline(_TRUNK.astype(np.float32), 1)
-    share = a / (skin(v) * np.float32(wide / 0.94))
+    share = a / (_skin()(v) * np.float32(wide / 0.94))
     across = np.where(AXIS < 1, 0.50 + 0.42 * np.sqrt(np.clip(1 - AXIS**2, 0, 1)), 0) * edge(
         -AXIS, -0.995, 0.012
     )
@@ -116,6 +116,11 @@ def _soft_tissue(anatomy: Anatomy, a: Floats, v: Floats) -> Floats:
         fold = Curve(edge(AXIS, at_v - 0.08, 0.18))(v)
         body += np.float32(0.10) * Curve(edge(-AXIS, -radius, 0.012))(off) * fold
     return body
+
+
+@cache
+def _skin() -> Curve:
+    return outline(_TRUNK.astype(np.float32), 1)
 
 
 def _heart(anatomy: Anatomy, u: Floats, v: Floats) -> Floats:
