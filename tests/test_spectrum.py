@@ -77,7 +77,7 @@ def test_images_with_a_label_are_not_of_the_pool(hospital: Path, tmp_path: Path)
     assert [cell["count"] for cell in row["called"]] == [4, 4, 72]
     assert row["dominant"] == {"class": "2", "called": 0.9, "corrected": None}
     assert told.startswith(
-        "net, kl: 80 images of 40 patients called 0: 5.0%, 1: 5.0%, 2: 90.0%; warning: 90%"
+        "net, kl: 80 images of 40 patients called 0: 5.0 %, 1: 5.0 %, 2: 90.0 %; warning: 90 %"
     )
 
 
@@ -92,7 +92,7 @@ def test_validation_predictions_correct_the_shares(hospital: Path, tmp_path: Pat
     shares = [cell["share"] for cell in row["corrected"]]
     assert shares == pytest.approx([zero, one, 1 - zero - one], abs=1e-6)
     assert all(0 <= cell["low"] <= cell["share"] <= cell["high"] <= 1 for cell in row["corrected"])
-    assert "corrected 0: 5.6%, 1: 4.9%, 2: 89.5%" in told
+    assert "corrected 0: 5.6 %, 1: 4.9 %, 2: 89.5 %" in told
     assert execute("spectrum", config(hospital, validation=(hospital / "proxy",)), tmp_path / "two") == told
     once, again = ((tmp_path / name / "spectrum.json").read_bytes() for name in ("out", "two"))
     assert once == again

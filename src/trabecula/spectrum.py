@@ -95,7 +95,7 @@ def _summary(audits: Sequence[dict[str, Any]]) -> str:
     """The first classifier's shares, and its warning."""
     first = audits[0]
     calls, corrected = (
-        ", ".join(f"{one['class']}: {one['share']:.1%}" for one in first[key])
+        ", ".join(f"{one['class']}: {100 * one['share']:.1f} %" for one in first[key])
         for key in ("called", "corrected")
     )
     told = f"{first['num_images']:,} images of {first['num_patients']:,} patients called {calls}"

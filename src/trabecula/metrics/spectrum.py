@@ -159,7 +159,7 @@ def _corrected(
         "holds where the pool's images of each grade look to the proxy as these do"
     )
     if misfit > MISFIT:
-        told += f"; they do not: no mixture of the grades explains {misfit:.0%} of the calls"
+        told += f"; they do not: no mixture of the grades explains {_percent(misfit)} of the calls"
     rows = [
         {
             "class": name,
@@ -241,10 +241,10 @@ def dominant(row: Row, dominance: float) -> tuple[Row | None, str]:
     name, share = first["class"], first["share"]
     if max(share, corrected.get(name, 0)) < dominance:
         return None, ""
-    told = f"{share:.0%} of the images are called {name}"
+    told = f"{_percent(share)} of the images are called {name}"
     if name in corrected:
         its = next(one for one in sure if one["class"] == name)
-        told += f", corrected {its['share']:.0%} ({its['low']:.0%} to {its['high']:.0%})"
+        told += f", corrected {_percent(its['share'])} ({_percent(its['low'])} to {_percent(its['high'])})"
     told += ": of the other grades there is little to learn in this pool"
     known = row["known"]
     if known is not None:
@@ -252,7 +252,11 @@ def dominant(row: Row, dominance: float) -> tuple[Row | None, str]:
         of_known = known["called"][place]
         if of_known >= dominance > known["shares"][place]:
             told += (
-                f"; but the proxy calls {of_known:.0%} of the labelled images so too, of which "
-                f"{known['shares'][place]:.0%} are: it may say more of the proxy than of the pool"
+                f"; but the proxy calls {_percent(of_known)} of the labelled images so too, of which "
+                f"{_percent(known['shares'][place])} are: it may say more of the proxy than of the pool"
             )
     return {"class": name, "called": share, "corrected": corrected.get(name)}, told
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
