@@ -160,7 +160,7 @@ def _corrected(
     )
     if misfit > MISFIT:
         told += f"; they do not: no mixture of the grades explains {_percent(misfit)} of the calls"
-    rows = [
+    rows: list[Row] = [
         {
             "class": name,
             "share": float(share),
