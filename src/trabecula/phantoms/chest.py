@@ -132,7 +132,7 @@ def _from_the_front(anatomy: Anatomy) -> Anatomy:
 
 
 def _signs(settings: Pictures, patient: int, number: int, findings: tuple[str, ...]) -> dict[str, Sign]:
-    """What is drawn of each finding; another finding, or its lack, changes nothing of it."""
+    """What is drawn of each finding; another finding, or its lack, changes none of its numbers."""
     signs = {}
     for place, name in enumerate(FINDINGS):
         if name not in findings or settings.effect == 0:

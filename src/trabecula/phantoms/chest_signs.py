@@ -196,7 +196,7 @@ def _fibrosis(scene: Scene, sign: Sign) -> None:
             * (net - np.float32(0.15))
             * share
             * within
-            * (scene.air / np.float32(0.66))
+            * (scene.air / scene.air.max())
         )
 
 
