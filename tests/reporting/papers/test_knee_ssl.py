@@ -189,9 +189,30 @@ def test_domains_are_told_by_the_stores_that_encoders_learned_from(tmp_path: Pat
 
 
 def test_masked_autoencoders_stand_by_the_share_that_is_hidden(tmp_path: Path) -> None:
-    rows = texts(section(tmp_path, MASKS).parts[0].values)
-    assert [row[1] for row in rows[:3]] == ["Random", "MAE 0.25", "MAE 0.5"]
-    assert rows[3][:3] == ["ViT-Small (paper)", "Imgnet-pret", "0.489 (0.052)"]
+    table = section(tmp_path, MASKS).parts[0].values
+    rows = texts(table)
+    assert [row[1] for row in rows[:4]] == ["Random", "ImageNet", "MAE 0.25", "MAE 0.5"]
+    assert rows[1][2:] == ["not run", "not run", "–", "–", "not run", "not run"]
+    assert rows[4][:3] == ["ViT-Small (paper)", "Imgnet-pret", "0.489 (0.052)"]
+    assert table.styles[:5] == ["arm-random", "arm-imagenet", "arm-1", "arm-0", ""]
+
+
+def test_columns_that_the_paper_has_not_come_first_and_a_shared_note_is_said_once(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "results", METHODS, modes=("probe",))
+    for name in ("metrics", "comparisons", "flow"):
+        text = (folder / f"{name}.json").read_text()
+        text = text.replace('"fraction": 0.01', '"fraction": 0.25').replace(
+            '"fraction": 0.1,', '"fraction": 0.5,'
+        )
+        (folder / f"{name}.json").write_text(text.replace('"note": ""', '"note": "left out: Hernia"'))
+    table = knee_ssl_section(read_results(folder), (), None).parts[0].values
+    assert [c.replace("\N{NO-BREAK SPACE}", " ") for c in table.columns[2:5]] == [
+        "LP, 25 %",
+        "LP, 50 %",
+        "FT, 1 %",
+    ]
+    assert "All of this study's: left out: Hernia." in table.note
+    assert not any("Hernia" in cell.plain for row in table.rows for cell in row)
 
 
 def test_a_figure_has_a_line_a_share_of_labels_and_random_at_the_left(tmp_path: Path) -> None:

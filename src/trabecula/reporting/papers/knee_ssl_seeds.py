@@ -138,8 +138,8 @@ def searches_table(results: Results, folders: Sequence[Path]) -> Table:
         )  # fmt: skip
         trials = f"{count(chosen['num_trials'])} ({count(chosen['num_pruned'])} pruned)"
         sizes = share(chosen["fraction"]), chosen["task"], chosen["seed"], trials
-        values = (*sizes, count(chosen["num_val_patients"]), number(chosen["metric"]))
-        values += tuple("–" if value is None else value for value in shown)
+        told = count(chosen["num_val_patients"]), number(chosen["metric"])
+        values = (*sizes, *told, *("–" if value is None else value for value in shown))
         head = (Cell(architecture_name(arm.architecture)), Cell(names[arm.name]))
         rows.append((*head, *(Cell(str(value)) for value in values)))
         styles.append(arm.style)

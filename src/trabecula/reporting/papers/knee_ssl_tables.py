@@ -6,7 +6,7 @@ Nothing is computed: values, intervals and differences are those that `evaluate`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trabecula.data.predictions import corner_of
@@ -131,19 +131,12 @@ def approaches(results: Results, arms: Sequence[Arm], learned: Mapping[str, Lear
 
 def value_table(results: Results, place: Place, learned: Mapping[str, Learned]) -> Table:
     """This study's arms by network, then the paper's: mean (SD over seeds), and below it our interval."""
-    printed, names = place.printed, approaches(results, place.arms, learned)
+    printed = place.printed
     columns = sorted({*place.columns, *printed.columns}, key=_order)
-    alike, shared = _counts(results, place)
-    rows, styles = [], []
-    for arm in by_domain(place.arms, learned):
-        better = _better(results, place, arm)
-        cells = [
-            Cell("–") if row is None else result_cell(row, alike, column in better)
-            for column in columns
-            for row in [_summary(results, place, arm, column)]
-        ]
-        rows.append((Cell(architecture_name(arm.architecture)), Cell(names[arm.name]), *cells))
-        styles.append(arm.style)
+    if not set(place.columns) & set(printed.columns):
+        columns = [*place.columns, *printed.columns]
+    ours = _our_rows(results, place, learned, columns)
+    rows, styles = list(ours.rows), list(ours.styles)
     for line in printed.lines:
         cells = [_printed_cell(printed.value(line, *column)) for column in columns]
         rows.append((Cell(f"{printed.network} {numbers.MARK}"), Cell(line.approach), *cells))
@@ -156,10 +149,35 @@ def value_table(results: Results, place: Place, learned: Mapping[str, Learned]) 
     what += f"; {numbers.NO_SD} the paper prints none." if dagger else "."
     if printed.name in _DOMAINS:
         what += f" {OTHER[0].upper()}{OTHER[1:]}: learned from images of another kind; {MIXED}: from both."
-    said = (what, shared, numbers.DOUBTS[printed.name])
-    note = " ".join(part for part in said if part)
+    note = " ".join(part for part in (what, ours.note, numbers.DOUBTS[printed.name]) if part)
     heads = ("Network", "Approach", *(column_name(column) for column in columns))
     return Table(f"{place.title}; {place.task}", heads, rows, note, heads=2, styles=styles)
+
+
+def _our_rows(
+    results: Results, place: Place, learned: Mapping[str, Learned], columns: Sequence[tuple[str, float]]
+) -> Table:
+    """This study's rows; an ImageNet arm that a network could have is "not run" where it has none."""
+    names, absent = approaches(results, place.arms, learned), results.missing_imagenet()
+    alike, shared = _counts(results, place)
+    rows: list[tuple[Cell, ...]] = []
+    styles: list[str] = []
+    arms = by_domain(place.arms, learned)
+    for i, arm in enumerate(arms):
+        network = Cell(architecture_name(arm.architecture))
+        better = _better(results, place, arm)
+        found = [(column, _summary(results, place, arm, column)) for column in columns]
+        cells = [result_cell(row, alike, column in better) if row else Cell("–") for column, row in found]
+        rows.append((network, Cell(names[arm.name]), *cells))
+        styles.append(arm.style)
+        following = arms[i + 1] if i + 1 < len(arms) else None
+        last = following is None or following.architecture != arm.architecture or following.family != "random"
+        if arm.family == "random" and last and arm.architecture in absent:
+            cells = [Cell("not run" if column in place.columns else "–") for column in columns]
+            rows.append((network, Cell(_SHORT[FAMILY_NAMES["imagenet"]]), *cells))
+            styles.append("arm-imagenet")
+    table = said_once(Table("", (), rows, shared, heads=2, styles=styles), 2)
+    return replace(table, note=table.note.replace("All cells:", "All of this study's:"))
 
 
 def _counts(results: Results, place: Place) -> tuple[bool, str]:
