@@ -244,6 +244,7 @@ def render(
         "flows": task_flows(results),
         "pretrainings": read_pretrainings(config.runs, bool(config.store and config.num_pictures)),
         "upper_bounds": verdict.upper_bounds(results),
+        "few_seeds": verdict.few_seeds(results),
         "provenance": read_runs(config.runs),
         "inputs": _identities(config),
         "seeds": _seeds(results),

@@ -180,6 +180,24 @@ def test_an_upper_bound_alone_is_said_to_be_one(study: Config, tmp_path: Path) -
     assert said.endswith("(the only pretraining learned from labels: an upper bound is not counted)")
 
 
+def test_comparisons_of_few_seeds_are_said_to_speak_of_these_networks(
+    page: str, study: Config, tmp_path: Path
+) -> None:
+    caveat = "with fewer than 5 an interval is over new patients only"
+    assert f"Fine-tuning has 3 seeds and linear probe has 3 seeds: {caveat}" in visible(page)
+    folder = tmp_path / "results"
+    shutil.copytree(study.results, folder)
+    told = comparisons()
+    for pair in told["pairs"]:
+        pair["num_seeds"] = 5 if pair["mode"] == "finetune" else 4
+    (folder / "comparisons.json").write_text(json.dumps(told))
+    assert verdict.few_seeds(read_results(folder)).startswith(f"Linear probe has 4 seeds: {caveat}")
+    for pair in told["pairs"]:
+        pair["num_seeds"] = 5
+    (folder / "comparisons.json").write_text(json.dumps(told))
+    assert verdict.few_seeds(read_results(folder)) == ""
+
+
 def test_missing_imagenet_arms_are_listed(page: str) -> None:
     text = visible(page)
     panels = len(TASKS) * 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trabecula.metrics import contrasts
+from trabecula.metrics.seeds import MIN_SEEDS
 from trabecula.reporting import wording
 from trabecula.reporting.provenance import without_paths
 from trabecula.reporting.results import Arm, Panel, Results
@@ -47,6 +48,22 @@ def upper_bounds(results: Results) -> list[str]:
         for arm in results.arms
         if arm.labels
     ]
+
+
+def few_seeds(results: Results) -> str:
+    """Which comparisons speak of the very networks that were trained, as too few seeds were; "" for none."""
+    told = {
+        (wording.mode_name(pair["mode"]), pair["num_seeds"])
+        for pair in against_random(results)
+        if wording.claim_of(pair) and pair["num_seeds"] < MIN_SEEDS
+    }
+    if not told:
+        return ""
+    modes = " and ".join(f"{mode} has {num} seed{'s' * (num > 1)}" for mode, num in sorted(told))
+    return (
+        f"{modes[0].upper()}{modes[1:]}: with fewer than {MIN_SEEDS} an interval is over new patients only. "
+        "It speaks of these trained networks; another seed may say otherwise"
+    )
 
 
 def tally(results: Results) -> list[dict[str, Any]]:
