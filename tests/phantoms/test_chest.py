@@ -292,7 +292,10 @@ def network_reads(num_train: int, num_films: int, epochs: int) -> list[float]:
 
 
 @pytest.mark.slow
-def test_a_small_network_reads_the_signs_of_many_films_and_not_of_few() -> None:
-    """2,000 labelled films teach a small network the findings, 100 do not."""
-    assert np.mean(network_reads(2000, 2500, epochs=15)) > 0.75
-    assert np.mean(network_reads(100, 2500, epochs=60)) < 0.70
+@pytest.mark.timeout(1800)
+def test_a_small_network_reads_the_signs_of_many_films_better_than_of_few() -> None:
+    """Macro AUROC over 500 films of other patients: 2,000 labelled films teach more than 100 do."""
+    few, many_ = network_reads(100, 2500, epochs=60), network_reads(2000, 2500, epochs=15)
+    assert min(many_) > 0.70
+    assert np.mean(many_) > 0.87
+    assert 0.65 < np.mean(few) < np.mean(many_) - 0.08

@@ -18,6 +18,7 @@ from trabecula.phantoms.chest_scene import Scene
 from trabecula.phantoms.shapes import AXIS, Curve, bump, edge, least
 
 Shape = npt.NDArray[np.float64]
+_DEEP = 0.66  # about what a lung takes away where it is deepest, see `Scene.air`
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ def _fibrosis(scene: Scene, sign: Sign) -> None:
             * (net - np.float32(0.15))
             * share
             * within
-            * (scene.air / scene.air.max())
+            * (scene.air / np.float32(_DEEP))
         )
 
 
