@@ -143,7 +143,7 @@ def _encoder(path: Path, config: Config, out: Run) -> str:
 
 def _without_patients(card: Card) -> Card:
     """The name of the key stays: at its own site a folder is refused as weights of unknown patients."""
-    return card.model_copy(update={"patients": (), "store": ""})
+    return card.model_copy(update={"patients": (), "store": "", "stores": ()})
 
 
 def _impossible(card: Card, layouts: list[Layout]) -> list[str]:

@@ -13,7 +13,9 @@ from trabecula.config import Record, describe, read_toml, suggest, to_toml
 from trabecula.errors import InputError
 from trabecula.grid.recipe import parse_recipe
 from trabecula.objectives import TABLE, find
-from trabecula.reporting.run_card import RunCard, read_card, read_study
+from trabecula.reporting.results_card import read_study
+from trabecula.reporting.run_card import read_card
+from trabecula.reporting.run_folder import RunCard
 from trabecula.run import VERBS, verb_module
 
 _LONG = 6  # entries of a list that are shown

@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 from trabecula import cli, embed, evaluate, export, finetune, pretrain, probe, split
 from trabecula.data.phi import key_name, site_key
 from trabecula.nets.encoder import read_card as encoder_card
-from trabecula.reporting.run_card import RunCard, read_card, read_study
+from trabecula.reporting.results_card import read_study
+from trabecula.reporting.run_card import read_card
+from trabecula.reporting.run_folder import RunCard
 from trabecula.run import execute
 
 runner = CliRunner()
@@ -135,6 +137,9 @@ def test_a_classifiers_card(runs: Path) -> None:
 
 
 def test_the_cards_of_other_runs(runs: Path, hospital: Path) -> None:
+    embedded = read_card(runs / "f-moco")
+    assert embedded is not None
+    assert f" --manifest {hospital / 'cohort'} " in embedded.commands[0]  # by way of its store
     probed = read_card(runs / "p-moco")
     assert probed is not None
     assert probed.title == "test_resnet-moco for kl >= 1: linear probe"

@@ -285,7 +285,7 @@ def fetch(architecture: str) -> Published:
     except HFValidationError as error:
         raise InputError(f"architecture '{architecture}': no name on the hub ({error})") from None
     except (OSError, HfHubHTTPError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
         raise InputError(
             f"{architecture}: cannot be fetched from the Hugging Face hub ({reason[:160]}); on a machine "
             f"with a network run `hf download {repo} --local-dir {repo.split('/')[-1]}`, bring the folder "

@@ -6,47 +6,28 @@ Reads the artifacts; no weights are loaded, no statistic is computed, and no pat
 from __future__ import annotations
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from trabecula.metrics.cards import taught_by
-from trabecula.reporting.results import FAMILIES, Row, read_json
+from trabecula.reporting.results import FAMILIES, Row
+from trabecula.reporting.results_card import read_evaluation
+from trabecula.reporting.run_folder import RunCard, duration, input_path, log_lines, record
 from trabecula.reporting.wording import (
     FAMILY_NAMES,
     architecture_name,
-    claim_words,
     count,
-    interval,
-    metric_name,
     mode_name,
     number,
     objective_name,
     share,
-    signed,
 )
 
 _MONITORS = (("rank", "effective rank", 1), ("spread", "spread", 3), ("knn", "neighbours", 3))
 _LONG = 12  # lines of a part: more are counted
 _INITS = {"random": "random weights", "weights": "given weights", "encoder": "another encoder's weights"}
-
-
-@dataclass
-class RunCard:
-    """Lines of (what, text), and commands to go on with."""
-
-    title: str
-    lines: list[tuple[str, str]] = field(default_factory=list)
-    commands: list[str] = field(default_factory=list)
-
-    def add(self, what: str, text: str) -> None:
-        """A line, unless there is nothing to say."""
-        if text:
-            self.lines.append((what, text))
 
 
 def read_card(folder: Path) -> RunCard | None:
@@ -55,7 +36,7 @@ def read_card(folder: Path) -> RunCard | None:
         "classifier.json": _classifier,
         "encoder.json": _encoder,
         "choices.csv": _choices,
-        "metrics.json": _evaluation,
+        "metrics.json": read_evaluation,
         "features.json": _features,
         "store.json": _store,
         "export.json": _export,
@@ -67,8 +48,8 @@ def read_card(folder: Path) -> RunCard | None:
 
 
 def _encoder(folder: Path) -> RunCard:
-    card = _json(folder / "encoder.json")
-    training = _json(folder / "training.json")
+    card = record(folder / "encoder.json")
+    training = record(folder / "training.json")
     made = RunCard(f"{card.get('name')}: an encoder")
     made.add("network", f"{architecture_name(card['architecture'])} ({card['architecture']}), "
                         f"{count(card['num_features'])} features, pool {card['pool']}")  # fmt: skip
@@ -78,7 +59,7 @@ def _encoder(folder: Path) -> RunCard:
     made.add("settings", _main_settings(card.get("settings") or {}))
     made.add("pool", _pool(folder, card))
     made.add("seen", _seen(card))
-    made.add("time", _time(folder))
+    made.add("time", duration(folder))
     made.add("loss", _losses(training))
     made.add("monitors", _monitors(training))
     for finding in training.get("findings") or ():
@@ -89,10 +70,11 @@ def _encoder(folder: Path) -> RunCard:
     others = {"generator.json": "a generator", "critic.safetensors": "its critic",
               "samples.npy": "samples", "snapshots": "snapshots on the way"}  # fmt: skip
     made.add("also here", ", ".join(text for name, text in others.items() if (folder / name).exists()))
-    store, splits = _input_path(folder, "store", "STORE"), _input_path(folder, "splits", "SPLITS")
+    store, splits = input_path(folder, "store", "STORE"), input_path(folder, "splits", "SPLITS")
+    manifest = input_path(folder, "manifest", "MANIFEST")
     made.commands = [
         f"trabecula embed --encoder {folder} --store {store} --out FEATURES",
-        f"trabecula finetune --encoder {folder} --store {store} --manifest MANIFEST --splits {splits} "
+        f"trabecula finetune --encoder {folder} --store {store} --manifest {manifest} --splits {splits} "
         "-s 'task=\"RULE\"' --out CLASSIFIER",
         f"trabecula export --encoder {folder} --out EXPORT",
     ]
@@ -141,7 +123,7 @@ def _short(value: Any) -> str:
 
 
 def _pool(folder: Path, card: Row) -> str:
-    drawn = [line for line in _log(folder) if line.get("event") == "pool"]
+    drawn = [line for line in log_lines(folder) if line.get("event") == "pool"]
     told = f"{count(drawn[-1]['images'])} images of {count(drawn[-1]['patients'])} patients" if drawn else ""
     parts = [told] if told else []
     if card.get("pool_fraction", 1) < 1:
@@ -156,19 +138,6 @@ def _seen(card: Row) -> str:
         return ""
     batch = f", in batches of {card['batch_size']}" if card.get("batch_size") else ""
     return f"{count(card['images_seen'])} images, each counted every time{batch}"
-
-
-def _time(folder: Path) -> str:
-    """From the first line of the log to the last; a run that was stopped in between took less."""
-    times = [line["time"] for line in _log(folder) if isinstance(line.get("time"), int | float)]
-    if len(times) < 2:
-        return ""
-    minutes, seconds = divmod(round(max(times) - min(times)), 60)
-    hours, minutes = divmod(minutes, 60)
-    took = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
-    on = _json(folder / "provenance.json").get("device")
-    ended = datetime.fromtimestamp(max(times)).strftime("%Y-%m-%d %H:%M")
-    return f"{took}{f' on {on}' if on else ''}, ended {ended}"
 
 
 def _losses(training: Row) -> str:
@@ -207,7 +176,7 @@ def _patients(card: Row) -> str:
 
 
 def _classifier(folder: Path) -> RunCard:
-    card = _json(folder / "classifier.json")
+    card = record(folder / "classifier.json")
     origin, choice, encoder = card["origin"], card["choice"], card["encoder"]
     made = RunCard(f"{origin['arm']} for {origin['task']}: a classifier")
     made.add("predicts", _task(card))
@@ -218,13 +187,13 @@ def _classifier(folder: Path) -> RunCard:
     made.add("labels", _labels(origin, choice))
     made.add("threshold", _thresholds(choice.get("threshold") or ()))
     made.add("trained", f"{count(choice['images_seen'])} images seen" if choice.get("images_seen") else "")
-    made.add("time", _time(folder))
+    made.add("time", duration(folder))
     made.add("note", str(choice.get("note") or ""))
     made.commands = [
         f"trabecula predict --classifier {folder} --store STORE --out PREDICTED",
-        f"trabecula evaluate --predictions {folder} --encoders {_input_path(folder, 'encoder', 'ENCODER')} "
-        f"--manifest {_input_path(folder, 'manifest', 'MANIFEST')} "
-        f"--splits {_input_path(folder, 'splits', 'SPLITS')} --out RESULTS",
+        f"trabecula evaluate --predictions {folder} --encoders {input_path(folder, 'encoder', 'ENCODER')} "
+        f"--manifest {input_path(folder, 'manifest', 'MANIFEST')} "
+        f"--splits {input_path(folder, 'splits', 'SPLITS')} --out RESULTS",
         f"trabecula export --classifier {folder} --out EXPORT",
     ]
     return made
@@ -272,85 +241,30 @@ def _choices(folder: Path) -> RunCard:
     notes = Counter(row["note"] for row in rows if row.get("note"))
     for note, num in notes.most_common(_LONG):
         made.add("note", f"{note} ({num} of {len(rows)})" if len(rows) > 1 else note)
-    made.add("time", _time(folder))
+    made.add("time", duration(folder))
     made.commands = [
         f"trabecula evaluate --predictions {folder} --encoders ENCODER "
-        f"--manifest {_input_path(folder, 'manifest', 'MANIFEST')} "
-        f"--splits {_input_path(folder, 'splits', 'SPLITS')} --out RESULTS"
+        f"--manifest {input_path(folder, 'manifest', 'MANIFEST')} "
+        f"--splits {input_path(folder, 'splits', 'SPLITS')} --out RESULTS"
     ]
     return made
-
-
-def _evaluation(folder: Path) -> RunCard:
-    told, compared = _json(folder / "metrics.json"), _json(folder / "comparisons.json")
-    rows = [
-        row
-        for row in told.get("rows", ())
-        if (row["seed"], row["cohort"], row["stratum"]) == ("all", "all", "all")
-    ]
-    made = RunCard(f"an evaluation of {len({row['arm'] for row in rows})} arms")
-    flow = _json(folder / "flow.json").get("tasks") or {}
-    for task, parts in flow.items():
-        test = (parts.get("parts") or {}).get("test") or {}
-        made.add(
-            "test part",
-            f"{task}: {count(test.get('images'))} images of {count(test.get('patients'))} patients",
-        )
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in _headlines(rows):
-        groups.setdefault(
-            (metric_name(row["metric"]), f"{row['task']}, {mode_name(row['mode'])}"), []
-        ).append(row)
-    for (metric, where), own in groups.items():
-        made.add(metric, f"of {where}:")
-        for row in own[:_LONG]:
-            value = f"{number(row['value'])} ({interval(row['low'], row['high'])})"
-            made.add(
-                "", f"  {row['arm']}, {share(row['fraction'])}: {value}, {count(row['num_seeds'])} seeds"
-            )
-        made.add("", _more(own))
-    claims = [pair for pair in compared.get("pairs", ()) if pair.get("claim") in ("better", "worse")]
-    for pair in claims[:_LONG]:
-        size = f"{signed(pair['difference'])} ({interval(pair['low'], pair['high'])})"
-        where = f"{pair['task']}, {mode_name(pair['mode'])}, {share(pair['fraction'])}"
-        made.add(claim_words(pair["claim"])[1], f"{pair['arm']} than {pair['baseline']} by {size}: {where}")
-    made.add("claims", _more(claims) if claims else "none: no difference was shown")
-    level = f"{told.get('level', 0.95) * 100:.4g} %"
-    made.add("intervals", f"{level}, {count(told.get('num_resamples'))} resamples")
-    manifest = _input_path(folder, "manifest", "MANIFEST")
-    made.commands = [f"trabecula report --results {folder} --manifest {manifest} --out REPORT"]
-    return made
-
-
-def _headlines(rows: list[Row]) -> list[Row]:
-    """One metric a task: the first there of those that the report leads with."""
-    order = ("auroc", "auroc_macro", "balanced_accuracy")
-    best: dict[str, int] = {}
-    for row in rows:
-        if row["metric"] in order:
-            rank = order.index(row["metric"])
-            best[row["task"]] = min(best.get(row["task"], rank), rank)
-    return [row for row in rows if row["metric"] == order[best.get(row["task"], 0)]]
-
-
-def _more(rows: list[Row]) -> str:
-    return f"  and {len(rows) - _LONG} more" if len(rows) > _LONG else ""
 
 
 def _features(folder: Path) -> RunCard:
-    told = _json(folder / "features.json")
+    told = record(folder / "features.json")
     made = RunCard(f"{told.get('arm')}: features of {count(told.get('num'))} images")
     made.add("features", f"{count(told.get('num_features'))}, pool {told.get('pool')}, {told.get('dtype')}")
     made.add("region", "" if told.get("region", "all") == "all" else str(told["region"]))
     made.commands = [
-        f"trabecula probe --features {folder} --manifest MANIFEST --splits SPLITS -s 'task=\"RULE\"' "
+        f"trabecula probe --features {folder} --manifest {input_path(folder, 'manifest', 'MANIFEST')} "
+        "--splits SPLITS -s 'task=\"RULE\"' "
         "--out PROBE"
     ]
     return made
 
 
 def _store(folder: Path) -> RunCard:
-    told = _json(folder / "store.json")
+    told = record(folder / "store.json")
     kind = {1: "grey", 3: "RGB"}.get(told.get("channels"), f"{told.get('channels')}-channel")
     made = RunCard(f"a store of {count(told.get('num_images'))} images")
     made.add("images", f"{kind}, {told.get('size')} px, {told.get('bits')} bits")
@@ -361,7 +275,7 @@ def _store(folder: Path) -> RunCard:
 
 
 def _export(folder: Path) -> RunCard:
-    told = _json(folder / "export.json")
+    told = record(folder / "export.json")
     made = RunCard(f"{told.get('arm')}: what may leave")
     made.add("files", ", ".join(sorted(path.name for path in (folder / "hub").glob("*"))))
     for name, difference in (told.get("differences") or {}).items():
@@ -372,48 +286,3 @@ def _export(folder: Path) -> RunCard:
     for line in told.get("impossible") or ():
         made.add("not possible", line)
     return made
-
-
-def read_study(folder: Path) -> RunCard:
-    """A study's folder: its stages, what is done, what was not run, and where the report lies."""
-    told = _json(folder / "cells.json")
-    made = RunCard(str(told.get("title") or "a study"))
-    stages: dict[str, list[bool]] = {}
-    for cell in told.get("cells", ()):
-        done = (folder / cell["folder"] / "DONE").exists()
-        stages.setdefault(cell["stage"], []).append(done)
-    for stage, done in stages.items():
-        made.add(stage, f"{sum(done)} of {len(done)} done" if not all(done) else f"{len(done)} done")
-    for label, reason in (told.get("not_run") or {}).items():
-        made.add("not run", f"{label}: {reason}")
-    unfinished = any(not all(done) for done in stages.values())
-    made.add("report", str(folder / "report.html") if (folder / "report.html").exists() else "none yet")
-    if unfinished or not stages:
-        made.commands = [f"trabecula study {folder / 'recipe.toml'} --out {folder}"]
-    else:
-        made.commands = [f"trabecula show {folder / cell['folder']}" for cell in told["cells"]
-                         if cell["verb"] == "evaluate"][:1]  # fmt: skip
-    return made
-
-
-def _json(file: Path) -> dict[str, Any]:
-    return read_json(file, "trabecula") if file.exists() else {}
-
-
-def _log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of the log that are whole."""
-    lines = []
-    if (folder / "log.jsonl").exists():
-        for text in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue
-            lines += [line] if isinstance(line, dict) else []
-    return lines
-
-
-def _input_path(folder: Path, key: str, otherwise: str) -> str:
-    """Where an input of this run lay."""
-    paths = (_json(folder / "provenance.json").get("inputs") or {}).get(key) or []
-    return str(paths[0]) if paths else otherwise

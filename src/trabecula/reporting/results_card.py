@@ -1,0 +1,99 @@
+"""What a person reads of an evaluation's folder, and of a study's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trabecula.reporting.results import Row
+from trabecula.reporting.run_folder import RunCard, input_path, record
+from trabecula.reporting.wording import (
+    claim_words,
+    count,
+    interval,
+    metric_name,
+    mode_name,
+    number,
+    share,
+    signed,
+)
+
+_LONG = 12  # lines of a part: more are counted
+
+
+def read_evaluation(folder: Path) -> RunCard:
+    """Its main metric by arm and share of labels, and the claims."""
+    told, compared = record(folder / "metrics.json"), record(folder / "comparisons.json")
+    rows = [
+        row
+        for row in told.get("rows", ())
+        if (row["seed"], row["cohort"], row["stratum"]) == ("all", "all", "all")
+    ]
+    made = RunCard(f"an evaluation of {len({row['arm'] for row in rows})} arms")
+    flow = record(folder / "flow.json").get("tasks") or {}
+    for task, parts in flow.items():
+        test = (parts.get("parts") or {}).get("test") or {}
+        made.add(
+            "test part",
+            f"{task}: {count(test.get('images'))} images of {count(test.get('patients'))} patients",
+        )
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in _headlines(rows):
+        groups.setdefault(
+            (metric_name(row["metric"]), f"{row['task']}, {mode_name(row['mode'])}"), []
+        ).append(row)
+    for (metric, where), own in groups.items():
+        made.add(metric, f"of {where}:")
+        for row in own[:_LONG]:
+            value = f"{number(row['value'])} ({interval(row['low'], row['high'])})"
+            made.add(
+                "", f"  {row['arm']}, {share(row['fraction'])}: {value}, {count(row['num_seeds'])} seeds"
+            )
+        made.add("", _more(own))
+    claims = [pair for pair in compared.get("pairs", ()) if pair.get("claim") in ("better", "worse")]
+    for pair in claims[:_LONG]:
+        size = f"{signed(pair['difference'])} ({interval(pair['low'], pair['high'])})"
+        where = f"{pair['task']}, {mode_name(pair['mode'])}, {share(pair['fraction'])}"
+        made.add(claim_words(pair["claim"])[1], f"{pair['arm']} than {pair['baseline']} by {size}: {where}")
+    made.add("claims", _more(claims) if claims else "none: no difference was shown")
+    level = f"{told.get('level', 0.95) * 100:.4g} %"
+    made.add("intervals", f"{level}, {count(told.get('num_resamples'))} resamples")
+    manifest = input_path(folder, "manifest", "MANIFEST")
+    made.commands = [f"trabecula report --results {folder} --manifest {manifest} --out REPORT"]
+    return made
+
+
+def _headlines(rows: list[Row]) -> list[Row]:
+    """One metric a task: the first there of those that the report leads with."""
+    order = ("auroc", "auroc_macro", "balanced_accuracy")
+    best: dict[str, int] = {}
+    for row in rows:
+        if row["metric"] in order:
+            rank = order.index(row["metric"])
+            best[row["task"]] = min(best.get(row["task"], rank), rank)
+    return [row for row in rows if row["metric"] == order[best.get(row["task"], 0)]]
+
+
+def _more(rows: list[Row]) -> str:
+    return f"  and {len(rows) - _LONG} more" if len(rows) > _LONG else ""
+
+
+def read_study(folder: Path) -> RunCard:
+    """A study's folder: its stages, what is done, what was not run, and where the report lies."""
+    told = record(folder / "cells.json")
+    made = RunCard(str(told.get("title") or "a study"))
+    stages: dict[str, list[bool]] = {}
+    for cell in told.get("cells", ()):
+        done = (folder / cell["folder"] / "DONE").exists()
+        stages.setdefault(cell["stage"], []).append(done)
+    for stage, done in stages.items():
+        made.add(stage, f"{sum(done)} of {len(done)} done" if not all(done) else f"{len(done)} done")
+    for label, reason in (told.get("not_run") or {}).items():
+        made.add("not run", f"{label}: {reason}")
+    unfinished = any(not all(done) for done in stages.values())
+    made.add("report", str(folder / "report.html") if (folder / "report.html").exists() else "none yet")
+    if unfinished or not stages:
+        made.commands = [f"trabecula study {folder / 'recipe.toml'} --out {folder}"]
+    else:
+        made.commands = [f"trabecula show {folder / cell['folder']}" for cell in told["cells"]
+                         if cell["verb"] == "evaluate"][:1]  # fmt: skip
+    return made
