@@ -24,7 +24,7 @@ from trabecula.data.store import Store, alike, check_prepared
 from trabecula.errors import InputError
 from trabecula.nets.backbone import Backbone, Stem, build_backbone, per_channel
 from trabecula.nets.critic import is_critic
-from trabecula.nets.published import AUTO, find_published
+from trabecula.nets.published import AUTO, Published, find_published
 from trabecula.nets.weights import fit, load_weights, read_weights
 from trabecula.run import Run, write_atomically
 
@@ -247,6 +247,20 @@ def make_encoder(
     elif architecture == AUTO and weights is not None:
         architecture = read_card(weights).architecture
     backbone = build_backbone(architecture, channels, size, stem, seed)
+    mean, std, history = _begin(backbone, published, init, weights, weights_name)
+    chosen, width = pooling(backbone, pool)
+    card = Card(
+        name=name or f"{backbone.architecture.replace(':', '-')}-{history['family']}",
+        architecture=backbone.architecture, channels=channels, size=size, stem=stem, mean=mean, std=std,
+        pool=chosen, num_features=width, init=init, seed=seed, **history,
+    )  # fmt: skip
+    return Encoder(card, backbone)
+
+
+def _begin(
+    backbone: Backbone, published: Published | None, init: Init, weights: Path | None, weights_name: str
+) -> tuple[tuple[float, ...], tuple[float, ...], dict[str, Any]]:
+    """Put the starting weights into a backbone; gives mean, std, and what a card says of the start."""
     mean, std = backbone.mean, backbone.std
     history: dict[str, Any] = {"family": "random"}
     if published is not None:
@@ -267,13 +281,7 @@ def make_encoder(
         file = _folder(weights) / WEIGHTS_FILE
         history["parent"] = hashlib.sha256(file.read_bytes()).hexdigest()
         history["family"] = parent.family if parent.objective == "none" else "pretrained"
-    chosen, width = pooling(backbone, pool)
-    card = Card(
-        name=name or f"{backbone.architecture.replace(':', '-')}-{history['family']}",
-        architecture=backbone.architecture, channels=channels, size=size, stem=stem, mean=mean, std=std,
-        pool=chosen, num_features=width, init=init, seed=seed, **history,
-    )  # fmt: skip
-    return Encoder(card, backbone)
+    return mean, std, history
 
 
 # An encoder that starts from another has seen what that one saw: its patients above all.
