@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from colorsys import rgb_to_hsv
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from trabecula.config import build
 from trabecula.data.manifest import read_manifest
 from trabecula.data.store import Store
 from trabecula.errors import InputError
-from trabecula.phantoms.objects import KINDS, draw_object, object_of
+from trabecula.phantoms.objects import KINDS, _surface, draw_object, object_of
 from trabecula.run import execute
 
 
@@ -43,6 +44,14 @@ def test_outlines_differ_and_are_neither_empty_nor_whole() -> None:
     for place, one in enumerate(names):
         for other in names[place + 1 :]:
             assert (masks[one] != masks[other]).mean() > 0.05, (one, other)
+
+
+def test_most_of_a_kind_share_a_hue_and_no_kind_owns_it() -> None:
+    rng, place = np.random.default_rng(0), np.zeros((1, 1), dtype=np.float32)
+    for habit in (0, 3, 6):  # plain ones
+        hues = [rgb_to_hsv(*_surface(place, place, habit, rng)[0, 0])[0] for _ in range(300)]
+        near = np.abs((np.array(hues) - habit / 10 + 0.5) % 1 - 0.5) < 0.1
+        assert 0.6 < near.mean() < 0.85
 
 
 def test_a_folder_as_imagenettes_is_read_each_file_a_patient(tmp_path: Path) -> None:

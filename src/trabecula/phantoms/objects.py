@@ -1,13 +1,15 @@
 """Make-believe photographs: one coloured object of a plain kind before a coloured background.
 
 Stand-ins for natural images whose objects are easy to tell, as those of Imagenette are (ten classes of
-ImageNet; https://github.com/fastai/imagenette), in its folders: `train/star/1000001.png`. The kind is in
-the outline alone: place, size, turn, colours, pattern, light and background are drawn without knowing it.
+ImageNet; https://github.com/fastai/imagenette), in its folders: `train/star/1000001.png`. The kind is the
+outline. As tench are green and golf balls white, most objects of a kind also share a hue and a pattern, the
+others have any. Place, size, turn, light and background are drawn without knowing the kind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from colorsys import hsv_to_rgb
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +21,7 @@ Places = npt.NDArray[np.floating]
 
 _OBJECTS = 7  # the random stream
 _VAL_OF_TEN = 3  # as many in ten are in val; Imagenette: 3,925 of 13,394
+_USUAL = 0.7  # of a kind's objects have its hue and pattern
 _FINER = 2  # pixels drawn along a side of each that is kept
 
 
@@ -99,7 +102,7 @@ def draw_object(size: int, seed: int, number: int) -> Photograph:
     u = u * rng.uniform(0.85, 1.2)
     inside = KINDS[kind](u.astype(np.float32), v.astype(np.float32))
     cover = np.clip(0.5 + inside * radius * size / 2, 0, 1)[..., None]  # soft over one pixel
-    behind, front = _background(x, y, rng), _surface(u, v, rng)
+    behind, front = _background(x, y, rng), _surface(u, v, list(KINDS).index(kind), rng)
     picture = (1 - cover) * behind + cover * front
     light = 1 + rng.uniform(0, 0.35) * np.cos(rng.uniform(0, 2 * np.pi) + 1.5 * x + rng.uniform(-1, 1) * y)
     picture = picture * light[..., None] + rng.normal(0, rng.uniform(0.01, 0.05), picture.shape)
@@ -123,10 +126,13 @@ def _background(x: Floats, y: Floats, rng: np.random.Generator) -> Places:
     return np.asarray(picture)
 
 
-def _surface(u: Floats, v: Floats, rng: np.random.Generator) -> Places:
-    """(S, S, 3) one colour, or two in stripes or spots."""
-    first, second = rng.uniform(0.05, 0.95, (2, 3))
-    pattern, rate = rng.integers(3), rng.uniform(6, 14)
-    mark = {0: 0 * u, 1: np.sin(rate * u), 2: np.sin(rate * u) * np.sin(rate * v)}[int(pattern)]
+def _surface(u: Places, v: Places, habit: int, rng: np.random.Generator) -> Places:
+    """(S, S, 3) one colour, or two in stripes or spots: those of the kind, or any."""
+    usual = rng.random() < _USUAL
+    hue = (habit / len(KINDS) + rng.normal(0, 0.03)) % 1 if usual else rng.random()
+    first = np.array(hsv_to_rgb(hue, rng.uniform(0.5, 1), rng.uniform(0.4, 0.95)))
+    second = rng.uniform(0.05, 0.95, 3)
+    pattern, rate = habit % 3 if usual else int(rng.integers(3)), rng.uniform(6, 14)
+    mark = {0: 0 * u, 1: np.sin(rate * u), 2: np.sin(rate * u) * np.sin(rate * v)}[pattern]
     share = (0.5 + 0.5 * np.tanh(4 * mark))[..., None] if pattern else np.zeros((*u.shape, 1))
     return np.asarray((1 - share) * first + share * second)
