@@ -113,6 +113,27 @@ def test_a_random_arm_of_the_same_network_takes_no_weight(tmp_path: Path) -> Non
         assert torch.equal(own, same)
 
 
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"rescale_factor": 1 / 255}, lambda pixel: (pixel / 255 - 0.4) / 0.2),
+        ({"rescale_factor": 1 / 127.5}, lambda pixel: (pixel / 127.5 - 0.4) / 0.2),
+        ({"do_rescale": False}, lambda pixel: (pixel - 0.4) / 0.2),
+        ({"do_normalize": False, "rescale_factor": 1 / 127.5}, lambda pixel: pixel / 127.5),
+    ],
+)
+def test_bytes_reach_the_network_as_the_folder_says(
+    told: dict[str, Any], expected: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit", **TINY}))
+    values = {"image_mean": [0.4] * 3, "image_std": [0.2] * 3, **told}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(values))
+    encoder = make_encoder("auto", 3, 32, weights=tmp_path)
+    for pixel in (0, 100, 255):
+        x = encoder.normalise(torch.full((1, 3, 32, 32), pixel / 255))
+        assert x[0, 0, 0, 0].item() == pytest.approx(expected(pixel), rel=1e-5)
+
+
 def test_shards_are_read_together(tmp_path: Path) -> None:
     write(tmp_path / "v", "vit")
     whole = load_file(tmp_path / "v" / "model.safetensors")

@@ -34,6 +34,7 @@ _INDEX = "model.safetensors.index.json"
 _IMAGENET = re.compile(r"(?:^|[^a-z0-9])(?:imagenet|in1k|in12k|in21k|in22k)", re.IGNORECASE)
 _HUB = re.compile(r"(?:hf|hf-hub|hf_hub|timm:hf-hub|timm:hf_hub):(?P<repo>[^@]+)(?:@(?P<revision>.+))?$")
 _TAGGED = re.compile(r"(?:timm:)?(?P<name>[^:/@]+\.[^:/@]+)$")
+_BYTE = 1 / 255
 # What a network built here has of its own, or what only a classifier would need.
 _OWN_OPTIONS = {"img_size", "in_chans", "num_classes", "global_pool", "patch_size", "fc_norm", "class_token"}
 
@@ -160,6 +161,10 @@ def _of_transformers(path: Path, name: str, config: Mapping[str, Any]) -> Publis
     mean, std = _numbers(prepared, "image_mean"), _numbers(prepared, "image_std")
     if prepared.get("do_normalize") is False:
         mean, std = (0.0,), (1.0,)
+    if prepared:  # told of pixels times rescale_factor; ours are bytes by 255
+        factor = prepared.get("rescale_factor", _BYTE) if prepared.get("do_rescale", True) else 1.0
+        scale = _BYTE / factor
+        mean, std = (tuple(value * scale for value in part) for part in (mean, std))
     return Published(path, name, architecture, mean, std, config)
 
 
