@@ -209,10 +209,7 @@ def run(config: Config, out: Run) -> str:
     told += f", with their labels of {config.task}" if taught else ""
     if findings.get(COLLAPSE, {}).get("last") == images:
         told += f"; warning: {findings[COLLAPSE]['text']}"
-    unknown = strangers(store, splits)
-    if unknown:
-        which = "them" if len(store.parts) == 1 else f"store {' and '.join(map(str, unknown))}"
-        told += f"; none of {which} is in the splits, are they of this store?"
+    told += strangers(store, splits)
     if keep.card.patients:
         return told
     return told + "; whom they go back to is not known, so its card lists no patients and evaluate refuses it"

@@ -56,10 +56,12 @@ def _of_unknown(store: Store, patients: Sequence[str]) -> bool:
     return not known and any(is_generated(patient) and patient in own for patient in patients)
 
 
-def strangers(store: Store, splits: Splits) -> list[int]:
-    """Which of its stores, from 1, are of real images whose patients are all unknown to the splits."""
-    return [
-        number
+def strangers(store: Store, splits: Splits) -> str:
+    """What to say of stores of real images whose patients are all unknown to the splits; "" of others."""
+    unknown = [
+        str(number)
         for number, part in enumerate(store.parts, 1)
         if not origin(part.record) and set(part.index["patient_id"]).isdisjoint(splits.of)
     ]
+    which = "them" if len(store.parts) == 1 else f"store {' and '.join(unknown)}"
+    return f"; none of {which} is in the splits, are they of this store?" if unknown else ""
