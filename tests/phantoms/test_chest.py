@@ -27,10 +27,8 @@ USUAL = Films()
 def many() -> NDArray[np.bool_]:
     """(patients, 2, findings) of the first two films of patients."""
     settings = Pictures(seed=3)
-    return np.array([
-        [[name in findings_of(settings, USUAL, p, film) for name in NAMES] for film in (0, 1)]
-        for p in range(12_000)
-    ])  # fmt: skip
+    found = [[findings_of(settings, USUAL, p, film) for film in (0, 1)] for p in range(12_000)]
+    return np.array([[[name in one for name in NAMES] for one in films] for films in found])
 
 
 def test_findings_are_as_common_as_in_nih() -> None:

@@ -9,12 +9,16 @@ alike; what lasts makes those of a patient's films alike.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 from scipy.special import ndtri
 
 from trabecula.config import Record
+
+Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ FINDINGS: dict[str, Kind] = {
 """In the order of the data set's paper."""
 NO_FINDING = "No Finding"
 SEPARATOR = "|"
+_CAUSES = 5
 _SHARED_LASTS = 0.6  # share of the common causes that is the patient's
 _MOST_FILMS = 30
 
@@ -73,17 +78,26 @@ def draw_findings(own: Films, patient: np.random.Generator, film: np.random.Gene
         patient: makes the same numbers for all films of a patient.
         film: makes this film's own.
     """
-    size = (2, len(FINDINGS) + 5)
-    lasting, passing = patient.standard_normal(size[1]), film.standard_normal(size[1])
-    causes = _SHARED_LASTS**0.5 * lasting[:5] + (1 - _SHARED_LASTS) ** 0.5 * passing[:5]
-    found = []
-    for number, (name, kind) in enumerate(FINDINGS.items(), start=5):
-        loads = np.array(kind.loads)
-        rest = kind.lasts**0.5 * lasting[number] + (1 - kind.lasts) ** 0.5 * passing[number]
-        hidden = float(loads @ causes) + (1 - float(loads @ loads)) ** 0.5 * float(rest)
-        if hidden > ndtri(1 - prevalence(name, own.odds)):
-            found.append(name)
-    return tuple(found)
+    size = len(FINDINGS) + _CAUSES
+    lasting, passing = patient.standard_normal(size), film.standard_normal(size)
+    causes = (_SHARED_LASTS**0.5 * lasting + (1 - _SHARED_LASTS) ** 0.5 * passing)[:_CAUSES]
+    lasts, loads, cuts = _table(own.odds)
+    rest = (lasts**0.5 * lasting[_CAUSES:] + (1 - lasts) ** 0.5 * passing[_CAUSES:]) * (
+        1 - (loads**2).sum(1)
+    ) ** 0.5
+    return tuple(name for name, there in zip(FINDINGS, loads @ causes + rest > cuts, strict=True) if there)
+
+
+@cache
+def _table(odds: float) -> tuple[Numbers, Numbers, Numbers]:
+    """Of each finding: how much lasts (14,), what it shares (14, 5), the threshold of its number (14,)."""
+    kinds = FINDINGS.values()
+    shares = np.array([prevalence(name, odds) for name in FINDINGS])
+    return (
+        np.array([kind.lasts for kind in kinds]),
+        np.array([kind.loads for kind in kinds]),
+        ndtri(1 - shares),
+    )
 
 
 def draw_number(own: Films, rng: np.random.Generator) -> int:
