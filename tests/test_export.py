@@ -26,7 +26,7 @@ from trabecula.nets.library_format import layouts_of, widened
 from trabecula.run import execute, identity
 
 CLOSE = 1e-5
-"""Largest difference of a feature that is of order 1, in float32."""
+"""Largest difference in float32: of features of order 1, and of the largest feature."""
 ARMS: dict[str, dict[str, Any]] = {
     "resnet": {"architecture": "timm:resnet18", "objective": "vicreg"},
     "vit": {"architecture": "timm:test_vit_patch8"},
@@ -314,7 +314,7 @@ def test_a_classifier_leaves_as_onnx_with_its_probabilities(
     card = load_classifier(tmp_path / "fine").card
     assert (tuple(told["class_names"]), tuple(told["threshold"])) == (card.class_names, card.choice.threshold)
     assert load_classifier(hub).card.encoder.patients == ()
-    assert "largest difference of probabilities in ONNX Runtime" in said
+    assert "largest difference of probabilities, of the largest: ONNX Runtime" in said
 
 
 # --- what is refused

@@ -203,13 +203,13 @@ def _warnings(path: Path) -> list[str]:
 
 
 def _forms(record: dict[str, Any]) -> str:
-    """ "features as timm's (largest difference 2e-07) and ONNX Runtime's (4e-07)"."""
+    """ "largest difference of features, of the largest: timm 0, ONNX Runtime 4e-07"."""
     names = {"timm": "timm", "torchvision": "torchvision", "onnxruntime": "ONNX Runtime"}
     told = [
         f"{names[key]} {'not checked, it is not installed' if value is None else f'{value:.1g}'}"
         for key, value in record["differences"].items()
     ]
-    return "largest difference of features in " + ", ".join(told) if told else "own format"
+    return "largest difference of features, of the largest: " + ", ".join(told) if told else "own format"
 
 
 def _classifier(path: Path, onnx: bool, out: Run) -> str:

@@ -49,7 +49,7 @@ class Layout:
     config: dict[str, Any] | None
     """config.json with which timm.create_model("local-dir:FOLDER", pretrained=True) makes the network."""
     difference: float
-    """Largest difference between its features and the encoder's, on random images."""
+    """Largest difference between its features and the encoder's on random images, of the largest feature."""
 
     def code(self, encoder: Encoder) -> str:
         """A whole program from a weights file to features."""
@@ -236,8 +236,8 @@ def _tried(encoder: Encoder, layout: Layout) -> Layout | None:
             return None
     if got.shape != wanted.shape:
         return None
-    difference = _largest(got - wanted)
-    if difference > _MOST * max(_largest(wanted), 1.0):
+    difference = _largest(got - wanted) / max(_largest(wanted), 1e-12)
+    if difference > _MOST:
         return None
     return Layout(layout.library, layout.build, layout.features, layout.config, difference)
 

@@ -282,7 +282,7 @@ def _export(folder: Path) -> RunCard:
         if difference is None:
             made.add("not checked", f"{name}: it was not installed")
         else:
-            made.add("checked", f"{name}: largest difference {difference:.1g}")
+            made.add("checked", f"{name}: largest difference {difference:.1g} of the largest feature")
     for line in told.get("impossible") or ():
         made.add("not possible", line)
     return made
