@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -92,10 +93,22 @@ def test_validation_predictions_correct_the_shares(hospital: Path, tmp_path: Pat
     shares = [cell["share"] for cell in row["corrected"]]
     assert shares == pytest.approx([zero, one, 1 - zero - one], abs=1e-6)
     assert all(0 <= cell["low"] <= cell["share"] <= cell["high"] <= 1 for cell in row["corrected"])
-    assert "corrected 0: 5.6 %, 1: 4.9 %, 2: 89.5 %" in told
+    said = re.search(r"corrected 0: 5.6 % \((\d+) to (\d+)\), 1: 4.9 % .*, 2: 89.5 % ", told)
+    assert said
+    assert int(said[1]) == round(100 * row["corrected"][0]["low"])
     assert execute("spectrum", config(hospital, validation=(hospital / "proxy",)), tmp_path / "two") == told
     once, again = ((tmp_path / name / "spectrum.json").read_bytes() for name in ("out", "two"))
     assert once == again
+
+
+def test_what_the_calls_cannot_tell_is_not_told(hospital: Path, tmp_path: Path) -> None:
+    """A proxy that takes 0 for 1 and 1 for 0 as often as not."""
+    known = [f"a{k:02d}{side}" for k in range(30) for side in "LR"]
+    mixed = [k % 2 if k < 40 else 2 for k in range(60)]
+    proxy = predictions(tmp_path / "mixed", known, mixed, "val")
+    told = execute("spectrum", config(hospital, validation=(proxy,)), tmp_path / "out")
+    assert "corrected 0: not told, 1: not told, 2: 90.0 % (" in told
+    assert "how much of 0, 1 there is" in read(tmp_path / "out")["correction"]
 
 
 def test_only_the_part_that_is_asked_for_corrects(hospital: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from trabecula.data.manifest import Manifest, read_manifest
 from trabecula.data.tasks import Truth, find_task, truth
 from trabecula.errors import InputError
 from trabecula.metrics.predictions import RUN, read_choices, read_predictions
-from trabecula.metrics.spectrum import Calls, Known, audit, dominant
+from trabecula.metrics.spectrum import WIDE, Calls, Known, audit, dominant
 from trabecula.run import Run
 
 FORMAT = 1
@@ -94,16 +94,22 @@ def run(config: Config, out: Run) -> str:
 def _summary(audits: Sequence[dict[str, Any]]) -> str:
     """The first classifier's shares, and its warning."""
     first = audits[0]
-    calls, corrected = (
-        ", ".join(f"{one['class']}: {100 * one['share']:.1f} %" for one in first[key])
-        for key in ("called", "corrected")
-    )
+    calls = ", ".join(f"{one['class']}: {100 * one['share']:.1f} %" for one in first["called"])
     told = f"{first['num_images']:,} images of {first['num_patients']:,} patients called {calls}"
-    told += f"; corrected {corrected}" if corrected else ""
+    if first["corrected"]:
+        told += f"; corrected {', '.join(_corrected(one) for one in first['corrected'])}"
     if first["warning"]:
         told += f"; warning: {first['warning']}"
     more = len(audits) - 1
     return f"{first['arm']}, {first['task']}: {told}" + (f"; {more} more classifiers" if more else "")
+
+
+def _corrected(one: dict[str, Any]) -> str:
+    """A corrected share with its interval; where that is too wide to say anything, no share."""
+    if one["high"] - one["low"] > WIDE:
+        return f"{one['class']}: not told"
+    low, high = (f"{100 * one[key]:.0f}" for key in ("low", "high"))
+    return f"{one['class']}: {100 * one['share']:.1f} % ({low} to {high})"
 
 
 def _classes(rows: pd.DataFrame) -> list[str]:
