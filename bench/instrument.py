@@ -228,8 +228,9 @@ def sabotage(how: str) -> None:
         evaluate.resample = alone
     elif how == "errors":  # standard errors half of what they should be
 
-        def narrow(values: Any, draws: Any, base: Any, base_draws: Any, df: float, level: float) -> Any:
-            found = comparing.difference(values, draws, base, base_draws, df, level)
+        def narrow(*results: Any) -> Any:
+            *_, df, level, _ = results
+            found = comparing.difference(*results)
             error = (found.high - found.low) / 2 / stats.t.ppf((1 + level) / 2, df) / 2
             p = float(2 * stats.t.sf(abs(found.value) / error, df))
             return comparing.Difference(found.value, found.low, found.high, p, found.num_seeds, found.note)
