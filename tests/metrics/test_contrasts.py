@@ -11,6 +11,7 @@ from trabecula.metrics.contrasts import (
     compare,
     multipliers,
     not_run,
+    pair,
     pair_seeds,
     why_none,
 )
@@ -86,6 +87,16 @@ def test_what_arms_share_cancels():
     )
     assert [(p["arm"], p["baseline"], p["claim"]) for p in pairs] == [("res-moco", "res-random", "better")]
     assert pairs[0]["high"] - pairs[0]["low"] < 0.01
+
+
+def test_a_difference_has_the_degrees_of_freedom_of_the_arm_that_has_fewer():
+    """Whichever stands first: its spread may be the baseline's."""
+    many, few = _result("res-moco", 0.72, df=131), _result("res-random", 0.70, df=12)
+    baseline, arm = ARMS[4], ARMS[3]
+    found = pair(many, few, baseline, True, 0.95)
+    back = pair(few, many, arm, True, 0.95)
+    assert (found["p"], found["low"]) == (pytest.approx(back["p"]), pytest.approx(-back["high"]))
+    assert found["p"] == pair(replace(many, df_patients=12.0), few, baseline, True, 0.95)["p"]
 
 
 def test_a_claim_is_stricter_than_the_interval():

@@ -173,7 +173,9 @@ def pair(result: Result, other: Result, base: Arm, same: bool, level: float) -> 
     if not paired[0].size:
         nan = float("nan")
         return row | {"difference": nan, "low": nan, "high": nan, "p": nan, "num_seeds": 0, "note": note}
-    found = difference(*paired, result.df_patients, level, units)
+    # of a macro AUROC each arm has its own, by the labels it spreads in, and either may spread the difference
+    df = min(result.df_patients, other.df_patients)
+    found = difference(*paired, df, level, units)
     return row | {
         "difference": found.value,
         "low": found.low,
