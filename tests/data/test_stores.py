@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,6 +118,27 @@ def test_a_store_of_an_older_version_is_taken_by_its_hash_alone(pair: tuple[Path
     assert not alike(older, told)
     assert not alike(told, older)
     assert not alike(told, {**told, "raster": told["raster"] + 1})
+
+
+@pytest.mark.parametrize("size", [24, 32])
+def test_a_store_of_unknown_preparation_is_in_no_pool_of_several(
+    pair: tuple[Path, Path], tmp_path: Path, size: int
+) -> None:
+    """Samples of an exported generator, of the same size or another: refused in any order."""
+    made = prepared(pair, tmp_path / "made", size=size)
+    record = json.loads((made / "store.json").read_text())
+    for key in ("fit", "intensity", "flip_side", "raster"):
+        del record[key]
+    (made / "store.json").write_text(json.dumps({**record, "preprocessing": "", "prepared": {}}))
+    shutil.copytree(made, tmp_path / "more")
+    (tmp_path / "more" / "store.json").write_text(
+        json.dumps({**record, "preprocessing": "", "prepared": {}, "manifest": "other"})
+    )
+    for first, more in ((made, pair[0]), (pair[0], made), (made, tmp_path / "more")):
+        with pytest.raises(InputError, match=r"(made|more): (how its images were prepared|prepared)") as told:
+            open_stores(first, [more])
+        assert "\n" not in str(told.value)
+    assert open_stores(made).id  # alone it is a pool
 
 
 def test_a_store_is_given_once(pair: tuple[Path, Path]) -> None:

@@ -53,7 +53,8 @@ def open_stores(first: Path, more: Sequence[Path] = ()) -> Store:
     """Open a store, or several as one.
 
     Raises:
-        InputError: no store, one given twice, or one that was prepared otherwise than the first.
+        InputError: no store, one given twice, or one that was prepared otherwise than the first, or
+            nobody knows how.
     """
     store = Store.open(first)
     if not more:
@@ -64,6 +65,11 @@ def open_stores(first: Path, more: Sequence[Path] = ()) -> Store:
         if part.id in [other.id for other in parts[:number]]:
             raise InputError(
                 f"{path}: is given twice; its images would be drawn twice as often as the others"
+            )
+        if not part.preprocessing:  # what takes any store must not decide for the others
+            raise InputError(
+                f"{path}: how its images were prepared is not known, as with samples of an exported "
+                "generator; it can be no part of a pool of several stores"
             )
         for other, its_path in zip(parts[:number], paths, strict=False):
             if not alike(part.prepared, other.prepared):
