@@ -132,6 +132,34 @@ def test_labels_may_lie_in_another_manifest(hospital: Path, tmp_path: Path) -> N
     assert row["corrected"][2]["share"] == pytest.approx(1, abs=1e-3)
 
 
+def test_the_pools_own_manifest_named_as_labels_is_no_other_one(hospital: Path, tmp_path: Path) -> None:
+    """Images with a label are left out all the same: the proxy learned from them."""
+    given = config(hospital, validation=(hospital / "proxy",), labels=hospital / "cohort" / "manifest.csv")
+    execute("spectrum", given, tmp_path / "out")
+    assert read(tmp_path / "out")["num_images"] == 80
+
+
+def test_a_pool_may_have_an_empty_column_of_labels(hospital: Path, tmp_path: Path) -> None:
+    images = [f"b{k:02d}{side}" for k in range(40) for side in "LR"]
+    pool = cohort(tmp_path / "pool", images, [""] * 80, ["new"] * 80)
+    grades = predictions(tmp_path / "grades", images, [2] * 80, "test")
+    rule = predictions(tmp_path / "rule", images, [1] * 80, "test", task="kl >= 1")
+    table = pd.read_csv(rule / "predictions.csv").drop(columns="p_2").assign(p_0=0.2)
+    table.to_csv(rule / "predictions.csv", index=False)
+    for folder in (grades, rule):
+        given = config(hospital, predictions=(folder,), manifest=pool)
+        assert "80 images of 40 patients" in execute("spectrum", given, tmp_path / f"out-{folder.stem}")
+
+
+def test_where_a_correction_was_asked_for_its_lack_is_told(hospital: Path, tmp_path: Path) -> None:
+    other = predictions(tmp_path / "other", ["a00L", "a20L"], [0, 2], "val", seed=7)
+    few = predictions(tmp_path / "few", ["a00L", "a20L"], [0, 2], "val")
+    for folder, why in ((other, "no labelled images of this proxy"), (few, "fewer than 5 labelled patients")):
+        told = execute("spectrum", config(hospital, validation=(folder,)), tmp_path / f"out-{folder.stem}")
+        assert why in told
+    assert "corrected" not in execute("spectrum", config(hospital), tmp_path / "plain")
+
+
 def test_cohorts_are_told_by_the_manifest(hospital: Path, tmp_path: Path) -> None:
     execute("spectrum", config(hospital, cohorts=("newer",)), tmp_path / "out")
     assert read(tmp_path / "out")["num_images"] == 4

@@ -63,6 +63,7 @@ def run(config: Config, out: Run) -> str:
     """
     manifest = read_manifest(config.manifest)
     labels = read_manifest(config.labels) if config.labels else manifest
+    apart = labels.path.resolve() != manifest.path.resolve()
     table, choices = read_predictions(config.predictions), read_choices(config.predictions)
     known = read_predictions(config.validation) if config.validation else table.iloc[:0]
     known = known[known["split"] == config.part]
@@ -71,7 +72,7 @@ def run(config: Config, out: Run) -> str:
         names, origin = _classes(rows), dict(zip(RUN, key, strict=True))
         threshold = _threshold(choices, key)
         labelled = _labelled(str(origin["task"]), labels)
-        left_out = () if config.labels or labelled is None else labelled.image_ids.tolist()
+        left_out = () if apart or labelled is None else labelled.image_ids.tolist()
         pool = _pool(config, rows, manifest, set(left_out))
         own = known[(known[RUN] == list(key)).all(axis=1)]
         found = audit(
@@ -88,16 +89,18 @@ def run(config: Config, out: Run) -> str:
         raise InputError("spectrum: no predictions of a test part; give folders that `predict` wrote")
     told = {"num_resamples": config.num_resamples, "level": config.level, "dominance": config.dominance}
     out.write_json("spectrum.json", {"format": FORMAT, **told, "audits": audits})
-    return _summary(audits)
+    return _summary(audits, asked=bool(config.validation))
 
 
-def _summary(audits: Sequence[dict[str, Any]]) -> str:
-    """The first classifier's shares, and its warning."""
+def _summary(audits: Sequence[dict[str, Any]], asked: bool) -> str:
+    """The first classifier's shares, why they are not corrected where that was asked for, and its warning."""
     first = audits[0]
     calls = ", ".join(f"{one['class']}: {100 * one['share']:.1f} %" for one in first["called"])
     told = f"{first['num_images']:,} images of {first['num_patients']:,} patients called {calls}"
     if first["corrected"]:
         told += f"; corrected {', '.join(_corrected(one) for one in first['corrected'])}"
+    elif asked:
+        told += f"; {first['correction']}"
     if first["warning"]:
         told += f"; warning: {first['warning']}"
     more = len(audits) - 1
@@ -168,12 +171,14 @@ def _pool(config: Config, rows: pd.DataFrame, manifest: Manifest, left_out: set[
 
 
 def _labelled(task: str, manifest: Manifest) -> Truth | None:
-    """The labelled images of a manifest; None where it does not know the task: a pool has no labels."""
+    """The labelled images of a manifest; None where it does not know the task, or its columns are empty: a
+    pool has no labels."""
     try:
         found = find_task(task, manifest)
     except InputError:
         return None
-    return truth(found, manifest)
+    columns = manifest.table.reindex(columns=list(found.columns), fill_value="")
+    return truth(found, manifest) if (columns != "").any(axis=None) else None
 
 
 def _known(
