@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 
-from trabecula import export, finetune, pretrain, split
+from trabecula import embed, export, finetune, pretrain, split
 from trabecula.data.store import Store, to_float
 from trabecula.errors import InputError
 from trabecula.nets import onnx_file
@@ -345,3 +346,20 @@ def test_widening_leaves_networks_for_rgb_as_they_are(arms: Path) -> None:
     torch.testing.assert_close(
         kernel.sum(1, keepdim=True), encoder.backbone.net.get_parameter("conv1.weight")
     )
+
+
+def test_an_exported_folder_embeds_and_starts_as_the_encoder_does(
+    arms: Path, left: Path, hospital: Path, tmp_path: Path
+) -> None:
+    """Its card lists no patients, so that `evaluate` refuses what is made of it at its own site."""
+    hub, store = left / "resnet" / "hub", hospital / "store"
+    for name, encoder in (("own", arms / "resnet"), ("left", hub), ("file", hub / "model.safetensors")):
+        execute("embed", embed.Config(encoder=encoder, store=store), tmp_path / name)
+        got, own = (np.load(tmp_path / folder / "features.npy") for folder in (name, "own"))
+        np.testing.assert_array_equal(got, own)
+    told = json.loads((tmp_path / "left" / "features.json").read_text())
+    assert told["weights"] == hashlib.sha256((hub / "model.safetensors").read_bytes()).hexdigest()
+    child = pretrain.Config(store=store, architecture="auto", init="encoder", weights=hub)
+    execute("pretrain", child, tmp_path / "child")
+    assert read_card(tmp_path / "child").parent == told["weights"]
+    assert read_card(tmp_path / "child").images_seen == 16

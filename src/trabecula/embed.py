@@ -21,7 +21,7 @@ from trabecula.data.predictions import region_name
 from trabecula.data.store import Store, to_float
 from trabecula.errors import RunError
 from trabecula.nets.devices import choose_device, exact
-from trabecula.nets.encoder import WEIGHTS_FILE, Card, Encoder, PoolChoice, check_fit, load_encoder
+from trabecula.nets.encoder import Card, Encoder, PoolChoice, check_fit, load_encoder, weights_file
 from trabecula.progress import Meter
 from trabecula.run import Run
 
@@ -106,8 +106,7 @@ def _finite(features: torch.Tensor, store: Store, rows: Any, card: Card) -> Any:
 
 def _record(card: Card, config: Config, store: Store) -> dict[str, Any]:
     """What features.json says: the encoder, how it was applied, and to what."""
-    folder = config.encoder if config.encoder.is_dir() else config.encoder.parent
-    with (folder / WEIGHTS_FILE).open("rb") as file:
+    with weights_file(config.encoder).open("rb") as file:
         weights = hashlib.file_digest(file, "sha256").hexdigest()
     told = ("architecture", "family", "objective", "init", "images_seen", "pool", "stem", "channels", "size")
     values = card.model_dump(mode="json")

@@ -225,8 +225,11 @@ def test_an_own_export_is_weights_elsewhere_and_refused_at_home(
     save_encoder(own, tmp_path / "hub")
     (tmp_path / "hub" / "encoder.safetensors").rename(tmp_path / "hub" / "model.safetensors")
     assert load_encoder(tmp_path / "hub").card == own.card
-    with pytest.raises(InputError, match=r"an encoder of this site: .* init = encoder"):
-        make_encoder("auto", 1, 16, init="weights", weights=tmp_path / "hub")
+    for named in (tmp_path / "hub", tmp_path / "hub" / "model.safetensors"):
+        with pytest.raises(InputError, match=r"an encoder of this site: .* init = encoder"):
+            make_encoder("critic:4-8", 1, 16, init="weights", weights=named)
+    random = make_encoder("auto", 1, 16, init="random", weights=tmp_path / "hub", seed=3)
+    assert (random.card.family, random.card.architecture) == ("random", own.card.architecture)
     monkeypatch.setenv("TRABECULA_SITE_KEY", "another hospital's")
     there = make_encoder("auto", 1, 16, init="weights", weights=tmp_path / "hub")
     assert (there.card.family, there.card.images_seen, there.card.objective) == ("weights", 0, "none")

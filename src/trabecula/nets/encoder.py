@@ -278,8 +278,7 @@ def _begin(
         parent = _parent(weights, backbone)
         mean, std = parent.mean, parent.std
         history = {key: getattr(parent, key) for key in _INHERITED}
-        file = _folder(weights) / WEIGHTS_FILE
-        history["parent"] = hashlib.sha256(file.read_bytes()).hexdigest()
+        history["parent"] = hashlib.sha256(weights_file(weights).read_bytes()).hexdigest()
         history["family"] = parent.family if parent.objective == "none" else "pretrained"
     return mean, std, history
 
@@ -305,7 +304,8 @@ def _parent(path: Path, backbone: Backbone) -> Card:
     ]
     if differing:
         raise InputError(f"{path}: another network than the one to start: {'; '.join(differing)}")
-    fit(backbone, read_weights(_folder(path) / WEIGHTS_FILE), str(_folder(path) / WEIGHTS_FILE))
+    weights = weights_file(path)
+    fit(backbone, read_weights(weights), str(weights))
     return card
 
 
@@ -330,9 +330,7 @@ def load_encoder(path: Path) -> Encoder:
     """
     card = read_card(path)
     backbone = build_backbone(card.architecture, card.channels, card.size, card.stem)
-    weights = _folder(path) / WEIGHTS_FILE
-    if not weights.exists() and (_folder(path) / EXPORTED_FILE).exists():
-        weights = _folder(path) / EXPORTED_FILE
+    weights = weights_file(path)
     fit(backbone, read_weights(weights), str(weights))
     _, width = pooling(backbone, card.pool)
     if width != card.num_features:
@@ -369,5 +367,11 @@ def read_card(path: Path) -> Card:
     return build(Card, values, str(file))
 
 
+def weights_file(path: Path) -> Path:
+    """The weights of an encoder's folder, or of an export's, where they have the name of the hub."""
+    own, exported = (_folder(path) / name for name in (WEIGHTS_FILE, EXPORTED_FILE))
+    return exported if exported.exists() and not own.exists() else own
+
+
 def _folder(path: Path) -> Path:
-    return path.parent if path.name in (WEIGHTS_FILE, CARD_FILE) else path
+    return path.parent if path.name in (WEIGHTS_FILE, EXPORTED_FILE, CARD_FILE) else path

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from trabecula.data.store import to_float
 from trabecula.errors import InputError
 from trabecula.nets.devices import exact
-from trabecula.nets.encoder import WEIGHTS_FILE, load_encoder, make_encoder
+from trabecula.nets.encoder import load_encoder, make_encoder, weights_file
 from trabecula.nets.weights import read_weights
 
 FID_WEIGHTS = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
@@ -291,8 +291,7 @@ def _encoder(folder: Path, channels: int, size: int, resize: int, device: torch.
             f"{folder}: encoder '{card.name}' takes images of {card.channels} channels and {card.size} px, "
             f"these have {channels} and {resize or size}; use another extractor"
         )
-    file = folder / WEIGHTS_FILE if folder.is_dir() else folder.parent / WEIGHTS_FILE
-    protocol = Protocol(card.name, _sha256(file), "none", "float32", card.num_features)
+    protocol = Protocol(card.name, _sha256(weights_file(folder)), "none", "float32", card.num_features)
     return Extractor(protocol, encoder, lambda images: encoder(to_float(images)), device)
 
 

@@ -30,6 +30,7 @@ from trabecula.nets.weights import fit, other_keys, read_weights
 AUTO = "auto"
 """The architecture that stands for what the given folder holds."""
 _WEIGHTS = ("model.safetensors", "encoder.safetensors", "pytorch_model.safetensors", "pytorch_model.bin")
+_CARD = "encoder.json"
 _INDEX = "model.safetensors.index.json"
 _IMAGENET = re.compile(r"(?:^|[^a-z0-9])(?:imagenet|in1k|in12k|in21k|in22k)", re.IGNORECASE)
 _HUB = re.compile(r"(?:hf|hf-hub|hf_hub|timm:hf-hub|timm:hf_hub):(?P<repo>[^@]+)(?:@(?P<revision>.+))?$")
@@ -61,8 +62,11 @@ class Published:
             told: what a person calls the weights; "imagenet", a setting's default, says nothing.
 
         Raises:
-            InputError: no weights there, a pickle with more than tensors, or weights of another network.
+            InputError: no weights there, a pickle with more than tensors, weights of another network, or
+                those of an encoder of this site.
         """
+        if (self.folder / _CARD).is_file():
+            _check_foreign(self.folder)
         state, sha256 = _read(self.folder)
         if "model_type" in self.config:
             from trabecula.nets import from_transformers
@@ -96,7 +100,7 @@ def open_folder(path: Path, name: str = "") -> Published:
         InputError: no model in a format that is known, or a network that is not.
     """
     name = name or path.resolve().name
-    if (path / "encoder.json").is_file():
+    if (path / _CARD).is_file():
         return _own(path, name)
     config = _json(path / "config.json")
     if "architecture" in config:
@@ -110,6 +114,14 @@ def open_folder(path: Path, name: str = "") -> Published:
 
 
 def _own(path: Path, name: str) -> Published:
+    from trabecula.nets.encoder import read_card
+
+    card = read_card(path)
+    return Published(path, name, card.architecture, card.mean, card.std, {})
+
+
+def _check_foreign(path: Path) -> None:
+    """Weights come without their patients, so those of this site's encoders would pass for unseen."""
     from trabecula.data.phi import key_name, site_key
     from trabecula.nets.encoder import read_card
 
@@ -119,7 +131,6 @@ def _own(path: Path, name: str) -> Published:
             f"{path}: an encoder of this site: start from the folder that `pretrain` wrote, with init = "
             "encoder, so that the patients it has seen stay known"
         )
-    return Published(path, name, card.architecture, card.mean, card.std, {})
 
 
 def _of_timm(path: Path, name: str, config: Mapping[str, Any]) -> Published:
@@ -233,7 +244,7 @@ def find_published(architecture: str, init: str, weights: Path | None) -> Publis
             f"architecture '{architecture}' names weights on the hub: set init = weights; for random weights "
             f"of the same network give its folder and architecture = {AUTO}, or the network's name alone"
         )
-    folder = weights if weights is not None and weights.is_dir() and init != "encoder" else None
+    folder = _model_folder(weights) if weights is not None and init != "encoder" else None
     if named and weights is None:
         return fetch(architecture)
     if architecture == AUTO and folder is None and init != "encoder":
@@ -252,6 +263,14 @@ def find_published(architecture: str, init: str, weights: Path | None) -> Publis
                 f"{folder}: holds {published.architecture}, not {wanted}: set architecture = {AUTO}"
             )
     return published
+
+
+def _model_folder(weights: Path) -> Path | None:
+    """A model's folder; that of an encoder's weights file too, whose card tells what it is."""
+    if weights.is_dir():
+        return weights
+    beside = weights.name in _WEIGHTS and (weights.parent / _CARD).is_file()
+    return weights.parent if beside and weights.is_file() else None
 
 
 def weights_label(weights: str) -> str:
