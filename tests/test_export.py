@@ -24,6 +24,7 @@ from trabecula.nets import onnx_file
 from trabecula.nets.classifier import load_classifier
 from trabecula.nets.encoder import load_encoder, read_card
 from trabecula.nets.library_format import layouts_of, widened
+from trabecula.reporting.model_card import metric_rows
 from trabecula.run import execute, identity
 
 CLOSE = 1e-5
@@ -242,7 +243,7 @@ def test_an_exported_folder_is_an_arm_at_another_site(
 def results(folder: Path, arm: str) -> Path:
     row = {
         "task": "kl2", "arm": arm, "architecture": "timm:resnet18", "family": "pretrained", "mode": "probe",
-        "fraction": 0.1, "seed": "all", "pretrain_seed": "all", "cohort": "all", "stratum": "all",
+        "fraction": 0.1, "seed": "all", "pretrain_seed": 0, "cohort": "all", "stratum": "all",
         "metric": "auroc", "value": 0.8125, "low": 0.75, "high": 0.8675, "sd_seeds": 0.01, "num_seeds": 5,
         "num_images": 40, "num_patients": 20, "num_events": 11, "note": "",
     }  # fmt: skip
@@ -277,6 +278,24 @@ def test_the_model_card_tells_use_data_limits_and_licence(left: Path, arms: Path
     )
     assert "0.100" not in text
     assert not (tmp_path / "out" / "hub" / "model.onnx").exists()
+
+
+def test_metrics_are_of_the_very_encoder_or_say_that_they_are_of_several(tmp_path: Path) -> None:
+    folder = results(tmp_path / "r", "moco")
+    told = json.loads((folder / "metrics.json").read_text())
+    summary, seeds = told["rows"][0], [{**told["rows"][0], "seed": 3, "pretrain_seed": n} for n in (0, 1)]
+    (row,), level = metric_rows(folder, "moco", 0)
+    assert (row["note"], level) == ("", 0.95)
+    with pytest.raises(
+        InputError, match=r"'moco' are of pretraining seed 0, this encoder is of seed 1; leave"
+    ):
+        metric_rows(folder, "moco", 1)
+    told["rows"] = [{**summary, "pretrain_seed": "all", "note": "few events"}, *seeds]
+    (folder / "metrics.json").write_text(json.dumps(told))
+    (row,), _ = metric_rows(folder, "moco", 1)
+    assert row["note"] == "mean over encoders of 2 pretraining seeds, this one among them; few events"
+    with pytest.raises(InputError, match="are of pretraining seed 0 and 1, this encoder is of seed 2"):
+        metric_rows(folder, "moco", 2)
 
 
 def test_what_went_wrong_in_training_stands_in_the_card(arms: Path, tmp_path: Path) -> None:

@@ -110,8 +110,8 @@ def _generator(path: Path, audit_path: Path, accept: bool, out: Run) -> str:
 
 def _encoder(path: Path, config: Config, out: Run) -> str:
     encoder = load_encoder(path).eval()
-    metrics = metric_rows(config.metrics, encoder.card.name) if config.metrics is not None else None
     whole = encoder.card
+    metrics = metric_rows(config.metrics, whole.name, whole.seed) if config.metrics is not None else None
     if config.rgb:
         encoder = widened(encoder)
     card = _without_patients(encoder.card)

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from trabecula.config import Record, describe, read_toml, suggest, to_toml
 from trabecula.errors import InputError
@@ -97,11 +98,12 @@ def print_run(folder: Path, settings: bool = False) -> None:
 def print_card(card: RunCard) -> None:
     """Lines of what and text, folded to the terminal's width, then the commands, which are not."""
     console = Console()
-    table = Table(title=card.title, title_justify="left", title_style="bold", box=None, show_header=False)
+    title = Text(card.title)
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, show_header=False)
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
     for what, text in card.lines:
-        table.add_row(*(part.replace("[", "\\[") for part in (what, text)))
+        table.add_row(Text(what), Text(text))
     console.print()
     console.print(table)
     if card.commands:

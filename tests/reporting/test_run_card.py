@@ -168,6 +168,30 @@ def test_an_evaluations_card_has_its_main_numbers(runs: Path) -> None:
     assert told["intervals"] == "95 %, 100 resamples"
 
 
+def test_an_evaluation_without_claims_says_how_many_were_tested(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text(json.dumps({"level": 0.95, "num_resamples": 9, "rows": []}))
+    tested = {"claim": "none", "difference": 0.1, "p_holm": 0.5}
+    gone = {**tested, "p_holm": None}
+    for pairs, wanted in (
+        (
+            [tested, tested, gone],
+            "none: no difference was shown in 2 comparisons, 1 more could not be tested",
+        ),
+        ([tested], "none: no difference was shown in 1 comparison"),
+        ([gone, gone], "none: of 2 comparisons none could be tested"),
+        ([], "none: nothing to compare"),
+    ):
+        (tmp_path / "comparisons.json").write_text(json.dumps({"pairs": pairs}))
+        assert lines(read_card(tmp_path))["claims"] == wanted
+
+
+def test_names_are_shown_as_they_stand(runs: Path, tmp_path: Path) -> None:
+    """Brackets are markup to the terminal's library."""
+    text = shown(copied(runs, tmp_path, name="moco[/b]", labels="kl [red]", objective="classify"))
+    assert "moco[/b]: an encoder" in text
+    assert "kl [red]" in text
+
+
 def test_no_mark_of_a_patient_is_ever_printed(runs: Path) -> None:
     marks = encoder_card(runs / "moco").patients
     assert len(marks) == 6

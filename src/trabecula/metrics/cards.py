@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def arms_of(cards: list[Row], table: pd.DataFrame) -> list[Arm]:
     return [known[name] for name in names]
 
 
-def taught_by(card: Row) -> str:
+def taught_by(card: Mapping[str, Any]) -> str:
     """ "labels of kl >= 2 of 1,234 training patients"; "" for a card whose pretraining saw no labels."""
     if not card.get("labels"):
         return ""

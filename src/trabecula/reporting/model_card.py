@@ -25,11 +25,15 @@ from trabecula.reporting.wording import (
 _NOT_SAID = "(fill in)"
 
 
-def metric_rows(path: Path, arm: str) -> tuple[list[Row], float]:
+def metric_rows(path: Path, arm: str, seed: int) -> tuple[list[Row], float]:
     """An arm's summary rows of `evaluate`: all cohorts, no strata, all seeds; and the intervals' level.
 
+    Args:
+        seed: of the encoder's pretraining. Rows over several pretrainings, this one's among them, stay, and
+            their note says so.
+
     Raises:
-        InputError: no metrics.json there, or none of this arm.
+        InputError: no metrics.json there, none of this arm, or only of its encoders of other seeds.
     """
     file = path / "metrics.json" if path.is_dir() else path
     told = read_json(file, "`trabecula evaluate`")
@@ -40,7 +44,29 @@ def metric_rows(path: Path, arm: str) -> tuple[list[Row], float]:
         raise InputError(
             f"{file}: no metrics of arm '{arm}' (it has {known}); leave metrics out, or name another"
         )
-    return own, float(told["level"])
+    behind = [(row, _pretrain_seeds(row, rows)) for row in own]
+    kept = [_of_several(row, len(seeds)) for row, seeds in behind if seed in seeds]
+    if not kept:
+        others = " and ".join(map(str, sorted(set().union(*(seeds for _, seeds in behind)))))
+        raise InputError(
+            f"{file}: its metrics of arm '{arm}' are of pretraining seed {others}, this encoder is of seed "
+            f"{seed}; leave metrics out, or name its own"
+        )
+    return kept, float(told["level"])
+
+
+def _pretrain_seeds(row: Row, rows: Sequence[Row]) -> set[int]:
+    """Of the encoders behind a summary row."""
+    same = ("task", "arm", "mode", "fraction", "metric")
+    found = (other["pretrain_seed"] for other in rows if all(other[key] == row[key] for key in same))
+    return {seed for seed in found if seed != "all"}
+
+
+def _of_several(row: Row, num: int) -> Row:
+    if num == 1:
+        return row
+    notes = f"mean over encoders of {num} pretraining seeds, this one among them", row.get("note")
+    return {**row, "note": "; ".join(filter(None, notes))}
 
 
 def metric_table(rows: Sequence[Row], level: float) -> Table:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from trabecula.reporting.results import Row
 from trabecula.reporting.run_folder import RunCard, input_path, record
 from trabecula.reporting.wording import (
+    claim_of,
     claim_words,
     count,
     interval,
@@ -45,21 +47,32 @@ def read_evaluation(folder: Path) -> RunCard:
         made.add(metric, f"of {where}:")
         for row in own[:_LONG]:
             value = f"{number(row['value'])} ({interval(row['low'], row['high'])})"
-            made.add(
-                "", f"  {row['arm']}, {share(row['fraction'])}: {value}, {count(row['num_seeds'])} seeds"
-            )
+            seeds = f"{count(row['num_seeds'])} seed{'s' * (row['num_seeds'] != 1)}"
+            made.add("", f"  {row['arm']}, {share(row['fraction'])}: {value}, {seeds}")
         made.add("", _more(own))
-    claims = [pair for pair in compared.get("pairs", ()) if pair.get("claim") in ("better", "worse")]
+    pairs = compared.get("pairs", ())
+    claims = [pair for pair in pairs if claim_of(pair) in ("better", "worse")]
     for pair in claims[:_LONG]:
         size = f"{signed(pair['difference'])} ({interval(pair['low'], pair['high'])})"
         where = f"{pair['task']}, {mode_name(pair['mode'])}, {share(pair['fraction'])}"
         made.add(claim_words(pair["claim"])[1], f"{pair['arm']} than {pair['baseline']} by {size}: {where}")
-    made.add("claims", _more(claims) if claims else "none: no difference was shown")
+    made.add("claims", _more(claims) if claims else _no_claim(pairs))
     level = f"{told.get('level', 0.95) * 100:.4g} %"
     made.add("intervals", f"{level}, {count(told.get('num_resamples'))} resamples")
     manifest = input_path(folder, "manifest", "MANIFEST")
     made.commands = [f"trabecula report --results {folder} --manifest {manifest} --out REPORT"]
     return made
+
+
+def _no_claim(pairs: Sequence[Row]) -> str:
+    """ "none: no difference was shown in 10 comparisons, 2 more could not be tested"."""
+    tested = sum(bool(claim_of(pair)) for pair in pairs)
+    if not tested:
+        return (
+            f"none: of {len(pairs)} comparisons none could be tested" if pairs else "none: nothing to compare"
+        )
+    left = f", {len(pairs) - tested} more could not be tested" if tested < len(pairs) else ""
+    return f"none: no difference was shown in {tested} comparison{'s' * (tested != 1)}{left}"
 
 
 def _headlines(rows: list[Row]) -> list[Row]:

@@ -265,7 +265,8 @@ def _features(folder: Path) -> RunCard:
 
 def _store(folder: Path) -> RunCard:
     told = record(folder / "store.json")
-    kind = {1: "grey", 3: "RGB"}.get(told.get("channels"), f"{told.get('channels')}-channel")
+    channels = told.get("channels")
+    kind = "grey" if channels == 1 else "RGB" if channels == 3 else f"{channels}-channel"
     made = RunCard(f"a store of {count(told.get('num_images'))} images")
     made.add("images", f"{kind}, {told.get('size')} px, {told.get('bits')} bits")
     rejected = told.get("num_rejected") or 0
