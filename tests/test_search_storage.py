@@ -113,3 +113,22 @@ def test_a_storage_that_fails_on_the_way_is_told_in_a_line(
     monkeypatch.setattr(searching, "tune", failing)
     with pytest.raises(RunError, match="database or disk is full; run the same command again to go on"):
         execute("search", config(hospital, root), tmp_path / "s")
+
+
+def test_a_journal_that_was_cut_off_goes_on(tmp_path: Path) -> None:
+    """By a kill or a full disk in the middle of a line; with another file nothing is done."""
+    file = tmp_path / "trials.log"
+    for number in range(1, 4):
+        with searching.opened(f"journal:///{file}", "study", "loss", "none") as study:
+            study.tell(study.ask(), 1.0)
+            assert len(study.trials) == number
+        file.write_bytes(file.read_bytes()[:-9])
+    assert list(tmp_path.iterdir()) == [file]  # no lock stays
+    other = tmp_path / "notes.txt"
+    other.write_text("my notes")
+    with (
+        pytest.raises(InputError, match=r"notes.txt': is no journal of trials; give an Optuna"),
+        searching.opened(f"journal:///{other}", "study", "loss", "none"),
+    ):
+        pass
+    assert other.read_text() == "my notes"

@@ -14,13 +14,14 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import optuna
 import torch
 from optuna.exceptions import StorageInternalError
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -189,7 +190,7 @@ def opened(url: str, name: str, by: By, pruner: Pruner) -> Iterator[optuna.Study
         raise InputError(f"{_shown(url)}: {_reason(error)}; give an Optuna storage URL, or none") from None
     try:
         yield study
-    except (SQLAlchemyError, StorageInternalError) as error:
+    except (SQLAlchemyError, StorageInternalError, json.JSONDecodeError) as error:
         raise RunError(f"{_shown(url)}: {_reason(error)}; run the same command again to go on") from None
     finally:
         storage.remove_session()
@@ -203,8 +204,28 @@ def _storage(url: str) -> optuna.storages.BaseStorage:
     A journal's URL is written as SQLite's: journal:///here.log, journal:////tmp/there.log.
     """
     if url.startswith("journal:///"):
-        return optuna.storages.JournalStorage(JournalFileBackend(url.removeprefix("journal:///")))
+        return _journal(Path(url.removeprefix("journal:///")))
     return optuna.storages.RDBStorage(url)
+
+
+def _journal(path: Path) -> optuna.storages.BaseStorage:
+    """A journal without the line that a kill or a full disk cut off: what follows it could not be read.
+
+    Raises:
+        ValueError: another file, which is left as it is.
+    """
+    lock = JournalFileSymlinkLock(str(path))
+    backend = JournalFileBackend(str(path), lock_obj=lock)
+    lock.acquire()
+    try:
+        with path.open("rb+") as file:
+            lines = file.read()
+            if not lines.startswith(b"{"[: len(lines)]):
+                raise ValueError("is no journal of trials")
+            file.truncate(lines.rfind(b"\n") + 1)
+    finally:
+        lock.release()
+    return optuna.storages.JournalStorage(backend)
 
 
 def _shown(url: str) -> str:
