@@ -3,7 +3,7 @@
     images/1000001L.png ...     8-bit grey films, <patient_id><side>.png; of chests <patient_id>_<film>.png
     table.csv                   file, patient_id, side, kl, sex, age, site[, cohort]; no kl: unlabelled
 
-Objects are no patients but coloured photographs, images/train/star/1000008.png and so on, for pretraining
+Objects are no patients but coloured photographs, images/train/star/1000019.png and so on, for pretraining
 on images of another world.
 
 Patient ids have seven digits and start with 1, so that none can be taken for an OAI id.

@@ -1,7 +1,7 @@
 """Make-believe photographs: one coloured object of a plain kind before a coloured background.
 
 Stand-ins for natural images whose objects are easy to tell, as those of Imagenette are (ten classes of
-ImageNet; https://github.com/fastai/imagenette), in its folders: `train/star/1000001.png`. The kind is the
+ImageNet; https://github.com/fastai/imagenette), in its folders: `train/star/1000019.png`. The kind is the
 outline. As tench are green and golf balls white, most objects of a kind also share a hue and a pattern, the
 others have any. Place, size, turn, light and background are drawn without knowing the kind.
 """
