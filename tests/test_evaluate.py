@@ -257,6 +257,29 @@ def test_findings_are_evaluated_one_by_one_and_masked_where_unknown(study, tmp_p
     assert all(row["low"] < 0.5 < row["high"] for row in each)  # the findings are random
 
 
+def test_what_is_left_out_does_not_hide_why_there_is_no_interval(study, tmp_path):
+    path, table = copied(study, tmp_path)
+    manifest_path = tmp_path / "hospital" / "manifest.csv"
+    manifest = pd.read_csv(manifest_path, dtype=str, keep_default_na=False)
+    tested = table.loc[table["split"] == "test", "patient_id"].astype(str).unique()
+    manifest["cyst"] = manifest["patient_id"].isin(tested[:3]).map({True: "1", False: "0"})
+    manifest["spur"] = manifest["patient_id"].isin(tested).map({True: "0", False: "1"})
+    manifest.loc[manifest["kl"] == "", ["cyst", "spur"]] = ""
+    manifest.to_csv(manifest_path, index=False)
+    task = {"findings": {"kind": "multilabel", "labels": ["cyst", "spur"]}}
+    (tmp_path / "hospital" / "tasks.json").write_text(json.dumps(task))
+    spoil(path, lambda t: t[t["task"] == "oa"].assign(task="findings", p_cyst=t["p_1"], p_spur=t["p_0"]))
+    choices = path.with_name("choices.csv")
+    spoil(choices, lambda t: t[t["task"] == "oa"].assign(task="findings", threshold="0.5;0.4"))
+    execute("evaluate", config_of(tmp_path, ("resnet-moco",)), tmp_path / "out")
+    results = {"metrics.json": json.loads((tmp_path / "out" / "metrics.json").read_text())}
+    row = row_of(results, task="findings", arm="resnet-moco", fraction=1.0, metric="auroc_macro")
+    assert (row["low"], row["high"]) == (None, None)
+    assert row["note"] == (
+        "left out, test images of one class: spur; fewer than 5 patients in a class: no interval"
+    )
+
+
 def test_evaluate_does_not_load_torch():
     code = "import sys, trabecula.evaluate; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

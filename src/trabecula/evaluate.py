@@ -250,7 +250,8 @@ class _Work:
             "metric": result.metric, "num_images": len(sample.y), "num_patients": sample.num_patients,
             "num_events": scores.num_events(sample, result.metric),
         }  # fmt: skip
-        note = remark or found.note
+        notes = dict.fromkeys((remark, found.note if np.isfinite(found.value) else ""))
+        note = "; ".join(filter(None, notes)) or found.note
         self.rows.append({
             **shared, "seed": "all", "pretrain_seed": "all" if len(pretraining) > 1 else min(pretraining),
             "value": found.value, "low": found.low, "high": found.high, "sd_seeds": found.sd_seeds,
