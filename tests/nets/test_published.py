@@ -209,8 +209,33 @@ def test_a_patch_size_and_a_normalisation_of_timms_folder_are_kept(tmp_path: Pat
         torch.testing.assert_close(encoder(images), tokens[:, 0])
     values["model_args"]["qk_norm"] = True
     (tmp_path / "vit" / "config.json").write_text(json.dumps(values))
-    with pytest.raises(InputError, match=r"options that are not taken here \(qk_norm\)"):
+    with pytest.raises(
+        InputError, match=r"with options that are not taken here \(qk_norm\); choose another"
+    ) as no:
         open_folder(tmp_path / "vit")
+    assert "of another kind" not in str(no.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "prepared"),
+    [
+        ({"model_type": "dinov2", "hidden_size": [384]}, {}),
+        ({"architecture": "resnet18", "model_args": ["x"]}, {}),
+        ({"architecture": "resnet18", "std": [0.5, 0, 0.5]}, {}),
+        ("vit", {"image_mean": ["a"]}),
+        ("vit", {"image_std": [0]}),
+        ("vit", {"image_std": [0.5], "rescale_factor": 0}),
+    ],
+)
+def test_values_of_another_kind_are_one_clear_line(
+    config: dict[str, object] | str, prepared: dict[str, object], tmp_path: Path
+) -> None:
+    vit = {"model_type": "vit", "hidden_size": 192, "num_hidden_layers": 12, "num_attention_heads": 3}
+    (tmp_path / "config.json").write_text(json.dumps(vit if config == "vit" else config))
+    if prepared:
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(prepared))
+    with pytest.raises(InputError, match=r"config.json has a value of another kind .*; fetch the folder"):
+        open_folder(tmp_path)
 
 
 # --- our own exports

@@ -103,10 +103,18 @@ def open_folder(path: Path, name: str = "") -> Published:
     if (path / _CARD).is_file():
         return _own(path, name)
     config = _json(path / "config.json")
-    if "architecture" in config:
-        return _of_timm(path, name, config)
-    if "model_type" in config:
-        return _of_transformers(path, name, config)
+    try:
+        if "architecture" in config:
+            return _of_timm(path, name, config)
+        if "model_type" in config:
+            return _of_transformers(path, name, config)
+    except InputError:  # a ValueError too
+        raise
+    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise InputError(
+            f"{path}: config.json or preprocessor_config.json has a value of another kind than it should "
+            f"({error}); fetch the folder again"
+        ) from None
     raise InputError(
         f"{path}: no model's folder: it needs encoder.json (an export), or config.json with 'architecture' "
         "(timm) or 'model_type' (transformers)"
@@ -181,7 +189,10 @@ def _of_transformers(path: Path, name: str, config: Mapping[str, Any]) -> Publis
 
 def _numbers(values: Mapping[str, Any], key: str) -> tuple[float, ...]:
     found = values.get(key) or ()
-    return tuple(float(value) for value in (found if isinstance(found, list | tuple) else [found]))
+    numbers = tuple(float(value) for value in (found if isinstance(found, list | tuple) else [found]))
+    if key.endswith("std") and not all(value > 0 for value in numbers):
+        raise ValueError(f"{key} {found}")
+    return numbers
 
 
 def _json(file: Path) -> dict[str, Any]:
