@@ -118,6 +118,14 @@ def test_the_options_are_the_inputs_of_the_verb(verb: str) -> None:
     assert cli.VERBS[verb].check == ("check" in config.model_fields)
 
 
+def test_a_single_input_given_twice_is_refused_not_half_used(tmp_path: Path) -> None:
+    said = runner.invoke(cli.app, ["pretrain", "--store", "a", "--store", "b", "--out", str(tmp_path / "e")])
+    assert said.exit_code == 2
+    assert said.stderr == "error: trabecula pretrain: --store takes one path; give the others with --also\n"
+    said = runner.invoke(cli.app, ["embed", "--store", "a", "--store", "b", "--out", str(tmp_path / "f")])
+    assert said.stderr == "error: trabecula embed: --store takes one path\n"
+
+
 def test_a_verb_runs_resumes_and_says_done(tmp_path: Path) -> None:
     words = ("phantom", "--out", tmp_path / "p", "-s", "num_patients=2", "--set", "size=32", "--seed", 3)
     first = call(*words)

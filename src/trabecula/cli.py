@@ -103,7 +103,14 @@ def _values(name: str, cls: type[Record], given: dict[str, Any]) -> dict[str, An
     from trabecula.config import assign, read_toml
 
     values = read_toml(given["config"]) if given["config"] else {}
-    for key in (*VERBS[name].inputs, *VERBS[name].lists):
+    for key in VERBS[name].inputs:
+        if len(given[key] or ()) > 1:
+            rest = {"store": "also", "splits": "also_splits"}.get(key, "")
+            more = f"; give the others with --{rest.replace('_', '-')}" if rest in VERBS[name].lists else ""
+            raise InputError(f"trabecula {name}: --{key.replace('_', '-')} takes one path{more}")
+        if given[key]:
+            values[key] = given[key][0]
+    for key in VERBS[name].lists:
         if given[key]:
             values[key] = given[key]
     for key in ("seed", "device", "workers"):
@@ -173,7 +180,8 @@ def _input(key: str, kind: Any, says: str) -> inspect.Parameter:
 
 def _command(name: str, verb: Verb) -> Callable[..., None]:
     """The function typer reads the options from: built from the table, so that they can't drift."""
-    parameters = [_input(key, Path | None, INPUTS[key]) for key in verb.inputs]
+    # lists here too: of a single option given twice the parser would keep the last without a word
+    parameters = [_input(key, list[Path] | None, INPUTS[key]) for key in verb.inputs]
     parameters += [_input(key, list[Path] | None, INPUTS[key] + "; may be repeated.") for key in verb.lists]
     if verb.check:
         kind = Annotated[bool, typer.Option("--check", help="Look for leaks; exit code 2 if there are any.")]
