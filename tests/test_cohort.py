@@ -199,6 +199,12 @@ def test_images_without_a_row_and_rows_without_an_image(films):
     assert got(films, "kl") == [("2",), ("0",), ("1",), ("",)]
 
 
+def test_an_image_left_out_is_not_said_to_stay(films):
+    path = table(films, "file,patient_id\n007L.png,007\n007R.png,007\n012L.png,012\n")
+    said = go(films, table=path)
+    assert said == "3 images of 2 patients; 1 images of no known patient are left out (skipped.csv)"
+
+
 def test_files_the_pattern_does_not_match_are_said(films):
     (films / "notes.txt").touch()
     assert go(films, pattern=SIDED).endswith("1 files do not match the pattern (skipped.csv)")

@@ -191,7 +191,8 @@ def _join(found: Found, path: Path, columns: Mapping[str, str]) -> None:
     used = set(rows_of_images)
     found.missing = [(row + 2, value) for row, value in enumerate(of_table) if row not in used]
     _take(found, table.drop(columns=["path"], errors="ignore"), rows_of_images, path)
-    alone = rows_of_images.count(-1)
+    patients = found.table["patient_id"]  # those without are left out, and told of then
+    alone = sum(row < 0 and patient != "" for row, patient in zip(rows_of_images, patients, strict=True))
     if alone:
         found.notes.append(f"{alone} images have no row in the table and stay unlabelled")
     if found.missing:
