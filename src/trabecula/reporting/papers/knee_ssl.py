@@ -18,7 +18,12 @@ from trabecula.reporting.formats import Table
 from trabecula.reporting.learned import Learned, read_learned
 from trabecula.reporting.papers import knee_ssl_numbers as numbers
 from trabecula.reporting.papers.knee_ssl_figures import Figure, drawn
-from trabecula.reporting.papers.knee_ssl_seeds import read_choices, searches_table, spread_table
+from trabecula.reporting.papers.knee_ssl_seeds import (
+    read_choices,
+    searches_table,
+    seeds_name,
+    spread_table,
+)
 from trabecula.reporting.papers.knee_ssl_tables import (
     GRADED,
     MODES,
@@ -163,14 +168,16 @@ def _random_probe(results: Results, row: Row, chance: float) -> str:
     """ "0.204 (0.196 to 0.212) with 1 % of labels, 4 of 10 label seeds at exactly 0.200"."""
     same = ("task", "arm", "mode", "fraction", "metric", "cohort", "stratum")
     seeds = [
-        other["value"]
+        other
         for other in results.rows
         if other["seed"] != "all" and present(other["value"]) and all(other[k] == row[k] for k in same)
     ]
-    stuck = sum(abs(value - chance) < _SAME for value in seeds)
+    stuck = sum(abs(other["value"] - chance) < _SAME for other in seeds)
     bounds = interval(row["low"], row["high"])
     told = f"{number(row['value'])} ({bounds}) with {share(row['fraction'])} of labels"
-    return told + (f", {stuck} of {len(seeds)} label seeds at exactly {number(chance)}" if stuck else "")
+    return told + (
+        f", {stuck} of {len(seeds)} {seeds_name(seeds)} at exactly {number(chance)}" if stuck else ""
+    )
 
 
 _SAME = 1e-5  # evaluate writes six digits

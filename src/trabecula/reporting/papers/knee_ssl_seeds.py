@@ -15,7 +15,7 @@ from trabecula.errors import InputError
 from trabecula.reporting.formats import Cell, Table
 from trabecula.reporting.learned import Learned
 from trabecula.reporting.papers.knee_ssl_tables import Place, approaches, by_domain, column_name
-from trabecula.reporting.results import Arm, Results, read_json
+from trabecula.reporting.results import Arm, Results, Row, read_json
 from trabecula.reporting.tables import subset_notes
 from trabecula.reporting.wording import (
     architecture_name,
@@ -50,8 +50,14 @@ def read_choices(folders: Sequence[Path]) -> Choices:
     return found
 
 
+def seeds_name(rows: Sequence[Row]) -> str:
+    """What values that stand apart by seed differ in: "label seeds", or pretrainings too."""
+    several = len({row["pretrain_seed"] for row in rows}) > 1
+    return "seeds of pretraining and labels" if several else "label seeds"
+
+
 def spread_table(results: Results, place: Place, learned: Mapping[str, Learned], choices: Choices) -> Table:
-    """Lowest and highest value over label seeds, and what was chosen; no rows where no arm has two seeds."""
+    """Lowest and highest value over seeds, and what was chosen; no rows where no arm has two seeds."""
     names, rows, styles = approaches(results, place.arms, learned), [], []
     for arm in by_domain(place.arms, learned):
         cells = [_cell(results, place, arm, column, choices) for column in place.columns]
@@ -65,21 +71,17 @@ def spread_table(results: Results, place: Place, learned: Mapping[str, Learned],
         if (subsets := [s for s in results.flow["subsets"]
                         if (s["task"], s["fraction"]) == (place.task, fraction)])
     )  # fmt: skip
-    note = f"Lowest to highest value of a label seed, and below it what was chosen on validation. {drawn}."
+    seeds = seeds_name([row for arm in place.arms for row in _seed_rows(results, place, arm.name)])
+    note = f"Lowest to highest value over {seeds}, and below it what was chosen on validation. {drawn}."
     note += "".join(f" {text}." for text in subset_notes(results, place.task))
     columns = ("Network", "Approach", *(column_name(column) for column in place.columns))
-    title = f"{place.printed.name}: spread of {metric_name(place.metric)} of {place.task} over label seeds"
+    title = f"{place.printed.name}: spread of {metric_name(place.metric)} of {place.task} over {seeds}"
     return Table(title, columns, rows, note, heads=2, styles=styles)
 
 
 def _cell(results: Results, place: Place, arm: Arm, column: tuple[str, float], choices: Choices) -> Cell:
-    values = [
-        row["value"]
-        for row in results.rows
-        if row["seed"] != "all" and row["cohort"] == row["stratum"] == "all" and present(row["value"])
-        if (row["task"], row["metric"], row["arm"]) == (place.task, place.metric, arm.name)
-        if (row["mode"], row["fraction"]) == column
-    ]
+    rows = _seed_rows(results, place, arm.name)
+    values = [row["value"] for row in rows if (row["mode"], row["fraction"]) == column]
     if len(values) < 2:
         return Cell("–")
     chosen = choices.get((place.task, arm.name, *column), {})
@@ -92,6 +94,16 @@ def _cell(results: Results, place: Place, arm: Arm, column: tuple[str, float], c
         if text
     ]
     return Cell(f"{number(min(values))} to {number(max(values))}", small="; ".join(told))
+
+
+def _seed_rows(results: Results, place: Place, arm: str) -> list[Row]:
+    """The values of an arm, seed by seed."""
+    return [
+        row
+        for row in results.rows
+        if row["seed"] != "all" and row["cohort"] == row["stratum"] == "all" and present(row["value"])
+        if (row["task"], row["metric"], row["arm"]) == (place.task, place.metric, arm)
+    ]
 
 
 def _range(name: str, values: Sequence[float], shown: Callable[[float], str]) -> str:
