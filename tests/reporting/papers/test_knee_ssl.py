@@ -244,6 +244,20 @@ def test_a_figure_has_a_line_a_share_of_labels_and_random_at_the_left(tmp_path: 
     assert f"{value:.3f} from 500 images" in svg
 
 
+def test_rings_are_told_of_only_where_they_are_drawn(tmp_path: Path) -> None:
+    section(tmp_path, SIZES)
+    (results,) = (path.parent for path in tmp_path.rglob("metrics.json"))
+    metrics = json.loads((results / "metrics.json").read_text())
+    for row in metrics["rows"]:
+        if row["arm"] == "r18-random":
+            row["value"] = None
+    (results / "metrics.json").write_text(json.dumps(metrics))
+    runs = sorted(path.parent for path in tmp_path.rglob("training.json"))
+    charts = knee_ssl_section(read_results(results), runs, None).charts
+    assert charts
+    assert all('circle class="seed' not in chart.svg and "Rings" not in chart.note for chart in charts)
+
+
 def test_the_spectrum_is_drawn_beside_the_one_share_the_paper_gives(tmp_path: Path) -> None:
     found = section(tmp_path, METHODS, spectra=[write_spectrum(tmp_path / "spectrum")])
     (figure,) = found.figures

@@ -156,7 +156,8 @@ def size_chart(
         (labels_phrase(results, panel.task, fraction), STYLES[i % len(STYLES)])
         for i, fraction in enumerate(fractions)
     ]
-    note = "Whiskers are intervals." + " Rings at the left: without pretraining." * (control is not None)
+    ringed = control is not None and any((control.name, fraction) in rows for fraction in fractions)
+    note = "Whiskers are intervals." + " Rings at the left: without pretraining." * ringed
     return Chart(f"{figure}, this study", title, axes.svg(title, told), legend, note)
 
 
