@@ -41,6 +41,19 @@ def config(hospital: Path, splits: Path, **settings: object) -> pretrain.Config:
     return pretrain.Config(**{**values, **settings})
 
 
+@pytest.mark.parametrize(
+    ("init", "told"), [("random", "random weights"), ("encoder", "another encoder's weights")]
+)
+def test_an_arm_without_pretraining_says_what_it_starts_from(
+    hospital: Path, splits: Path, tmp_path: Path, init: str, told: str
+) -> None:
+    plain = {"objective": "none", "settings": {}}
+    execute("pretrain", config(hospital, splits, **plain), tmp_path / "first")
+    weights = {"weights": tmp_path / "first", "init": init, "arm": "again"} if init == "encoder" else {}
+    summary = execute("pretrain", config(hospital, splits, **plain, **weights), tmp_path / "run")
+    assert summary.endswith(f" features of {told}, no pretraining")
+
+
 def test_the_card_says_what_was_seen_and_by_whom(hospital: Path, splits: Path, tmp_path: Path) -> None:
     summary = execute("pretrain", config(hospital, splits), tmp_path / "run")
     card = read_card(tmp_path / "run")

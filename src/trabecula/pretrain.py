@@ -164,7 +164,10 @@ def run(config: Config, out: Run) -> str:
     if config.objective == "none":
         encoder.card = _card(encoder, config, store, [])
         save_encoder(encoder, out)
-        return f"{encoder.card.name}: {encoder.card.num_features} features, no pretraining"
+        source = {"random": "random weights", "weights": "given weights"}.get(
+            config.init, "another encoder's weights"
+        )
+        return f"{encoder.card.name}: {encoder.card.num_features} features of {source}, no pretraining"
     if config.splits is None:
         raise InputError("pretrain: give the splits file, so that validation and test patients stay out")
     splits = together(read_splits(path) for path in (config.splits, *config.also_splits))
@@ -364,7 +367,7 @@ def _card(
             "seed": config.seed,
             "version": trabecula.__version__,
             "patients": tuple(sorted(seen)),
-            "patients_key": key_name(site_key()) if seen else "",
+            "patients_key": key_name(site_key()) if seen or patients or card.images_seen else "",
             "pool_fraction": config.pool_fraction if patients else card.pool_fraction,
             "pool_cohorts": config.pool_cohorts if patients else card.pool_cohorts,
         }
