@@ -59,3 +59,16 @@ def test_alike_titles_keep_their_own_files(tmp_path: Path) -> None:
     group = learning_curves(results, results.panels[0], "auroc")
     drawn = [{"learning": [group, group], "roc": [], "reliability": []}]
     assert len(figure_files(drawn, arm_names(results))) == 2 * len(ARCHITECTURES)
+
+
+def test_equal_scores_are_read_off_an_axis_that_ends_at_one(tmp_path: Path) -> None:
+    results = read_results(write_results(tmp_path / "results"))
+    for curve in results.curves["learning"]:
+        for point in curve["points"]:
+            point.update(value=1.0, low=None, high=None, seeds={}, num_patients=4)
+    group = learning_curves(results, results.panels[0], "auroc")
+    assert group is not None
+    assert "All label fractions drew as many patients, so no curve" in group.caption
+    labels = [float(x) for x in re.findall(r">(\d(?:\.\d+)?)</text>", group.figures[0].svg)]
+    assert max(x for x in labels if x < 4) == 1.0
+    assert 0.95 in labels

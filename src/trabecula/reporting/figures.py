@@ -149,11 +149,12 @@ def learning_curves(results: Results, panel: Panel, metric: str) -> Group | None
     if not points:
         return None
     values = [v for p in points for v in (p["value"], p["low"], p["high"], *_seeds(p)) if present(v)]
-    y_ticks = ticks(min(values), max(values))
+    y_ticks = ticks(*_room(min(values), max(values)))
     at = {p["num_patients"]: p["fraction"] for p in points}
     x_ticks = [(x, (count(x), share(at[x]))) for x in sorted(at)]
     x_range = (min(at) / 1.25, max(at) * 1.25)
     figures = []
+    fractions = {p["fraction"] for p in points}
     single = len(set(at.values())) == 1
     x_label = f"training patients{'' if single else ' (log scale)'}, share of labels"
     for architecture, arms in _by_architecture(results, curves):
@@ -181,7 +182,8 @@ def learning_curves(results: Results, panel: Panel, metric: str) -> Group | None
         title = f"Learning curves of {architecture_name(architecture)}, {panel.task}, {mode_name(panel.mode)}"
         figures.append(Figure(architecture_name(architecture), axes.svg(title, "; ".join(ends)), arms))
     few = any(0 < len(_seeds(p)) < _FEW_SEEDS for p in points)
-    sentences = ["One label fraction, so no curve: the arms stand side by side."] if single else []
+    alone = "All label fractions drew as many patients" if len(fractions) > len(at) else "One label fraction"
+    sentences = [f"{alone}, so no curve: the arms stand side by side."] if single else []
     if any(_bounds(drawn) for drawn in curves.values()):
         sentences.append("Whiskers are intervals." if single else "Bands are intervals.")
     if few:
@@ -332,6 +334,13 @@ def _seeds(point: Row) -> list[float]:
 
 def _tick(value: float) -> str:
     return short_count(value) if abs(value) >= 10_000 else f"{value:.6g}".replace("-", "−")
+
+
+def _room(low: float, high: float) -> tuple[float, float]:
+    """Scores that are all equal get an axis by which they can be read, not beyond 0 and 1 for their sake."""
+    if high - low > 1e-3:
+        return low, high
+    return max(low - 0.05, min(low, 0.0)), min(high + 0.05, max(high, 1.0))
 
 
 def ticks(low: float, high: float) -> list[float]:
