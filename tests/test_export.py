@@ -22,7 +22,7 @@ from trabecula.data.store import Store, to_float
 from trabecula.errors import InputError
 from trabecula.nets import onnx_file
 from trabecula.nets.classifier import load_classifier
-from trabecula.nets.encoder import load_encoder, read_card
+from trabecula.nets.encoder import load_encoder, read_card, save_encoder
 from trabecula.nets.library_format import layouts_of, widened
 from trabecula.reporting.model_card import metric_rows
 from trabecula.run import execute, identity
@@ -235,6 +235,22 @@ def test_an_exported_folder_is_an_arm_at_another_site(
     images = images_of(hospital)
     assert torch.equal(features(tmp_path / "there", images), features(arms / "resnet", images))
     assert identity(left / "resnet" / "hub").endswith("/hub")
+
+
+def test_an_encoder_of_unknown_patients_is_no_weights_at_home(
+    arms: Path, hospital: Path, tmp_path: Path
+) -> None:
+    """Exported, it would pass for an arm that has seen nobody."""
+    encoder = load_encoder(arms / "resnet")
+    encoder.card = encoder.card.model_copy(update={"patients": (), "patients_key": ""})
+    save_encoder(encoder, tmp_path / "unknown")
+    child = {"store": hospital / "store", "architecture": "auto"}
+    start = pretrain.Config(**child, init="encoder", weights=tmp_path / "unknown")
+    execute("pretrain", start, tmp_path / "child")
+    execute("export", export.Config(encoder=tmp_path / "child", onnx=False), tmp_path / "out")
+    again = pretrain.Config(**child, init="weights", weights=tmp_path / "out" / "hub")
+    with pytest.raises(InputError, match="an encoder of this site"):
+        execute("pretrain", again, tmp_path / "again")
 
 
 # --- the model card

@@ -329,6 +329,15 @@ def test_another_site_key_is_told(study: Path, tmp_path: Path, monkeypatch: pyte
         execute("fidelity", config(study), tmp_path / "run")
 
 
+def test_a_generator_of_unknown_patients_is_told(study: Path, tmp_path: Path) -> None:
+    """Else every patient would pass for held out, and copies of training images for none."""
+    shutil.copytree(study / "gan", tmp_path / "gan")
+    for file in (tmp_path / "gan").rglob("encoder.json"):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "patients": []}))
+    with pytest.raises(InputError, match="its card lists no patients, so training and held-out images"):
+        execute("fidelity", config(study, generator=tmp_path / "gan"), tmp_path / "run")
+
+
 def test_training_images_of_the_held_out_cohorts_are_compared(
     study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

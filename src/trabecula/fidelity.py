@@ -332,6 +332,11 @@ def _seen(folder: Path, patients: NDArray[np.str_]) -> NDArray[np.bool_]:
     """(n,) whether the encoder beside the generator lists the patient."""
     card = read_card(folder)
     key = site_key()
+    if not card.patients:
+        raise InputError(
+            f"{folder}: its card lists no patients, so training and held-out images cannot be told apart; "
+            "measure a generator whose pool is known"
+        )
     if card.patients_key != key_name(key):
         raise InputError(
             f"{folder}: its patients were marked with another site key ({card.patients_key}), so training "

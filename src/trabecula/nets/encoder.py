@@ -91,7 +91,7 @@ class Card(Record):
     patients: tuple[str, ...] = ()
     """Patients seen in pretraining, as HMACs under the site's key."""
     patients_key: str = ""
-    """Name of the key of these HMACs."""
+    """Name of the key of these HMACs; that of the site too where its patients are not known."""
     labels: str = ""
     """Tasks whose labels of these patients it learned from, "; " between them; "" where it saw none."""
     num_labelled_patients: int = Field(default=0, ge=0)
