@@ -155,6 +155,9 @@ class Config(Record):
         return self
 
 
+_STARTS = {"random": "random weights", "weights": "given weights", "encoder": "another encoder's weights"}
+
+
 def run(config: Config, out: Run) -> str:
     """Pretrain: encoder.*, training.json[, generator.*, critic.*, samples.npy, snapshots/, *.png]."""
     store = open_stores(config.store, config.also)
@@ -164,10 +167,8 @@ def run(config: Config, out: Run) -> str:
     if config.objective == "none":
         encoder.card = _card(encoder, config, store, [])
         save_encoder(encoder, out)
-        source = {"random": "random weights", "weights": "given weights"}.get(
-            config.init, "another encoder's weights"
-        )
-        return f"{encoder.card.name}: {encoder.card.num_features} features of {source}, no pretraining"
+        card = encoder.card
+        return f"{card.name}: {card.num_features} features of {_STARTS[config.init]}, no pretraining"
     if config.splits is None:
         raise InputError("pretrain: give the splits file, so that validation and test patients stay out")
     splits = together(read_splits(path) for path in (config.splits, *config.also_splits))
