@@ -259,6 +259,8 @@ def test_a_mistyped_setting_of_a_method_is_found_before_anything_runs(tmp_path: 
 def test_an_unknown_stage_in_an_assignment_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown stage 'nmber', did you mean 'number'"):
         planned(HEAD, tmp_path, "nmber.value=3")
+    with pytest.raises(InputError, match="unknown stage 'thread', did you mean 'threads'"):
+        planned(HEAD, tmp_path, "thread=1")
 
 
 def test_an_unknown_value_of_a_named_axis_is_refused_and_no_new_arm(tmp_path: Path) -> None:

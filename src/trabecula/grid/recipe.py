@@ -86,8 +86,8 @@ def _expand(text: str, stages: Mapping[str, Any]) -> str:
     first = text.partition("=")[0].strip().split(".")[0]
     if first in stages:
         return f"stages.{text.strip()}"
-    if first not in ("title", "threads", "stages", "axes"):
-        raise InputError(f"-s {text}: unknown stage '{first}'{suggest(first, list(stages))}")
+    if first not in (parts := ("title", "threads", "stages", "axes")):
+        raise InputError(f"-s {text}: unknown stage '{first}'{suggest(first, [*stages, *parts])}")
     return text
 
 
