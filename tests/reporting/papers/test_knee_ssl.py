@@ -279,19 +279,6 @@ def test_the_spectrum_is_drawn_beside_the_one_share_the_paper_gives(tmp_path: Pa
         section(tmp_path / "none", METHODS, spectra=[tmp_path])
 
 
-def test_seeds_of_several_pretrainings_are_not_called_label_seeds(tmp_path: Path) -> None:
-    folder = write_study(tmp_path / "results", (arm("r18-random", gain=-0.045), METHODS[2]))
-    metrics = json.loads((folder / "metrics.json").read_text())
-    single = [row for row in metrics["rows"] if row["seed"] != "all"]
-    metrics["rows"] += [{**row, "pretrain_seed": 1, "value": row["value"] - 0.04} for row in single]
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    found = knee_ssl_section(read_results(folder), (), None)
-    assert "2 of 20 seeds of pretraining and labels at exactly 0.200" in found.random[1]
-    spread = found.parts[0].spread
-    assert spread.title.endswith(" over seeds of pretraining and labels")
-    assert spread.note.startswith("Lowest to highest value over seeds of pretraining and labels, and below")
-
-
 def test_what_searches_chose_is_shown_with_how_many_patients_chose_it(tmp_path: Path) -> None:
     results = read_results(write_study(tmp_path / "results", METHODS))
     for name, rate in (("r18-moco", 3.21e-4), ("r18-random", 1e-3), ("gone", 1.0)):
