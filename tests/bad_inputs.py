@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from trabecula import cli
+from trabecula.verbs import VERBS
 
 GAN = (
     "pretrain --store store --splits split -s architecture=critic -s objective=wgan_gp "
@@ -154,9 +155,17 @@ def build(root: Path) -> None:
     _leaks(root)
 
 
+def words(command: str) -> list[str]:
+    """A command's words; a single input that stands twice, in a line of the table too, is the later one."""
+    given = shlex.split(command)
+    single = {f"--{key}" for key in VERBS[given[0]].inputs} if given[0] in VERBS else set()
+    again = {at for at, word in enumerate(given) if word in single and word in given[at + 1 :]}
+    return [word for at, word in enumerate(given) if not {at, at - 1} & again]
+
+
 def _do(command: str) -> None:
     """A command that must succeed."""
-    cli.app(shlex.split(command), standalone_mode=False)
+    cli.app(words(command), standalone_mode=False)
 
 
 def _good() -> None:

@@ -9,7 +9,6 @@ import errno
 import io
 import os
 import re
-import shlex
 import shutil
 import signal
 import struct
@@ -27,7 +26,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bad_inputs import FINE, GAN, PROBE, REFUSED, a_test_patient, build, sheet
+from bad_inputs import FINE, GAN, PROBE, REFUSED, a_test_patient, build, sheet, words
 from trabecula import cli, study
 from trabecula.data import shards
 from trabecula.objectives.wgan_gp import WganGp
@@ -66,9 +65,9 @@ def main(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, wor
     return call
 
 
-def words(command: str, out: Path) -> list[str]:
+def with_out(command: str, out: Path) -> list[str]:
     """A command of the table, with an --out unless it has or needs none."""
-    given = shlex.split(command)
+    given = words(command)
     bare = (
         "--out" in given or "--check" in given or given[0] == "show" or command == "split --manifest cohort"
     )
@@ -100,7 +99,7 @@ def test_bad_input_is_answered_in_one_line(
     }  # fmt: skip
     for name, value in facts.items():
         told = told.replace(name, value)
-    answer = main(*words(command, tmp_path / "out"))
+    answer = main(*with_out(command, tmp_path / "out"))
     assert told in answer.err
     assert answer.code == 2
     assert answer.err.startswith("error: ")
@@ -178,10 +177,10 @@ def test_a_class_that_a_part_lacks_is_noted(main: Main, world: Path, tmp_path: P
     ]
     (tmp_path / "m/manifest.csv").write_text("\n".join([lines[0], *edited]) + "\n")
     command = f"{PROBE} -s task=kl -s fractions=[1] -s seeds=[0]".replace("cohort", str(tmp_path / "m"))
-    assert main(*words(command, tmp_path / "p")).code == 0
+    assert main(*with_out(command, tmp_path / "p")).code == 0
     assert "val has no image of class 1" in (tmp_path / "p/choices.csv").read_text()
     command = f"{FINE} -s 'task=kl >= 1'".replace("cohort", str(tmp_path / "m"))
-    assert "metric not estimable; val has no image of class 1" in main(*words(command, tmp_path / "f")).out
+    assert "metric not estimable; val has no image of class 1" in main(*with_out(command, tmp_path / "f")).out
 
 
 def test_a_corrected_command_may_use_the_folder_of_a_failed_one(main: Main, tmp_path: Path) -> None:
@@ -192,10 +191,10 @@ def test_a_corrected_command_may_use_the_folder_of_a_failed_one(main: Main, tmp_
         (f"{GAN} -s images=8 -s settings.critic.lr=1e30", "1e30/1e-4"),
     ):
         out = tmp_path / right.replace("/", "-")
-        refused = main(*words(wrong, out))
+        refused = main(*with_out(wrong, out))
         assert refused.code == (1 if "1e30" in wrong else 2)
-        assert main(*words(wrong.replace(*right.split("/")), out)).code == 0
-    assert main(*words("cohort --root films", out)).err.count("holds a run of another config") == 1
+        assert main(*with_out(wrong.replace(*right.split("/")), out)).code == 0
+    assert main(*with_out("cohort --root films", out)).err.count("holds a run of another config") == 1
 
 
 class Full:
@@ -253,13 +252,13 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     monkeypatch.setenv("TRABECULA_SAVE_S", "0")
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint.torch, "save", save)
-        answer = main(*shlex.split(command), tmp_path / "e")
+        answer = main(*words(command), tmp_path / "e")
     assert (answer.code, answer.err.count("the disk is full")) == (1, 1)
     assert saved == [1, 2, 3]
     assert checkpoint.load(tmp_path / "e/checkpoint.pt")["step"] == 2
     assert not list((tmp_path / "e").glob(".*.partial"))
     for name in ("e", "undisturbed"):
-        assert main(*shlex.split(command), tmp_path / name).code == 0
+        assert main(*words(command), tmp_path / name).code == 0
     mine, other = (load_file(tmp_path / name / "encoder.safetensors") for name in ("e", "undisturbed"))
     assert all(torch.equal(mine[key], other[key]) for key in other)
 
@@ -278,7 +277,7 @@ def test_a_full_disk_stops_a_study_in_one_line(
 def test_a_loss_that_is_no_number_names_the_step_and_keeps_the_checkpoint(
     main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = main(*words(f"{GAN} -s images=8 -s settings.critic.lr=1e30", tmp_path / "high"))
+    answer = main(*with_out(f"{GAN} -s images=8 -s settings.critic.lr=1e30", tmp_path / "high"))
     assert answer.code == 1
     assert re.fullmatch(
         r"error: step \d: the (loss|gradient) of '\w+' is (nan|-?inf|not finite); lower the .*\n",
@@ -292,7 +291,7 @@ def test_a_loss_that_is_no_number_names_the_step_and_keeps_the_checkpoint(
 
     monkeypatch.setenv("TRABECULA_SAVE_S", "0")
     monkeypatch.setattr(WganGp, "step", step)
-    answer = main(*words(f"{GAN} -s images=8 -s every=2", tmp_path / "late"))
+    answer = main(*with_out(f"{GAN} -s images=8 -s every=2", tmp_path / "late"))
     assert answer.code == 1
     assert answer.err.startswith("error: step 3: the loss of 'critic' is nan; ")
     assert checkpoint.load(tmp_path / "late/checkpoint.pt")["step"] == 3
@@ -301,7 +300,7 @@ def test_a_loss_that_is_no_number_names_the_step_and_keeps_the_checkpoint(
 def interrupted(command: str, world: Path, ready: Callable[[], bool]) -> Answer:
     """A command in a process of its own, stopped by Ctrl-C once it is at work."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "trabecula.cli", *shlex.split(command)],
+        [sys.executable, "-m", "trabecula.cli", *words(command)],
         cwd=world, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
@@ -321,7 +320,7 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(main: Main, world: Path
     assert answer.err.splitlines()[-1] == "stopped; run the same command again to go on"
     assert "Traceback" not in answer.err
     assert not (tmp_path / "e/DONE").exists()
-    assert main(*shlex.split(command)).code == 0
+    assert main(*words(command)).code == 0
 
 
 def test_ctrl_c_of_a_study_is_one_line_and_it_goes_on(main: Main, world: Path, tmp_path: Path) -> None:
@@ -331,5 +330,5 @@ def test_ctrl_c_of_a_study_is_one_line_and_it_goes_on(main: Main, world: Path, t
     assert (answer.code, answer.out) == (130, "")
     assert answer.err.splitlines()[-1] == "stopped; run the same command again to go on"
     assert not list(tmp_path.glob("s/cells/*/DONE"))
-    assert main(*shlex.split(command)).code == 0
+    assert main(*words(command)).code == 0
     assert len(list(tmp_path.glob("s/cells/*/images/*.png"))) == 80

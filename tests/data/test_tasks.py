@@ -78,10 +78,17 @@ def test_no_rule(rule):
 
 
 def test_rule_problems_name_rows():
-    with pytest.raises(InputError, match=r"rows 3, 4 have no number in 'kl' \('A', 'B'\)"):
+    with pytest.raises(InputError, match=r"^rule .*: rows 3, 4 have no number in 'kl' \('A', 'B'\); correct"):
         holds("kl >= 2", kl=["1", "A", "B"])
     with pytest.raises(InputError, match="no column 'kll' in the manifest, did you mean 'kl'"):
         holds("kll >= 2", kl=["1"])
+    labelled = manifest("films/manifest.csv", kl=["0", "A", "3", "2"])
+    for task in (
+        Task(name="t", labels=("kl",), kind="binary", positive="kl >= 2"),
+        Task(name="t", labels=("kl",), eligible="kl >= 2"),
+    ):
+        with pytest.raises(InputError, match=r"^films/manifest.csv: task 't': rule 'kl >= 2': row 3 has no"):
+            truth(task, labelled)
     m = manifest(kl=["", "2", "-1", "A", "0"])  # rows without a label are counted too
     with pytest.raises(InputError, match=r"row 5 has no number in 'kl' \('A'\)"):
         truth(find_task("kl >= 2", m), m)

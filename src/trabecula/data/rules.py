@@ -75,8 +75,13 @@ class Rule:
     def columns(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(clause.column for clause in self.clauses))
 
-    def holds(self, table: pd.DataFrame, among: npt.ArrayLike = True) -> npt.NDArray[np.bool_]:
+    def holds(
+        self, table: pd.DataFrame, among: npt.ArrayLike = True, where: str = ""
+    ) -> npt.NDArray[np.bool_]:
         """Where the rule holds, (n,), `among` these rows; an empty cell satisfies only `== ''`, `!= value`.
+
+        Args:
+            where: what errors begin with: the table's file, say.
 
         Raises:
             InputError: a column is not there, or a cell of these rows that is no number is compared as one.
@@ -89,8 +94,9 @@ class Rule:
             if bad:
                 values = sorted({cells[i] for i in bad})[:5]
                 raise InputError(
-                    f"rule '{self.text}': {row_numbers([i + FIRST_ROW for i in bad])} no number in "
-                    f"'{clause.column}' ({', '.join(map(repr, values))})"
+                    f"{where + ': ' if where else ''}rule '{self.text}': "
+                    f"{row_numbers([i + FIRST_ROW for i in bad])} no number in '{clause.column}' "
+                    f"({', '.join(map(repr, values))}); correct these cells, or empty them to leave them out"
                 )
             known = {cell: clause.holds(cell) for cell in set(cells)}
             result &= np.fromiter((known[cell] for cell in cells), dtype=bool, count=len(cells))

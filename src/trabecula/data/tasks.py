@@ -205,7 +205,7 @@ def truth(task: Task, manifest: Manifest) -> Truth:
     exclusions: Counter[str] = Counter()
     keep = np.ones(len(table), dtype=bool)
     if task.eligible:
-        keep = parse_rule(task.eligible).holds(table)
+        keep = parse_rule(task.eligible).holds(table, where=where)
         exclusions[f"not eligible ({task.eligible})"] = int((~keep).sum())
     if task.kind == "multilabel":
         if task.separator:
@@ -246,7 +246,7 @@ def _classes(
         if task.classes:
             for name in task.labels:
                 _index(columns[name], task.classes, certain, f"{where}: column '{name}'")
-        y[certain] = parse_rule(task.positive).holds(table, certain)[certain]
+        y[certain] = parse_rule(task.positive).holds(table, certain, where)[certain]
     else:
         allowed = task.classes or ("0", "1")
         name = task.labels[0]
