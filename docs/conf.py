@@ -10,7 +10,7 @@ from pathlib import Path
 from trabecula import __version__
 from trabecula.config import Record, describe
 from trabecula.objectives import TABLE, find
-from trabecula.run import VERBS
+from trabecula.verbs import VERBS
 
 project = "Trabecula"
 release = __version__

@@ -19,7 +19,8 @@ import trabecula
 from trabecula import cli
 from trabecula.config import Record
 from trabecula.data.phi import SITE_KEY
-from trabecula.run import VERBS, verb_module
+from trabecula.run import verb_module
+from trabecula.verbs import VERBS
 
 runner = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})
 

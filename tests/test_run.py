@@ -15,7 +15,8 @@ from pydantic.fields import FieldInfo
 
 from trabecula.config import Aside, build
 from trabecula.errors import InputError, RunError
-from trabecula.run import VERBS, execute, identity, locked, verb_module
+from trabecula.run import execute, identity, locked, verb_module
+from trabecula.verbs import VERBS
 
 TESTS = Path(__file__).parent
 

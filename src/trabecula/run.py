@@ -30,11 +30,8 @@ from typing import Any
 import trabecula
 from trabecula.config import Record, asides, digest, dump, inputs, suggest
 from trabecula.errors import InputError, disk_full, is_disk_full
+from trabecula.verbs import VERBS
 
-VERBS = (
-    "phantom", "cohort", "split", "prepare", "pretrain", "sample", "fidelity", "export", "embed",
-    "probe", "search", "finetune", "predict", "spectrum", "explain", "evaluate", "report",
-)  # fmt: skip
 _OWN_FILES = {"config.json", "provenance.json", "log.jsonl", "DONE", ".lock"}
 _held: set[int] = set()  # file descriptors of the locks this process holds
 
@@ -117,7 +114,7 @@ def verb_module(verb: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
             raise
-        raise InputError(f"unknown verb '{verb}'{suggest(verb, VERBS)}") from None
+        raise InputError(f"unknown verb '{verb}'{suggest(verb, tuple(VERBS))}") from None
     if not (hasattr(module, "Config") and hasattr(module, "run")):
         raise InputError(f"'{verb}' is no verb: its module needs a Config and a run(config, out)")
     return module

@@ -17,7 +17,8 @@ from trabecula.objectives import TABLE, find
 from trabecula.reporting.results_card import read_study
 from trabecula.reporting.run_card import read_card
 from trabecula.reporting.run_folder import RunCard
-from trabecula.run import VERBS, verb_module
+from trabecula.run import verb_module
+from trabecula.verbs import VERBS
 
 _LONG = 6  # entries of a list that are shown
 

@@ -201,7 +201,7 @@ def opened(url: str, name: str, by: By, pruner: Pruner) -> Iterator[optuna.Study
 def _storage(url: str) -> optuna.storages.BaseStorage:
     """A database that SQLAlchemy can reach, or a journal: a plain file, also on a network drive.
 
-    A journal's URL is written as SQLite's: journal:///here.log, journal:////tmp/there.log.
+    A journal's URL is written as SQLite's: journal:///here.log, and a fourth slash begins an absolute path.
     """
     if url.startswith("journal:///"):
         return _journal(Path(url.removeprefix("journal:///")))
