@@ -231,22 +231,26 @@ def test_without_a_threshold_its_metrics_are_not_estimable(study, tmp_path):
     assert "no threshold" in row["note"]
 
 
-def test_findings_are_evaluated_one_by_one_and_masked_where_unknown(study, tmp_path):
-    path, table = copied(study, tmp_path)
-    rng = np.random.default_rng(0)
-    manifest_path = tmp_path / "hospital" / "manifest.csv"
-    manifest = pd.read_csv(manifest_path, dtype=str, keep_default_na=False)
-    for name in ("cyst", "spur"):
-        manifest[name] = rng.choice(["0", "1", "-1", ""], len(manifest), p=[0.5, 0.3, 0.1, 0.1])
+def evaluated_findings(tmp_path, path, manifest):
+    """metrics.json of the study when its films have the findings in the manifest's columns cyst and spur."""
     manifest.loc[manifest["kl"] == "", ["cyst", "spur"]] = ""
-    manifest.to_csv(manifest_path, index=False)
+    manifest.to_csv(tmp_path / "hospital" / "manifest.csv", index=False)
     task = {"findings": {"kind": "multilabel", "labels": ["cyst", "spur"]}}
     (tmp_path / "hospital" / "tasks.json").write_text(json.dumps(task))
     spoil(path, lambda t: t[t["task"] == "oa"].assign(task="findings", p_cyst=t["p_1"], p_spur=t["p_0"]))
     choices = path.with_name("choices.csv")
     spoil(choices, lambda t: t[t["task"] == "oa"].assign(task="findings", threshold="0.5;0.4"))
     execute("evaluate", config_of(tmp_path, ("resnet-moco",)), tmp_path / "out")
-    results = {"metrics.json": json.loads((tmp_path / "out" / "metrics.json").read_text())}
+    return {"metrics.json": json.loads((tmp_path / "out" / "metrics.json").read_text())}
+
+
+def test_findings_are_evaluated_one_by_one_and_masked_where_unknown(study, tmp_path):
+    path, table = copied(study, tmp_path)
+    rng = np.random.default_rng(0)
+    manifest = pd.read_csv(tmp_path / "hospital" / "manifest.csv", dtype=str, keep_default_na=False)
+    for name in ("cyst", "spur"):
+        manifest[name] = rng.choice(["0", "1", "-1", ""], len(manifest), p=[0.5, 0.3, 0.1, 0.1])
+    results = evaluated_findings(tmp_path, path, manifest)
     where = {"task": "findings", "arm": "resnet-moco", "fraction": 1.0}
     each = [row_of(results, metric=f"auroc[{name}]", **where) for name in ("cyst", "spur")]
     assert row_of(results, metric="auroc_macro", **where)["value"] == pytest.approx(
@@ -259,20 +263,11 @@ def test_findings_are_evaluated_one_by_one_and_masked_where_unknown(study, tmp_p
 
 def test_what_is_left_out_does_not_hide_why_there_is_no_interval(study, tmp_path):
     path, table = copied(study, tmp_path)
-    manifest_path = tmp_path / "hospital" / "manifest.csv"
-    manifest = pd.read_csv(manifest_path, dtype=str, keep_default_na=False)
+    manifest = pd.read_csv(tmp_path / "hospital" / "manifest.csv", dtype=str, keep_default_na=False)
     tested = table.loc[table["split"] == "test", "patient_id"].astype(str).unique()
     manifest["cyst"] = manifest["patient_id"].isin(tested[:3]).map({True: "1", False: "0"})
     manifest["spur"] = manifest["patient_id"].isin(tested).map({True: "0", False: "1"})
-    manifest.loc[manifest["kl"] == "", ["cyst", "spur"]] = ""
-    manifest.to_csv(manifest_path, index=False)
-    task = {"findings": {"kind": "multilabel", "labels": ["cyst", "spur"]}}
-    (tmp_path / "hospital" / "tasks.json").write_text(json.dumps(task))
-    spoil(path, lambda t: t[t["task"] == "oa"].assign(task="findings", p_cyst=t["p_1"], p_spur=t["p_0"]))
-    choices = path.with_name("choices.csv")
-    spoil(choices, lambda t: t[t["task"] == "oa"].assign(task="findings", threshold="0.5;0.4"))
-    execute("evaluate", config_of(tmp_path, ("resnet-moco",)), tmp_path / "out")
-    results = {"metrics.json": json.loads((tmp_path / "out" / "metrics.json").read_text())}
+    results = evaluated_findings(tmp_path, path, manifest)
     row = row_of(results, task="findings", arm="resnet-moco", fraction=1.0, metric="auroc_macro")
     assert (row["low"], row["high"]) == (None, None)
     assert row["note"] == (
