@@ -31,6 +31,7 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 
 from trabecula.metrics import frechet
 from trabecula.metrics.fidelity import fidelity, frechet_distance, kernel_distance, manifold_scores
+from trabecula.nets.products import inner_products
 
 BARS = {
     ("frechet", 500): 40.0, ("frechet", 2000): 3.0, ("frechet", 5000): 1.7,
@@ -82,9 +83,9 @@ def sides(kind: str, num: int) -> tuple[Callable[[], Any], list[Callable[[], Any
     x, y = features(1, num), features(2, num, 1.1)
     ours: dict[str, Callable[[], Any]] = {
         "frechet": lambda: frechet_distance(x, y),
-        "kernel": lambda: kernel_distance(x, y).value,
+        "kernel": lambda: kernel_distance(x, y, product=inner_products).value,
         "manifold": lambda: our_manifold(x, y),
-        "together": lambda: fidelity(x, y),
+        "together": lambda: fidelity(x, y, product=inner_products),
     }
     peers: dict[str, Callable[[], Any]] = {
         "frechet": lambda: their_frechet(x, y),

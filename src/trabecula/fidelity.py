@@ -43,6 +43,7 @@ from trabecula.nets.devices import choose_device, exact
 from trabecula.nets.encoder import load_encoder, read_card
 from trabecula.nets.extractors import Extractor, load_extractor
 from trabecula.nets.generator import CARD_FILE, WEIGHTS_FILE, load_generator, sample
+from trabecula.nets.products import inner_products
 from trabecula.progress import Meter
 from trabecula.reporting.charts import chart_file
 from trabecula.reporting.generators import distance_chart, gap_chart
@@ -212,7 +213,14 @@ class _Work:
     ) -> list[dict[str, Any]]:
         """Rows of one comparison: `num` reals of a part against as many others."""
         reals, patients = self.reals(part).values[: self.num], self.parts[part].patients[: self.num]
-        found = fidelity(reals, others[: self.num], patients, self.config.nearest, level=self.config.level)
+        found = fidelity(
+            reals,
+            others[: self.num],
+            patients,
+            self.config.nearest,
+            level=self.config.level,
+            product=inner_products,
+        )
         return _rows(images, label, found)
 
     def point(self, images: int, place: Path) -> dict[str, Any]:

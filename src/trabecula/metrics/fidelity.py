@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from trabecula.errors import InputError
 from trabecula.metrics import frechet
-from trabecula.metrics.gram import Array, Floats, Sets, shifted
+from trabecula.metrics.gram import Array, Floats, Product, Sets, shifted
 from trabecula.metrics.kernel import KernelDistance, KernelSums, Subsets
 from trabecula.metrics.manifold import Manifold, ManifoldScores, Ties
 
@@ -43,6 +43,7 @@ def fidelity(
     subsets: bool = False,
     level: float = 0.95,
     dtype: Any = None,
+    product: Product | None = None,
 ) -> Fidelity:
     """Every measure, with each inner product made once.
 
@@ -54,12 +55,13 @@ def fidelity(
         subsets: give the customary 100 subsets of 1000 beside the kernel distance.
         level: of the interval.
         dtype: of the inner products; see metrics/gram.py.
+        product: makes those that are float32 (`trabecula.nets.products`); None takes numpy's.
     Raises:
         InputError: fewer images than a measure needs, features that are no numbers, of different length,
             or the same for all reals.
     """
     x, y = checked(reals, fakes, at_least=nearest + 1, what=f"k = {nearest} neighbours")
-    sets = shifted(x, y, dtype)
+    sets = shifted(x, y, dtype, product)
     kernel = KernelSums(sets, Subsets.draw(len(x), len(y)) if subsets else None)
     manifold = Manifold(sets, nearest, ties)
     products = _stream(sets, [kernel, manifold], keep=_frechet_reads_products(sets))
@@ -85,6 +87,7 @@ def kernel_distance(
     subsets: bool = False,
     level: float = 0.95,
     dtype: Any = None,
+    product: Product | None = None,
 ) -> KernelDistance:
     """The kernel distance (KID) with its interval over patients; arguments as of `fidelity`.
 
@@ -92,9 +95,9 @@ def kernel_distance(
         InputError: fewer than 2 images, features that are no numbers or of different length.
     """
     x, y = checked(reals, fakes, at_least=2, what="an unbiased estimate", constant=True)
-    sets = shifted(x, y, dtype)
+    sets = shifted(x, y, dtype, product)
     kernel = KernelSums(sets, Subsets.draw(len(x), len(y)) if subsets else None)
-    _stream(sets, [kernel], keep=False)
+    _stream(sets, [kernel], keep=False, upper=True)
     return kernel.result(_patients(patients, len(x)), level)
 
 
@@ -157,15 +160,19 @@ def checked(
     return x, y
 
 
-def _stream(sets: Sets, readers: list[Any], keep: bool) -> Floats | None:
-    """Hand every block of inner products to every reader; gives the centred ones across if `keep`."""
+def _stream(sets: Sets, readers: list[Any], keep: bool, upper: bool = False) -> Floats | None:
+    """Hand every block of inner products to every reader; gives the centred ones across if `keep`.
+
+    Args:
+        upper: the readers do with the upper half of a set with itself.
+    """
     across = np.empty((len(sets.reals), len(sets.fakes))) if keep else None
     for pair, left, right in (
         ("reals", sets.reals, sets.reals),
         ("fakes", sets.fakes, sets.fakes),
         ("cross", sets.reals, sets.fakes),
     ):
-        for where, block in sets.blocks(left, right):
+        for where, block in sets.blocks(left, right, upper):
             if across is not None and pair == "cross":
                 across[where] = block
             for reader in readers:

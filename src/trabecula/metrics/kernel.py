@@ -84,10 +84,14 @@ class KernelSums:
             self.of_subsets = {name: np.zeros(len(self.subsets.first)) for name in sizes}
 
     def add(self, pair: str, where: slice, block: Array) -> None:
-        """Take a block of inner products: `pair` is "reals", "fakes" (each with itself) or "cross"."""
+        """Take a block of inner products: `pair` is "reals", "fakes" (each with itself) or "cross".
+
+        Of a set with itself each pair is taken once: columns left of the block's rows may be lacking.
+        """
         left, right = ("reals", "fakes") if pair == "cross" else (pair, pair)
-        first = 0 if pair == "cross" else where.start  # a set with itself: each pair is taken once
-        k = np.multiply(block[:, first:], 1 / self.sets.reals.shape[1], dtype=np.float64)
+        first = 0 if pair == "cross" else where.start
+        taken = len(self._offsets[right]) - first
+        k = np.multiply(block[:, -taken:], 1 / self.sets.reals.shape[1], dtype=np.float64)
         k += self._offsets[left][where][:, None]
         k += self._offsets[right][first:]
         k *= np.square(k)
