@@ -64,7 +64,7 @@ def share(fraction: float) -> str:
 def probability(p: float | None) -> str:
     if p is None or math.isnan(p):
         return "–"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    return "< 0.001" if p < 0.001 else f"{p:.4f}" if p < 0.1 else f"{p:.2f}"
 
 
 def interval(low: float | None, high: float | None, digits: int = 3) -> str:

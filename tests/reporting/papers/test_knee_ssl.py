@@ -128,7 +128,7 @@ def test_differences_are_to_the_random_and_the_imagenet_arm_of_the_network(tmp_p
         ["Barlow Twins", "Random"], ["Barlow Twins", "ImageNet"],
     ]  # fmt: skip
     assert rows[1][3] == "+0.060 [0.040 to 0.080]"
-    assert "Holm 0.001; worth 3.2× (at least 1.8×)" in found.parts[0].differences.note
+    assert "Holm 0.0012; worth 3.2× (at least 1.8×)" in found.parts[0].differences.note
     assert not any("paper" in cell for row in rows for cell in row)
 
 

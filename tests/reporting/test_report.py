@@ -17,28 +17,11 @@ from evaluated_study import (
     flow,
     metrics,
 )
-from report_page import Balance, make_study, visible
+from report_page import Balance, visible
 from trabecula.config import dump
 from trabecula.errors import InputError
 from trabecula.report import Config
 from trabecula.run import execute
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    return make_study(tmp_path_factory.mktemp("study"))
-
-
-@pytest.fixture(scope="module")
-def made(study: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("out") / "report"
-    execute("report", study, out)
-    return out
-
-
-@pytest.fixture(scope="module")
-def page(made: Path) -> str:
-    return (made / "report.html").read_text()
 
 
 def test_page_is_well_formed(page: str) -> None:
@@ -69,7 +52,7 @@ def test_the_page_names_no_folder_of_missing_weights(study: Config, tmp_path: Pa
 
 
 def test_the_manual_names_the_sections_with_pictures() -> None:
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     folder = root / "src/trabecula/reporting"
     papers = "".join(path.read_text() for path in sorted((folder / "papers").glob("*.j2")))
     template = (folder / "page.html.j2").read_text().replace("{% include paper.template %}", papers)
