@@ -34,33 +34,46 @@ def test_without_onednn_products_are_numpy_s(monkeypatch: pytest.MonkeyPatch) ->
     np.testing.assert_array_equal(inner_products(first, second), first @ second.T)
 
 
-@pytest.mark.parametrize("num", [301, 700])  # one block of rows is 128 at least
-def test_the_upper_half_gives_the_whole_kernel_distance(num: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    x, y, patients = _features(2, num, 40), 1.2 * _features(3, num - 44, 40), np.arange(num) // 2
-    made: list[int] = []
+class Counted:
+    """The product, and how many numbers each call made."""
 
-    def counted(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
-        made.append(len(first) * len(second))
+    def __init__(self) -> None:
+        self.made: list[int] = []
+
+    def __call__(self, first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
+        self.made.append(len(first) * len(second))
         return inner_products(first, second)
 
+
+def _of_half(num: int, rows: int) -> int:
+    return sum(min(rows, num - start) * (num - start) for start in range(0, num, rows))
+
+
+@pytest.mark.parametrize(
+    ("num", "memory", "rows"),
+    [(301, gram.MEMORY, (128, 128)), (700, gram.MEMORY, (140, 132)), (700, 0, (128, 128))],
+)
+def test_the_upper_half_gives_the_whole_kernel_distance(
+    num: int, memory: int, rows: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gram, "MEMORY", memory)
+    x, y, patients = _features(2, num, 40), 1.2 * _features(3, num - 44, 40), np.arange(num) // 2
+    counted = Counted()
     found = kernel_distance(x, y, patients, subsets=True, dtype=np.float32, product=counted)
     exact = kernel_distance(x, y, patients, subsets=True, dtype=np.float64)
     for name in ("value", "error", "subsets_mean", "subsets_sd"):
         assert getattr(found, name) == pytest.approx(getattr(exact, name), rel=1e-4)
-    whole = len(x) ** 2 + len(y) ** 2 + len(x) * len(y)
-    assert sum(made) < 0.9 * whole
-    made.clear()
-    monkeypatch.setattr(gram, "UPPER_PARTS", 1)
-    kernel_distance(x, y, patients, dtype=np.float32, product=counted)
-    assert sum(made) == whole
+    assert sum(counted.made) == _of_half(len(x), rows[0]) + _of_half(len(y), rows[1]) + len(x) * len(y)
 
 
 def test_neighbours_read_whole_rows_of_these_products() -> None:
     x, y = _features(4, 400, 30), 1.2 * _features(5, 350, 30)
-    found = fidelity(x, y, dtype=np.float32, product=inner_products)
+    counted = Counted()
+    found = fidelity(x, y, dtype=np.float32, product=counted)
     alone = fidelity(x, y)
     assert found.manifold == alone.manifold
     assert found.kernel.value == pytest.approx(alone.kernel.value, rel=1e-4)
+    assert sum(counted.made) == 400**2 + 350**2 + 400 * 350
 
 
 def test_float64_is_never_narrowed() -> None:

@@ -30,11 +30,17 @@ def penalty(critic: nn.Module, x: Tensor) -> Tensor:
     return total
 
 
+WIDTHS = [(8, 16, 24), (8, 128, 128)]  # the last layer of the second has nine products
+
+
 @pytest.mark.parametrize("channels", [1, 3, 6])  # six take the library's transposed convolution
+@pytest.mark.parametrize("widths", WIDTHS)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_slope_and_its_gradients_are_autograds(channels: int, layout: torch.memory_format) -> None:
+def test_slope_and_its_gradients_are_autograds(
+    channels: int, widths: tuple[int, ...], layout: torch.memory_format
+) -> None:
     torch.manual_seed(channels)
-    critic = Critic(channels, 32, widths=(8, 16, 24)).to(memory_format=layout)
+    critic = Critic(channels, 32, widths).to(memory_format=layout)
     x = torch.randn(5, channels, 32, 32)
     found = []
     for net in (critic, Hidden(critic)):
@@ -49,10 +55,13 @@ def test_slope_and_its_gradients_are_autograds(channels: int, layout: torch.memo
         assert float((ours - theirs).abs().max()) <= 1e-5 * float(theirs.abs().max())
 
 
+@pytest.mark.parametrize("widths", WIDTHS)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_scores_and_their_gradients_are_autograds(layout: torch.memory_format) -> None:
+def test_scores_and_their_gradients_are_autograds(
+    widths: tuple[int, ...], layout: torch.memory_format
+) -> None:
     torch.manual_seed(0)
-    critic = Critic(2, 32, widths=(8, 16, 24)).to(memory_format=layout)
+    critic = Critic(2, 32, widths).to(memory_format=layout)
     x, along = torch.randn(5, 2, 32, 32), torch.linspace(-1, 2, 5)
     found = []
     for made in (scores(critic, x), critic(x)):

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from trabecula.nets import conv, winograd
+from trabecula.nets.critic import Critic
+from trabecula.nets.slope import input_slope, scores
 from trabecula.nets.winograd import convolve, convolve_back, kernel_gradient
 
 SIDES = st.integers(1, 4).map(lambda quarter: 4 * quarter)
@@ -46,17 +48,6 @@ def test_results_and_gradients_are_those_of_torch(
         torch.testing.assert_close(kernel_gradient(grad, x, torch.matmul), of_kernel, rtol=0, atol=1e-11)
 
 
-def test_gradients_are_the_transposes() -> None:
-    x, kernel, _, grad = make(2, 3, 4, 8, 12, torch.float64)
-    forward = (convolve(x, kernel, None, torch.matmul) * grad).sum()
-    assert float((convolve_back(grad, kernel, torch.matmul) * x).sum()) == pytest.approx(
-        float(forward), rel=1e-12
-    )
-    assert float((kernel_gradient(grad, x, torch.matmul) * kernel).sum()) == pytest.approx(
-        float(forward), rel=1e-12
-    )
-
-
 def test_nine_products_of_the_smaller_matrices() -> None:
     x, kernel, _, _ = make(2, 3, 4, 8, 8, torch.float64)
     made: list[tuple[int, int, int]] = []
@@ -69,45 +60,99 @@ def test_nine_products_of_the_smaller_matrices() -> None:
     assert made == [(2 * 2 * 2, 4 * 3, 4)] * 9  # tiles of 2 x 2 results, four phases of 3 channels, 4 results
 
 
-def test_rounding_is_little_more_than_the_library_s() -> None:
-    x, kernel, bias, _ = make(8, 256, 64, 8, 8, torch.float32)
-    exact = F.conv2d(x.double(), kernel.double(), bias.double(), 2, 1)
-    library = (F.conv2d(x, kernel, bias, 2, 1) - exact).square().mean().sqrt()
-    ours = (convolve(x, kernel, bias, torch.matmul) - exact).square().mean().sqrt()
-    assert ours < 4 * library
+@torch.no_grad()
+def test_rounding_of_the_products_that_are_used() -> None:
+    x, kernel, bias, grad = make(8, 256, 64, 8, 8, torch.float32)
+    exact = [t.double().requires_grad_() for t in (x, kernel)]
+    with torch.enable_grad():
+        y = F.conv2d(exact[0], exact[1], bias.double(), 2, 1)
+        of_x, of_kernel = torch.autograd.grad(y, exact, grad.double())
+    ours = (
+        convolve(x, kernel, bias, conv._product),
+        convolve_back(grad, kernel, conv._product),
+        kernel_gradient(grad, x, conv._product),
+    )
+    for found, wanted, most in zip(ours, (y, of_x, of_kernel), (3e-6, 1e-6, 1.3e-6), strict=True):
+        assert float((found - wanted).norm() / wanted.norm()) < most  # measured: 9e-7, 3e-7 and 4e-7
 
 
-@pytest.mark.parametrize(
-    ("narrow", "side", "size", "step", "edge", "taken"),
-    [
-        (conv._NINE, 8, 4, 2, 1, True),
-        (conv._NINE - 1, 8, 4, 2, 1, False),
-        (conv._NINE, 6, 4, 2, 1, False),
-        (conv._NINE, 8, 3, 2, 1, False),
-        (conv._NINE, 8, 4, 1, 1, False),
-        (conv._NINE, 8, 4, 2, 2, False),
-    ],
-)
-def test_where_it_is_taken(
-    narrow: int, side: int, size: int, step: int, edge: int, taken: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(conv, "_ONEDNN", lambda a, b, *_: a @ b.t())
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the functions as they are called."""
     calls: list[str] = []
     for name in ("convolve", "convolve_back", "kernel_gradient"):
         whole = getattr(winograd, name)
         monkeypatch.setattr(winograd, name, lambda *args, w=whole, n=name: calls.append(n) or w(*args))
-    x, kernel = torch.randn(2, narrow, side, side), torch.randn(3, narrow, size, size)
+    return calls
+
+
+WIDE = conv._WIDE
+
+
+@pytest.mark.parametrize(
+    ("shape", "wide", "size", "step", "edge", "taken"),
+    [
+        ((WIDE, 8, 8), WIDE, 4, 2, 1, True),
+        ((WIDE - 1, 8, 8), WIDE, 4, 2, 1, False),
+        ((WIDE, 8, 8), WIDE - 1, 4, 2, 1, False),
+        ((WIDE, 6, 8), WIDE, 4, 2, 1, False),
+        ((WIDE, 8, 6), WIDE, 4, 2, 1, False),
+        ((WIDE, 8, 8), WIDE, 3, 2, 1, False),
+        ((WIDE, 8, 8), WIDE, 4, 1, 1, False),
+        ((WIDE, 8, 8), WIDE, 4, 2, 2, False),
+    ],
+)
+def test_where_it_is_taken(
+    shape: tuple[int, ...],
+    wide: int,
+    size: int,
+    step: int,
+    edge: int,
+    taken: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(conv, "_ONEDNN", lambda a, b, *_: a @ b.t())
+    calls = counted(monkeypatch)
+    x, kernel = torch.randn(2, *shape), torch.randn(wide, shape[0], size, size)
     y = F.conv2d(x, kernel, None, step, edge)
     grad = torch.randn_like(y)
     of_x, of_kernel, _ = torch.ops.aten.convolution_backward(
         grad, x, kernel, None, [step] * 2, [edge] * 2, [1, 1], False, [0, 0], 1, (True, True, False)
     )
     with torch.no_grad():
-        torch.testing.assert_close(conv.convolve(x, kernel, None, step, edge), y, rtol=0, atol=3e-4)
+        torch.testing.assert_close(conv.convolve(x, kernel, None, step, edge), y, rtol=0, atol=5e-4)
         assert not calls  # a unit's sign decides about its gradient
         quick = conv.convolve(x, kernel, None, step, edge, signs=False)
-        torch.testing.assert_close(quick, y, rtol=0, atol=3e-4)
-        torch.testing.assert_close(conv.convolve_back(grad, x, kernel, step, edge), of_x, rtol=0, atol=3e-4)
+        torch.testing.assert_close(quick, y, rtol=0, atol=5e-4)
+        torch.testing.assert_close(conv.convolve_back(grad, x, kernel, step, edge), of_x, rtol=0, atol=5e-4)
         found = conv.kernel_gradient(grad, x, kernel, step, edge)
-        torch.testing.assert_close(found, of_kernel, rtol=0, atol=3e-4)
+        torch.testing.assert_close(found, of_kernel, rtol=0, atol=5e-4)
     assert calls == (["convolve", "convolve_back", "kernel_gradient"] if taken else [])
+
+
+@pytest.mark.parametrize("why", ["bf16", "gradients", "no oneDNN"])
+def test_where_it_cannot_be_taken(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = counted(monkeypatch)
+    x, kernel = torch.randn(2, WIDE, 8, 8), torch.randn(WIDE, WIDE, 4, 4)
+    if why == "bf16":
+        x, kernel = x.bfloat16(), kernel.bfloat16()
+    monkeypatch.setattr(conv, "_ONEDNN", None if why == "no oneDNN" else lambda a, b, *_: a @ b.t())
+    with torch.set_grad_enabled(why == "gradients"):
+        conv.convolve(x, kernel, None, 2, 1, signs=False)
+        conv.kernel_gradient(torch.randn(2, WIDE, 4, 4, dtype=x.dtype), x, kernel, 2, 1)
+    assert calls == []
+
+
+@pytest.mark.skipif(conv._ONEDNN is None, reason="this torch has no oneDNN product")
+def test_nine_products_where_no_sign_depends_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = counted(monkeypatch)
+    critic = Critic(1, 32, (8, 128, 128))
+    x = torch.randn(3, 1, 32, 32)
+    found = scores(critic, x)
+    assert calls == []  # signs of units
+    found.sum().backward()
+    assert calls == ["kernel_gradient", "convolve_back"]
+    calls.clear()
+    slope = input_slope(critic, x)
+    assert calls == ["convolve_back"]
+    slope.square().sum().backward()
+    assert calls == ["convolve_back", "kernel_gradient", "convolve"]

@@ -82,14 +82,9 @@ def test_numbers_read_as_people_write_them() -> None:
     assert [number(-0.0004), number(0.5), number(None), signed(0.08, 2), signed(-0.08, 2)] == [
         "0.000", "0.500", "–", "+0.08", "−0.08",
     ]  # fmt: skip
-    assert [probability(p) for p in (0.0004, 0.0044, 0.0098, 0.0496, 0.82, None)] == [
-        "< 0.001",
-        "0.0044",
-        "0.0098",
-        "0.0496",
-        "0.82",
-        "–",
-    ]
+    assert [probability(p) for p in (0.0004, 0.0044, 0.0057, 0.00996, 0.04997, 0.82, None)] == [
+        "< 0.001", "0.0044", "0.0057", "0.0099", "0.0499", "0.82", "–",
+    ]  # fmt: skip
     assert [span([3]), span([5, 3]), span([])] == ["3", "3 to 5", "–"]
 
 

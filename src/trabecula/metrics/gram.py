@@ -24,7 +24,7 @@ Product = Callable[[Array, Array], Array]  # (n, d) and (m, d) in float32 -> (n,
 EXACT_ROWS = 4096
 MEMORY = 2**28  # bytes of inner products held at a time
 BLOCK_ROWS = 128  # rows handed on at a time: few enough to stay in a processor's cache
-UPPER_PARTS = 5  # products made for the upper half of a set with itself: 60 % of all
+UPPER_PARTS = 5  # blocks of rows for the upper half of a set with itself: 60 % of the products
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class Sets:
         """Inner products of `first` (rows) and `second`, each `reals` or `fakes`: (rows, block).
 
         Args:
-            upper: of a set with itself a block may lack its first columns, down to those left of its rows;
-                its last column is always the last of `second`.
+            upper: of a set with itself a block may lack columns left of its first row's own; its last is
+                always the last of `second`.
         """
         left, right = self._narrow[id(first)], self._narrow[id(second)]
-        product = self.product if self.dtype == np.float32 else None
+        product = self.product if np.dtype(self.dtype) == np.float32 else None
         upper = upper and first is second and product is not None
         rows = max(BLOCK_ROWS, MEMORY // (len(right) * right.itemsize))
         if upper:

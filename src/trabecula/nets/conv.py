@@ -1,10 +1,11 @@
-"""Convolutions as matrix products, where that is faster: on small maps on a CPU.
+"""Convolutions as matrix products, where that is faster: on a CPU.
 
 On maps of a few pixels a convolution kernel runs at two thirds of the speed of a matrix product, and its
 weight gradient at half of it or less. The last stage of a ResNet is made of such layers, and so is the end
 of a critic. A layer is a product in bf16 alone; `convolve`, `convolve_back` and `kernel_gradient`, for
-gradients written by hand, take the faster way in float32 too, and kernels of 4 with stride 2 on many
-channels the one with fewer products (nets/winograd.py). They carry no gradient themselves.
+gradients written by hand, take the faster way in float32 too. On maps of any size they take the one with
+fewer products (nets/winograd.py) for kernels of 4 with stride 2 on many channels, `convolve` only where no
+sign depends on it. They carry no gradient themselves.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from trabecula.nets import winograd
 
 _OUTPUT = 16  # pixels of the output map up to which the product is the faster forward pass
 _WEIGHT = 49  # and the faster weight gradient
-_NINE = 128  # channels from which nine products and the sums around them are faster than sixteen products
+_WIDE = 128  # channels from which nine products and the sums around them are faster than sixteen products
 # No public name gives oneDNN's float32 product; where this one is missing, `@` serves.
 _ONEDNN = (
     getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
@@ -70,9 +71,9 @@ def convolve(
     """`F.conv2d` of a square kernel.
 
     Args:
-        signs: whether signs of the result matter: then it is not rounded more than the library's is.
+        signs: whether signs of the result matter: then the way with three times the rounding is not taken.
     """
-    if not signs and _has_nine_products(x, kernel, step, edge):
+    if not signs and _takes_nine_products(x, kernel, step, edge):
         return winograd.convolve(x, kernel, bias, _product)
     if x.device.type != "cpu" or _pixels(x, kernel.shape[-1], step, edge) > _OUTPUT:
         return F.conv2d(x, kernel, bias, step, edge)
@@ -82,7 +83,7 @@ def convolve(
 
 def convolve_back(grad: Tensor, x: Tensor, kernel: Tensor, step: int, edge: int) -> Tensor:
     """The gradient in `x` of a convolution, from that in its output."""
-    if _has_nine_products(x, kernel, step, edge):
+    if _takes_nine_products(x, kernel, step, edge):
         return winograd.convolve_back(grad, kernel, _product)
     if grad.device.type != "cpu" or grad[0, 0].numel() > _OUTPUT or grad.dtype != torch.float32:
         return _library_gradients(grad, x, kernel, step, edge, (True, False, False))[0]
@@ -99,7 +100,7 @@ def convolve_back(grad: Tensor, x: Tensor, kernel: Tensor, step: int, edge: int)
 
 def kernel_gradient(grad: Tensor, x: Tensor, kernel: Tensor, step: int, edge: int) -> Tensor:
     """The gradient in the kernel of a convolution, from that in its output."""
-    if _has_nine_products(x, kernel, step, edge):
+    if _takes_nine_products(x, kernel, step, edge):
         return winograd.kernel_gradient(grad, x, _product)
     most = _OUTPUT if grad.dtype == torch.float32 else _WEIGHT
     if grad.device.type != "cpu" or grad[0, 0].numel() > most:
@@ -107,11 +108,11 @@ def kernel_gradient(grad: Tensor, x: Tensor, kernel: Tensor, step: int, edge: in
     return _kernel_product(grad, x, kernel, step, edge)
 
 
-def _has_nine_products(x: Tensor, kernel: Tensor, step: int, edge: int) -> bool:
+def _takes_nine_products(x: Tensor, kernel: Tensor, step: int, edge: int) -> bool:
     if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled() or _ONEDNN is None:
         return False
     shaped = kernel.shape[2:] == (4, 4) and (step, edge) == (2, 1) and not any(s % 4 for s in x.shape[2:])
-    return shaped and kernel.shape[1] >= _NINE
+    return shaped and min(kernel.shape[:2]) >= _WIDE
 
 
 def _kernel_product(grad: Tensor, x: Tensor, kernel: Tensor, step: int, edge: int) -> Tensor:

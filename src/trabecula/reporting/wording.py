@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from decimal import ROUND_DOWN, Decimal
 
 from trabecula.data.predictions import PLATEAU, corner_of
 from trabecula.objectives import title
@@ -64,7 +65,10 @@ def share(fraction: float) -> str:
 def probability(p: float | None) -> str:
     if p is None or math.isnan(p):
         return "–"
-    return "< 0.001" if p < 0.001 else f"{p:.4f}" if p < 0.1 else f"{p:.2f}"
+    if p >= 0.1:
+        return f"{p:.2f}"
+    # Cut off, not rounded: 0.00996 is below 0.01 and has to look so.
+    return "< 0.001" if p < 0.001 else str(Decimal(repr(p)).quantize(Decimal("0.0001"), ROUND_DOWN))
 
 
 def interval(low: float | None, high: float | None, digits: int = 3) -> str:
