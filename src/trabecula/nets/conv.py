@@ -22,6 +22,7 @@ from trabecula.nets import winograd
 
 _OUTPUT = 16  # pixels of the output map up to which the product is the faster forward pass
 _WEIGHT = 49  # and the faster weight gradient
+_WEIGHT_OF_4 = 64  # the same in bf16 with kernels of 4
 _WIDE = 128  # channels from which nine products and the sums around them are faster than sixteen products
 # No public name gives oneDNN's float32 product; where this one is missing, `@` serves.
 _ONEDNN = (
@@ -102,7 +103,7 @@ def kernel_gradient(grad: Tensor, x: Tensor, kernel: Tensor, step: int, edge: in
     """The gradient in the kernel of a convolution, from that in its output."""
     if _takes_nine_products(x, kernel, step, edge):
         return winograd.kernel_gradient(grad, x, _product)
-    most = _OUTPUT if grad.dtype == torch.float32 else _WEIGHT
+    most = _OUTPUT if grad.dtype == torch.float32 else _WEIGHT_OF_4
     if grad.device.type != "cpu" or grad[0, 0].numel() > most:
         return _library_gradients(grad, x, kernel, step, edge, (False, True, False))[1]
     return _kernel_product(grad, x, kernel, step, edge)

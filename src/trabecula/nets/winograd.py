@@ -18,11 +18,10 @@ carries a gradient. `matmul` takes two matrices.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Iterator
+from itertools import pairwise, product
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 Matmul = Callable[[Tensor, Tensor], Tensor]
@@ -44,8 +43,10 @@ def convolve_back(grad: Tensor, kernel: Tensor, matmul: Matmul) -> Tensor:
     shape = (len(grad), grad.shape[2] // 2, grad.shape[3] // 2, 2, 2, kernel.shape[1])
     tiles = _each(matmul, _spread(grad), _factors(kernel))
     phases = _joined([_joined([tile.view(shape) for tile in row], 2) for row in tiles], 1)
-    padded = phases.transpose(2, 3).flatten(3, 4).flatten(1, 2)
-    return padded[:, 1:-1, 1:-1].contiguous().permute(0, 3, 1, 2)
+    x = grad.new_empty(len(grad), 2 * grad.shape[2], 2 * grad.shape[3], kernel.shape[1])
+    for of_phase, of_map in _phases(phases, x):
+        of_map.copy_(of_phase)
+    return x.permute(0, 3, 1, 2)
 
 
 def kernel_gradient(grad: Tensor, x: Tensor, matmul: Matmul) -> Tensor:
@@ -62,11 +63,21 @@ def _each(multiply: Matmul, first: Grid, second: Grid) -> Grid:
 
 def _tiles(x: Tensor) -> Grid:
     """Maps to tiles: (tiles, 4 C) each, the phases side by side."""
-    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
-    phases = padded.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).transpose(2, 3).contiguous()
+    maps = x.permute(0, 2, 3, 1)
+    batch, height, width, channels = maps.shape
+    phases = x.new_zeros(batch, height // 2 + 1, width // 2 + 1, 2, 2, channels)
+    for of_phase, of_map in _phases(phases, maps):
+        of_phase.copy_(of_map)
     return [
-        [part.reshape(-1, 4 * x.shape[1]) for part in _differences(row, 2)] for row in _differences(phases, 1)
+        [part.reshape(-1, 4 * channels) for part in _differences(row, 2)] for row in _differences(phases, 1)
     ]
+
+
+def _phases(phases: Tensor, maps: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Where each phase of padded maps stands, and where in the maps (B, H, W, C) it is from."""
+    for row, column in product(range(2), repeat=2):  # row 2 a + r of the padded map is row 2 a + r - 1
+        rows, columns = (slice(1 - r, phases.shape[1 + k] - r) for k, r in enumerate((row, column)))
+        yield phases[:, rows, columns, row, column], maps[:, 1 - row :: 2, 1 - column :: 2]
 
 
 def _differences(x: Tensor, dim: int) -> list[Tensor]:
