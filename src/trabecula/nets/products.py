@@ -1,8 +1,8 @@
 """Inner products of many features on a processor, for metrics that know no torch.
 
 oneDNN's product of float32 matrices takes about 0.6 of the time of numpy's OpenBLAS and half of that of
-torch's own (2,048 features, AMD EPYC). A matrix with its own transpose numpy makes as fast; there the gain is in
-leaving out blocks of one half (metrics/gram.py).
+torch's own (2,048 features, AMD EPYC). A matrix with its own transpose numpy makes as fast; there the gain
+is in leaving out blocks of one half (metrics/gram.py).
 """
 
 from __future__ import annotations
