@@ -168,7 +168,7 @@ def test_killed_at_random_moments_it_ends_like_an_undisturbed_one(
         time.sleep(moments.uniform(0, 0.4))
         process.kill()
         process.communicate()
-        unfinished += len(list(killed.glob("cells/add-*/step-*"))) % 3
+        unfinished += sum(len(list(cell.glob("step-*"))) in (1, 2) for cell in killed.glob("cells/add-*"))
     assert unfinished > 0  # else no kill came while a cell was at work
     said, told = (process := start(recipe, killed, workers=3)).communicate(timeout=120)
     assert (process.returncode, told) == (0, "")
