@@ -152,8 +152,11 @@ def test_without_snapshots_there_is_no_figure(results: Results) -> None:
 def test_stuck_runs_are_counted_in_words(results: Results) -> None:
     (told,) = plateaus(results, PANEL)
     assert told.replace("\N{NO-BREAK SPACE}", " ") == (
-        "3 of 10 runs of critic, random initialisation, with 1 % of labels never left the plateau"
+        "critic, random initialisation (3 of 10 with 1 % of labels)"
     )
+    results.flow["plateaus"] += [results.flow["plateaus"][0] | {"fraction": 0.1, "num_plateau": 1}]
+    (told,) = plateaus(results, PANEL)
+    assert told.replace("\N{NO-BREAK SPACE}", " ").endswith("(3 of 10 with 1 % of labels, 1 of 10 with 10 %)")
     assert plateaus(results, Panel(TASKS[0], "probe")) == []
 
 
@@ -166,7 +169,7 @@ def test_both_stand_in_the_page(folder: Path, tmp_path: Path) -> None:
     config = report.Config(results=folder, manifest=write_manifest(tmp_path / "cohort"))
     execute("report", config, tmp_path / "report")
     page = (tmp_path / "report" / "report.html").read_text()
-    assert "3 of 10 runs of critic, random initialisation" in page
+    assert "critic, random initialisation (3 of 10 with" in page
     assert "Over the course of pretraining" in page
     assert page.count("0.610 to 0.710") == 1
     names = [path.name for path in (tmp_path / "report" / "figures").iterdir()]

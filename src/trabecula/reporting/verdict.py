@@ -42,7 +42,7 @@ def upper_bounds(results: Results) -> list[str]:
     names = wording.arm_names(results)
     taught = {row["arm"]: row.get("taught_by") for row in results.flow["arms"]}
     return [
-        f"{names[arm.name]} of {wording.architecture_name(arm.architecture)} learned from the "
+        f"{wording.architecture_name(arm.architecture)}, {names[arm.name]}: learned from the "
         f"{taught[arm.name] or f'labels of {arm.labels}'}, more than an arm of a label fraction has: it is "
         "an upper bound and not counted"
         for arm in results.arms

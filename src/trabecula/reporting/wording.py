@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from decimal import ROUND_DOWN, Decimal
 
-from trabecula.data.predictions import PLATEAU, corner_of
+from trabecula.data.predictions import corner_of
 from trabecula.objectives import title
 from trabecula.reporting.results import Arm, Panel, Results, Row
 
@@ -102,16 +103,16 @@ def mode_name(mode: str) -> str:
 
 
 def plateaus(results: Results, panel: Panel) -> list[str]:
-    """ "3 of 10 runs of critic, random initialisation, with 5 % of labels never left the plateau"."""
-    names = arm_names(results)
-    return [
-        f"{row['num_plateau']} of {row['num_runs']} runs of {architecture_name(arm.architecture)}, "
-        f"{names[arm.name]}, with {share(row['fraction'])} of labels {PLATEAU}"
-        for row in results.flow.get("plateaus", [])
-        if (row["task"], row["mode"]) == (panel.task, panel.mode) and row["num_plateau"]
-        if row["arm"] in results.by_name  # not of a snapshot
-        for arm in [results.by_name[row["arm"]]]
-    ]
+    """ "critic, random initialisation (3 of 10 with 1 % of labels, 1 of 10 with 5 %)", one for each arm."""
+    names, found = arm_names(results), defaultdict[str, list[str]](list)
+    for row in results.flow.get("plateaus", []):
+        arm = results.by_name.get(row["arm"])  # None of a snapshot
+        if arm is None or (row["task"], row["mode"]) != (panel.task, panel.mode) or not row["num_plateau"]:
+            continue
+        counts = found[f"{architecture_name(arm.architecture)}, {names[arm.name]}"]
+        labels = "" if counts else " of labels"
+        counts.append(f"{row['num_plateau']} of {row['num_runs']} with {share(row['fraction'])}{labels}")
+    return [f"{arm} ({', '.join(counts)})" for arm, counts in found.items()]
 
 
 def architecture_name(architecture: str) -> str:
