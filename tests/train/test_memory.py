@@ -34,14 +34,14 @@ def test_a_block_is_taken_from_the_system_a_few_times_at_most_and_goes_back_at_t
     usual = faults()
     assert usual > 1000
     with kept_memory():
-        # Small objects may come to lie in the block that was freed: the next then needs a new one, a few times.
-        assert sum(faults() > usual / 10 for _ in range(20)) < 10
+        # Small objects may come to lie in the freed block; a few times the next then needs a new one.
+        assert sum(faults() > usual / 10 for _ in range(40)) < 20
         with kept_memory():
             pass  # the end of an inner loop takes nothing from the outer one
         assert min(faults() for _ in range(5)) < usual / 10
         inside = held()
     assert held() < inside - BYTES / 2
-    assert min(faults() for _ in range(5)) > usual / 2
+    assert faults() > usual / 2
 
 
 def test_a_loop_keeps_memory_until_it_is_closed() -> None:
