@@ -113,7 +113,7 @@ def _takes_nine_products(x: Tensor, kernel: Tensor, step: int, edge: int) -> boo
     if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled() or _ONEDNN is None:
         return False
     shaped = kernel.shape[2:] == (4, 4) and (step, edge) == (2, 1) and not any(s % 4 for s in x.shape[2:])
-    return shaped and min(kernel.shape[:2]) >= _WIDE
+    return shaped and min(kernel.shape[:2]) >= _WIDE and min(x.shape[2:]) >= 8  # on 4 x 4 sums cost more
 
 
 def _kernel_product(grad: Tensor, x: Tensor, kernel: Tensor, step: int, edge: int) -> Tensor:
