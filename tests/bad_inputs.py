@@ -72,6 +72,8 @@ REFUSED = {
     f"{GAN} -s architecture=torchvision:squeezenet1_0": "wgan_gp pretrains the architecture 'critic', not 'torchvision:squeezenet1_0'",
     f"{GAN} -s objective=moco -s settings={{}}": "moco: queue 65536 is larger than the pool of <pool> images: the same image would be its own negative; these would do: -s settings.bn_rows=2 -s settings.queue=<pool>",
     f"{GAN} -s batch_size=64": "wgan_gp: a batch of 64 is larger than the pool of <pool> images, so the same image would stand in it twice",
+    f"{GAN} -s objective=vicreg -s settings={{}} -s batch_size=64": "vicreg: a batch of 64 is larger than the pool of <pool> images, so the same image would stand in it twice",
+    f"{GAN} -s objective=mae -s settings={{}}": "mae hides patches of an image from a plain vision transformer of timm's, and the architecture 'critic' is none; for 32 px add -s architecture=timm:vit_small_patch8_224",
     f"{GAN} --store same": "images of the pool that were looked at are all the same image, so there is nothing to learn; look at the store's images, and at the intensity rule they were prepared with",
     "pretrain --store store40 -s architecture=critic": "size 40: the critic halves the side 5 times, so the size must be a multiple of 32 px; the nearest is 32",
     "prepare --manifest cohort -s size=big": "'size': Input should be a valid integer",

@@ -97,6 +97,24 @@ def test_stop_and_resume_is_bit_identical(name: str, store: Store, tmp_path: Pat
     assert same(whole.state_dict(), second.state_dict()) == []
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if find(name).batch_coupled])
+def test_a_batch_that_cannot_teach_is_refused_where_rows_mix(name: str, store: Store) -> None:
+    method = find(name)
+    encoder = make_encoder(method.architectures[0], store.channels, store.size, seed=3)
+    settings = build(method.Config, method.tiny, name)
+    for num_images, batch_size, why in (
+        (24, 1, "batch of one image has no statistics"),
+        (1, BATCH, "the pool holds one image"),
+        (
+            12,
+            24,
+            "batch of 24 is larger than the pool of 12 images.* -s batch_size=8.*of the arm's",
+        ),
+    ):
+        with pytest.raises(InputError, match=f"^{name}: .*({why})"):
+            method(settings, encoder, Setting(num_images, batch_size, seed=5))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_accumulation_is_exact_or_refused(name: str, store: Store) -> None:
     whole, stream = make(name, store)

@@ -114,11 +114,13 @@ def test_hidden_pixels_change_nothing() -> None:
 )
 def test_networks_whose_patches_cannot_be_hidden_are_refused(name: str) -> None:
     """The hybrid is a vision transformer too, but its patches overlap: hidden pixels would show through."""
-    with pytest.raises(
-        InputError, match=r"mae hides patches .* such as timm:vit_small_patch16_224"
-    ) as caught:
-        vision_transformer(build_backbone(name, 1, 64), "mae")
-    assert "\n" not in str(caught.value)
+    for size, patch in ((64, 8), (224, 16)):
+        with pytest.raises(InputError) as caught:
+            vision_transformer(build_backbone(name, 1, size), "mae")
+        told = str(caught.value)
+        assert told.startswith("mae hides patches")
+        assert told.endswith(f"for {size} px add -s architecture=timm:vit_small_patch{patch}_224")
+        assert "\n" not in told
 
 
 def test_fresh_weights_are_the_paper_s() -> None:

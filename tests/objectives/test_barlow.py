@@ -10,7 +10,6 @@ from torch import Tensor
 from trabecula.config import build
 from trabecula.data.batches import Stream
 from trabecula.data.store import Store
-from trabecula.errors import InputError
 from trabecula.nets.encoder import make_encoder
 from trabecula.objectives.barlow import Barlow, BarlowConfig, correlation_terms
 from trabecula.objectives.objective import Setting
@@ -156,15 +155,6 @@ def test_defaults_are_those_of_the_official_codes(store: Store) -> None:
     assert make(store, optimizer=optimizer, scale_lr=True).groups()["all"].optimizer.lr == 0.2 * BATCH / 256
     assert make(store, optimizer=optimizer, scale_lr=False).groups()["all"].optimizer.lr == 0.2
     assert {views.size for views in make(store).views} == {store.size}
-
-
-def test_a_batch_or_a_pool_of_one_image_is_refused(store: Store) -> None:
-    encoder = make_encoder("critic", store.channels, store.size, seed=0)
-    config = build(BarlowConfig, Barlow.tiny, "barlow")
-    with pytest.raises(InputError, match="barlow: a batch of one image has no statistics"):
-        Barlow(config, encoder, Setting(24, 1, 0))
-    with pytest.raises(InputError, match="barlow: the pool holds one image"):
-        Barlow(config, encoder, Setting(1, 8, 0))
 
 
 def test_only_the_encoder_is_kept(store: Store) -> None:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from trabecula.config import build
 from trabecula.data.batches import Stream
 from trabecula.data.store import Store
-from trabecula.errors import InputError
 from trabecula.nets.encoder import make_encoder
 from trabecula.objectives.byol import Byol, ByolConfig, distance
 from trabecula.objectives.objective import Setting, rising
@@ -187,11 +186,3 @@ def test_defaults_are_the_paper_s(store: Store) -> None:
     byol, _ = make(store, optimizer={"name": "lars", "lr": 0.2}, scale_lr=True)
     assert byol.groups()["online"].optimizer.lr == 0.2 * BATCH / 256
     assert {views.size for views in byol.views} == {store.size}
-
-
-def test_a_batch_or_a_pool_of_one_image_is_refused() -> None:
-    encoder, config = make_encoder("critic", 1, 32, seed=0), build(ByolConfig, Byol.tiny, "byol")
-    with pytest.raises(InputError, match="byol: batch norms need two images a batch"):
-        Byol(config, encoder, Setting(24, 1, 0))
-    with pytest.raises(InputError, match="byol: the pool holds one image"):
-        Byol(config, encoder, Setting(1, 8, 0))

@@ -314,14 +314,6 @@ def test_the_rate_is_for_512_images(store: Store) -> None:
         assert group.optimizer.lr == pytest.approx(rate)
 
 
-def test_a_batch_of_one_image_is_refused() -> None:
-    encoder = make_encoder("critic", 1, 32)
-    with pytest.raises(InputError, match="batch norms need two images"):
-        CnnJepa(build(CnnJepaConfig, CnnJepa.tiny, "x"), encoder, Setting(24, 1, 0))
-    with pytest.raises(InputError, match="the pool holds one image"):
-        CnnJepa(build(CnnJepaConfig, CnnJepa.tiny, "x"), encoder, Setting(1, 8, 0))
-
-
 def test_views_are_of_their_own_size_and_otherwise_the_papers(store: Store) -> None:
     objective, stream = make(store, size=64)
     assert objective.grid == (2, 2)

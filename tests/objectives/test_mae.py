@@ -286,7 +286,7 @@ def test_a_decoder_that_cannot_be_is_refused(width: int, heads: int) -> None:
 
 
 def test_a_convolutional_network_is_refused(store: Store) -> None:
-    with pytest.raises(InputError, match=r"mae hides patches .* and critic is none"):
+    with pytest.raises(InputError, match=r"mae hides patches .* architecture 'critic' is none"):
         make(store, "critic")
 
 

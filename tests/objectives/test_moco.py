@@ -157,12 +157,6 @@ def test_the_settings_an_error_offers_work(num_images: int, batch_size: int) -> 
     _check(MocoConfig(**values), Setting(num_images, int(offered.get("batch_size", batch_size)), 0))
 
 
-def test_a_pool_of_one_image_is_offered_no_batch_of_one() -> None:
-    with pytest.raises(InputError, match="moco: the pool holds one image") as caught:
-        _check(MocoConfig(), Setting(1, 64, 0))
-    assert "batch_size" not in str(caught.value)
-
-
 def test_order_of_rows_and_of_the_queue_and_lengths_do_not_matter(store: Store) -> None:
     q, k, queue = golden()
     loss, _ = contrast(q, k, queue, 0.2)

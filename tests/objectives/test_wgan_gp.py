@@ -157,14 +157,6 @@ def test_the_average_looks_back_a_twentieth_of_the_run_at_most(store: Store) -> 
         torch.testing.assert_close(new, old + 1 - 0.5**0.5, rtol=0, atol=1e-5)
 
 
-def test_a_pool_smaller_than_the_batch_is_refused(store: Store) -> None:
-    encoder = make_encoder("critic", store.channels, store.size)
-    with pytest.raises(
-        InputError, match=r"a batch of 64 is larger than the pool of 10 images.*batch_size=8 would do"
-    ):
-        WganGp(WganGpConfig(), encoder, Setting(10, 64, 0))
-
-
 def test_another_architecture_is_refused(store: Store) -> None:
     encoder = make_encoder("timm:resnet10t", store.channels, store.size)
     with pytest.raises(InputError, match="wgan_gp pretrains the architecture 'critic', not 'timm:resnet10t'"):

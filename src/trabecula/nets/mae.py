@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from trabecula.errors import InputError
 from trabecula.nets.backbone import Backbone
 
+_WHOLE_FILM = 128  # px from which patches of 16 are enough of them to hide some and see others
 _WAVELENGTH = 10000.0  # longest of the position code, in patches / (2 pi)
 _TOKEN_STD = 0.02
 
@@ -42,9 +43,11 @@ def vision_transformer(backbone: Backbone, method: str) -> VisionTransformer:
     net = backbone.net
     plain = isinstance(net, VisionTransformer) and isinstance(net.patch_embed, PatchEmbed)
     if not plain or backbone.grid is None or getattr(net, "pos_embed", None) is None:
+        patch = 16 if backbone.size >= _WHOLE_FILM else 8
         raise InputError(
-            f"{method} hides patches of an image from a plain vision transformer, and "
-            f"{backbone.architecture} is none; use one of timm's, such as timm:vit_small_patch16_224"
+            f"{method} hides patches of an image from a plain vision transformer of timm's, and the "
+            f"architecture '{backbone.architecture}' is none; for {backbone.size} px add "
+            f"-s architecture=timm:vit_small_patch{patch}_224"
         )
     return net  # type: ignore[return-value]
 

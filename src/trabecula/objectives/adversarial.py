@@ -60,18 +60,11 @@ class Adversarial(Objective):
 
     def __init__(self, config: AdversarialConfig, encoder: Encoder, setting: Setting) -> None:
         super().__init__(config, encoder, setting)
-        name, card = type(self).__module__.rpartition(".")[2], encoder.card
+        card = encoder.card
         if not is_critic(card.architecture):
             raise InputError(
-                f"{name} pretrains the architecture 'critic', not '{card.architecture}'; "
+                f"{self.name()} pretrains the architecture 'critic', not '{card.architecture}'; "
                 "add -s architecture=critic"
-            )
-        setting.check_pool(name)
-        if setting.batch_size > setting.num_images:
-            fits = 1 << (setting.num_images.bit_length() - 1)
-            raise InputError(
-                f"{name}: a batch of {setting.batch_size} is larger than the pool of {setting.num_images} "
-                f"images, so the same image would stand in it twice; -s batch_size={fits} would do"
             )
         self.config = config
         self.batches = config.critic_steps

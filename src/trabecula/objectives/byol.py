@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from trabecula.config import Record
 from trabecula.data.batches import Batch, mix
 from trabecula.data.views import Views
-from trabecula.errors import InputError
 from trabecula.nets.encoder import Encoder
 from trabecula.objectives.objective import Group, Objective, Setting, Steps, Update, ema, rising
 from trabecula.train.optim import Optimizer
@@ -65,9 +64,6 @@ class Byol(Objective):
 
     def __init__(self, config: ByolConfig, encoder: Encoder, setting: Setting) -> None:
         super().__init__(config, encoder, setting)
-        setting.check_pool("byol")
-        if setting.batch_size < 2:
-            raise InputError("byol: batch norms need two images a batch; -s batch_size=2 or more")
         self.config, self.batch_size = config, setting.batch_size
         size = {"size": encoder.card.size}
         self.views = (config.views_a.model_copy(update=size), config.views_b.model_copy(update=size))

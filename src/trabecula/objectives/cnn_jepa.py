@@ -113,9 +113,6 @@ class CnnJepa(Objective):
 
     def __init__(self, config: CnnJepaConfig, encoder: Encoder, setting: Setting) -> None:
         super().__init__(config, encoder, setting)
-        setting.check_pool("cnn_jepa")
-        if setting.batch_size < 2:
-            raise InputError("cnn_jepa: batch norms need two images a batch; -s batch_size=2 or more")
         size = config.size or encoder.card.size
         self.config, self.batch_size = config, setting.batch_size
         self.views = config.views.model_copy(update={"size": size})

@@ -64,8 +64,8 @@ class Moco(Objective):
     }  # fmt: skip
 
     def __init__(self, config: MocoConfig, encoder: Encoder, setting: Setting) -> None:
+        _check(config, setting)  # first: it knows what else has to change with the batch
         super().__init__(config, encoder, setting)
-        _check(config, setting)
         self.config, self.batch_size = config, setting.batch_size
         self.views = config.views.model_copy(update={"size": encoder.card.size})
         generator = torch.Generator().manual_seed(mix(setting.seed, "moco"))
@@ -134,9 +134,11 @@ def contrast(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> tuple[T
 
 def _check(config: MocoConfig, setting: Setting) -> None:
     """Refuse settings that cannot work, with ones that do."""
-    setting.check_pool("moco")
-    batch_size, num_images, world = setting.batch_size, setting.num_images, ranks.world_size()
-    fits = batch_size if batch_size <= num_images else 1 << (num_images.bit_length() - 1)
+    if min(setting.num_images, setting.batch_size) < 2:
+        return  # refused for every method
+    batch_size, num_images, world, fits = (
+        setting.batch_size, setting.num_images, ranks.world_size(), setting.fitting
+    )  # fmt: skip
     if fits // world < 2:
         raise InputError(
             f"moco: a pool of {num_images} images gives each of {world} processes no two images a batch, and "

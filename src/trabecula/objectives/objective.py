@@ -62,17 +62,30 @@ class Setting:
     batch_size: int
     seed: int
 
-    def check_pool(self, method: str) -> None:
-        """Refuse a pool of one image: a method that compares images has no batch that would do.
+    def check_batch(self, method: str) -> None:
+        """Refuse what a method whose rows mix cannot learn from, with what would do.
 
         Raises:
-            InputError: there is one image.
+            InputError: the pool or the batch is one image, or the batch is larger than the pool.
         """
         if self.num_images < 2:
             raise InputError(
                 f"{method}: the pool holds one image, and a batch needs two or more; give it more images: "
                 "another store, more pool_cohorts, a larger pool_fraction or fewer held-out patients"
             )
+        if self.batch_size < 2:
+            raise InputError(f"{method}: a batch of one image has no statistics; -s batch_size=2 or more")
+        if self.batch_size > self.num_images:
+            raise InputError(
+                f"{method}: a batch of {self.batch_size} is larger than the pool of {self.num_images} "
+                f"images, so the same image would stand in it twice; -s batch_size={self.fitting} would do "
+                "(in a study: the same key of the arm's pretrain)"
+            )
+
+    @property
+    def fitting(self) -> int:
+        """The batch size, or the largest power of two that the pool has images for."""
+        return min(self.batch_size, 1 << (self.num_images.bit_length() - 1))
 
 
 class Objective(nn.Module):
@@ -97,6 +110,13 @@ class Objective(nn.Module):
 
     def __init__(self, config: Record, encoder: Encoder, setting: Setting) -> None:  # noqa: ARG002
         super().__init__()
+        if self.batch_coupled:
+            setting.check_batch(self.name())
+
+    @classmethod
+    def name(cls) -> str:
+        """What the method is called in settings: the name of its file."""
+        return cls.__module__.rpartition(".")[2]
 
     def groups(self) -> dict[str, Group]:
         """The weights by optimizer; a weight may stand in two groups."""

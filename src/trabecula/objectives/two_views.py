@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from trabecula.config import Record
 from trabecula.data.batches import Batch, mix
 from trabecula.data.views import Views
-from trabecula.errors import InputError
 from trabecula.nets.encoder import Encoder
 from trabecula.nets.heads import Projector
 from trabecula.objectives.objective import Group, Objective, Setting, Steps, Update
@@ -61,10 +60,6 @@ class TwoViews(Objective):
 
     def __init__(self, config: TwoViewsConfig, encoder: Encoder, setting: Setting) -> None:
         super().__init__(config, encoder, setting)
-        name = type(self).__module__.rpartition(".")[2]
-        setting.check_pool(name)
-        if setting.batch_size < 2:
-            raise InputError(f"{name}: a batch of one image has no statistics; -s batch_size=2 or more")
         self.config, self.batch_size, self.encoder = config, setting.batch_size, encoder
         size = {"size": encoder.card.size}
         self.views = (config.views_a.model_copy(update=size), config.views_b.model_copy(update=size))
