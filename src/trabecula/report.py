@@ -94,12 +94,7 @@ def run(config: Config, out: Run) -> str:
     for name, content in drawings.items():
         out.write(f"figures/{name}", content)
     out.write("report.html", page)
-    claims = [wording.claim_of(pair) for pair in verdict.against_random(results)]
-    unknown = f" ({claims.count('')} not estimable)" if "" in claims else ""
-    return (
-        f"report.html: {claims.count('better')} of {len(claims)} comparisons with random initialisation "
-        f"say that pretraining paid{unknown}" + ("" if claims else f" ({verdict.why_none(results)})")
-    )
+    return f"report.html: {verdict.in_a_line(results)}"
 
 
 def table_files(results: Results) -> dict[str, str]:
@@ -230,6 +225,8 @@ def render(
         "results": results,
         "names": wording.arm_names(results),
         "tally": verdict.tally(results),
+        "num_compared": len(verdict.against_random(results)),
+        "why_none": verdict.why_none(results),
         "left_out": {k: without_paths(v) for k, v in config.not_run.items()},
         "verdicts": verdict.verdicts(results),
         "sections": [_section(results, panel) for panel in results.panels],

@@ -49,7 +49,7 @@ def test_verdict_numbers_are_those_of_the_results(page: str) -> None:
         row = values[key]
         mode = {"probe": "linear probe", "finetune": "fine-tuning"}[pair["mode"]]
         drawn = "23" if first == 0.01 else "230 to 231"
-        ending = {"better": "it paid", "worse": "it did worse", "none": "no difference shown"}[pair["claim"]]
+        ending = {"better": "it paid", "worse": "it did worse", "none": "not told apart"}[pair["claim"]]
         if pair["arm"].endswith("imagenet") and pair["claim"] == "better":
             ending = "better"
         signed2 = f"{pair['difference']:+.2f} ({pair['low']:.2f} to {pair['high']:.2f})".replace("-", "−")
@@ -78,7 +78,7 @@ def test_verdict_tally_counts_claims_against_random(page: str) -> None:
     }
     assert gone == 2
     paid, none, worse = counts["better"], counts["none"], counts["worse"]
-    wanted = f"▲ {paid} paid = {none} no difference shown ▼ {worse} did worse ? {gone} not estimable"
+    wanted = f"▲ {paid} better ▼ {worse} worse = {none} not told apart ? {gone} not estimable"
     assert wanted in visible(page)
 
 
@@ -141,7 +141,7 @@ def test_without_its_control_a_network_has_no_verdict(study: Config, tmp_path: P
     assert results.control("critic") is None
     assert tables.results_tables(results, results.panels[0])
     said = execute("report", Config(results=root, manifest=study.manifest), tmp_path / "out")
-    assert "0 of 0 comparisons" in said
+    assert "no comparison with random initialisation" in said
     assert "critic: train of critic-random failed" in said
     text = visible((tmp_path / "out/report.html").read_text())
     why = "AUROC of kl2 by fine-tuning: not compared (the control of this network was not run: train of"
@@ -196,9 +196,10 @@ def test_imagenet_is_listed_even_when_evaluate_says_nothing(study: Config, tmp_p
     told = {**comparisons(), "pairs": [], "not_run": [lacking]}
     (folder / "comparisons.json").write_text(json.dumps(told))
     said = execute("report", Config(results=folder, manifest=study.manifest), tmp_path / "out")
-    assert said.endswith("0 of 0 comparisons with random initialisation say that pretraining paid "
-                         "(critic: it was not made)")  # fmt: skip
-    assert "ImageNet weights of ResNet-50: not run" in visible((tmp_path / "out/report.html").read_text())
+    assert said == "report.html: no comparison with random initialisation (critic: it was not made)"
+    text = visible((tmp_path / "out/report.html").read_text())
+    assert "No comparison with random initialisation: critic: it was not made." in text
+    assert "ImageNet weights of ResNet-50: not run" in text
 
 
 def test_not_estimable_says_why(made: Path, page: str) -> None:

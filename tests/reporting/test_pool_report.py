@@ -52,7 +52,7 @@ def test_the_sentence_says_every_pools_score_and_how_it_differs(results: Results
         "With 25 % of labels (60 training patients), AUROC 0.650 with 10 % of the pool (60 patients), 0.710 "
         "with cohort check-like alone (240 patients), 0.720 with whole pool (600 patients), 0.600 without "
         "pretraining. Against whole pool: 10 % of the pool −0.07 (−0.09 to −0.05), Holm-adjusted p < 0.001: "
-        "worse; cohort check-like alone −0.01 (−0.03 to 0.01), Holm-adjusted p 0.80: no difference shown."
+        "worse; cohort check-like alone −0.01 (−0.03 to 0.01), Holm-adjusted p 0.80: not told apart."
     )
 
 
@@ -106,7 +106,7 @@ def test_the_verdict_holds_pretraining_against_augmentation_too(folder: Path, tm
         '+0.08 (0.06 to 0.10) against the control; Holm-adjusted p &lt; 0.001: <b class="ending">better'
         in page
     )
-    assert re.search(r"</span> 2</b> paid", page)  # the augmented random critic was not pretrained
+    assert re.search(r"</span> 2</b> better", page)  # the augmented random critic was not pretrained
     assert '<a href="#pools">' in page
     assert "How much unlabelled data?" in page
     assert "AUROC of kl2 by pretraining pool" in (tmp_path / "report/tables/pools.md").read_text()

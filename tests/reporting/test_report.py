@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -107,16 +108,29 @@ def test_same_inputs_give_the_same_bytes(study: Config, made: Path, tmp_path: Pa
 
 
 def test_optional_inputs_may_be_absent(study: Config, tmp_path: Path) -> None:
-    summary = execute(
-        "report", Config(results=study.results, manifest=study.manifest.parent), tmp_path / "out"
-    )
+    execute("report", Config(results=study.results, manifest=study.manifest.parent), tmp_path / "out")
     text = visible((tmp_path / "out/report.html").read_text())
     assert "No store and no samples were given." in text
     assert "60 images of 30 patients" in text
-    assert (
-        "of 36 comparisons" not in summary
-    )  # two tasks, two modes, three networks, two objectives, three fractions
-    assert "of 72 comparisons with random initialisation" in summary
+
+
+def test_the_last_line_says_better_and_worse_and_what_is_not_told(study: Config, tmp_path: Path) -> None:
+    told = execute("report", study, tmp_path / "out")
+    kinds = Counter(
+        "gone" if p["difference"] is None else p["claim"]
+        for p in comparisons()["pairs"]
+        if p["baseline_family"] == "random" and "imagenet" not in p["arm"]
+    )
+    # two tasks, two modes, three networks, two objectives, three fractions
+    assert kinds.total() == 72
+    assert min(kinds[kind] for kind in ("better", "worse", "none", "gone")) > 0
+    assert told == (
+        f"report.html: 72 comparisons with random initialisation: {kinds['better']} better, "
+        f"{kinds['worse']} worse, {kinds['none']} not told apart, {kinds['gone']} not estimable"
+    )
+    assert "72 comparisons of a pretrained network with the same network" in visible(
+        (tmp_path / "out/report.html").read_text()
+    )
 
 
 @pytest.mark.parametrize("name", FILES)

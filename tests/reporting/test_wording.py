@@ -44,7 +44,7 @@ def test_multiplier_words(
 def test_without_a_test_there_is_no_claim() -> None:
     pair = {"difference": 0.3, "p_holm": 0.2, "claim": "none"}
     assert claim_of(pair) == "none"
-    assert claim_of(pair | {"p_holm": None}) == ""  # too few patients: not "no difference shown"
+    assert claim_of(pair | {"p_holm": None}) == ""  # too few patients: not "not told apart"
     assert claim_of(pair | {"difference": None}) == claim_of(None) == ""
 
 

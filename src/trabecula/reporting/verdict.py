@@ -69,12 +69,25 @@ def few_seeds(results: Results) -> str:
 def tally(results: Results) -> list[dict[str, Any]]:
     """How many comparisons say what."""
     claims = [wording.claim_of(pair) for pair in against_random(results)]
-    words = {"better": "paid", "none": "no difference shown", "worse": "did worse", "": "not estimable"}
-    return [
-        {"claim": claim or "unknown", "symbol": wording.claim_words(claim)[0], "words": text,
-         "number": claims.count(claim)}
-        for claim, text in words.items()
-    ]  # fmt: skip
+    found = []
+    for claim in ("better", "worse", "none", ""):
+        symbol, words = wording.claim_words(claim)
+        number = claims.count(claim)
+        found.append({"claim": claim or "unknown", "symbol": symbol, "words": words, "number": number})
+    return found
+
+
+def in_a_line(results: Results) -> str:
+    """ "8 comparisons with random initialisation: 5 better, 2 worse, 1 not told apart", or why none."""
+    total = len(against_random(results))
+    if not total:
+        return f"no comparison with random initialisation ({why_none(results)})"
+    counts = [
+        f"{row['number']} {row['words']}"
+        for row in tally(results)
+        if row["number"] or row["claim"] != "unknown"
+    ]
+    return f"{total} comparison{'s' * (total > 1)} with random initialisation: {', '.join(counts)}"
 
 
 def verdicts(results: Results) -> list[dict[str, Any]]:

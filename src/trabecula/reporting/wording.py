@@ -28,7 +28,7 @@ _METRICS = {
     "quadratic_kappa": "quadratic kappa",
     "ppv": "positive predictive value", "npv": "negative predictive value",
 }  # fmt: skip
-CLAIMS = {"better": ("▲", "better"), "worse": ("▼", "worse"), "none": ("=", "no difference shown")}
+CLAIMS = {"better": ("▲", "better"), "worse": ("▼", "worse"), "none": ("=", "not told apart")}
 NOT_ESTIMABLE = ("?", "not estimable")
 _OF_SHORTCUTS = {"better": ("▲", "tells more"), "worse": ("▼", "tells less")}  # no merit, no fault
 
@@ -256,7 +256,7 @@ def sentence(results: Results, panel: Panel, arm: Arm, pair: Row | None, name: s
     ending = {
         "better": "it paid" if arm.family not in ("imagenet", "random") and not arm.labels else "better",
         "worse": "it did worse",
-        "none": "no difference shown",
+        "none": CLAIMS["none"][1],
     }.get(claim, untested(pair))
     control = "random initialisation of the same network" if arm.family != "random" else "the control"
     words = f"{what} with {with_labels}{value} {difference(pair)} against {control}"
