@@ -85,20 +85,63 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return calls
 
 
-WIDE = conv._WIDE
+CHANNELS = 16
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine products are taken for small layers too, as if they were fast there."""
+    monkeypatch.setattr(conv, "_LONG", 4)
 
 
 @pytest.mark.parametrize(
+    ("batch", "side", "narrow", "wide", "taken"),
+    [
+        (64, 8, 256, 512, True),
+        (64, 16, 128, 256, True),
+        (32, 8, 256, 512, False),  # too few tiles for what the kernels cost
+        (64, 4, 256, 512, False),
+        (64, 16, 128, 128, False),
+        (64, 16, 32, 256, False),
+    ],
+)
+def test_layers_it_is_taken_for(
+    batch: int, side: int, narrow: int, wide: int, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of critics for 64 px, at batches that train them."""
+    monkeypatch.setattr(conv, "_ONEDNN", torch.matmul)
+    x, kernel = torch.empty(batch, narrow, side, side), torch.empty(wide, narrow, 4, 4)
+    with torch.no_grad():
+        assert conv._takes_nine_products(x, kernel, 2, 1) is taken
+
+
+@torch.no_grad()
+def test_matrices_lie_in_order() -> None:
+    """Rows far apart, as views of maps of 4 x 4 have them, make oneDNN's product hundreds of times slower."""
+    x, kernel, _, grad = make(3, 5, 6, 4, 4, torch.float64)
+
+    def checked(a: Tensor, b: Tensor) -> Tensor:
+        assert all(one.is_contiguous() or one.t().is_contiguous() for one in (a, b))
+        return a @ b
+
+    convolve(x, kernel, None, checked)
+    convolve_back(grad, kernel, checked)
+    kernel_gradient(grad, x, checked)
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize(
     ("shape", "wide", "size", "step", "edge", "taken"),
     [
-        ((WIDE, 8, 8), WIDE, 4, 2, 1, True),
-        ((WIDE - 1, 8, 8), WIDE, 4, 2, 1, False),
-        ((WIDE, 8, 8), WIDE - 1, 4, 2, 1, False),
-        ((WIDE, 6, 8), WIDE, 4, 2, 1, False),
-        ((WIDE, 8, 6), WIDE, 4, 2, 1, False),
-        ((WIDE, 8, 8), WIDE, 3, 2, 1, False),
-        ((WIDE, 8, 8), WIDE, 4, 1, 1, False),
-        ((WIDE, 8, 8), WIDE, 4, 2, 2, False),
+        ((CHANNELS, 8, 8), CHANNELS, 4, 2, 1, True),
+        ((3, 8, 8), CHANNELS, 4, 2, 1, False),
+        ((CHANNELS, 8, 8), CHANNELS // 2, 4, 2, 1, False),
+        ((CHANNELS, 4, 4), CHANNELS, 4, 2, 1, False),
+        ((CHANNELS, 6, 8), CHANNELS, 4, 2, 1, False),
+        ((CHANNELS, 8, 6), CHANNELS, 4, 2, 1, False),
+        ((CHANNELS, 8, 8), CHANNELS, 3, 2, 1, False),
+        ((CHANNELS, 8, 8), CHANNELS, 4, 1, 1, False),
+        ((CHANNELS, 8, 8), CHANNELS, 4, 2, 2, False),
     ],
 )
 def test_where_it_is_taken(
@@ -129,23 +172,25 @@ def test_where_it_is_taken(
     assert calls == (["convolve", "convolve_back", "kernel_gradient"] if taken else [])
 
 
+@pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("why", ["bf16", "gradients", "no oneDNN"])
 def test_where_it_cannot_be_taken(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = counted(monkeypatch)
-    x, kernel = torch.randn(2, WIDE, 8, 8), torch.randn(WIDE, WIDE, 4, 4)
+    x, kernel = torch.randn(2, CHANNELS, 8, 8), torch.randn(CHANNELS, CHANNELS, 4, 4)
     if why == "bf16":
         x, kernel = x.bfloat16(), kernel.bfloat16()
     monkeypatch.setattr(conv, "_ONEDNN", None if why == "no oneDNN" else lambda a, b, *_: a @ b.t())
     with torch.set_grad_enabled(why == "gradients"):
         conv.convolve(x, kernel, None, 2, 1, signs=False)
-        conv.kernel_gradient(torch.randn(2, WIDE, 4, 4, dtype=x.dtype), x, kernel, 2, 1)
+        conv.kernel_gradient(torch.randn(2, CHANNELS, 4, 4, dtype=x.dtype), x, kernel, 2, 1)
     assert calls == []
 
 
+@pytest.mark.usefixtures("short")
 @pytest.mark.skipif(conv._ONEDNN is None, reason="this torch has no oneDNN product")
 def test_nine_products_where_no_sign_depends_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = counted(monkeypatch)
-    critic = Critic(1, 32, (8, 128, 128))
+    critic = Critic(1, 32, (2, 8, 16))
     x = torch.randn(3, 1, 32, 32)
     found = scores(critic, x)
     assert calls == []  # signs of units

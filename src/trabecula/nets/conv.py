@@ -4,8 +4,8 @@ On maps of a few pixels a convolution kernel runs at two thirds of the speed of 
 weight gradient at half of it or less. The last stage of a ResNet is made of such layers, and so is the end
 of a critic. A layer is a product in bf16 alone; `convolve`, `convolve_back` and `kernel_gradient`, for
 gradients written by hand, take the faster way in float32 too. On maps of any size they take the one with
-fewer products (nets/winograd.py) for kernels of 4 with stride 2 on many channels, `convolve` only where no
-sign depends on it. They carry no gradient themselves.
+fewer products (nets/winograd.py) for kernels of 4 with stride 2 where batch and channels are many,
+`convolve` only where no sign depends on it. They carry no gradient themselves.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trabecula.nets import winograd
 _OUTPUT = 16  # pixels of the output map up to which the product is the faster forward pass
 _WEIGHT = 49  # and the faster weight gradient
 _WEIGHT_OF_4 = 64  # the same in bf16 with kernels of 4
-_WIDE = 128  # channels from which nine products and the sums around them are faster than sixteen products
+_LONG = 128  # a product's sides, in harmony, from which nine with the sums around them beat sixteen
 # No public name gives oneDNN's float32 product; where this one is missing, `@` serves.
 _ONEDNN = (
     getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
@@ -112,8 +112,10 @@ def kernel_gradient(grad: Tensor, x: Tensor, kernel: Tensor, step: int, edge: in
 def _takes_nine_products(x: Tensor, kernel: Tensor, step: int, edge: int) -> bool:
     if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled() or _ONEDNN is None:
         return False
-    shaped = kernel.shape[2:] == (4, 4) and (step, edge) == (2, 1) and not any(s % 4 for s in x.shape[2:])
-    return shaped and min(kernel.shape[:2]) >= _WIDE and min(x.shape[2:]) >= 8  # on 4 x 4 sums cost more
+    if kernel.shape[2:] != (4, 4) or (step, edge) != (2, 1) or any(side % 4 for side in x.shape[2:]):
+        return False
+    tiles, (out, channels) = x[:, 0].numel() // 16, kernel.shape[:2]
+    return 1 / tiles + 1 / out + 1 / (4 * channels) < 1 / _LONG  # sums over products
 
 
 def _kernel_product(grad: Tensor, x: Tensor, kernel: Tensor, step: int, edge: int) -> Tensor:

@@ -69,7 +69,8 @@ def _tiles(x: Tensor) -> Grid:
     for of_phase, of_map in _phases(phases, maps):
         of_phase.copy_(of_map)
     return [
-        [part.reshape(-1, 4 * channels) for part in _differences(row, 2)] for row in _differences(phases, 1)
+        [part.reshape(-1, 4 * channels).contiguous() for part in _differences(row, 2)]
+        for row in _differences(phases, 1)
     ]
 
 
@@ -117,7 +118,8 @@ def _spread(grad: Tensor) -> Grid:
     """Results to products, the transpose of `_sum`: (tiles, O) each."""
     tiled = grad.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
     return [
-        [part.reshape(-1, grad.shape[1]) for part in row] for row in _triples(tiled.permute(2, 4, 0, 1, 3, 5))
+        [part.reshape(-1, grad.shape[1]).contiguous() for part in row]
+        for row in _triples(tiled.permute(2, 4, 0, 1, 3, 5))
     ]
 
 
