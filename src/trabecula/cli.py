@@ -49,7 +49,9 @@ def main() -> None:
     """The entry point."""
     signal.signal(signal.SIGTERM, _terminated)
     with answered():
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
+        sys.stdout.flush()  # here, where a reader that has seen enough is answered
+        sys.exit(code)
 
 
 def _terminated(*_: object) -> None:

@@ -20,6 +20,11 @@ from pydantic_core import ErrorDetails
 
 from trabecula.errors import InputError
 
+WITHOUT_DEFAULT = ("needed", "not set")
+"""What `describe` says in the place of a default: the user must give it, or may leave it away."""
+
+_LONGEST_NUMBER = 10  # characters, beyond which a default is shown in six digits
+
 
 class Record(BaseModel):
     """A frozen group of settings; unknown keys are refused.
@@ -170,7 +175,7 @@ def _parse(raw: str) -> Any:
 def to_toml(values: Mapping[str, Any], prefix: str = "") -> str:
     """Plain values as TOML text: values first, then the tables; None (not set) is left out."""
     lines = [
-        f"{_key(name)} = {_inline(value)}"
+        f"{_key(name)} = {inline(value)}"
         for name, value in values.items()
         if value is not None and not isinstance(value, Mapping)
     ]
@@ -193,12 +198,13 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _inline(value: Any) -> str:
+def inline(value: Any) -> str:
+    """A value as TOML has it on the right of a `=`."""
     if isinstance(value, Mapping):
-        pairs = (f"{_key(k)} = {_inline(v)}" for k, v in value.items() if v is not None)
+        pairs = (f"{_key(k)} = {inline(v)}" for k, v in value.items() if v is not None)
         return "{" + ", ".join(pairs) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_inline(item) for item in value) + "]"
+        return "[" + ", ".join(inline(item) for item in value) + "]"
     if isinstance(value, str):
         return _quoted(value)
     if isinstance(value, bool):
@@ -240,6 +246,8 @@ def describe(
 ) -> list[tuple[str, str, str, str]]:
     """(key, type, default, meaning) of every setting, nested ones by their dotted key.
 
+    A default is written as in TOML, long fractions in six digits; one of `WITHOUT_DEFAULT` if there is none.
+
     Args:
         given: the record that a field of this type has by default: its values are the defaults then.
     """
@@ -252,15 +260,28 @@ def describe(
             rows += describe(field.annotation, f"{key}.", value if isinstance(value, Record) else None)  # type: ignore[arg-type]
         else:
             meaning = " ".join((field.description or "").split())
-            shown = "needed" if required else _default(value)
+            shown = WITHOUT_DEFAULT[0] if required else _default(value)
             rows.append((key, type_name(field.annotation), shown, meaning))
     return rows
 
 
 def _default(value: Any) -> str:
     if value is None:
-        return "not set"
-    return json.dumps(value.model_dump(mode="json") if isinstance(value, Record) else value, default=str)
+        return WITHOUT_DEFAULT[1]
+    return inline(_readable(value))
+
+
+def _readable(value: Any) -> Any:
+    """Numbers as people write them: 1.33333 for a third more than one."""
+    if isinstance(value, Record):
+        return _readable(dump(value))
+    if isinstance(value, Mapping):
+        return {key: _readable(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_readable(item) for item in value]
+    if isinstance(value, float) and len(repr(value)) > _LONGEST_NUMBER:
+        return float(f"{value:.6g}")
+    return str(value) if isinstance(value, Path) else value
 
 
 def type_name(annotation: Any) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
+import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from trabecula.config import Record, describe, read_toml, suggest, to_toml
+from trabecula.config import WITHOUT_DEFAULT, Record, describe, inline, read_toml, suggest
 from trabecula.errors import InputError
-from trabecula.grid.recipe import parse_recipe
+from trabecula.grid.recipe import leaves, parse_recipe, told_not_run
 from trabecula.objectives import TABLE, find
 from trabecula.reporting.results_card import read_study
 from trabecula.reporting.run_card import read_card
@@ -21,6 +23,9 @@ from trabecula.run import verb_module
 from trabecula.verbs import VERBS
 
 _LONG = 6  # entries of a list that are shown
+_LONG_PAIR = 50  # characters of `key = value`: longer ones may be folded in the value
+_FIXED = "\N{NO-BREAK SPACE}"
+_WIDEST = 100  # characters of a line of prose
 
 
 def print_names() -> None:
@@ -54,13 +59,61 @@ def print_subject(name: str, settings: bool = False) -> None:
 
 
 def print_settings(cls: type[Record], name: str) -> None:
+    """Each setting as one writes it in TOML or after -s, its type, and below it what it means.
+
+    What a group of settings has in common with an earlier one, two views say, is told once.
+    """
     heading = " ".join((cls.__doc__ or "").split())
-    table = Table("key", "type", "default", "meaning", title=f"{name}: {heading}" if heading else name)
-    table.columns[0].overflow = table.columns[3].overflow = "fold"
-    table.columns[0].no_wrap = True
-    for row in describe(cls):
-        table.add_row(*(text.replace("[", "\\[") for text in row))
-    Console().print(table)
+    _print_folded(f"{name}: {heading}" if heading else name)
+    rows = describe(cls)
+    if name in TABLE and rows:
+        example = next((row for row in rows if row[2] not in WITHOUT_DEFAULT), rows[0])
+        _print_folded(
+            f"In a recipe's stage, or with -s, they are keys of pretrain's `settings`, for example "
+            f"-s settings.{example[0]}={example[2]}"
+        )
+    told: dict[tuple[str, str, str], str] = {}
+    group = None
+    for key, kind, default, meaning in rows:
+        prefix, _, last = key.rpartition(".")
+        first = told.setdefault((last, kind, meaning), key)
+        if prefix != group:
+            group = prefix
+            print()
+        value, comment = f" = {default}", kind if first == key else f"as {first}"
+        if default in WITHOUT_DEFAULT:
+            value, comment = "", f"{comment}; {default}"
+        line = Text.assemble((key, "bold"), value, (f"  # {comment}", "dim"))
+        _console().print(line, soft_wrap=True)
+        if first == key:
+            _print_folded(meaning, indent=4)
+
+
+def _console() -> Console:
+    """Colours on a terminal only; no text is taken for markup."""
+    return Console(markup=False, highlight=False, emoji=False)
+
+
+def _print_folded(text: str, indent: int = 0, hanging: int = 0) -> None:
+    for line in _folded(text, indent, hanging):
+        print(line)
+
+
+def _folded(text: str, indent: int = 0, hanging: int = 0) -> list[str]:
+    """Lines no wider than the terminal, nor than the eye follows; a long path stays whole, to be copied.
+
+    Args:
+        hanging: how much further than the first the other lines are indented.
+    """
+    lines = textwrap.wrap(
+        text.strip(),
+        max(min(shutil.get_terminal_size().columns, _WIDEST), indent + hanging + 24),
+        initial_indent=" " * indent,
+        subsequent_indent=" " * (indent + hanging),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line.replace(_FIXED, " ") for line in lines]
 
 
 def print_run(folder: Path, settings: bool = False) -> None:
@@ -74,7 +127,7 @@ def print_run(folder: Path, settings: bool = False) -> None:
     """
     if (folder / "recipe.toml").exists():
         if (folder / "cells.json").exists():
-            print_card(read_study(folder))
+            print_card(_in_one_line_a_file(read_study(folder), folder))
         if settings or not (folder / "cells.json").exists():
             print_recipe(folder / "recipe.toml")
         return
@@ -85,7 +138,8 @@ def print_run(folder: Path, settings: bool = False) -> None:
     if "verb" in config:
         done = folder / "DONE"
         print(f"{folder}: {config['verb']}, id {str(config.get('id', ''))[:8]}")
-        print("DONE: " + done.read_text().strip() if done.exists() else "not finished; run its command again")
+        told = "DONE: " + done.read_text() if done.exists() else "not finished; run its command again"
+        _print_folded(told, hanging=4)
     else:
         print(folder)
     if card is not None:
@@ -96,17 +150,30 @@ def print_run(folder: Path, settings: bool = False) -> None:
         print("all settings: trabecula show --settings " + str(folder))
 
 
+def _in_one_line_a_file(card: RunCard, folder: Path) -> RunCard:
+    """A study's card on which what was not run is told once for each missing file."""
+    not_run = _read(folder / "cells.json").get("not_run") or {}
+    lines = [("not run", text) for text in told_not_run(read_toml(folder / "recipe.toml"), not_run)]
+    at = [what for what, _ in card.lines].index("not run") if lines else 0
+    kept = [line for line in card.lines if line[0] != "not run"]
+    return replace(card, lines=[*kept[:at], *lines, *kept[at:]])
+
+
 def print_card(card: RunCard) -> None:
     """Lines of what and text, folded to the terminal's width, then the commands, which are not."""
-    console = Console()
-    title = Text(card.title)
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, show_header=False)
-    table.add_column(no_wrap=True, style="dim")
-    table.add_column(overflow="fold")
+    console = _console()
+    print()
+    for line in _folded(card.title):
+        console.print(Text(line, "bold"), soft_wrap=True)
+    column = max((len(what) for what, _ in card.lines), default=0) + 3
     for what, text in card.lines:
-        table.add_row(Text(what), Text(text))
-    console.print()
-    console.print(table)
+        indent = column + len(text) - len(text.lstrip())
+        first, *others = _folded(text, indent) or [""]
+        console.print(
+            Text.assemble((f" {what}".ljust(column), "dim"), first[column:].rstrip()), soft_wrap=True
+        )
+        for line in others:
+            print(line)
     if card.commands:
         print("\nnext:")
         for command in card.commands:
@@ -119,15 +186,30 @@ def _print_raw(folder: Path, config: dict[str, Any]) -> None:
     provenance = folder / "provenance.json"
     if provenance.exists():
         for key, paths in _read(provenance).get("inputs", {}).items():
-            print(f"{key}: {', '.join(paths) or 'not set'}")
+            if paths:
+                more = f" and {len(paths) - _LONG} more" if len(paths) > _LONG else ""
+                _print_folded(f"{key}: {', '.join(paths[:_LONG])}{more}", hanging=4)
     if config.get("settings"):
-        print("\n[settings]\n" + to_toml(config["settings"], "settings.").strip())
+        _print_values("settings", config["settings"])
     for card in sorted(folder.glob("*.json")):
         if card.name in ("config.json", "provenance.json"):
             continue
         values = _read(card)
         if isinstance(values, dict):
-            print(f"\n[{card.name}]\n" + to_toml(_shortened(_unmarked(values)), f"{card.name}.").strip())
+            _print_values(card.name, _shortened(_unmarked(values)))
+
+
+def _print_values(heading: str, values: dict[str, Any]) -> None:
+    """`key = value` lines, dotted as after -s; what is not set and empty tables are left out."""
+    print(f"\n[{heading}]")
+    for pair in _pairs(values):
+        _print_folded(pair, hanging=4)
+
+
+def _pairs(values: Any) -> list[str]:
+    """`key = value` of what is set; no line ends beside the "=", nor within a short value."""
+    pairs = [f"{key} = {inline(value)}" for key, value in leaves(values) if value is not None]
+    return [pair.replace(" ", _FIXED, 2 if len(pair) > _LONG_PAIR else -1) for pair in pairs]
 
 
 def _read(path: Path) -> Any:
@@ -157,16 +239,26 @@ def _shortened(value: Any) -> Any:
 
 
 def print_recipe(path: Path) -> None:
-    """A recipe's stages with their settings, and its axes."""
+    """A recipe's stages with their settings, and its axes with what each of their values sets."""
     recipe = parse_recipe(read_toml(path), str(path))
-    table = Table("stage", "verb", "settings", "axes", title=recipe.title or str(path))
+    console = _console()
+    for line in _folded(recipe.title or str(path)):
+        console.print(Text(line, "bold"), soft_wrap=True)
     for stage in recipe.stages.values():
-        axes = "\n".join(f"{axis.key}: {', '.join(axis.labels)}" for axis in stage.axes)
-        cells = (stage.name, stage.verb, to_toml(stage.values).strip(), axes)
-        table.add_row(*(text.replace("[", "\\[") for text in cells))
-    Console().print(table)
+        verb = "" if stage.verb == stage.name else f"  # {stage.verb}"
+        console.print(Text.assemble(f"\nstage {stage.name}", (verb, "dim")), soft_wrap=True)
+        for pair in _pairs(stage.values):
+            _print_folded(pair, 4, 4)
+        for axis in stage.axes:
+            _print_folded(f"axis {axis.key}: {', '.join(axis.labels)}", 4, 4)
     for axis in recipe.axes:
-        print(f"axis {axis.name}: {', '.join(axis.labels)}")
-    for label, reason in recipe.not_run.items():
-        print(f"not run: {label}: {reason}")
+        print(f"\naxis {axis.name}")
+        for label, changes in zip(axis.labels, axis.values, strict=True):
+            sets = {name: ", ".join(_pairs(settings)) for name, settings in changes.items() if settings}
+            print(f"    {label}{'' if sets else ': the stages as they are'}")
+            for name, settings in sets.items():
+                _print_folded(f"{name}: {settings}", 8, 4)
+    print()
+    for line in told_not_run(recipe.values, recipe.not_run):
+        _print_folded(f"not run: {line}", hanging=4)
     print(f"threads of each cell: {recipe.threads}")

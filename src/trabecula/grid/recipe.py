@@ -219,6 +219,37 @@ def _named_axis(name: str, table: Any, stages: Sequence[str], where: str) -> tup
     return Axis("", name, tuple(kept), values), not_run
 
 
+def told_not_run(values: Mapping[str, Any], not_run: Mapping[str, str]) -> list[str]:
+    """What was left out, a line for each missing file: the arms that read it, and those that go with them.
+
+    An arm that waits for a file without reading it is a control of one that does: random weights, say, of
+    a network that is there only to be compared with ImageNet's.
+
+    Args:
+        values: the recipe's TOML.
+        not_run: value of an axis -> reason.
+    """
+    arms: dict[str, list[tuple[str, bool]]] = {}  # reason -> (arm, whether it reads the file)
+    tables: dict[str, Any] = {}
+    for table in (values.get("axes") or {}).values():
+        tables.update(table)
+    for label, reason in not_run.items():
+        changes = dict(tables.get(label) or {})
+        needed = changes.pop(_SKIP, None)
+        reads = needed is None or any(value == needed for _, value in leaves(changes))
+        arms.setdefault(reason, []).append((label, reads))
+    lines = []
+    for reason, found in arms.items():
+        readers = [label for label, reads in found if reads]
+        controls = [label for label, reads in found if not reads] if readers else []
+        line = f"{', '.join(readers or [label for label, _ in found])}: {reason}"
+        if controls:
+            line += f"; left out with it: {'its control' if len(controls) == 1 else 'its controls'} "
+            line += ", ".join(controls)
+        lines.append(line)
+    return lines
+
+
 @dataclass(frozen=True)
 class Reference:
     """`@stage[axis=label]/inside`; `pins` and `inside` may be empty."""
