@@ -279,7 +279,7 @@ def _section(results: Results, panel: Panel) -> dict[str, Any]:
     }
 
 
-def _mark(results: Results, pair: Any, reach: float, shortcut: bool) -> dict[str, str] | None:
+def _mark(results: Results, pair: Any, reach: float, shortcut: bool) -> dict[str, Any] | None:
     """A cell's interval bar and reading."""
     if pair is None:
         return None
@@ -287,7 +287,8 @@ def _mark(results: Results, pair: Any, reach: float, shortcut: bool) -> dict[str
     symbol, words = wording.claim_words(claim, shortcut)
     claim = "none" if shortcut and claim else claim  # a higher score is no merit here
     bar = figures.difference_bar(pair, reach, results.by_name[pair["arm"]].style)
-    return {"claim": claim or "unknown", "symbol": symbol, "words": words, "bar": bar}
+    stuck = bool(wording.never_left_chance(results.plateaus, pair))
+    return {"claim": claim or "unknown", "symbol": symbol, "words": words, "bar": bar, "stuck": stuck}
 
 
 def _figures(results: Results, panel: Panel) -> dict[str, Any]:

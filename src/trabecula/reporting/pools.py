@@ -24,6 +24,7 @@ from trabecula.reporting.wording import (
     labels_phrase,
     metric_name,
     mode_name,
+    never_left_chance,
     number,
     objective_name,
     pool_words,
@@ -111,12 +112,17 @@ def _sentence(
             claim = claim_of(row)
             reading = claim_words(claim)[1] if claim else untested(row)
             p = f", Holm-adjusted p {probability(row['p_holm'])}" if claim else ""
-            against.append(f"{pool_name(arm)} {difference(row)}{p}: {reading}")
+            against.append(f"{pool_name(arm)} {difference(row)}{p}: {reading}{_stuck(results, row)}")
     labels = labels_phrase(results, panel.task, fraction)
     return (
         f"With {labels}, {metric_name(metric)} {', '.join(scored)}{without}. "
         f"Against {pool_name(largest)}: {'; '.join(against)}."
     )
+
+
+def _stuck(results: Results, pair: Row) -> str:
+    told = never_left_chance(results.plateaus, pair)
+    return f" ({told})" if told else ""
 
 
 def _charts(
@@ -192,6 +198,7 @@ def _table(
                 cells.append(Cell("–", small=because(row["note"]) if row else ""))
                 continue
             against = f"{difference(pair)}: {claim_words(claim_of(pair))[1]}" if pair else ""
+            against += _stuck(results, pair) if pair else ""
             small = f"against {pool_name(largest)} {against}" if against else ""
             cells.append(Cell(number(row["value"]), interval(row["low"], row["high"]), small))
         pretrained = arm.family != "random"

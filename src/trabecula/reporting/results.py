@@ -136,6 +136,12 @@ class Results:
         pools: Sequence[Row] = self.comparisons.get("pools", [])
         return pools
 
+    @property
+    def plateaus(self) -> Sequence[Row]:
+        """How many fine-tunings never left chance, by task, arm, mode and fraction; older files lack it."""
+        rows: Sequence[Row] = self.flow.get("plateaus", [])
+        return rows
+
     def control(self, architecture: str) -> Arm | None:
         """The arm that the others of a network are held against: its first random one, if that was run."""
         random = [arm for arm in self.arms_of(architecture) if arm.family == "random"]

@@ -14,6 +14,7 @@ from trabecula.reporting.wording import (
     interval,
     metric_name,
     mode_name,
+    never_left_chance,
     number,
     share,
     signed,
@@ -31,8 +32,8 @@ def read_evaluation(folder: Path) -> RunCard:
         if (row["seed"], row["cohort"], row["stratum"]) == ("all", "all", "all")
     ]
     made = RunCard(f"an evaluation of {len({row['arm'] for row in rows})} arms")
-    flow = record(folder / "flow.json").get("tasks") or {}
-    for task, parts in flow.items():
+    flow = record(folder / "flow.json")
+    for task, parts in (flow.get("tasks") or {}).items():
         test = (parts.get("parts") or {}).get("test") or {}
         made.add(
             "test part",
@@ -55,7 +56,11 @@ def read_evaluation(folder: Path) -> RunCard:
     for pair in claims[:_LONG]:
         size = f"{signed(pair['difference'])} ({interval(pair['low'], pair['high'])})"
         where = f"{pair['task']}, {mode_name(pair['mode'])}, {share(pair['fraction'])}"
-        made.add(claim_words(pair["claim"])[1], f"{pair['arm']} than {pair['baseline']} by {size}: {where}")
+        stuck = never_left_chance(flow.get("plateaus", ()), pair)
+        told_of = f"{pair['arm']} than {pair['baseline']} by {size}: {where}" + (
+            f" ({stuck})" if stuck else ""
+        )
+        made.add(claim_words(pair["claim"])[1], told_of)
     made.add("claims", _more(claims) if claims else _no_claim(pairs))
     level = f"{told.get('level', 0.95) * 100:.4g} %"
     made.add("intervals", f"{level}, {count(told.get('num_resamples'))} resamples")

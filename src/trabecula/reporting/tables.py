@@ -19,6 +19,7 @@ from trabecula.reporting.wording import (
     mode_name,
     multiplier_interval,
     multiplier_value,
+    never_left_chance,
     number,
     probability,
     share,
@@ -143,6 +144,8 @@ def comparison_table(results: Results, panel: Panel, metric: str) -> Table:
         arm = results.by_name[pair["arm"]]
         claim = claim_of(pair)
         bounds = interval(pair["low"], pair["high"]) if claim else "–"
+        stuck = never_left_chance(results.plateaus, pair)
+        reading = claim_words(claim, shortcut)[1] + (f" ({stuck})" if stuck else "")
         rows.append(
             (
                 Cell(architecture_name(arm.architecture)),
@@ -155,7 +158,7 @@ def comparison_table(results: Results, panel: Panel, metric: str) -> Table:
                 Cell(probability(pair["p_holm"])),
                 Cell(count(pair["num_patients"])),
                 Cell(count(pair["num_seeds"])),
-                Cell(claim_words(claim, shortcut)[1], small=because(pair.get("note"))),
+                Cell(reading, small=because(pair.get("note"))),
             )
         )
         styles.append(arm.style)
@@ -206,7 +209,7 @@ def comparison_grid(results: Results, panel: Panel, metric: str) -> tuple[Table,
             Cell(architecture_name(results.by_name[arm].architecture)),
             Cell(names[arm]),
             Cell(_against(results, arm, baseline)),
-            *(difference_cell(pair, results.is_shortcut(panel)) for pair in line),
+            *(difference_cell(results, pair, results.is_shortcut(panel)) for pair in line),
         )
         for (arm, baseline), line in zip(kinds, grid, strict=True)
     ]
@@ -230,14 +233,14 @@ def _pair_counts(pair: Row) -> tuple[str, str]:
     return f"{count(pair['num_patients'])} patients", f"{count(seeds)} seed{'' if seeds == 1 else 's'}"
 
 
-def difference_cell(pair: Row | None, shortcut: bool) -> Cell:
+def difference_cell(results: Results, pair: Row | None, shortcut: bool) -> Cell:
     if pair is None:
         return Cell("–")
+    stuck = never_left_chance(results.plateaus, pair)
     if not claim_of(pair):
-        return Cell("not estimable", small=because(pair.get("note")))
-    small = f"p {probability(pair['p'])}, Holm {probability(pair['p_holm'])}"
-    if pair.get("note"):
-        small += f"; {pair['note']}"
+        return Cell("not estimable", small="; ".join(filter(None, (because(pair.get("note")), stuck))))
+    tested = f"p {probability(pair['p'])}, Holm {probability(pair['p_holm'])}"
+    small = "; ".join(filter(None, (tested, pair.get("note"), stuck)))
     better = pair["claim"] == "better" and not shortcut
     return Cell(signed(pair["difference"]), interval(pair["low"], pair["high"]), small, better)
 

@@ -67,13 +67,14 @@ def few_seeds(results: Results) -> str:
 
 
 def tally(results: Results) -> list[dict[str, Any]]:
-    """How many comparisons say what."""
-    claims = [wording.claim_of(pair) for pair in against_random(results)]
-    found = []
+    """How many comparisons say what, and in how many of them a run never left chance."""
+    pairs, found = against_random(results), []
     for claim in ("better", "worse", "none", ""):
         symbol, words = wording.claim_words(claim)
-        number = claims.count(claim)
-        found.append({"claim": claim or "unknown", "symbol": symbol, "words": words, "number": number})
+        own = [pair for pair in pairs if wording.claim_of(pair) == claim]
+        stuck = sum(bool(wording.never_left_chance(results.plateaus, pair)) for pair in own)
+        words += f" ({stuck} with runs that never left chance)" if stuck else ""
+        found.append({"claim": claim or "unknown", "symbol": symbol, "words": words, "number": len(own)})
     return found
 
 
@@ -135,7 +136,9 @@ def _line(results: Results, panel: Panel, arm: Arm, pairs: list[Any]) -> dict[st
         claim = wording.claim_of(random.get(fraction))
         symbol, words = wording.claim_words(claim)
         shown = wording.point(random[fraction]) if claim else ""
-        marks.append({"claim": claim or "unknown", "symbol": symbol, "words": words,
+        pair = random.get(fraction)
+        stuck = wording.never_left_chance(results.plateaus, pair) if pair else ""
+        marks.append({"claim": claim or "unknown", "symbol": symbol, "words": words, "stuck": stuck,
                       "share": wording.share(fraction), "difference": shown})  # fmt: skip
     return {"arm": arm, "name": name, **text, "marks": marks, "others": _others(results, arm, own)}
 
@@ -155,5 +158,5 @@ def _others(results: Results, arm: Arm, own: list[Any]) -> list[str]:
         other = wording.verdict_pair([p for p in own if p["baseline"] == baseline])
         if other:
             called = "ImageNet weights" if family == "imagenet" else names[baseline]
-            said.append(wording.against(other, called))
+            said.append(wording.against(results, other, called))
     return said

@@ -105,7 +105,7 @@ def mode_name(mode: str) -> str:
 def plateaus(results: Results, panel: Panel) -> list[str]:
     """ "critic, random initialisation (3 of 10 with 1 % of labels, 1 of 10 with 5 %)", one for each arm."""
     names, found = arm_names(results), defaultdict[str, list[str]](list)
-    for row in results.flow.get("plateaus", []):
+    for row in results.plateaus:
         arm = results.by_name.get(row["arm"])  # None of a snapshot
         if arm is None or (row["task"], row["mode"]) != (panel.task, panel.mode) or not row["num_plateau"]:
             continue
@@ -113,6 +113,32 @@ def plateaus(results: Results, panel: Panel) -> list[str]:
         labels = "" if counts else " of labels"
         counts.append(f"{row['num_plateau']} of {row['num_runs']} with {share(row['fraction'])}{labels}")
     return [f"{arm} ({', '.join(counts)})" for arm, counts in found.items()]
+
+
+def never_left_chance(plateaus: Sequence[Row], pair: Row) -> str:
+    """ "3 of 3 runs never left chance: an optimisation failure, no proof of a worse encoder", or "".
+
+    Fine-tunings whose training loss stayed at that of a constant answer, in either arm of a comparison.
+    """
+    stuck, runs = {}, {}
+    for side in ("arm", "baseline"):
+        place = (pair["task"], pair["mode"], pair["fraction"], pair[side])
+        rows = [r for r in plateaus if (r["task"], r["mode"], r["fraction"], r["arm"]) == place]
+        stuck[side], runs[side] = (sum(r[key] for r in rows) for key in ("num_plateau", "num_runs"))
+    of = {"arm": "", "baseline": " of the baseline"}
+    counts = [f"{stuck[side]} of {runs[side]} runs{of[side]}" for side in of if stuck[side]]
+    if not counts:
+        return ""
+    claim = claim_of(pair)
+    loser = {"worse": "arm", "better": "baseline"}.get(claim)
+    ending = ""
+    if loser is None:
+        ending = ": an optimisation failure" if any(stuck[s] == runs[s] > 0 for s in of) else ""
+    elif stuck[loser] == runs[loser] > 0:
+        ending = f": an optimisation failure, no proof of a {claim} encoder"
+    elif stuck[loser]:
+        ending = ": in part an optimisation failure"
+    return f"{' and '.join(counts)} never left chance{ending}"
 
 
 def architecture_name(architecture: str) -> str:
@@ -232,7 +258,7 @@ def verdict_pair(pairs: Sequence[Row]) -> Row | None:
 
 
 def sentence(results: Results, panel: Panel, arm: Arm, pair: Row | None, name: str) -> dict[str, str]:
-    """One arm's verdict in plain words: keys `claim`, `lead`, `words`, `ending`, `labels`."""
+    """One arm's verdict in plain words: keys `claim`, `lead`, `words`, `ending`, `stuck`, `labels`."""
     metric = results.headline(panel)
     lead = f"{name[0].upper()}{name[1:]} of {architecture_name(arm.architecture)}"
     what = f"{metric_name(metric)} of {panel.task} by {mode_name(panel.mode)}"
@@ -243,6 +269,7 @@ def sentence(results: Results, panel: Panel, arm: Arm, pair: Row | None, name: s
             "lead": lead,
             "words": f"{what}: {note}.",
             "ending": "",
+            "stuck": "",
             "labels": "",
         }
     level = f"{results.metrics['level'] * 100:.4g} % CI"
@@ -261,15 +288,21 @@ def sentence(results: Results, panel: Panel, arm: Arm, pair: Row | None, name: s
     control = "random initialisation of the same network" if arm.family != "random" else "the control"
     words = f"{what} with {with_labels}{value} {difference(pair)} against {control}"
     words += f"; Holm-adjusted p {probability(pair['p_holm'])}:" if claim else ":"
-    multiplier = results.multiplier(pair) if claim in ("better", "worse") else None  # no effect, no labels
-    return {"claim": claim, "lead": lead, "words": words, "ending": ending, "labels": _labels(multiplier)}
+    stuck = never_left_chance(results.plateaus, pair)
+    worth = claim in ("better", "worse") and not stuck  # no effect of the encoder, no labels
+    labels = _labels(results.multiplier(pair)) if worth else ""
+    return {
+        "claim": claim, "lead": lead, "words": words, "ending": ending, "stuck": stuck, "labels": labels,
+    }  # fmt: skip
 
 
-def against(pair: Row, name: str) -> str:
+def against(results: Results, pair: Row, name: str) -> str:
     """ "Against ImageNet weights at 10 % of labels: +0.08 (0.03 to 0.13), Holm-adjusted p 0.004: better."."""
     claim = claim_of(pair)
     reading = claim_words(claim)[1] if claim else untested(pair)
     p = f", Holm-adjusted p {probability(pair['p_holm'])}" if claim else ""
+    stuck = never_left_chance(results.plateaus, pair)
+    reading += f" ({stuck})" if stuck else ""
     return f"Against {name} at {share(pair['fraction'])} of labels: {difference(pair)}{p}: {reading}."
 
 

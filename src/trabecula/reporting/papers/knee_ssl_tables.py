@@ -263,7 +263,7 @@ def difference_table(results: Results, place: Place, learned: Mapping[str, Learn
 
 
 def _difference(results: Results, pair: Row | None) -> Cell:
-    cell = difference_cell(pair, shortcut=False)
+    cell = difference_cell(results, pair, shortcut=False)
     worth = results.multiplier(pair) if pair is not None and claim_of(pair) else None
     if worth is None or (worth["value"] is None and not worth["censored"]):
         return cell
