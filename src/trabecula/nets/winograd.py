@@ -108,7 +108,8 @@ def _places(x: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def _factors(kernel: Tensor) -> Grid:
     """Kernels to factors: (O, 4 C) each, phases as in `_tiles`."""
-    taps = kernel.permute(0, 2, 3, 1).unflatten(2, (2, 2)).unflatten(1, (2, 2))
+    taps = kernel.permute(0, 2, 3, 1).contiguous()  # once: sums over scattered channels take long
+    taps = taps.unflatten(2, (2, 2)).unflatten(1, (2, 2))
     return [
         [part.reshape(len(kernel), -1) for part in row] for row in _triples(taps.permute(1, 3, 0, 2, 4, 5))
     ]
