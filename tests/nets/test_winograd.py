@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trabecula.nets import conv, winograd
+from trabecula.nets import conv, products, winograd
 from trabecula.nets.critic import Critic
 from trabecula.nets.slope import input_slope, scores
 from trabecula.nets.winograd import convolve, convolve_back, kernel_gradient
@@ -68,9 +68,9 @@ def test_rounding_of_the_products_that_are_used() -> None:
         y = F.conv2d(exact[0], exact[1], bias.double(), 2, 1)
         of_x, of_kernel = torch.autograd.grad(y, exact, grad.double())
     ours = (
-        convolve(x, kernel, bias, conv._product),
-        convolve_back(grad, kernel, conv._product),
-        kernel_gradient(grad, x, conv._product),
+        convolve(x, kernel, bias, products.matmul),
+        convolve_back(grad, kernel, products.matmul),
+        kernel_gradient(grad, x, products.matmul),
     )
     for found, wanted, most in zip(ours, (y, of_x, of_kernel), (3e-6, 1e-6, 1.3e-6), strict=True):
         assert float((found - wanted).norm() / wanted.norm()) < most  # measured: 9e-7, 3e-7 and 4e-7
@@ -109,7 +109,7 @@ def test_layers_it_is_taken_for(
     batch: int, side: int, narrow: int, wide: int, taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of critics for 64 px, at batches that train them."""
-    monkeypatch.setattr(conv, "_ONEDNN", torch.matmul)
+    monkeypatch.setattr(products, "_ONEDNN", torch.matmul)
     x, kernel = torch.empty(batch, narrow, side, side), torch.empty(wide, narrow, 4, 4)
     with torch.no_grad():
         assert conv._takes_nine_products(x, kernel, 2, 1) is taken
@@ -153,7 +153,7 @@ def test_where_it_is_taken(
     taken: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(conv, "_ONEDNN", lambda a, b, *_: a @ b.t())
+    monkeypatch.setattr(products, "_ONEDNN", lambda a, b, *_: a @ b.t())
     calls = counted(monkeypatch)
     x, kernel = torch.randn(2, *shape), torch.randn(wide, shape[0], size, size)
     y = F.conv2d(x, kernel, None, step, edge)
@@ -179,7 +179,7 @@ def test_where_it_cannot_be_taken(why: str, monkeypatch: pytest.MonkeyPatch) -> 
     x, kernel = torch.randn(2, CHANNELS, 8, 8), torch.randn(CHANNELS, CHANNELS, 4, 4)
     if why == "bf16":
         x, kernel = x.bfloat16(), kernel.bfloat16()
-    monkeypatch.setattr(conv, "_ONEDNN", None if why == "no oneDNN" else lambda a, b, *_: a @ b.t())
+    monkeypatch.setattr(products, "_ONEDNN", None if why == "no oneDNN" else lambda a, b, *_: a @ b.t())
     with torch.set_grad_enabled(why == "gradients"):
         conv.convolve(x, kernel, None, 2, 1, signs=False)
         conv.kernel_gradient(torch.randn(2, CHANNELS, 4, 4, dtype=x.dtype), x, kernel, 2, 1)
@@ -187,7 +187,7 @@ def test_where_it_cannot_be_taken(why: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.usefixtures("short")
-@pytest.mark.skipif(conv._ONEDNN is None, reason="this torch has no oneDNN product")
+@pytest.mark.skipif(products._ONEDNN is None, reason="this torch has no oneDNN product")
 def test_nine_products_where_no_sign_depends_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = counted(monkeypatch)
     critic = Critic(1, 32, (2, 8, 16))

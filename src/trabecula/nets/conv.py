@@ -19,15 +19,12 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
 from trabecula.nets import winograd
+from trabecula.nets.products import by_onednn, matmul
 
 _OUTPUT = 16  # pixels of the output map up to which the product is the faster forward pass
 _WEIGHT = 49  # and the faster weight gradient
 _WEIGHT_OF_4 = 64  # the same in bf16 with kernels of 4
 _LONG = 128  # a product's sides, in harmony, from which nine with the sums around them beat sixteen
-# No public name gives oneDNN's float32 product; where this one is missing, `@` serves.
-_ONEDNN = (
-    getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
-)
 
 
 class SmallMapConv2d(nn.Conv2d):
@@ -75,21 +72,21 @@ def convolve(
         signs: whether signs of the result matter: then the way with three times the rounding is not taken.
     """
     if not signs and _takes_nine_products(x, kernel, step, edge):
-        return winograd.convolve(x, kernel, bias, _product)
+        return winograd.convolve(x, kernel, bias, matmul)
     if x.device.type != "cpu" or _pixels(x, kernel.shape[-1], step, edge) > _OUTPUT:
         return F.conv2d(x, kernel, bias, step, edge)
-    made = _product(_patches(x, kernel.shape[-1], step, edge), kernel.permute(0, 2, 3, 1).flatten(1).t())
+    made = matmul(_patches(x, kernel.shape[-1], step, edge), kernel.permute(0, 2, 3, 1).flatten(1).t())
     return (made if bias is None else made.add_(bias)).permute(0, 3, 1, 2)
 
 
 def convolve_back(grad: Tensor, x: Tensor, kernel: Tensor, step: int, edge: int) -> Tensor:
     """The gradient in `x` of a convolution, from that in its output."""
     if _takes_nine_products(x, kernel, step, edge):
-        return winograd.convolve_back(grad, kernel, _product)
+        return winograd.convolve_back(grad, kernel, matmul)
     if grad.device.type != "cpu" or grad[0, 0].numel() > _OUTPUT or grad.dtype != torch.float32:
         return _library_gradients(grad, x, kernel, step, edge, (True, False, False))[0]
     (batch, channels, height, width), size = x.shape, kernel.shape[-1]
-    parts = _product(grad.permute(0, 2, 3, 1), kernel.permute(0, 2, 3, 1).flatten(1))
+    parts = matmul(grad.permute(0, 2, 3, 1), kernel.permute(0, 2, 3, 1).flatten(1))
     parts = parts.unflatten(3, (size, size, channels))  # (B, h, w, kernel, kernel, C)
     padded = parts.new_zeros(batch, height + 2 * edge, width + 2 * edge, channels)
     for i, j in product(range(size), repeat=2):
@@ -102,7 +99,7 @@ def convolve_back(grad: Tensor, x: Tensor, kernel: Tensor, step: int, edge: int)
 def kernel_gradient(grad: Tensor, x: Tensor, kernel: Tensor, step: int, edge: int) -> Tensor:
     """The gradient in the kernel of a convolution, from that in its output."""
     if _takes_nine_products(x, kernel, step, edge):
-        return winograd.kernel_gradient(grad, x, _product)
+        return winograd.kernel_gradient(grad, x, matmul)
     most = _OUTPUT if grad.dtype == torch.float32 else _WEIGHT_OF_4
     if grad.device.type != "cpu" or grad[0, 0].numel() > most:
         return _library_gradients(grad, x, kernel, step, edge, (False, True, False))[1]
@@ -110,7 +107,7 @@ def kernel_gradient(grad: Tensor, x: Tensor, kernel: Tensor, step: int, edge: in
 
 
 def _takes_nine_products(x: Tensor, kernel: Tensor, step: int, edge: int) -> bool:
-    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled() or _ONEDNN is None:
+    if x.device.type != "cpu" or not by_onednn(x.dtype):
         return False
     if kernel.shape[2:] != (4, 4) or (step, edge) != (2, 1) or any(side % 4 for side in x.shape[2:]):
         return False
@@ -121,7 +118,7 @@ def _takes_nine_products(x: Tensor, kernel: Tensor, step: int, edge: int) -> boo
 def _kernel_product(grad: Tensor, x: Tensor, kernel: Tensor, step: int, edge: int) -> Tensor:
     out, channels, size, _ = kernel.shape
     rows = grad.permute(0, 2, 3, 1).reshape(-1, out)
-    found = _product(rows.t(), _patches(x, size, step, edge).flatten(0, 2))
+    found = matmul(rows.t(), _patches(x, size, step, edge).flatten(0, 2))
     return found.view(out, size, size, channels).permute(0, 3, 1, 2)
 
 
@@ -133,14 +130,6 @@ def _library_gradients(
         grad, x, kernel, None, strides, edges, (1, 1), False, (0, 0), 1, wanted
     )
     return found
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b, in float32 by oneDNN: on processors MKL was not made for it is twice as fast as `@`."""
-    if a.dtype != torch.float32 or torch.is_grad_enabled() or _ONEDNN is None:
-        return a @ b
-    made: Tensor = _ONEDNN(a, b.t(), None, "none", [], "")
-    return made
 
 
 def _patches(x: Tensor, kernel: int, step: int, edge: int) -> Tensor:
