@@ -41,6 +41,16 @@ def config(hospital: Path, splits: Path, **settings: object) -> pretrain.Config:
     return pretrain.Config(**{**values, **settings})
 
 
+@pytest.mark.parametrize(("width", "told"), [(4096, True), (64, False)])
+def test_a_projector_far_larger_than_its_encoder_is_told_of(
+    hospital: Path, splits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], width: int, told: bool
+) -> None:
+    few = {"architecture": "critic:8-16", "objective": "vicreg", "settings": {"width": width}, "images": 8}
+    execute("pretrain", config(hospital, splits, **few), tmp_path / "run")
+    heavy = "note: vicreg trains 38 million weights beside the encoder's 0.0 million, and on a CPU"
+    assert (heavy in capsys.readouterr().err) is told
+
+
 @pytest.mark.parametrize(
     ("init", "told"), [("random", "random weights"), ("encoder", "another encoder's weights")]
 )

@@ -55,6 +55,8 @@ from trabecula.train.loop import Point, train
 from trabecula.train.precision import Precision, resolve
 from trabecula.transfer.tuning import calibrate
 
+_HEAVY = 20_000_000  # weights that a CPU feels
+
 NUM_SAMPLES = 64
 """Images drawn from a generator for a person to look at."""
 NUM_DRAWN = 6
@@ -184,6 +186,8 @@ def run(config: Config, out: Run) -> str:
         rank=ranks.rank(), world_size=ranks.world_size(),
     )  # fmt: skip
     out.log("pool", images=len(pool), patients=len(patients))
+    if device.type == "cpu":
+        _tell_of_size(config.objective, objective, encoder)
     out.used(device=str(device), precision=resolve(config.precision, device))
     check_contrast(store, evenly(pool, NUM_IMAGES))
     if isinstance(objective, Classify):
@@ -217,6 +221,21 @@ def run(config: Config, out: Run) -> str:
     if keep.card.patients:
         return told
     return told + "; whom they go back to is not known, so its card lists no patients and evaluate refuses it"
+
+
+def _tell_of_size(name: str, objective: Objective, encoder: Encoder) -> None:
+    """Say before a long run if most of a step goes into weights that do not stay, as of wide projectors."""
+    kept = {id(weight) for weight in encoder.parameters()}
+    thrown = sum(w.numel() for w in objective.parameters() if w.requires_grad and id(w) not in kept)
+    stays = sum(w.numel() for w in encoder.parameters())
+    if thrown > max(_HEAVY, 4 * stays):
+        print(
+            f"note: {name} trains {thrown / 1e6:,.0f} million weights beside the encoder's "
+            f"{stays / 1e6:,.1f} million, and on a CPU they take most of the time; "
+            f"`trabecula show {name}` lists their widths",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _draw(objective: Objective, images: Tensor, seed: int, out: Run) -> None:
