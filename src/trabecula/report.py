@@ -287,7 +287,7 @@ def _mark(results: Results, pair: Any, reach: float, shortcut: bool) -> dict[str
     symbol, words = wording.claim_words(claim, shortcut)
     claim = "none" if shortcut and claim else claim  # a higher score is no merit here
     bar = figures.difference_bar(pair, reach, results.by_name[pair["arm"]].style)
-    stuck = bool(wording.never_left_chance(results.plateaus, pair))
+    stuck = wording.any_stuck(results.plateaus, pair)
     return {"claim": claim or "unknown", "symbol": symbol, "words": words, "bar": bar, "stuck": stuck}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trabecula.reporting.formats import Cell, Table, said_once
+from trabecula.reporting.formats import Cell, Table, said_in_title, said_once
 
 NOTE = "fewer than 5 patients in a class: no interval"
 
@@ -24,3 +24,15 @@ def test_a_note_of_some_cells_stays_with_them() -> None:
     assert said_once(mixed, 1) == mixed
     tested = _table(Cell("0.1", "0.0 to 0.2", "p 0.50, Holm 0.50"), Cell("0.1", "", "p 0.50, Holm 0.50"))
     assert said_once(tested, 1, kinds=("not estimable",)) == tested
+
+
+def test_a_heading_that_is_the_same_in_every_row_stands_in_the_title() -> None:
+    rows = [(Cell(network), Cell("random weights"), Cell("0.1")) for network in ("critic", "vit")]
+    table = Table("Differences", ("Network", "Against", "10 %"), rows, heads=2)
+    found = said_in_title(table, 1)
+    assert found.title == "Differences, against random weights"
+    assert found.columns == ("Network", "10 %")
+    assert [[cell.text for cell in row] for row in found.rows] == [["critic", "0.1"], ["vit", "0.1"]]
+    assert found.heads == 1
+    other = Table("Differences", table.columns, [*rows, (Cell("vit"), Cell("ImageNet"), Cell("0"))], heads=2)
+    assert said_in_title(other, 1) == other

@@ -96,6 +96,11 @@ def test_the_mark_stands_beside_the_comparison(tmp_path: Path) -> None:
     for name, worse in (("md", f"| worse ({WORSE}) |"), ("tex", f"& worse ({WORSE}) ")):
         table = (out / f"tables/comparisons.{name}").read_text()
         assert table.count(worse) == table.count("never left") == 1
+    multipliers = (out / "tables/label_multipliers.md").read_text().splitlines()
+    assert [line.endswith("| runs that never left chance |") for line in multipliers if "0.5×" in line] == [
+        True, False,
+    ]  # fmt: skip
+    assert text.count("0.3× to 0.8× runs that never left chance") == 1
     claims = [words for label, words in read_evaluation(tmp_path / "results").lines if label == "worse"]
     assert len(claims) == 1
     assert claims[0].endswith(f"({WORSE})")

@@ -55,7 +55,7 @@ def test_verdict_numbers_are_those_of_the_results(page: str) -> None:
         signed2 = f"{pair['difference']:+.2f} ({pair['low']:.2f} to {pair['high']:.2f})".replace("-", "−")
         wanted = (
             f"AUROC of {pair['task']} by {mode} with {first * 100:.0f} % of labels "
-            f"({drawn} training patients) "
+            f"({drawn} training patients) is "
             f"{row['value']:.2f} (95 % CI {row['low']:.2f} to {row['high']:.2f}), {signed2} against random "
             f"initialisation of the same network; Holm-adjusted p {pair['p_holm']:.4f}: {ending} ."
         )
@@ -167,14 +167,14 @@ def test_comparisons_of_few_seeds_are_said_to_speak_of_these_networks(
     page: str, study: Config, tmp_path: Path
 ) -> None:
     caveat = "with fewer than 5 an interval is over new patients only"
-    assert f"Fine-tuning has 3 seeds and linear probe has 3 seeds: {caveat}" in visible(page)
+    assert f"3 seeds of fine-tuning and linear probe: {caveat}" in visible(page)
     folder = tmp_path / "results"
     shutil.copytree(study.results, folder)
     told = comparisons()
     for pair in told["pairs"]:
         pair["num_seeds"] = 5 if pair["mode"] == "finetune" else 4
     (folder / "comparisons.json").write_text(json.dumps(told))
-    assert verdict.few_seeds(read_results(folder)).startswith(f"Linear probe has 4 seeds: {caveat}")
+    assert verdict.few_seeds(read_results(folder)).startswith(f"4 seeds of linear probe: {caveat}")
     for pair in told["pairs"]:
         pair["num_seeds"] = 5
     (folder / "comparisons.json").write_text(json.dumps(told))

@@ -57,6 +57,21 @@ def test_a_line_a_run_from_the_start_to_the_end(tmp_path: Path) -> None:
     assert read_pretrainings(runs[2:]) is None
 
 
+def test_a_measure_that_no_run_has_is_no_column(tmp_path: Path) -> None:
+    known = {"monitor/rank": 83.14, "monitor/spread": 0.174, "monitor/knn": 0.25}
+    without = trained(tmp_path / "a", "vicreg", 41.2)
+    found = read_pretrainings([without])
+    assert found is not None
+    assert found.table.columns == ("Arm", "Seed", "Images", "Loss", "Effective rank", "Spread")
+    assert [len(row) for row in found.table.rows] == [6]
+    assert "Neighbours" not in found.table.note
+    assert "Spread: 1 where features point in all directions" in found.table.note
+    one_has = read_pretrainings([without, trained(tmp_path / "b", "moco", 132.7, start=known)])
+    assert one_has is not None
+    assert one_has.table.columns[-1] == "Neighbours"
+    assert "Neighbours: balanced accuracy" in one_has.table.note
+
+
 def test_what_was_wrong_is_said_with_its_place(tmp_path: Path) -> None:
     findings = [{"name": "encoder collapse", "text": COLLAPSED, "first": 640, "last": 1280}]
     pretrainings = read_pretrainings([trained(tmp_path / "a", "moco", 0.0, findings=findings)])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import probed_study
 from evaluated_study import (
     FILES,
     comparisons,
@@ -22,7 +23,31 @@ from report_page import Balance, visible
 from trabecula.config import dump
 from trabecula.errors import InputError
 from trabecula.report import Config
+from trabecula.reporting import tables
+from trabecula.reporting.results import read_results
 from trabecula.run import execute
+
+
+def test_counts_and_levels_stand_beside_numbers_and_curves(page: str) -> None:
+    text = visible(page)
+    over = "95 % intervals over 402 test patients."
+    for what in ("Bands are", "Bands are pointwise", "Whiskers are"):
+        assert f"{what} {over}" in text
+    assert "Bands are intervals" not in text
+    assert "Every value: 640 test images · 131 positive · 402 patients · 3 seeds." in text
+    assert "Every difference: 402 test patients · 3 seeds." in text
+    assert "p 0.0011, Holm 0.0044" in text
+    assert "p 0.41, Holm 0.82" in text
+
+
+def test_p_is_said_once_where_adjusting_changes_nothing(tmp_path: Path) -> None:
+    scores = [probed_study.score(arm, 0.7, 0.6, 0.8) for arm in ("critic-random", "critic-wgan_gp")]
+    pair = probed_study.pair("critic-wgan_gp", "critic-random", 0.1, "better", p=0.0031, p_holm=0.0031)
+    results = read_results(probed_study.write_study(tmp_path / "results", scores, [pair]))
+    table, _ = tables.comparison_grid(results, results.panels[0], "auroc")
+    assert table.rows[0][-1].small == "p\N{NO-BREAK SPACE}0.0031"
+    assert table.title.endswith("fine-tuning, against random initialisation")
+    assert table.columns == ("Network", "Initialisation", "25\N{NO-BREAK SPACE}% of labels")
 
 
 def test_page_is_well_formed(page: str) -> None:

@@ -82,7 +82,8 @@ def test_numbers_read_as_people_write_them() -> None:
     assert [number(-0.0004), number(0.5), number(None), signed(0.08, 2), signed(-0.08, 2)] == [
         "0.000", "0.500", "–", "+0.08", "−0.08",
     ]  # fmt: skip
-    assert [probability(p) for p in (0.0004, 0.0044, 0.0057, 0.00996, 0.04997, 0.82, None)] == [
+    values = (0.0004, 0.0044, 0.0057, 0.00996, 0.04997, 0.82, None)
+    assert [probability(p).replace("\N{NO-BREAK SPACE}", " ") for p in values] == [
         "< 0.001", "0.0044", "0.0057", "0.0099", "0.0499", "0.82", "–",
     ]  # fmt: skip
     assert [span([3]), span([5, 3]), span([])] == ["3", "3 to 5", "–"]

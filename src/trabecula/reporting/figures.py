@@ -15,6 +15,7 @@ from trabecula.reporting.wording import (
     architecture_name,
     arm_names,
     count,
+    intervals_over,
     metric_name,
     mode_name,
     number,
@@ -185,9 +186,9 @@ def learning_curves(results: Results, panel: Panel, metric: str) -> Group | None
     alone = "All label fractions drew as many patients" if len(fractions) > len(at) else "One label fraction"
     sentences = [f"{alone}, so no curve: the arms stand side by side."] if single else []
     if any(_bounds(drawn) for drawn in curves.values()):
-        sentences.append("Whiskers are intervals." if single else "Bands are intervals.")
+        sentences.append(f"{'Whiskers' if single else 'Bands'} are {intervals_over(results, panel)}.")
     if few:
-        sentences.append("Small rings are single seeds.")
+        sentences.append("Filled marks are means over seeds, small rings single seeds.")
     title = f"{metric_name(metric)} of {panel.task}, {mode_name(panel.mode)}"
     return Group(title, " ".join(sentences), figures)
 
@@ -239,8 +240,9 @@ def roc_curves(results: Results, panel: Panel) -> list[Group]:
                 _roc(results, panel, (fraction, name), (network, arms), chosen, name if many else network)
             )
     groups: list[Group] = []
+    bands = f" Bands are pointwise {intervals_over(results, panel)}."
     for title, figures in drawn.items():
-        caption = "Bands are pointwise intervals." if any(banded for _, banded in figures) else ""
+        caption = "Curves are means over seeds." + bands * any(banded for _, banded in figures)
         groups.append(Group(title, caption, [figure for figure, _ in figures], opened=not groups))
     return groups
 
@@ -283,7 +285,10 @@ def reliability_plots(results: Results, panel: Panel) -> list[Group]:
             described = f"{share(fraction)} of labels, arms: {_listed(results, arms)}"
             figures.append(Figure(architecture_name(architecture), axes.svg(title, described), arms))
         title = f"Reliability of {panel.task}, {mode_name(panel.mode)}, {share(fraction)} of labels"
-        caption = "On the diagonal, what was predicted is what was observed. Whiskers are intervals."
+        caption = (
+            "On the diagonal, what was predicted is what was observed. Each mark is a tenth of all seeds' "
+            f"predictions. Whiskers are {intervals_over(results, panel)}."
+        )
         groups.append(Group(title, caption, figures, opened=not groups))
     return groups
 

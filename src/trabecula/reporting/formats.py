@@ -69,6 +69,17 @@ def said_once(table: Table, first: int, kinds: Sequence[str] = ()) -> Table:
     return replace(table, rows=rows, note=f"{table.note} All cells: {shared}.".strip())
 
 
+def said_in_title(table: Table, column: int) -> Table:
+    """Without a heading column that says the same in every row: "AUROC, against random initialisation"."""
+    said = {row[column].text for row in table.rows}
+    if len(said) != 1:
+        return table
+    title = f"{table.title}, {table.columns[column].lower()} {said.pop()}"
+    columns = (*table.columns[:column], *table.columns[column + 1 :])
+    rows = [(*row[:column], *row[column + 1 :]) for row in table.rows]
+    return replace(table, title=title, columns=columns, rows=rows, heads=table.heads - 1)
+
+
 def to_csv(rows: Sequence[Row]) -> str:
     """Raw numbers, every key a column in order of first appearance; what is absent stays empty."""
     columns = list(dict.fromkeys(key for row in rows for key in row))

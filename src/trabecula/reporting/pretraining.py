@@ -20,6 +20,11 @@ _MEASURES = {
     "monitor/spread": ("Spread", 3),
     "monitor/knn": ("Neighbours", 3),
 }
+_MEANINGS = {
+    "Effective rank": "how many directions the features of pool images use",
+    "Spread": "1 where features point in all directions, 0 where all are the same",
+    "Neighbours": "balanced accuracy of votes of the nearest images of other training patients",
+}
 _RECONSTRUCTIONS = "reconstructions.png"
 
 
@@ -63,16 +68,24 @@ def read_pretrainings(folders: Sequence[Path], pictures: bool = False) -> Pretra
         return None
     found.sort(key=lambda one: (str(one[0].get("name")), one[0].get("seed") or 0))
     wrong = [sentence for card, training, _ in found for sentence in _wrong(card, training)]
-    columns = ("Arm", "Seed", "Images", "Loss", *(name for name, _ in _MEASURES.values()))
-    note = (
-        "From the first measurement to the last: a loss begins with its mean up to the first point, the "
-        "others before training. Effective rank: directions that features of pool images use. Spread: 1 "
-        "without order, 0 where all features are the same. Neighbours: balanced accuracy of the nearest "
-        "images of other training patients."
-    )
-    table = Table("How the encoders were trained", columns, [_row(c, t) for c, t, _ in found], note, heads=2)
+    table = _table([(card, training) for card, training, _ in found])
     sheets = _sheets([(card, folder) for card, _, folder in found]) if pictures else []
     return Pretrainings(table, wrong, _at_the_end([(c, t) for c, t, _ in found]), sheets)
+
+
+def _table(found: Sequence[tuple[Row, dict[str, Any]]]) -> Table:
+    """A row a run; a measure that no run has is no column."""
+    first = (
+        "From the first measurement (of a loss its mean until then, of others before training) to the last."
+    )
+    heads = ("Arm", "Seed", "Images", "Loss")
+    rows = [_row(card, training) for card, training in found]
+    measures = [(len(heads) + i, name) for i, (name, _) in enumerate(_MEASURES.values())]
+    shown = [(i, name) for i, name in measures if any(row[i].text != "–" for row in rows)]
+    note = " ".join([first, *(f"{name}: {_MEANINGS[name]}." for _, name in shown)])
+    kept = [(*row[: len(heads)], *(row[i] for i, _ in shown)) for row in rows]
+    columns = (*heads, *(name for _, name in shown))
+    return Table("How the encoders were trained", columns, kept, note, heads=2)
 
 
 def _at_the_end(found: Sequence[tuple[Row, Row]]) -> dict[str, str]:

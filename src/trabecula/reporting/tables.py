@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trabecula.reporting.formats import Cell, Table, said_once
+from trabecula.reporting.formats import Cell, Table, said_in_title, said_once
 from trabecula.reporting.results import Panel, Results, Row
 from trabecula.reporting.wording import (
     NOT_ESTIMABLE,
+    any_stuck,
     architecture_name,
     arm_names,
     because,
@@ -105,8 +106,16 @@ def shared_counts(rows: Sequence[Row]) -> tuple[bool, str]:
 
 
 def _counts(row: Row) -> str:
-    sizes = [(row[f"num_{unit}s"], unit) for unit in ("image", "patient", "event", "seed")]
-    return " · ".join(f"{count(n)} {unit}{'' if n == 1 else 's'}" for n, unit in sizes if n is not None)
+    """ "700 test images · 290 positive · 350 patients · 3 seeds"."""
+    sizes = [
+        f"{count(row[key])} {unit}{'s' if several and row[key] != 1 else ''}"
+        for key, unit, several in (
+            ("num_images", "test image", True), ("num_events", "positive", False),
+            ("num_patients", "patient", True), ("num_seeds", "seed", True),
+        )
+        if row[key] is not None
+    ]  # fmt: skip
+    return " · ".join(sizes)
 
 
 def result_cell(row: Row | None, alike: bool, strong: bool) -> Cell:
@@ -185,7 +194,7 @@ def multiplier_table(results: Results, panel: Panel) -> Table:
                 Cell(share(m["fraction"])),
                 Cell(multiplier_value(m)),
                 Cell(multiplier_interval(m)),
-                Cell(m["note"] or ""),
+                Cell("; ".join(filter(None, (m["note"], _stuck(results, m))))),
             )
         )
         styles.append(arm.style)
@@ -219,7 +228,7 @@ def comparison_grid(results: Results, panel: Panel, metric: str) -> tuple[Table,
     title = f"Differences in {metric_name(metric)} of {panel.task}, {mode_name(panel.mode)}"
     styles = [results.by_name[arm].style for arm, _ in kinds]
     table = Table(title, columns, rows, note, heads=3, styles=styles)
-    return said_once(table, 3, kinds=(NOT_ESTIMABLE[1],)), grid
+    return said_in_title(said_once(table, 3, kinds=(NOT_ESTIMABLE[1],)), 2), grid
 
 
 def _against(results: Results, arm: str, baseline: str) -> str:
@@ -230,7 +239,7 @@ def _against(results: Results, arm: str, baseline: str) -> str:
 
 def _pair_counts(pair: Row) -> tuple[str, str]:
     seeds = pair["num_seeds"]
-    return f"{count(pair['num_patients'])} patients", f"{count(seeds)} seed{'' if seeds == 1 else 's'}"
+    return f"{count(pair['num_patients'])} test patients", f"{count(seeds)} seed{'' if seeds == 1 else 's'}"
 
 
 def difference_cell(results: Results, pair: Row | None, shortcut: bool) -> Cell:
@@ -239,10 +248,16 @@ def difference_cell(results: Results, pair: Row | None, shortcut: bool) -> Cell:
     stuck = never_left_chance(results.plateaus, pair)
     if not claim_of(pair):
         return Cell("not estimable", small="; ".join(filter(None, (because(pair.get("note")), stuck))))
-    tested = f"p {probability(pair['p'])}, Holm {probability(pair['p_holm'])}"
-    small = "; ".join(filter(None, (tested, pair.get("note"), stuck)))
+    small = "; ".join(filter(None, (_p_values(pair), pair.get("note"), stuck)))
     better = pair["claim"] == "better" and not shortcut
     return Cell(signed(pair["difference"]), interval(pair["low"], pair["high"]), small, better)
+
+
+def _p_values(pair: Row) -> str:
+    """ "p 0.0087", and "Holm 0.017" where adjusting it changed it."""
+    p, holm = probability(pair["p"]), probability(pair["p_holm"])
+    space = "\N{NO-BREAK SPACE}"
+    return f"p{space}{p}" + (f", Holm{space}{holm}" if holm != p else "")
 
 
 def multiplier_grid(results: Results, panel: Panel) -> Table:
@@ -265,7 +280,7 @@ def multiplier_grid(results: Results, panel: Panel) -> Table:
             Cell(names[kind[0]]),
             Cell(_against(results, kind[0], kind[1])),
             *([Cell(metric_name(kind[2]))] if several else []),
-            *(_multiplier_cell(of.get((*kind, fraction))) for fraction in fractions),
+            *(_multiplier_cell(results, of.get((*kind, fraction))) for fraction in fractions),
         )
         for kind in kinds
     ]
@@ -273,18 +288,25 @@ def multiplier_grid(results: Results, panel: Panel) -> Table:
     columns = ("Network", "Initialisation", "Against", *metric, *(f"{share(f)} of labels" for f in fractions))
     by = f" by {metric_name(kinds[0][2])}" if kinds and not several else ""
     title = f"Label multipliers{by}, {panel.task}, {mode_name(panel.mode)}"
-    note = "How many times as many labels the baseline needs for the arm's value."
+    note = "How many times as many labels the baseline needs for the arm's value"
+    note += '; "more than" and "less than": beyond the ends of its learning curve.'
     styles = [results.by_name[kind[0]].style for kind in kinds]
-    return said_once(Table(title, columns, rows, note, heads=3 + several, styles=styles), 3 + several)
+    table = Table(title, columns, rows, note, heads=3 + several, styles=styles)
+    return said_in_title(said_once(table, 3 + several), 2)
 
 
-def _multiplier_cell(row: Row | None) -> Cell:
+def _stuck(results: Results, row: Row) -> str:
+    return "runs that never left chance" if any_stuck(results.plateaus, row) else ""
+
+
+def _multiplier_cell(results: Results, row: Row | None) -> Cell:
     if row is None:
         return Cell("–")
     unbounded = row["low"] is None and row["high"] is None
     note = because(row["note"]) if unbounded and not (row["value"] is None and row["censored"]) else ""
     bounds = multiplier_interval(row)
-    return Cell(multiplier_value(row), "" if bounds == "–" else bounds, note)
+    small = "; ".join(filter(None, (note, _stuck(results, row))))
+    return Cell(multiplier_value(row), "" if bounds == "–" else bounds, small)
 
 
 def subset_notes(results: Results, task: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 from trabecula.metrics import contrasts
@@ -52,16 +53,17 @@ def upper_bounds(results: Results) -> list[str]:
 
 def few_seeds(results: Results) -> str:
     """Which comparisons speak of the very networks that were trained, as too few seeds were; "" for none."""
-    told = {
-        (wording.mode_name(pair["mode"]), pair["num_seeds"])
-        for pair in against_random(results)
-        if wording.claim_of(pair) and pair["num_seeds"] < MIN_SEEDS
-    }
+    told: dict[int, set[str]] = defaultdict(set)
+    for pair in against_random(results):
+        if wording.claim_of(pair) and pair["num_seeds"] < MIN_SEEDS:
+            told[pair["num_seeds"]].add(wording.mode_name(pair["mode"]))
     if not told:
         return ""
-    modes = " and ".join(f"{mode} has {num} seed{'s' * (num > 1)}" for mode, num in sorted(told))
+    few = "; ".join(
+        f"{num} seed{'s' * (num > 1)} of {' and '.join(sorted(told[num]))}" for num in sorted(told)
+    )
     return (
-        f"{modes[0].upper()}{modes[1:]}: with fewer than {MIN_SEEDS} an interval is over new patients only. "
+        f"{few[0].upper()}{few[1:]}: with fewer than {MIN_SEEDS} an interval is over new patients only. "
         "It speaks of these trained networks; another seed may say otherwise"
     )
 
@@ -72,7 +74,7 @@ def tally(results: Results) -> list[dict[str, Any]]:
     for claim in ("better", "worse", "none", ""):
         symbol, words = wording.claim_words(claim)
         own = [pair for pair in pairs if wording.claim_of(pair) == claim]
-        stuck = sum(bool(wording.never_left_chance(results.plateaus, pair)) for pair in own)
+        stuck = sum(wording.any_stuck(results.plateaus, pair) for pair in own)
         words += f" ({stuck} with runs that never left chance)" if stuck else ""
         found.append({"claim": claim or "unknown", "symbol": symbol, "words": words, "number": len(own)})
     return found

@@ -69,13 +69,30 @@ def probability(p: float | None) -> str:
     if p >= 0.1:
         return f"{p:.2f}"
     # Cut off, not rounded: 0.00996 is below 0.01 and has to look so.
-    return "< 0.001" if p < 0.001 else str(Decimal(repr(p)).quantize(Decimal("0.0001"), ROUND_DOWN))
+    return (
+        "<\N{NO-BREAK SPACE}0.001"
+        if p < 0.001
+        else str(Decimal(repr(p)).quantize(Decimal("0.0001"), ROUND_DOWN))
+    )
 
 
 def interval(low: float | None, high: float | None, digits: int = 3) -> str:
     if low is None or high is None:
         return "no interval"
     return f"{number(low, digits)} to {number(high, digits)}"
+
+
+def intervals_over(results: Results, panel: Panel) -> str:
+    """ "95 % intervals over 350 test patients"; without the number where metrics have different ones."""
+    metric = results.headline(panel)
+    sizes = {
+        row["num_patients"]
+        for row in results.summaries
+        if (Panel(row["task"], row["mode"]), row["metric"]) == (panel, metric)
+        if (row["cohort"], row["stratum"]) == ("all", "all")
+    }
+    over = f" over {count(sizes.pop())} test patients" if len(sizes) == 1 else ""
+    return f"{results.metrics['level'] * 100:.4g}\N{NO-BREAK SPACE}% intervals{over}"
 
 
 def span(values: Sequence[int | None]) -> str:
@@ -120,25 +137,33 @@ def never_left_chance(plateaus: Sequence[Row], pair: Row) -> str:
 
     Fine-tunings whose training loss stayed at that of a constant answer, in either arm of a comparison.
     """
-    stuck, runs = {}, {}
-    for side in ("arm", "baseline"):
-        place = (pair["task"], pair["mode"], pair["fraction"], pair[side])
-        rows = [r for r in plateaus if (r["task"], r["mode"], r["fraction"], r["arm"]) == place]
-        stuck[side], runs[side] = (sum(r[key] for r in rows) for key in ("num_plateau", "num_runs"))
+    sides = {side: _stuck(plateaus, pair, side) for side in ("arm", "baseline")}
     of = {"arm": "", "baseline": " of the baseline"}
-    counts = [f"{stuck[side]} of {runs[side]} runs{of[side]}" for side in of if stuck[side]]
+    counts = [f"{stuck} of {runs} runs{of[side]}" for side, (stuck, runs) in sides.items() if stuck]
     if not counts:
         return ""
-    claim = claim_of(pair)
-    loser = {"worse": "arm", "better": "baseline"}.get(claim)
-    ending = ""
-    if loser is None:
-        ending = ": an optimisation failure" if any(stuck[s] == runs[s] > 0 for s in of) else ""
-    elif stuck[loser] == runs[loser] > 0:
-        ending = f": an optimisation failure, no proof of a {claim} encoder"
-    elif stuck[loser]:
-        ending = ": in part an optimisation failure"
+    claim, ending = claim_of(pair), ""
+    if claim in ("worse", "better"):
+        stuck, runs = sides["arm" if claim == "worse" else "baseline"]  # of the side that lost
+        if stuck == runs > 0:
+            ending = f": an optimisation failure, no proof of a {claim} encoder"
+        elif stuck:
+            ending = ": in part an optimisation failure"
+    elif any(stuck == runs > 0 for stuck, runs in sides.values()):
+        ending = ": an optimisation failure"
     return f"{' and '.join(counts)} never left chance{ending}"
+
+
+def any_stuck(plateaus: Sequence[Row], row: Row) -> bool:
+    """Whether a fine-tuning of either arm of a comparison, or of a label multiplier, never left chance."""
+    return any(_stuck(plateaus, row, side)[0] for side in ("arm", "baseline"))
+
+
+def _stuck(plateaus: Sequence[Row], row: Row, side: str) -> tuple[int, int]:
+    """Of one side of a comparison: runs that never left chance, and all runs."""
+    place = (row["task"], row["mode"], row["fraction"], row[side])
+    found = [r for r in plateaus if (r["task"], r["mode"], r["fraction"], r["arm"]) == place]
+    return sum(r["num_plateau"] for r in found), sum(r["num_runs"] for r in found)
 
 
 def architecture_name(architecture: str) -> str:
@@ -278,7 +303,7 @@ def sentence(results: Results, panel: Panel, arm: Arm, pair: Row | None, name: s
     value = ""
     if row and present(row["value"]):
         bounds = f" ({level} {interval(row['low'], row['high'], 2)})" if present(row["low"]) else ""
-        value = f" {number(row['value'], 2)}{bounds},"
+        value = f" is {number(row['value'], 2)}{bounds},"
     claim = claim_of(pair)
     ending = {
         "better": "it paid" if arm.family not in ("imagenet", "random") and not arm.labels else "better",
@@ -287,7 +312,7 @@ def sentence(results: Results, panel: Panel, arm: Arm, pair: Row | None, name: s
     }.get(claim, untested(pair))
     control = "random initialisation of the same network" if arm.family != "random" else "the control"
     words = f"{what} with {with_labels}{value} {difference(pair)} against {control}"
-    words += f"; Holm-adjusted p {probability(pair['p_holm'])}:" if claim else ":"
+    words += f"; {_adjusted(pair)}:" if claim else ":"
     stuck = never_left_chance(results.plateaus, pair)
     worth = claim in ("better", "worse") and not stuck  # no effect of the encoder, no labels
     labels = _labels(results.multiplier(pair)) if worth else ""
@@ -300,10 +325,14 @@ def against(results: Results, pair: Row, name: str) -> str:
     """ "Against ImageNet weights at 10 % of labels: +0.08 (0.03 to 0.13), Holm-adjusted p 0.004: better."."""
     claim = claim_of(pair)
     reading = claim_words(claim)[1] if claim else untested(pair)
-    p = f", Holm-adjusted p {probability(pair['p_holm'])}" if claim else ""
+    p = f", {_adjusted(pair)}" if claim else ""
     stuck = never_left_chance(results.plateaus, pair)
     reading += f" ({stuck})" if stuck else ""
     return f"Against {name} at {share(pair['fraction'])} of labels: {difference(pair)}{p}: {reading}."
+
+
+def _adjusted(pair: Row) -> str:
+    return f"Holm-adjusted p\N{NO-BREAK SPACE}{probability(pair['p_holm'])}"
 
 
 def untested(pair: Row) -> str:

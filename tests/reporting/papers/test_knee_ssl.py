@@ -112,7 +112,7 @@ def test_table_3_has_this_studys_arms_and_then_the_papers(tmp_path: Path) -> Non
     assert paper[2][1:] == [
         "MoCo (Knee)", "0.475 (0.050)", "0.368 †", "0.606 (0.010)", "0.411 †", "0.636 (0.012)", "0.422 †",
     ]  # fmt: skip
-    assert "This study: 804 images · 402 patients · 10 seeds." in table.note
+    assert "This study: 804 test images · 402 patients · 10 seeds." in table.note
     assert table.styles[: len(ours)].count("") == 0
     assert set(table.styles[len(ours) :]) == {""}  # what is without a style is not this study's
     assert not any(cell.strong for row in table.rows[len(ours) :] for cell in row)
@@ -128,7 +128,8 @@ def test_differences_are_to_the_random_and_the_imagenet_arm_of_the_network(tmp_p
         ["Barlow Twins", "Random"], ["Barlow Twins", "ImageNet"],
     ]  # fmt: skip
     assert rows[1][3] == "+0.060 [0.040 to 0.080]"
-    assert "Holm 0.0012; worth 3.2× (at least 1.8×)" in found.parts[0].differences.note
+    note = found.parts[0].differences.note.replace("\N{NO-BREAK SPACE}", " ")
+    assert "p < 0.001, Holm 0.0012; worth 3.2× (at least 1.8×)" in note
     assert not any("paper" in cell for row in rows for cell in row)
 
 
