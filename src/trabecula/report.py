@@ -218,7 +218,7 @@ def render(
     context = {
         "title": config.title,
         "css": style_sheet("figure.css") + style_sheet("page.css"),
-        "level": f"{results.metrics['level'] * 100:.4g}",
+        "level": results.level,
         "one_in": round(2 / (1 - results.metrics["level"])),
         "alpha": f"{results.metrics['alpha']:g}",
         "resamples": wording.count(results.metrics.get("num_resamples")),

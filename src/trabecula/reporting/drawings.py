@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import textwrap
 import unicodedata
@@ -19,6 +20,11 @@ _NOTE_LETTERS = 54  # a line of the note
 
 def style_sheet(name: str) -> str:
     return (resources.files("trabecula.reporting") / name).read_text(encoding="utf-8")
+
+
+def png_uri(data: bytes) -> str:
+    """A PNG file as a data URI, to stand in a page."""
+    return "data:image/png;base64," + base64.b64encode(data).decode()
 
 
 def figure_files(drawn: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> dict[str, str]:

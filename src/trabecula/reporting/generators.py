@@ -5,7 +5,6 @@ Reads fidelity.json and explain.json; computes no statistic. What a file does no
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from trabecula.errors import InputError
 from trabecula.reporting.charts import REFERENCE, STYLES, Chart, level
+from trabecula.reporting.drawings import png_uri
 from trabecula.reporting.explanations import climb_chart, units_chart
 from trabecula.reporting.figures import Axes, ticks
 from trabecula.reporting.results import read_json
@@ -97,7 +97,7 @@ def read_explained(folders: Sequence[Path]) -> list[Explained]:
         charts = [climb_chart({**record["maximise"], "arm": name})] if record.get("maximise") else []
         charts += [units_chart({**record["units"], "arm": name})] if record.get("units") else []
         pictures = [
-            (file, caption, _data(folder / file))
+            (file, caption, png_uri((folder / file).read_bytes()))
             for file, caption in _PICTURES.items()
             if (folder / file).exists()
         ]
@@ -124,10 +124,6 @@ def _read(path: Path, made_by: str, needed: Mapping[str, Sequence[str]]) -> dict
             if lacking:
                 raise InputError(f"{path}: {part} has no '{lacking[0]}'; write it again with {made_by}")
     return value
-
-
-def _data(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def _protocol(record: Row) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trabecula.config import digest
 from trabecula.reporting.results import read_json
+from trabecula.reporting.run_folder import log_lines
 
 OWN, OTHER, MIXED = "in-domain", "cross-domain", "mixed-domain"
 
@@ -68,11 +67,5 @@ def read_learned(folders: Sequence[Path], store: Path | None) -> dict[str, Learn
 
 def _num_images(folder: Path) -> int | None:
     """Images of the pool, as the log has them."""
-    path = folder / "log.jsonl"
-    found = None
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        with suppress(ValueError):  # half a line is left where a run was killed
-            event = json.loads(line)
-            if isinstance(event, dict) and event.get("event") == "pool":
-                found = int(event["images"])
-    return found
+    drawn = [int(line["images"]) for line in log_lines(folder) if line.get("event") == "pool"]
+    return drawn[-1] if drawn else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from trabecula.errors import InputError
+from trabecula.reporting.drawings import png_uri
 
 Pixels = npt.NDArray[Any]
 
@@ -69,7 +69,7 @@ def _bytes(image: Pixels) -> Pixels:
 def montage(images: Sequence[Pixels], across: int = _ACROSS) -> str:
     """A grid of images as a PNG data URI; the gaps are transparent."""
     data = montage_png(images, min(across, len(images)))
-    return "data:image/png;base64," + base64.b64encode(data).decode()
+    return png_uri(data)
 
 
 def montage_png(images: Sequence[Pixels], across: int) -> bytes:

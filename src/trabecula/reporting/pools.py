@@ -29,9 +29,8 @@ from trabecula.reporting.wording import (
     objective_name,
     pool_words,
     present,
-    probability,
+    read_difference,
     share,
-    untested,
 )
 
 
@@ -109,20 +108,12 @@ def _sentence(
     for arm in arms:
         row = by.get((arm.name, fraction))
         if row is not None:
-            claim = claim_of(row)
-            reading = claim_words(claim)[1] if claim else untested(row)
-            p = f", Holm-adjusted p {probability(row['p_holm'])}" if claim else ""
-            against.append(f"{pool_name(arm)} {difference(row)}{p}: {reading}{_stuck(results, row)}")
+            against.append(f"{pool_name(arm)} {read_difference(results, row)}")
     labels = labels_phrase(results, panel.task, fraction)
     return (
         f"With {labels}, {metric_name(metric)} {', '.join(scored)}{without}. "
         f"Against {pool_name(largest)}: {'; '.join(against)}."
     )
-
-
-def _stuck(results: Results, pair: Row) -> str:
-    told = never_left_chance(results.plateaus, pair)
-    return f" ({told})" if told else ""
 
 
 def _charts(
@@ -178,6 +169,12 @@ def _charts(
     return charts
 
 
+def _reading(results: Results, pair: Row) -> str:
+    """ "−0.07 (−0.09 to −0.05): worse", with what fine-tunings that never left chance say."""
+    stuck = never_left_chance(results.plateaus, pair)
+    return f"{difference(pair)}: {claim_words(claim_of(pair))[1]}" + (f" ({stuck})" if stuck else "")
+
+
 def _table(
     results: Results,
     panel: Panel,
@@ -197,9 +194,7 @@ def _table(
             if row is None or not present(row["value"]):
                 cells.append(Cell("–", small=because(row["note"]) if row else ""))
                 continue
-            against = f"{difference(pair)}: {claim_words(claim_of(pair))[1]}" if pair else ""
-            against += _stuck(results, pair) if pair else ""
-            small = f"against {pool_name(largest)} {against}" if against else ""
+            small = f"against {pool_name(largest)} {_reading(results, pair)}" if pair else ""
             cells.append(Cell(number(row["value"]), interval(row["low"], row["high"]), small))
         pretrained = arm.family != "random"
         rows.append((

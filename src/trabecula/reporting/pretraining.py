@@ -5,12 +5,12 @@ Reads training.json, the card and the pictures of every run that trained an enco
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trabecula.reporting.drawings import png_uri
 from trabecula.reporting.formats import Cell, Table
 from trabecula.reporting.results import Row, read_json
 from trabecula.reporting.wording import count, number, share
@@ -127,8 +127,7 @@ def _sheet(card: Row, path: Path) -> Sheet:
         f"with {part} of their patches, drawn by chance, covered in white; and the images that the network "
         "made of the visible patches alone"
     )
-    data = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-    return Sheet(caption, alt, data)
+    return Sheet(caption, alt, png_uri(path.read_bytes()))
 
 
 def _row(card: Row, training: dict[str, Any]) -> tuple[Cell, ...]:

@@ -137,6 +137,11 @@ class Results:
         return pools
 
     @property
+    def level(self) -> str:
+        """Of the intervals, in per cent: "95"."""
+        return f"{self.metrics['level'] * 100:.4g}"
+
+    @property
     def plateaus(self) -> Sequence[Row]:
         """How many fine-tunings never left chance, by task, arm, mode and fraction; older files lack it."""
         rows: Sequence[Row] = self.flow.get("plateaus", [])

@@ -31,7 +31,7 @@ def record(file: Path) -> dict[str, Any]:
 
 
 def log_lines(folder: Path) -> list[dict[str, Any]]:
-    """The lines of the log that are whole."""
+    """The lines of the log that are whole: half a line is left where a run was killed."""
     lines = []
     if (folder / "log.jsonl").exists():
         for text in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines():

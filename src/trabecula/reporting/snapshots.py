@@ -41,8 +41,8 @@ def snapshot_curves(results: Results, panel: Panel, metric: str) -> Group | None
     title = f"Validation {metric_name(metric)} over pretraining, {panel.task}, {mode_name(panel.mode)}"
     caption = (
         "On the validation images of each seed, on which its model was chosen: higher than on test images, "
-        "and no part of any verdict. Bands are intervals; the line across is random initialisation of the "
-        "same network."
+        "and no part of any verdict. Bands are "
+        f"{results.level} % intervals; the line across is random initialisation of the same network."
     )
     return Group(title, caption, figures)
 
@@ -91,7 +91,8 @@ def _figure(
     across = control["value"] if control and present(control["value"]) else None
     random = [results.by_name[control["arm"]]] if control and across is not None else []
     values = [v for _, points in curves for p in points for v in (p["value"], p["low"], p["high"])]
-    y_ticks = ticks(*_ends([v for v in (*values, across) if present(v)]))
+    known = [v for v in (*values, across) if v is not None and present(v)]
+    y_ticks = ticks(min(known), max(known))
     images = sorted({p["images"] for _, points in curves for p in points})
     last = images[-1] or 1
     shown = images[:: -(-len(images) // _MAX_TICKS)]
@@ -119,8 +120,3 @@ def _figure(
     return Figure(
         name, axes.svg(f"Validation {metric_name(metric)} over pretraining, {panel.task}", told), arms
     )
-
-
-def _ends(values: Sequence[float | None]) -> tuple[float, float]:
-    known = [value for value in values if value is not None]
-    return min(known), max(known)

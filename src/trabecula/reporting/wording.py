@@ -92,7 +92,7 @@ def intervals_over(results: Results, panel: Panel) -> str:
         if (row["cohort"], row["stratum"]) == ("all", "all")
     }
     over = f" over {count(sizes.pop())} test patients" if len(sizes) == 1 else ""
-    return f"{results.metrics['level'] * 100:.4g}\N{NO-BREAK SPACE}% intervals{over}"
+    return f"{results.level}\N{NO-BREAK SPACE}% intervals{over}"
 
 
 def span(values: Sequence[int | None]) -> str:
@@ -297,12 +297,13 @@ def sentence(results: Results, panel: Panel, arm: Arm, pair: Row | None, name: s
             "stuck": "",
             "labels": "",
         }
-    level = f"{results.metrics['level'] * 100:.4g} % CI"
     with_labels = labels_phrase(results, panel.task, pair["fraction"])
     row = results.summary(panel, metric, arm.name, pair["fraction"])
     value = ""
     if row and present(row["value"]):
-        bounds = f" ({level} {interval(row['low'], row['high'], 2)})" if present(row["low"]) else ""
+        bounds = (
+            f" ({results.level} % CI {interval(row['low'], row['high'], 2)})" if present(row["low"]) else ""
+        )
         value = f" is {number(row['value'], 2)}{bounds},"
     claim = claim_of(pair)
     ending = {
@@ -323,12 +324,15 @@ def sentence(results: Results, panel: Panel, arm: Arm, pair: Row | None, name: s
 
 def against(results: Results, pair: Row, name: str) -> str:
     """ "Against ImageNet weights at 10 % of labels: +0.08 (0.03 to 0.13), Holm-adjusted p 0.004: better."."""
-    claim = claim_of(pair)
-    reading = claim_words(claim)[1] if claim else untested(pair)
+    return f"Against {name} at {share(pair['fraction'])} of labels: {read_difference(results, pair)}."
+
+
+def read_difference(results: Results, pair: Row) -> str:
+    """ "+0.08 (0.03 to 0.13), Holm-adjusted p 0.0044: better", and fine-tunings that never left chance."""
+    claim, stuck = claim_of(pair), never_left_chance(results.plateaus, pair)
     p = f", {_adjusted(pair)}" if claim else ""
-    stuck = never_left_chance(results.plateaus, pair)
-    reading += f" ({stuck})" if stuck else ""
-    return f"Against {name} at {share(pair['fraction'])} of labels: {difference(pair)}{p}: {reading}."
+    reading = claim_words(claim)[1] if claim else untested(pair)
+    return f"{difference(pair)}{p}: {reading}" + (f" ({stuck})" if stuck else "")
 
 
 def _adjusted(pair: Row) -> str:

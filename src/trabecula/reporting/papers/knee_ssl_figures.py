@@ -18,6 +18,7 @@ from trabecula.reporting.results import Arm, Panel, Results, Row, read_json
 from trabecula.reporting.wording import (
     architecture_name,
     count,
+    intervals_over,
     labels_phrase,
     metric_name,
     mode_name,
@@ -157,7 +158,10 @@ def size_chart(
         for i, fraction in enumerate(fractions)
     ]
     ringed = control is not None and any((control.name, fraction) in rows for fraction in fractions)
-    note = "Whiskers are intervals." + " Rings at the left: without pretraining." * ringed
+    note = (
+        f"Whiskers are {intervals_over(results, panel)}."
+        + " Rings at the left: without pretraining." * ringed
+    )
     return Chart(f"{figure}, this study", title, axes.svg(title, told), legend, note)
 
 
