@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from trabecula.errors import InputError, RunError
-from trabecula.grid.local import AtWork
-from trabecula.study import make_plan, run_study, summarise, time_left
+from trabecula.study import foretell, make_plan, run_study, summarise
 
 RECIPE = """
 title = "Numbers"
@@ -271,26 +270,17 @@ def test_a_folder_of_something_else_is_refused(recipe: Path, tmp_path: Path) -> 
         finish(recipe, recipe)
 
 
-def test_time_left_weighs_stages_by_their_own_cells() -> None:
-    left = Counter({"slow": 2, "fast": 10, "new": 1})
-    seconds = {"slow": [100.0, 200.0], "fast": [1.0, 1.0]}
-    # 2 x 150 + 10 x 1, shared by two workers
-    assert time_left(left, seconds, [], 2) == "at least 3 min left"
-    assert time_left(left, {}, [], 2) == ""
-    assert time_left(Counter({"slow": 2, "fast": 10, "new": 0}), seconds, [], 5) == "about 2 min left"
-    assert time_left(Counter({"slow": 1}), seconds, [], 8) == "about 2 min left"
-
-
-def test_time_left_hears_the_cells_at_work(tmp_path: Path) -> None:
-    (tmp_path / "recipe.toml").write_text(RECIPE)
-    cells = make_plan(tmp_path / "recipe.toml", tmp_path).stages
-    one, other, _ = cells["number"]
-    at_work = [AtWork(one, 600.0, 1800.0), AtWork(other, 60.0, None)]
-    left = Counter({"number": 3})
-    # 1,800 s; (2,400 - 60) s, a cell taking what the first says of itself; 2,400 s waiting: for two workers
-    assert time_left(left, {}, at_work, 2) == "about 54 min left"
-    assert time_left(left, {}, at_work, 3) == "about 40 min left"
-    assert time_left(left, {}, at_work[1:], 2) == ""
-    # a stage with finished cells goes by them, a cell at work by itself, and the longest cell is the least
-    assert time_left(left, {"number": [10.0]}, at_work, 2) == "about 30 min left"
-    assert time_left(left + Counter({"add": 1}), {}, at_work, 2) == "at least 54 min left"
+def test_durations_of_cells_begun_anew_are_kept_beside_the_results(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    study = make_plan(recipe, out)
+    begun = study.stages["add"][0]
+    begun.folder.mkdir(parents=True)
+    (begun.folder / "config.json").write_text('{"verb": "add", "id": "0"}')  # as a killed study leaves it
+    finish(recipe, out)
+    lines = [json.loads(line) for line in (out / "logs" / "durations.jsonl").read_text().splitlines()]
+    assert {line["id"] for line in lines} == {cell.id for cell in study.cells} - {begun.id}
+    assert all(line["seconds"] >= 0.0 for line in lines)
+    assert foretell(make_plan(recipe, out), out) == []
+    more = foretell(make_plan(recipe, out, ["add.axes.plus=[0, 10, 20]"]), out)
+    assert more[0] == "add: about 10 s for 3 cells, as those done took"
+    assert more[-1].startswith("time of what is known: about 10 s on one worker, without total, report")

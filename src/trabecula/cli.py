@@ -236,16 +236,17 @@ def study(
         folder = out or Path("study")
         plan = make_plan(recipe, folder, assignments or [])
         if dry_run:
-            _show_plan(plan)
+            _show_plan(plan, folder)
         else:
             print(run_study(plan, folder, workers or max(1, cores() // plan.recipe.threads)))
 
 
-def _show_plan(plan: Plan) -> None:
+def _show_plan(plan: Plan, folder: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from trabecula.study import summarise
+    from trabecula.grid.recipe import told_not_run
+    from trabecula.study import foretell, summarise
 
     table = Table("stage", "verb", "axes", "cells", "done", title=plan.recipe.title or None)
     rows = summarise(plan)
@@ -254,8 +255,11 @@ def _show_plan(plan: Plan) -> None:
     table.add_section()
     table.add_row("all", "", "", str(len(plan.cells)), str(sum(cell.done for cell in plan.cells)))
     Console().print(table)
-    for label, reason in plan.recipe.not_run.items():
-        print(f"not run: {label}: {reason}")
+    lines = foretell(plan, folder)
+    if lines:
+        print("to do:\n  " + "\n  ".join(lines))
+    for text in told_not_run(plan.recipe.values, plan.recipe.not_run):
+        print(f"not run: {text}")
 
 
 @app.command(epilog="Example: trabecula show pretrain    trabecula show moco    trabecula show runs/moco")

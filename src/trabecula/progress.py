@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import ClassVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,9 +19,11 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.status import Status
 
 _EVERY_S = 15.0  # plain lines: often enough to see life, rare enough for a log file
 _LISTENER_EVERY_S = 1.0
+_FIRST_S = 4.0  # what is done by then needs no word
 
 
 class Meter:
@@ -90,6 +94,53 @@ class Meter:
                 pace += f", {duration(max(self.total - self.done, 0) / rate)} left"
             line = f"{self.label}: {self.done:,}/{self.total:,} {self.unit}{pace}"
             print(f"{line} {note}".rstrip(" ,"), file=sys.stderr, flush=True)
+
+
+class Steps:
+    """What is being done, where nobody knows how long it takes: `with Steps("checking x") as steps: ...`.
+
+    A line that moves on a terminal; elsewhere nothing of what is quick, and a line now and then after that.
+    """
+
+    def __init__(self, label: str, first_s: float = _FIRST_S, every_s: float = _EVERY_S) -> None:
+        """Args: first_s, every_s: seconds until the first plain line, and between two."""
+        self.label, self.first_s, self.every_s = label, first_s, every_s
+        self._now = ""
+        self._status: Status | None = None
+        self._ended = threading.Event()
+        self._teller = threading.Thread(target=self._tell, daemon=True)
+
+    def __enter__(self) -> Steps:
+        if sys.stderr.isatty():
+            self._status = Console(stderr=True).status(escape(self._line()))
+            self._status.start()
+        else:
+            self._teller.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        if self._status:
+            self._status.stop()
+        else:
+            self._teller.join()
+
+    def now(self, text: str) -> None:
+        self._now = text
+        if self._status:
+            self._status.update(escape(self._line()))
+
+    def _line(self) -> str:
+        return f"{self.label}: {self._now}" if self._now else self.label
+
+    def _tell(self) -> None:
+        """A thread's work, since a step that takes long says nothing itself."""
+        wait_s = self.first_s
+        while not self._ended.wait(wait_s):
+            print(self._line(), file=sys.stderr, flush=True)
+            wait_s = self.every_s
 
 
 def duration(seconds: float) -> str:

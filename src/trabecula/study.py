@@ -3,7 +3,7 @@
 DIR/recipe.toml     the recipe with its overrides: DIR documents itself
 DIR/cells.json      every cell: stage, coordinates, folder, id, the cells it needs; what was not run
 DIR/cells/          one run folder a cell; a cell that is DONE is never run again
-DIR/logs/           what the worker processes printed
+DIR/logs/           what the worker processes printed, what each cell took
 DIR/report.html, DIR/tables/ ...   copied from the report stage
 """
 
@@ -13,16 +13,18 @@ import json
 import os
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from trabecula.config import to_toml
 from trabecula.errors import InputError, RunError, TrabeculaError
 from trabecula.grid.cells import Cell, Plan, plan
+from trabecula.grid.cost import costs
+from trabecula.grid.forecast import Forecast, kind, read_durations, rounded, write_duration
 from trabecula.grid.local import AtWork, Outcome, run_cells
-from trabecula.grid.recipe import read_recipe
+from trabecula.grid.recipe import read_recipe, told_not_run
 from trabecula.grid.remainder import without
-from trabecula.progress import Meter, duration
+from trabecula.progress import Meter, Steps
 from trabecula.run import locked, sweep, write_atomically
 
 _OWN_FILES = {"recipe.toml", "cells.json", "cells", "logs", ".lock", "report.html", "tables", "figures"}
@@ -35,7 +37,8 @@ def make_plan(recipe: Path, out: Path, assignments: Sequence[str] = ()) -> Plan:
     Raises:
         InputError: the recipe, or a setting of any of its cells, is wrong.
     """
-    return plan(read_recipe(recipe, assignments), out)
+    with Steps(f"checking {recipe}") as steps:
+        return plan(read_recipe(recipe, assignments), out, steps.now)
 
 
 def summarise(study: Plan) -> list[tuple[str, str, str, int, int]]:
@@ -50,6 +53,38 @@ def summarise(study: Plan) -> list[tuple[str, str, str, int, int]]:
         done = sum(cell.done for cell in cells)
         rows.append((name, study.recipe.stages[name].verb, axes, len(cells), done))
     return rows
+
+
+def foretell(study: Plan, out: Path) -> list[str]:
+    """What the cells that are not done will cost: what settings say, and times of cells that are done.
+
+    Args:
+        out: the study's folder; where it holds no finished cell no time is told, since nobody knows any.
+    """
+    missing = [cell for cell in study.cells if not cell.done]
+    seconds = read_durations(out / "logs", study.cells)
+    told = costs(missing)
+    lines, total, unknown = [], 0.0, dict[str, None]()
+    for stage in dict.fromkeys(cell.stage for cell in missing):
+        own = Counter(kind(cell) for cell in missing if cell.stage == stage)
+        known = {name: sum(seconds[name]) / len(seconds[name]) for name in own if name in seconds}
+        took = sum(known.get(name, 0.0) * number for name, number in own.items())
+        total += took
+        unknown.update(dict.fromkeys(name for name in own if name not in known))
+        parts = [told[stage]] if stage in told else []
+        if known:
+            parts.append(
+                f"about {rounded(took)} for {_cells(sum(own[name] for name in known))}, as those done took"
+            )
+        lines += [f"{stage}: {'; '.join(parts)}"] if parts else []
+    if total:
+        without = f", without {', '.join(unknown)}" if unknown else ""
+        lines.append(f"time of what is known: about {rounded(total)} on one worker{without}")
+    return lines
+
+
+def _cells(number: int) -> str:
+    return f"{number:,} cell{'s' * (number != 1)}"
 
 
 def run_study(study: Plan, out: Path, workers: int) -> str:
@@ -107,57 +142,25 @@ def _record(study: Plan, out: Path) -> None:
 def _run_missing(study: Plan, missing: Sequence[Cell], workers: int, out: Path) -> Outcome:
     if not missing:
         return Outcome()
-    left = Counter(cell.stage for cell in missing)
-    seconds: dict[str, list[float]] = defaultdict(list)
+    logs = out / "logs"
+    logs.mkdir(exist_ok=True)
+    resumed = {cell.id for cell in missing if (cell.folder / "config.json").exists()}
+    forecast = Forecast(missing, workers, read_durations(logs, study.cells), resumed)
     with Meter("study", len(study.cells), "cells", even=False) as meter:
         meter.skip(len(study.cells) - len(missing))
 
         def told(finished: Cell | None, took: float, at_work: list[AtWork]) -> None:
             if finished is not None:
-                left[finished.stage] -= 1
-                seconds[finished.stage].append(took)
-            note = time_left(left, seconds, at_work, workers)
+                forecast.finish(finished, took)
+                if finished.id not in resumed:
+                    write_duration(logs, finished, took)
+            note = forecast.note(at_work)
             if at_work:
-                note += f"{', ' if note else ''}at work: {_described(at_work[0])}"
+                note += f"{', ' if note else ''}at work: {at_work[0].cell.name}"
                 note += f" and {len(at_work) - 1} more" if len(at_work) > 1 else ""
             meter.add(int(finished is not None), note)
 
-        return run_cells(missing, workers, study.recipe.threads, out / "logs", told)
-
-
-def _described(at_work: AtWork) -> str:
-    left = "" if at_work.left_s is None else f" ({duration(at_work.left_s)})"
-    return at_work.cell.name + left
-
-
-def time_left(
-    left: Mapping[str, int], seconds: Mapping[str, Sequence[float]], at_work: Sequence[AtWork], workers: int
-) -> str:
-    """Time to go: cells that are waiting take the mean of their stage's; those at work say it themselves.
-
-    Args:
-        left: cells of each stage that are not finished, those at work among them.
-        seconds: what the finished cells of each stage took.
-
-    Returns:
-        "about ... left"; "at least" while a cell to come has no finished cell of its stage and none at work
-        that can tell; empty while nothing is known.
-    """
-    busy = Counter(one.cell.stage for one in at_work)
-    guesses: dict[str, list[float]] = defaultdict(list)
-    for one in at_work:
-        if one.left_s is not None:
-            guesses[one.cell.stage].append(one.spent_s + one.left_s)
-    means = {stage: sum(took) / len(took) for stage, took in {**guesses, **seconds}.items() if took}
-    costs = [means.get(stage) for stage, count in left.items() for _ in range(count - busy[stage])]
-    for one in at_work:
-        mean = means.get(one.cell.stage)
-        costs.append(max(mean - one.spent_s, 0.0) if one.left_s is None and mean is not None else one.left_s)
-    known = [cost for cost in costs if cost is not None]
-    if not known:
-        return ""
-    spent = max(sum(known) / max(1, min(workers, len(costs))), max(known))
-    return f"{'about' if len(known) == len(costs) else 'at least'} {duration(spent)} left"
+        return run_cells(missing, workers, study.recipe.threads, logs, told)
 
 
 def _report_rest(study: Plan, outcome: Outcome, workers: int, out: Path) -> str:
@@ -189,7 +192,7 @@ def _failure(study: Plan, outcome: Outcome, out: Path, reported: str) -> Trabecu
 
 def _conclude(study: Plan, out: Path, ran: int) -> str:
     """Put the report on top of the study folder; the last words of the study."""
-    lines = [f"not run: {label}: {reason}" for label, reason in study.recipe.not_run.items()]
+    lines = [f"not run: {text}" for text in told_not_run(study.recipe.values, study.recipe.not_run)]
     reports = _reports(study)
     for cell in reports:
         lines.append((cell.folder / "DONE").read_text().strip())

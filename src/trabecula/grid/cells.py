@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,16 +59,17 @@ class Plan:
     ]  # cell id -> stages, coordinates: all of it
 
 
-def plan(recipe: Recipe, folder: Path) -> Plan:
+def plan(recipe: Recipe, folder: Path, told: Callable[[str], None] | None = None) -> Plan:
     """Every cell of a recipe, in an order in which they can run; nothing is run or written.
 
     Args:
         folder: the study's folder; cells lie in `folder/cells`.
+        told: hears what is being done, for it may take a while: networks are built, inputs read.
 
     Raises:
         InputError: a setting, a reference or a file of any cell is wrong.
     """
-    return _Planner(recipe, folder).plan()
+    return _Planner(recipe, folder, told or (lambda _: None)).plan()
 
 
 class Identities:
@@ -97,8 +98,8 @@ def make_cell(cell: Cell, threads: int, identify: Identities) -> Cell:
 
 
 class _Planner:
-    def __init__(self, recipe: Recipe, folder: Path) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, folder: Path, told: Callable[[str], None]) -> None:
+        self.recipe, self.told = recipe, told
         self.cells_folder = folder / "cells"
         self.named: dict[str, References] = {}
         self.configs: dict[str, type[Record]] = {}
@@ -111,6 +112,7 @@ class _Planner:
             self.named[stage.name] = references(self.recipe, stage.name)
         order = run_order(self.recipe, self.named)
         for stage in self.recipe.stages.values():
+            self.told(f"loading {stage.verb}")
             try:
                 self.configs[stage.name] = verb_module(stage.verb).Config
             except InputError as error:
@@ -138,6 +140,7 @@ class _Planner:
 
     def _plan_stage(self, stage: Stage, axes: list[Axis]) -> None:
         self.found[stage.name] = []
+        self.told(f"stage {stage.name}")
         for positions in itertools.product(*(range(len(axis.labels)) for axis in axes)):
             coordinates = {axis.name: axis.labels[i] for axis, i in zip(axes, positions, strict=True)}
             where = f"{self.recipe.where}: [stages.{stage.name}]"
