@@ -14,7 +14,7 @@ from trabecula.grid.cells import Cell
 def costs(cells: Sequence[Cell]) -> dict[str, str]:
     """Stage -> what its cells are to do, for the stages of which the settings tell.
 
-    An image counts as seen each time it is drawn. Early stopping and pruning may spare some: then it says at most.
+    An image counts as seen each time it is drawn. Stopping early may spare some: then it says at most.
     """
     stages: dict[str, list[Cell]] = {}
     for cell in cells:
