@@ -88,6 +88,16 @@ def test_the_table_has_no_pretraining_first_then_the_pools_by_size(results: Resu
     assert pools.table.rows[4][3].small == ""
 
 
+def test_runs_that_never_left_chance_stand_beside_the_pools_difference(results: Results) -> None:
+    place = {"task": "kl2", "mode": "finetune", "fraction": 0.25, "num_runs": 3}
+    results.flow["plateaus"] = [{**place, "arm": "critic-wgan_gp-pool10", "num_plateau": 2}]
+    (pools,) = read_pools(results)
+    told = " (2 of 3 runs never left chance: in part an optimisation failure)"
+    assert f": worse{told}; cohort check-like alone" in pools.sentences[0]
+    assert pools.table.rows[2][3].small.endswith(f": worse{told}")
+    assert "chance" not in pools.table.rows[3][3].small
+
+
 def test_every_arm_has_a_name_and_a_look_of_its_own(results: Results) -> None:
     names = arm_names(results)
     assert len(set(names.values())) == len({arm.style for arm in results.arms}) == len(VALUES)
