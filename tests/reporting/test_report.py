@@ -30,7 +30,7 @@ from trabecula.run import execute
 
 def test_counts_and_levels_stand_beside_numbers_and_curves(page: str) -> None:
     text = visible(page)
-    over = "95 % intervals over 402 test patients."
+    over = "95 % intervals (402 test patients)."
     for what in ("Bands are", "Bands are pointwise", "Whiskers are"):
         assert f"{what} {over}" in text
     assert "Bands are intervals" not in text

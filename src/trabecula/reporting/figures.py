@@ -15,13 +15,13 @@ from trabecula.reporting.wording import (
     architecture_name,
     arm_names,
     count,
-    intervals_over,
     metric_name,
     mode_name,
     number,
     present,
     share,
     short_count,
+    sized_intervals,
 )
 
 WIDTH, HEIGHT = 310, 245
@@ -186,7 +186,7 @@ def learning_curves(results: Results, panel: Panel, metric: str) -> Group | None
     alone = "All label fractions drew as many patients" if len(fractions) > len(at) else "One label fraction"
     sentences = [f"{alone}, so no curve: the arms stand side by side."] if single else []
     if any(_bounds(drawn) for drawn in curves.values()):
-        sentences.append(f"{'Whiskers' if single else 'Bands'} are {intervals_over(results, panel)}.")
+        sentences.append(f"{'Whiskers' if single else 'Bands'} are {sized_intervals(results, panel)}.")
     if few:
         sentences.append("Filled marks are means over seeds, small rings single seeds.")
     title = f"{metric_name(metric)} of {panel.task}, {mode_name(panel.mode)}"
@@ -240,7 +240,7 @@ def roc_curves(results: Results, panel: Panel) -> list[Group]:
                 _roc(results, panel, (fraction, name), (network, arms), chosen, name if many else network)
             )
     groups: list[Group] = []
-    bands = f" Bands are pointwise {intervals_over(results, panel)}."
+    bands = f" Bands are pointwise {sized_intervals(results, panel)}."
     for title, figures in drawn.items():
         caption = "Curves are means over seeds." + bands * any(banded for _, banded in figures)
         groups.append(Group(title, caption, [figure for figure, _ in figures], opened=not groups))
@@ -287,7 +287,7 @@ def reliability_plots(results: Results, panel: Panel) -> list[Group]:
         title = f"Reliability of {panel.task}, {mode_name(panel.mode)}, {share(fraction)} of labels"
         caption = (
             "On the diagonal, what was predicted is what was observed. Each mark is a tenth of all seeds' "
-            f"predictions. Whiskers are {intervals_over(results, panel)}."
+            f"predictions. Whiskers are {sized_intervals(results, panel)}."
         )
         groups.append(Group(title, caption, figures, opened=not groups))
     return groups

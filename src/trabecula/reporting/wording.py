@@ -82,8 +82,8 @@ def interval(low: float | None, high: float | None, digits: int = 3) -> str:
     return f"{number(low, digits)} to {number(high, digits)}"
 
 
-def intervals_over(results: Results, panel: Panel) -> str:
-    """ "95 % intervals over 350 test patients"; without the number where metrics have different ones."""
+def sized_intervals(results: Results, panel: Panel) -> str:
+    """ "95 % intervals (350 test patients)"; without the number where values have different ones."""
     metric = results.headline(panel)
     sizes = {
         row["num_patients"]
@@ -91,8 +91,8 @@ def intervals_over(results: Results, panel: Panel) -> str:
         if (Panel(row["task"], row["mode"]), row["metric"]) == (panel, metric)
         if (row["cohort"], row["stratum"]) == ("all", "all")
     }
-    over = f" over {count(sizes.pop())} test patients" if len(sizes) == 1 else ""
-    return f"{results.level}\N{NO-BREAK SPACE}% intervals{over}"
+    size = f" ({count(sizes.pop())} test patients)" if len(sizes) == 1 else ""
+    return f"{results.level}\N{NO-BREAK SPACE}% intervals{size}"
 
 
 def span(values: Sequence[int | None]) -> str:

@@ -18,7 +18,6 @@ from trabecula.reporting.results import Arm, Panel, Results, Row, read_json
 from trabecula.reporting.wording import (
     architecture_name,
     count,
-    intervals_over,
     labels_phrase,
     metric_name,
     mode_name,
@@ -26,6 +25,7 @@ from trabecula.reporting.wording import (
     objective_name,
     present,
     share,
+    sized_intervals,
 )
 
 _SOURCES = {OWN: "images like the task's own", OTHER: "images of another kind"}
@@ -159,7 +159,7 @@ def size_chart(
     ]
     ringed = control is not None and any((control.name, fraction) in rows for fraction in fractions)
     note = (
-        f"Whiskers are {intervals_over(results, panel)}."
+        f"Whiskers are {sized_intervals(results, panel)}."
         + " Rings at the left: without pretraining." * ringed
     )
     return Chart(f"{figure}, this study", title, axes.svg(title, told), legend, note)
