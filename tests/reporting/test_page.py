@@ -152,6 +152,22 @@ def test_without_its_control_a_network_has_no_verdict(study: Config, tmp_path: P
     assert verdict.against_random(read_results(root)) == []
 
 
+def test_what_a_study_has_not_is_said_and_leaves_no_empty_heading(
+    study: Config, page: str, tmp_path: Path
+) -> None:
+    root = probed_study.write_study(tmp_path / "r", [probed_study.score("critic-random", 0.7, 0.6, 0.8)])
+    execute("report", Config(results=root, manifest=study.manifest), tmp_path / "out")
+    bare = (tmp_path / "out/report.html").read_text()
+    why = "every arm has random weights: there is no pretraining to judge"
+    assert f"No comparison with random initialisation: {why}." in bare
+    for text in ("Random initialisation alone: nothing to compare.", "No curves in these results."):
+        assert text in bare
+        assert text not in page
+    for heading in ("Learning curves", "ROC", "Reliability"):
+        assert f"<h3>{heading}</h3>" in page
+        assert f"<h3>{heading}</h3>" not in bare
+
+
 def test_an_upper_bound_alone_is_said_to_be_one(study: Config, tmp_path: Path) -> None:
     root = tmp_path / "results"
     arms = ("critic-random", "critic-wgan_gp")
