@@ -13,6 +13,7 @@ from torch import nn
 from trabecula.data.batches import Batch, RowRandom, Stream, mix
 from trabecula.data.store import Store
 from trabecula.errors import InputError, RunError
+from trabecula.nets.linear import ProductLinear
 from trabecula.objectives.objective import Group, Objective, Steps, Update
 from trabecula.train import checkpoint
 from trabecula.train.loop import train
@@ -54,6 +55,13 @@ def test_points_come_at_their_images_and_carry_means(stream: Stream) -> None:
     assert points[0].scalars["target"] == pytest.approx(np.mean(targets[:4]), rel=1e-5)
     assert points[2].scalars["target"] == pytest.approx(np.mean(targets[8:]), rel=1e-5)
     assert {"toy/loss", "toy/norm"} <= set(points[0].scalars)
+
+
+def test_linear_layers_learn_by_the_quicker_products(stream: Stream) -> None:
+    toy = Toy()
+    toy.head = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    list(train(toy, stream, images=8, every=8, precision="float32"))
+    assert isinstance(toy.head[0], ProductLinear)
 
 
 def test_a_loss_that_is_not_finite_stops_names_the_step_and_keeps_the_checkpoint(

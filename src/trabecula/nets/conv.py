@@ -107,7 +107,7 @@ def kernel_gradient(grad: Tensor, x: Tensor, kernel: Tensor, step: int, edge: in
 
 
 def _takes_nine_products(x: Tensor, kernel: Tensor, step: int, edge: int) -> bool:
-    if x.device.type != "cpu" or not by_onednn(x.dtype):
+    if x.device.type != "cpu" or torch.is_grad_enabled() or not by_onednn(x.dtype):
         return False
     if kernel.shape[2:] != (4, 4) or (step, edge) != (2, 1) or any(side % 4 for side in x.shape[2:]):
         return False

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from trabecula.data.batches import Batch, Stream
 from trabecula.errors import InputError, RunError
+from trabecula.nets.linear import use_product_linears
 from trabecula.nets.norm import use_global_batch_norm
 from trabecula.objectives.objective import Group, Objective, Steps, Update
 from trabecula.train import checkpoint as checkpoints
@@ -73,6 +74,7 @@ def train(
             "(or its nets have batch norm), so parts of a batch would give another result; use accumulate=1"
         )
     objective.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    use_product_linears(objective)
     if ranks.world_size() > 1:
         use_global_batch_norm(objective)
     groups = objective.groups()
