@@ -81,6 +81,13 @@ REFUSED = {
     "prepare --manifest cohort --seed 3": "has no --seed; `trabecula show prepare` lists its settings",
     "prepare --manifset cohort": "No such option: --manifset",
     "pretrian --store store": "No such command 'pretrian'. Did you mean 'pretrain'?; see `trabecula --help`",
+    f"{GAN} -s critic_steps=2": "trabecula pretrain: 'critic_steps' is a setting of wgan_gp; write settings.critic_steps in its place",
+    f"{FINE} -s 'task=kl >= 2' -s lr=3e-4": "trabecula finetune: unknown key 'lr'; is it 'optimizer.lr'?",
+    f"{GAN} -s settings.lr=3e-4": "settings of wgan_gp: unknown key 'lr'; is it 'critic.lr' or 'generator.lr'?",
+    "prepare cohort": "unexpected extra argument(s) (cohort); inputs are given by name, each with its own flag, such as --store PATH; see `trabecula prepare --help`",
+    "show stage": "'stage': no such file or folder, did you mean 'stage.toml'?",
+    "show ./stagge.toml": "'./stagge.toml': no such file or folder, did you mean 'stage.toml'?",
+    "show .": "is no run folder; it has no config.json; there are ",
     "show moko": "'moko' is no verb, objective, run folder or recipe, did you mean 'moco'?",
     f"{FINE} -s task=kl -s head=critic": "head 'critic': a critic has one score, so it can tell two classes apart, not 3 classes; choose a binary task, or head = 'linear'",
     f"{FINE} -s 'task=kl >= 2' -s head=mlp": "'head.name': Input should be 'linear' or 'critic' (got 'mlp')",
@@ -92,6 +99,11 @@ REFUSED = {
     f"{SEARCH} -s preset=rate -s storage=postgres": "storage 'postgres': ",
     # recipes
     "study nowhere.toml": "nowhere.toml: no such file",
+    "study stagge.toml": "stagge.toml: no such file, did you mean 'stage.toml'?",
+    "study stage": "stage: no such file, did you mean 'stage.toml'?",
+    "study empty": "empty: is a folder; give a recipe",
+    "study stage.toml -s num_patients=3": "-s num_patients=3: whose? write -s STAGE.num_patients=3, STAGE being one of phantom",
+    "study misplaced.toml": "[stages.pretrain]: 'critic_steps' is a setting of wgan_gp; write settings.critic_steps in its place",
     "study top.toml": "top.toml: unknown part 'titel', did you mean 'title'?",
     "study stage.toml": "[stages.phantom]: unknown key 'num_pateints', did you mean 'num_patients'?",
     "study nested.toml": "[stages.pretrain]: settings of wgan_gp: unknown key 'critic.lrr', did you mean 'lr'?",
@@ -249,6 +261,9 @@ def _files(root: Path) -> None:
     (root / "stage.toml").write_text(stages.replace("patients", "pateints"))
     (root / "verb.toml").write_text(stages + "[stages.other]\nverb = 'phantm'\n")
     (root / "broken.toml").write_text("[stages.phantom]\nsize = \n")
+    (root / "misplaced.toml").write_text(
+        '[stages.pretrain]\nstore = "store"\nobjective = "wgan_gp"\ncritic_steps = 2\n'
+    )
     (root / "nested.toml").write_text(
         "[stages.pretrain]\nstore = 'store'\nobjective = 'wgan_gp'\nsettings.critic.lrr = 1\n"
     )

@@ -332,3 +332,14 @@ def test_ctrl_c_of_a_study_is_one_line_and_it_goes_on(main: Main, world: Path, t
     assert not list(tmp_path.glob("s/cells/*/DONE"))
     assert main(*words(command)).code == 0
     assert len(list(tmp_path.glob("s/cells/*/images/*.png"))) == 80
+
+
+def test_a_folder_that_a_refused_export_left_takes_the_corrected_command(main: Main, tmp_path: Path) -> None:
+    """It holds a folder of its own by then, but no file."""
+    for wrong in ("store", "cohort"):
+        answer = main("export", "--encoder", wrong, "--out", tmp_path / "out")
+        assert f"{wrong}: no encoder there" in answer.err
+    assert (tmp_path / "out" / "hub").is_dir()
+    (tmp_path / "out" / "hub" / "thesis.txt").write_text("")
+    answer = main("export", "--encoder", "encoder", "--out", tmp_path / "out")
+    assert "holds a run of another config (input 'encoder' has changed)" in answer.err

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from trabecula.errors import TrabeculaError, disk_full, is_disk_full
+from trabecula.verbs import VERBS
 
 _NAMES = (errno.ENOTDIR, errno.ENAMETOOLONG)
 _DRIVES = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.ENXIO)
@@ -60,7 +61,10 @@ def _usage(error: Any) -> None:
         sys.exit(error.exit_code)
     context = getattr(error, "ctx", None)
     path = f"trabecula {context.info_name}" if context and context.parent else "trabecula"
-    _stop(f"error: {error.format_message().rstrip('.')}; see `{path} --help`", error.exit_code)
+    told = error.format_message().rstrip(".")
+    if told.startswith("Got unexpected extra argument") and context and context.info_name in VERBS:
+        told += "; inputs are given by name, each with its own flag, such as --store PATH"
+    _stop(f"error: {told}; see `{path} --help`", error.exit_code)
 
 
 def _stop(line: str, code: int) -> None:

@@ -80,13 +80,16 @@ def run_verb(name: str, given: dict[str, Any]) -> None:
         wished = os.environ.get("OMP_NUM_THREADS", "")
         threads = int(wished) if wished.isdecimal() and int(wished) else cores()
         from trabecula.config import build
+        from trabecula.grid.foresight import check_places
         from trabecula.run import execute, verb_module
 
         os.environ["OMP_NUM_THREADS"] = str(workers or threads)  # before torch is imported
         cls: type[Record] = verb_module(name).Config
         if workers and "workers" not in cls.model_fields:
             threads = workers
-        config = build(cls, _values(name, cls, given), f"trabecula {name}")
+        values = _values(name, cls, given)
+        check_places(name, values, f"trabecula {name}")
+        config = build(cls, values, f"trabecula {name}")
         out = given["out"]
         if given["dry_run"]:
             _show_dry_run(name, config, out)

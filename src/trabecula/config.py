@@ -85,7 +85,12 @@ def _problem(cls: type[Record], detail: ErrorDetails) -> str:
     if detail["type"] == "extra_forbidden":
         owner = _owner(cls, detail["loc"])
         known = sorted(owner.model_fields) if owner else []
-        return f"unknown key '{key}'" + suggest(str(detail["loc"][-1]), known)
+        last = str(detail["loc"][-1])
+        inner = [row[0] for row in describe(owner) if row[0].endswith(f".{last}")] if owner else []
+        if inner:
+            above = key.removesuffix(last)
+            return f"unknown key '{key}'; is it " + " or ".join(f"'{above}{name}'" for name in inner) + "?"
+        return f"unknown key '{key}'" + suggest(last, known)
     if detail["type"] == "missing":
         return f"'{key}' is needed and not set"
     message = detail["msg"].removeprefix("Value error, ")

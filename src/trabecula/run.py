@@ -208,7 +208,8 @@ def _artifacts(folder: Path) -> list[str]:
 
 def _barren(folder: Path) -> bool:
     """Whether a run failed before it wrote anything: a corrected command may use its folder."""
-    return all(path.name in _OWN_FILES - {"DONE"} for path in folder.iterdir())
+    files = (path for path in folder.rglob("*") if not path.is_dir())
+    return all(str(path.relative_to(folder)) in _OWN_FILES - {"DONE"} for path in files)
 
 
 def sweep(partials: Iterable[Path]) -> None:

@@ -23,6 +23,7 @@ from trabecula.run import verb_module
 from trabecula.verbs import VERBS
 
 _LONG = 6  # entries of a list that are shown
+_NEAR = 20  # names in a folder that are looked through, or listed, for one that was not found
 _LONG_PAIR = 50  # characters of `key = value`: longer ones may be folded in the value
 _FIXED = "\N{NO-BREAK SPACE}"
 _WIDEST = 100  # characters of a line of prose
@@ -55,6 +56,13 @@ def print_subject(name: str, settings: bool = False) -> None:
         print_recipe(path)
     else:
         known = [*VERBS, *TABLE]
+        if path.with_name(f"{path.name}.toml").is_file():
+            raise InputError(f"'{name}': no such file or folder, did you mean '{name}.toml'?")
+        if "/" in name or path.suffix == ".toml":
+            near = sorted(other.name for other in path.parent.glob("*") if not other.name.startswith("."))
+            meant = suggest(path.name, near)
+            meant = meant if "?" in meant or len(near) <= _NEAR else ""
+            raise InputError(f"'{name}': no such file or folder{meant}")
         raise InputError(f"'{name}' is no verb, objective, run folder or recipe{suggest(name, known)}")
 
 
@@ -133,7 +141,9 @@ def print_run(folder: Path, settings: bool = False) -> None:
         return
     card = read_card(folder)
     if card is None and not (folder / "config.json").exists():
-        raise InputError(f"{folder}: is no run folder; it has no config.json")
+        inside = sorted(file.parent for file in (*folder.glob("*/config.json"), *folder.glob("*/cells.json")))
+        which = f"; there are {', '.join(map(str, inside[:_NEAR]))}" if inside else ""
+        raise InputError(f"{folder}: is no run folder; it has no config.json{which}")
     config = _read(folder / "config.json") if (folder / "config.json").exists() else {}
     if "verb" in config:
         done = folder / "DONE"

@@ -12,7 +12,7 @@ from typing import Any
 
 from trabecula.config import Record, build, digest, inputs, suggest
 from trabecula.errors import InputError
-from trabecula.grid.foresight import foresee
+from trabecula.grid.foresight import check_places, foresee
 from trabecula.grid.recipe import (
     EVERY,
     Axis,
@@ -154,6 +154,7 @@ class _Planner:
                 resolved[key] = self._resolve(value, stage.name, coordinates, needs, f"{where}: '{key}'")
                 if resolved[key] != value or len(needs) > before:
                     referring.append(key)
+            check_places(stage.verb, resolved, where)
             config = build(self.configs[stage.name], resolved, where)
             for key in referring:
                 if key not in inputs(config):

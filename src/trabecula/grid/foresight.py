@@ -33,6 +33,26 @@ def foresee(verb: str, config: Record, made: Mapping[str, Record]) -> None:
         _build(wanted.architecture, store.channels, store.size, wanted.stem, wanted.pool)
 
 
+def check_places(verb: str, values: Mapping[str, Any], where: str) -> None:
+    """Refuse a method's setting that stands among those of `pretrain`, with where it belongs.
+
+    Raises:
+        InputError: as said.
+    """
+    if verb != "pretrain":
+        return
+    from trabecula.objectives import TABLE, find
+    from trabecula.run import verb_module
+
+    name = values.get("objective")
+    if name not in TABLE:
+        return
+    for key in (
+        values.keys() & find(name).Config.model_fields.keys() - verb_module(verb).Config.model_fields.keys()
+    ):
+        raise InputError(f"{where}: '{key}' is a setting of {name}; write settings.{key} in its place")
+
+
 def _check_alike(store: Any, also: Any) -> None:
     """Two stores that are to be one pool are prepared alike; sides only the images can tell."""
     for key in ("size", "channels", "bits", "fit", "intensity"):

@@ -13,6 +13,7 @@ it refers to outside a list. Inside a list a reference takes all cells of a stag
 
 from __future__ import annotations
 
+import difflib
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -71,6 +72,7 @@ def read_recipe(path: Path, assignments: Sequence[str] = ()) -> Recipe:
     Raises:
         InputError: not TOML, an unknown part or stage, an axis without values, a cycle.
     """
+    _check_path(path)
     values = read_toml(path)
     stages = values.get("stages", {})
     expanded = [_expand(text, stages) for text in assignments]
@@ -82,11 +84,35 @@ def read_recipe(path: Path, assignments: Sequence[str] = ()) -> Recipe:
     return replace(recipe, command=shlex.join(words))
 
 
+def _check_path(path: Path) -> None:
+    """A recipe's path, mistyped: which is meant."""
+    if path.is_dir():
+        inside = path / "recipe.toml"
+        what = f"give {inside}" if inside.exists() else f"give a recipe{_named(sorted(path.glob('*.toml')))}"
+        raise InputError(f"{path}: is a folder; {what}")
+    if not path.exists():
+        known = sorted({*path.parent.glob("*.toml"), *Path("recipes").glob("*.toml")})
+        by_name = {file.stem: file for file in known}
+        stem = path.name.removesuffix(".toml")
+        close = difflib.get_close_matches(stem, list(by_name), n=1, cutoff=0.6)
+        meant = f", did you mean '{by_name[close[0]]}'?" if close else _named(known)
+        raise InputError(f"{path}: no such file{meant}")
+
+
+def _named(recipes: Sequence[Path]) -> str:
+    return f"; there are {', '.join(map(str, recipes))}" if recipes else ""
+
+
 def _expand(text: str, stages: Mapping[str, Any]) -> str:
     first = text.partition("=")[0].strip().split(".")[0]
     if first in stages:
         return f"stages.{text.strip()}"
-    if first not in (parts := ("title", "threads", "stages", "axes")):
+    parts = ("title", "threads", "stages", "axes")
+    near = difflib.get_close_matches(first, [*stages, *parts], cutoff=0.75)
+    if first not in parts and not near and "." not in text.partition("=")[0]:
+        known = ", ".join(stages)
+        raise InputError(f"-s {text}: whose? write -s STAGE.{text.strip()}, STAGE being one of {known}")
+    if first not in parts:
         raise InputError(f"-s {text}: unknown stage '{first}'{suggest(first, [*stages, *parts])}")
     return text
 
