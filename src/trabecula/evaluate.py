@@ -119,14 +119,13 @@ def run(config: Config, out: Run) -> str:
     _write(out, "flow.json", {
         "tasks": work.flow, "subsets": _subsets(choices), "arms": flow_arms(cards), "plateaus": plateaus,
     })  # fmt: skip
-    claims = sum(row["claim"] == "better" for row in pairs)
     tasks, swept = ", ".join(work.flow), len(arms) - len(finished)
-    beaten = f"{len(pairs)} comparisons, in {claims} the arm beats its baseline"
+    compared = _compared(pairs)
     if not pairs:
         why = contrasts.why_none((arm.family for arm in finished), missing)
-        beaten = f"nothing to compare ({why})"
+        compared = f"nothing to compare ({why})"
     return (
-        f"{len(finished)} arms on {tasks}: {beaten} "
+        f"{len(finished)} arms on {tasks}: {compared} "
         f"({config.level * 100:g} % intervals over patients){_stuck(plateaus)}"
         + (f"; {swept} snapshot{'s' * (swept > 1)} on validation images" if swept else "")
         + "".join(
@@ -136,6 +135,13 @@ def run(config: Config, out: Run) -> str:
         )
         + "".join(f"; {told}" for told in upper_bounds(cards))
     )
+
+
+def _compared(pairs: list[Row]) -> str:
+    """The middle of the summary: "8 comparisons with a baseline: 5 better, 2 worse, 1 not told apart"."""
+    better, worse = (sum(row["claim"] == claim for row in pairs) for claim in ("better", "worse"))
+    rest = len(pairs) - better - worse
+    return f"{len(pairs)} comparisons with a baseline: {better} better, {worse} worse, {rest} not told apart"
 
 
 def _stuck(plateaus: list[Row]) -> str:

@@ -186,8 +186,7 @@ def run(config: Config, out: Run) -> str:
         rank=ranks.rank(), world_size=ranks.world_size(),
     )  # fmt: skip
     out.log("pool", images=len(pool), patients=len(patients))
-    if device.type == "cpu":
-        _tell_of_size(config.objective, objective, encoder)
+    _tell_of_size(config.objective, objective, encoder, device)
     out.used(device=str(device), precision=resolve(config.precision, device))
     check_contrast(store, evenly(pool, NUM_IMAGES))
     if isinstance(objective, Classify):
@@ -223,15 +222,15 @@ def run(config: Config, out: Run) -> str:
     return told + "; whom they go back to is not known, so its card lists no patients and evaluate refuses it"
 
 
-def _tell_of_size(name: str, objective: Objective, encoder: Encoder) -> None:
+def _tell_of_size(name: str, objective: Objective, encoder: Encoder, device: torch.device) -> None:
     """Say before a long run if most of a step goes into weights that do not stay, as of wide projectors."""
     kept = {id(weight) for weight in encoder.parameters()}
     thrown = sum(w.numel() for w in objective.parameters() if w.requires_grad and id(w) not in kept)
     stays = sum(w.numel() for w in encoder.parameters())
-    if thrown > max(_HEAVY, 4 * stays):
+    if device.type == "cpu" and thrown > max(_HEAVY, 4 * stays):
         print(
             f"note: {name} trains {thrown / 1e6:,.0f} million weights beside the encoder's "
-            f"{stays / 1e6:,.1f} million, and on a CPU they take most of the time; "
+            f"{stays / 1e6:,.1f} million, and on a CPU they may take most of the time; "
             f"`trabecula show {name}` lists their widths",
             file=sys.stderr,
             flush=True,

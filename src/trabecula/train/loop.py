@@ -96,12 +96,9 @@ def train(
             if checkpoint is not None and ranks.rank() == 0 and time.monotonic() - saved >= save_s:
                 saved = time.monotonic()
                 state = {
-                    "step": step,
-                    "precision": used,
-                    "objective": objective.state_dict(),
+                    "step": step, "precision": used, "memory": memory, "objective": objective.state_dict(),
                     "optimizers": {name: opt.state_dict() for name, opt in optimizers.items()},
-                    "memory": memory,
-                }
+                }  # fmt: skip
                 checkpoints.save(checkpoint, state)
 
 
