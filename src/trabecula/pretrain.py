@@ -179,7 +179,7 @@ def run(config: Config, out: Run) -> str:
     taught = labelled.among(pool) if labelled and config.objective == "classify" else None
     if taught is not None:
         pool, patients = taught.rows, sorted(set(taught.patients))
-    settings = of_method(config.objective, config.settings, taught.task if taught else None)
+    settings = of_method(config.objective, config.settings, store.size, taught.task if taught else None)
     objective = find(config.objective)(settings, encoder, Setting(len(pool), config.batch_size, config.seed))
     stream = WatchedStream(
         store, pool, config.batch_size, config.seed, device, taught.y if taught else None,

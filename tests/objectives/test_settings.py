@@ -21,7 +21,7 @@ def test_resolved_settings_are_settings(method: str) -> None:
     once = resolved(method, {})
     assert once
     assert resolved(method, json.loads(json.dumps(once))) == once
-    made = dump(of_method(method, once, KL if method == "classify" else None))
+    made = dump(of_method(method, once, 224, KL if method == "classify" else None))
     assert once.items() <= made.items()
 
 
@@ -34,6 +34,15 @@ def test_a_group_changes_what_it_names_and_a_mistyped_setting_is_told() -> None:
 
 def test_a_classifiers_task_says_how_many_classes() -> None:
     assert not {"kind", "num_classes"} & resolved("classify", {}).keys()
-    assert dump(of_method("classify", resolved("classify", {}), KL))["num_classes"] == 3
+    assert dump(of_method("classify", resolved("classify", {}), 64, KL))["num_classes"] == 3
     with pytest.raises(InputError, match="'num_classes' comes from the task; leave it out"):
-        of_method("classify", resolved("classify", {"num_classes": 3}), KL)
+        of_method("classify", resolved("classify", {"num_classes": 3}), 64, KL)
+
+
+def test_views_have_the_size_of_the_images_or_the_methods_own() -> None:
+    made = dump(of_method("vicreg", resolved("vicreg", {"views_b": {"flip": 0.5}}), 64))
+    assert (made["views_a"]["size"], made["views_b"]["size"], made["views_b"]["flip"]) == (64, 64, 0.5)
+    assert dump(of_method("cnn_jepa", {"size": 128}, 64))["views"]["size"] == 128
+    assert dump(of_method("cnn_jepa", {}, 64))["views"]["size"] == 64
+    with pytest.raises(InputError, match=r"views have 64 px here, not 96; leave views_a.size out"):
+        of_method("vicreg", {"views_a": {"size": 96}}, 64)

@@ -7,6 +7,7 @@ from typing import Any
 
 from trabecula.config import Record, build, dump
 from trabecula.data.tasks import Task
+from trabecula.data.views import Views
 from trabecula.errors import InputError
 from trabecula.objectives import find
 
@@ -27,11 +28,11 @@ def resolved(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def of_method(method: str, given: Mapping[str, Any], task: Task | None = None) -> Record:
-    """The method's settings as it takes them; those of a classifier fit its task.
+def of_method(method: str, given: Mapping[str, Any], size: int, task: Task | None = None) -> Record:
+    """The method's settings as it takes them: views of the store's size, a classifier that fits its task.
 
     Raises:
-        InputError: one that comes from the task is given.
+        InputError: one that comes from the store or from the task is given otherwise.
     """
     its: dict[str, Any] = {}
     if task is not None:
@@ -39,7 +40,20 @@ def of_method(method: str, given: Mapping[str, Any], task: Task | None = None) -
         its = dict(zip(_OF_TASK, (kind, task.num_outputs), strict=True))
         for key in its.keys() & given.keys():
             raise InputError(f"{_where(method)}: '{key}' comes from the task; leave it out")
-    return build(find(method).Config, {**its, **given}, _where(method))
+    return _of_size(build(find(method).Config, {**its, **given}, _where(method)), size, method)
+
+
+def _of_size(settings: Record, size: int, method: str) -> Record:
+    """With the size that views will have: the method's own where it has one, else that of the images."""
+    side, changed = getattr(settings, "size", 0) or size, {}
+    for key, value in settings:
+        if isinstance(value, Views):
+            if value.size not in (side, Views().size):
+                raise InputError(
+                    f"{_where(method)}: views have {side} px here, not {value.size}; leave {key}.size out"
+                )
+            changed[key] = value.model_copy(update={"size": side})
+    return settings.model_copy(update=changed)
 
 
 def _where(method: str) -> str:
