@@ -97,6 +97,14 @@ def run(config: Config, out: Run) -> str:
     return f"report.html: {verdict.in_a_line(results)}"
 
 
+def _left_out(not_run: dict[str, str]) -> dict[str, str]:
+    """Why -> who, each reason once: an arm whose weights are missing takes its control with it."""
+    who: dict[str, list[str]] = {}
+    for name, reason in not_run.items():
+        who.setdefault(without_paths(reason), []).append(name)
+    return {reason: " and ".join(names) for reason, names in who.items()}
+
+
 def table_files(results: Results) -> dict[str, str]:
     """File name -> content of every table; CSV carries the raw rows."""
     panels = results.panels
@@ -227,7 +235,7 @@ def render(
         "tally": verdict.tally(results),
         "num_compared": len(verdict.against_random(results)),
         "why_none": verdict.why_none(results),
-        "left_out": {k: without_paths(v) for k, v in config.not_run.items()},
+        "left_out": _left_out(config.not_run),
         "verdicts": verdict.verdicts(results),
         "sections": [_section(results, panel) for panel in results.panels],
         "figures": drawn,

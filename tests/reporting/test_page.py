@@ -123,10 +123,12 @@ def test_pictures_are_the_first_by_image_id(study: Config, page: str) -> None:
 
 
 def test_what_was_left_out_is_said(study: Config, tmp_path: Path) -> None:
-    left = {"imagenet": "weights are not there", "mae": "/home/SECRET/mae is not there"}
+    missing = "weights are not there"
+    left = {"imagenet": missing, "control": missing, "mae": "/home/SECRET/mae is not there"}
     execute("report", Config(results=study.results, manifest=study.manifest, not_run=left), tmp_path / "out")
     text = visible((tmp_path / "out/report.html").read_text())
-    assert "Left out of this study: imagenet (weights are not there); mae (…/mae is not there)." in text
+    who = "imagenet and control (weights are not there); mae (…/mae is not there)"
+    assert f"Left out of this study: {who}." in text
 
 
 def test_without_its_control_a_network_has_no_verdict(study: Config, tmp_path: Path) -> None:
