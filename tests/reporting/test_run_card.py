@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,17 @@ def test_an_encoders_card_says_what_it_is_and_how_it_went(runs: Path, hospital: 
     assert "on cpu, ended" in told["time"]
     assert card.commands[0] == (
         f"trabecula embed --encoder {runs / 'moco'} --store {hospital / 'store'} --out FEATURES"
+    )
+
+
+def test_a_run_of_one_point_has_no_course(tmp_path: Path, runs: Path) -> None:
+    shutil.copytree(runs / "moco", tmp_path / "moco")
+    training = json.loads((tmp_path / "moco" / "training.json").read_text())
+    training["points"] = training["points"][:1]
+    (tmp_path / "moco" / "training.json").write_text(json.dumps(training))
+    loss = training["points"][0]["query/loss"]
+    assert lines(read_card(tmp_path / "moco"))["loss"] == (
+        f"query {loss:.3f}, the mean of the whole run: it has one point"
     )
 
 

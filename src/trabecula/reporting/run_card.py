@@ -148,7 +148,9 @@ def _losses(training: Row) -> str:
     for name in names:
         values = [point[name] for point in points if name in point]
         label = name.removesuffix("/loss")
-        told.append(f"{label + ' ' if label != name else ''}{number(values[0])} to {number(values[-1])}")
+        span = f"{number(values[0])} to {number(values[-1])}"
+        alone = f"{number(values[0])}, the mean of the whole run: it has one point"
+        told.append(f"{label + ' ' if label != name else ''}{span if len(points) > 1 else alone}")
     return ", ".join(told[:3])
 
 
