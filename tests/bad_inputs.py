@@ -82,6 +82,7 @@ REFUSED = {
     "prepare --manifset cohort": "No such option: --manifset",
     "pretrian --store store": "No such command 'pretrian'. Did you mean 'pretrain'?; see `trabecula --help`",
     f"{GAN} -s critic_steps=2": "trabecula pretrain: 'critic_steps' is a setting of wgan_gp; write settings.critic_steps in its place",
+    f"{GAN} -s objective=[1]": "'objective': Input should be a valid string",
     f"{FINE} -s 'task=kl >= 2' -s lr=3e-4": "trabecula finetune: unknown key 'lr'; is it 'optimizer.lr'?",
     f"{GAN} -s settings.lr=3e-4": "settings of wgan_gp: unknown key 'lr'; is it 'critic.lr' or 'generator.lr'?",
     "prepare cohort": "unexpected extra argument(s) (cohort); inputs are given by name, each with its own flag, such as --store PATH; see `trabecula prepare --help`",
@@ -136,6 +137,8 @@ REFUSED = {
     "export --generator encoder --audit empty": "empty: no audit.json; name a folder that `trabecula fidelity` wrote",
     "export": "export: give one of encoder, classifier and generator, not none",
     "export --generator encoder": "generator and audit go together: a generator leaves only with its audit",
+    "export --classifier forgotten": "forgotten: no classifier there (classifier.json is missing); this fine-tuning ran with keep = false; run it again with keep = true and another --out",
+    "export --classifier store": "store: no classifier there (classifier.json is missing); `trabecula finetune` writes one",
     "export --encoder encoder --metrics empty": "empty/metrics.json: ",
     "explain --store store": "explain: nothing to do: give --classifier for Grad-CAM, --encoder with a critic and --splits for maximising",
     "explain --store store --encoder bare --splits split -s 'parts=[\"maximise\"]'": "bare: no critic there (critic.safetensors is missing); an adversarial `pretrain` writes one",
@@ -155,6 +158,8 @@ REFUSED = {
     "split --manifest cohort --out model": "model: holds something else (config.json); choose another --out",
     "split --manifest cohort --out plain.csv": "plain.csv: is a file; --out needs a folder",
     "split --manifest cohort --out plain.csv/x": "plain.csv/x: lies in a file, not in a folder; choose another --out",
+    "split --manifest cohort --out dangling": "dangling: no folder can be made there; choose another --out",
+    "study stages.toml --out dangling": "dangling: no folder can be made there; choose another --out",
     "study stages.toml --out thesis": "thesis: holds something else (thesis.docx); choose another --out",
     "prepare --manifest cohort -s size=48 --out store": "store: holds a run of another config (size was 32, now 48); choose another --out, or remove the folder",
     "split --manifest cohort --out store": "store: holds a run of another config (verb was \"prepare\", now \"split\"); choose another --out, or remove the folder",
@@ -188,6 +193,7 @@ def _good() -> None:
     _do("embed --encoder encoder --store store --out features")
     _do(f"{PROBE} --out probe -s 'task=kl >= 2' -s fractions=[1] -s seeds=[0]")
     _do(f"{FINE} --out fine -s 'task=kl >= 2'")
+    _do(f"{FINE} --out forgotten -s 'task=kl >= 2' -s keep=false")
     _do("prepare --manifest cohort --out unflipped -s size=32 -s flip_side=")
     _do("prepare --manifest cohort --out store40 -s size=40")
     shutil.copytree("store", "same")
@@ -243,6 +249,7 @@ def _files(root: Path) -> None:
     held_out = (root / "split/splits.csv").read_text() + "generator-0123456789ab,test\n"
     (root / "held_out_samples.csv").write_text(held_out)
     (root / "thesis/thesis.docx").touch()
+    (root / "dangling").symlink_to("nowhere")
     (root / "model/config.json").write_text('{"model_type": "bert"}')
     torch.save(models.resnet18(weights=None).state_dict(), root / "resnet18.pt")
     for name in ("evil.pt", "evil.safetensors"):

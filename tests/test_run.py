@@ -142,6 +142,12 @@ def test_a_folder_of_other_things_is_refused_and_left_alone(tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.docx"]
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="no /proc, in which nobody makes folders")
+def test_a_place_that_takes_no_folder_is_refused() -> None:
+    with pytest.raises(InputError, match="/proc/here/x: no folder can be made there; choose another --out"):
+        do("number", Path("/proc/here/x"), value=1)
+
+
 def test_a_lock_is_held_by_one_process_and_not_by_its_children(tmp_path: Path) -> None:
     """A forked child that outlives a killed verb must not keep the folder locked."""
     code = (

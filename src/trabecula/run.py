@@ -182,10 +182,7 @@ def _opened(out: Path, record: Mapping[str, Any], wait: float) -> Iterator[str |
         foreign = _artifacts(out) + (["config.json"] if existing.exists() else []) if out.is_dir() else []
         if foreign:
             raise InputError(f"{out}: holds something else ({foreign[0]}); choose another --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except NotADirectoryError:
-        raise InputError(f"{out}: lies in a file, not in a folder; choose another --out") from None
+    make_folder(out)
     with locked(out, wait):
         if existing.exists():
             differing = differences(json.loads(existing.read_text()), record)
@@ -198,6 +195,20 @@ def _opened(out: Path, record: Mapping[str, Any], wait: float) -> Iterator[str |
         if not done.exists():
             sweep(out.rglob(".*.partial"))
         yield done.read_text().strip() if done.exists() else None
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder of a run or study, and those above it.
+
+    Raises:
+        InputError: there can be none of that name.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except NotADirectoryError:
+        raise InputError(f"{out}: lies in a file, not in a folder; choose another --out") from None
+    except (FileNotFoundError, FileExistsError):  # in /proc, say, or a link to nothing
+        raise InputError(f"{out}: no folder can be made there; choose another --out") from None
 
 
 def _artifacts(folder: Path) -> list[str]:

@@ -25,7 +25,7 @@ from trabecula.grid.local import AtWork, Outcome, run_cells
 from trabecula.grid.recipe import read_recipe, told_not_run
 from trabecula.grid.remainder import without
 from trabecula.progress import Meter, Steps
-from trabecula.run import locked, sweep, write_atomically
+from trabecula.run import locked, make_folder, sweep, write_atomically
 
 _OWN_FILES = {"recipe.toml", "cells.json", "cells", "logs", ".lock", "report.html", "tables", "figures"}
 _SHOWN_FAILURES = 5
@@ -106,7 +106,7 @@ def run_study(study: Plan, out: Path, workers: int) -> str:
         foreign = [name for name in foreign if not name.endswith(".partial")]
         if foreign:
             raise InputError(f"{out}: holds something else ({foreign[0]}); choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with locked(out, wait=2.0):
         sweep(out.glob(".*.partial"))
         _record(study, out)

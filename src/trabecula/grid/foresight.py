@@ -45,7 +45,7 @@ def check_places(verb: str, values: Mapping[str, Any], where: str) -> None:
     from trabecula.run import verb_module
 
     name = values.get("objective")
-    if name not in TABLE:
+    if not isinstance(name, str) or name not in TABLE:
         return
     for key in (
         values.keys() & find(name).Config.model_fields.keys() - verb_module(verb).Config.model_fields.keys()

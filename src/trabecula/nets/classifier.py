@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +105,7 @@ def load_classifier(path: Path) -> Classifier:
     folder = path if path.is_dir() else path.parent
     file = folder / CARD_FILE
     if not file.exists():
-        raise InputError(
-            f"{path}: no classifier there ({CARD_FILE} is missing); `trabecula finetune` writes one"
-        )
+        raise InputError(f"{path}: no classifier there ({CARD_FILE} is missing); {_what_writes_one(folder)}")
     card = build(ClassifierCard, json.loads(file.read_text()), str(file))
     kept = card.encoder
     encoder = Encoder(kept, build_backbone(kept.architecture, kept.channels, kept.size, kept.stem))
@@ -120,3 +119,12 @@ def load_classifier(path: Path) -> Classifier:
     except RuntimeError:
         raise InputError(f"{folder / WEIGHTS_FILE}: does not fit its card {CARD_FILE}") from None
     return Classifier(card, encoder, head)
+
+
+def _what_writes_one(folder: Path) -> str:
+    """The remedy; a fine-tuning may have been told to keep none, as in a study of many."""
+    with suppress(OSError, ValueError, AttributeError):
+        config = json.loads((folder / "config.json").read_text())
+        if config.get("verb") == "finetune" and config["settings"].get("keep") is False:
+            return "this fine-tuning ran with keep = false; run it again with keep = true and another --out"
+    return "`trabecula finetune` writes one"
