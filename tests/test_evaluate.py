@@ -109,6 +109,17 @@ def test_every_baseline_is_compared_or_named_as_not_run(done):
     ]
 
 
+def test_the_last_line_tells_what_could_not_be_tested_from_what_shows_no_difference():
+    rows = [
+        {"claim": claim, "p_holm": p}
+        for claim, p in (("better", 0.001), ("worse", 0.002), ("none", 0.4), ("none", float("nan")))
+    ]
+    told = "1 better, 1 worse, 1 not told apart"
+    assert evaluate._compared(rows[:3]) == f"3 comparisons with a baseline: {told}"
+    assert evaluate._compared(rows) == f"4 comparisons with a baseline: {told}, 1 not estimable"
+    assert evaluate._compared(rows[:1]).startswith("1 comparison with")
+
+
 def test_label_multipliers_are_read_from_the_baseline(done):
     rows = done[0]["comparisons.json"]["label_multipliers"]
     moco = [

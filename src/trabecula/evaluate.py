@@ -140,8 +140,12 @@ def run(config: Config, out: Run) -> str:
 def _compared(pairs: list[Row]) -> str:
     """The middle of the summary: "8 comparisons with a baseline: 5 better, 2 worse, 1 not told apart"."""
     better, worse = (sum(row["claim"] == claim for row in pairs) for claim in ("better", "worse"))
-    rest = len(pairs) - better - worse
-    return f"{len(pairs)} comparisons with a baseline: {better} better, {worse} worse, {rest} not told apart"
+    gone = sum(not math.isfinite(row["p_holm"]) for row in pairs)  # without p there is no claim
+    rest = len(pairs) - better - worse - gone
+    return (
+        f"{len(pairs)} comparison{'s' * (len(pairs) > 1)} with a baseline: {better} better, {worse} worse, "
+        f"{rest} not told apart" + (f", {gone} not estimable" if gone else "")
+    )
 
 
 def _stuck(plateaus: list[Row]) -> str:
