@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from trabecula.errors import InputError, RunError
+from trabecula.grid.forecast import write_duration
 from trabecula.study import foretell, make_plan, run_study, summarise
 
 RECIPE = """
@@ -268,6 +270,21 @@ def test_a_folder_of_something_else_is_refused(recipe: Path, tmp_path: Path) -> 
         finish(recipe, tmp_path)
     with pytest.raises(InputError, match="is a file"):
         finish(recipe, recipe)
+
+
+def test_the_time_left_begins_with_what_an_earlier_run_took(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "study"
+    study = make_plan(recipe, out)
+    (out / "logs").mkdir(parents=True)
+    done = [*study.stages["number"][:2], *study.stages["add"][:2], *study.stages["total"]]
+    for cell in (*done, *study.stages["report"]):
+        write_duration(out / "logs", cell, 36000.0)
+    monkeypatch.setattr("trabecula.progress._EVERY_S", 0.0)
+    finish(recipe, out)
+    first = next(line for line in capsys.readouterr().err.splitlines() if " left" in line)
+    assert re.search(r"about \d+ h \d\d min left", first), first
 
 
 def test_durations_of_cells_begun_anew_are_kept_beside_the_results(recipe: Path, tmp_path: Path) -> None:

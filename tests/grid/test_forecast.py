@@ -165,4 +165,6 @@ def test_durations_are_kept_for_a_later_run(stages: dict[str, tuple[Cell, ...]],
         file.write('{"id": "gone", "cell": "x", "seconds": 5}\n{"id": "tor')
     assert read_durations(tmp_path, stages["number"]) == {"number": [12.3, 8.0]}
     assert read_durations(tmp_path, [third]) == {}
+    write_duration(tmp_path, third, 3.0)
+    assert read_durations(tmp_path, [third]) == {"number": [3.0]}
     assert read_durations(tmp_path / "nowhere", stages["number"]) == {}

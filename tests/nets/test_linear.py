@@ -83,6 +83,27 @@ def test_products_of_a_step(calls: list[tuple[int, ...]]) -> None:
     assert calls == [(6, 7, 5), (6, 5, 7), (5, 6, 7)]
 
 
+@pytest.mark.parametrize(
+    ("frozen", "made"), [("input", [(2, 7, 5), (5, 2, 7)]), ("weight", [(2, 7, 5), (2, 5, 7)])]
+)
+def test_no_gradient_is_made_of_what_is_frozen(
+    frozen: str, made: list[tuple[int, ...]], calls: list[tuple[int, ...]]
+) -> None:
+    _, ours = pair(7, 5, bias=True)
+    x = torch.randn(2, 7, requires_grad=frozen != "input")
+    ours.weight.requires_grad_(frozen != "weight")
+    ours(x).sum().backward()
+    assert calls == made
+    assert [one.grad is None for one in (x, ours.weight)] == [frozen == "input", frozen == "weight"]
+
+
+def test_types_that_differ_are_the_library_s_to_refuse(calls: list[tuple[int, ...]]) -> None:
+    _, ours = pair(8, 6, bias=True)
+    with pytest.raises(RuntimeError, match="dtype"):
+        ours.double()(torch.randn(4, 8))
+    assert calls == []
+
+
 @pytest.mark.parametrize("why", ["evaluation", "autocast", "float64", "small", "no oneDNN", "meta"])
 def test_where_it_is_not_taken(
     why: str, calls: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch

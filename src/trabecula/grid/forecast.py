@@ -125,8 +125,10 @@ def rounded(seconds: float) -> str:
 def write_duration(logs: Path, cell: Cell, took: float) -> None:
     """Note what a cell took that ran from its beginning to its end, for a later run or dry run."""
     line = json.dumps({"id": cell.id, "cell": cell.name, "seconds": round(took, 1)})
-    with (logs / DURATIONS).open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
+    file = logs / DURATIONS
+    torn = file.exists() and not file.read_bytes().endswith(b"\n")  # by a killed study
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write("\n" * torn + line + "\n")
 
 
 def read_durations(logs: Path, cells: Sequence[Cell]) -> dict[str, list[float]]:
