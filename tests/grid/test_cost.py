@@ -85,6 +85,13 @@ def test_costs_are_counted_from_the_settings(tmp_path: Path) -> None:
     assert {cell.verb for cell in study.cells} <= VERBS.keys()
 
 
+def test_a_method_that_sees_no_image_is_no_pretraining(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(RECIPE.replace("2500", "0"))
+    study = make_plan(tmp_path / "r.toml", tmp_path / "study")
+    told = costs(study.cells)["pretrain"]
+    assert told == "1 pretraining, 1,000 images seen in all; 2 encoders without pretraining"
+
+
 def test_what_is_done_costs_nothing_and_tells_the_time_of_the_rest(
     tmp_path: Path,
 ) -> None:

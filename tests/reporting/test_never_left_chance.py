@@ -13,7 +13,7 @@ from evaluated_study import write_manifest
 from report_page import visible
 from trabecula import report
 from trabecula.reporting.results_card import read_evaluation
-from trabecula.reporting.wording import never_left_chance
+from trabecula.reporting.wording import any_stuck, never_left_chance
 from trabecula.run import execute
 
 PLACE = {"task": "kl2", "mode": "finetune", "fraction": 0.25}
@@ -44,6 +44,14 @@ def test_words_say_which_side_was_stuck(arm: int, baseline: int, claim: str, wor
     pair = probed_study.pair("critic-wgan_gp", "critic-random", -0.1, claim)
     rows = [stuck("critic-wgan_gp", arm), stuck("critic-random", baseline)]
     assert never_left_chance(rows, pair) == words
+
+
+def test_a_side_without_counts_is_not_called_stuck() -> None:
+    pair = probed_study.pair("critic-wgan_gp", "critic-random", -0.1, "worse")
+    only = [stuck("critic-random", 3)]
+    assert never_left_chance(only, pair) == "3 of 3 runs of the baseline never left chance"
+    assert any_stuck(only, pair)
+    assert not any_stuck([stuck("critic-random", 0)], pair)
 
 
 @pytest.mark.parametrize("other", [{"task": "side"}, {"mode": "finetune:best"}, {"fraction": 1.0}])
