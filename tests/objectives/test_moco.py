@@ -148,6 +148,29 @@ def test_settings_that_cannot_work_are_refused_with_ones_that_do(
         make(store, **settings)
 
 
+@pytest.mark.parametrize(
+    ("num_images", "batch_size", "text"),
+    [
+        (
+            7,
+            64,
+            "a pool of 7 images gives each of 4 processes no two images, .* more images or fewer processes",
+        ),
+        (
+            100,
+            6,
+            "a batch of 6 gives each of 4 processes no two images, .* -s batch_size=8 or fewer processes",
+        ),
+    ],
+)
+def test_processes_without_two_images_each_are_told_what_is_too_small(
+    num_images: int, batch_size: int, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trabecula.objectives.moco.ranks.world_size", lambda: 4)
+    with pytest.raises(InputError, match=text):
+        _check(build(MocoConfig, {"queue": 96}, "moco"), Setting(num_images, batch_size, seed=0))
+
+
 @pytest.mark.parametrize(("num_images", "batch_size"), [(30, 64), (24, 64), (100, 64), (5000, 64), (7, 4)])
 def test_the_settings_an_error_offers_work(num_images: int, batch_size: int) -> None:
     with pytest.raises(InputError) as caught:

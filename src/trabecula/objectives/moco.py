@@ -140,9 +140,11 @@ def _check(config: MocoConfig, setting: Setting) -> None:
         setting.batch_size, setting.num_images, ranks.world_size(), setting.fitting
     )  # fmt: skip
     if fits // world < 2:
+        few = f"pool of {num_images} images" if num_images < 2 * world else f"batch of {batch_size}"
+        remedy = "more images or" if num_images < 2 * world else f"-s batch_size={2 * world} or"
         raise InputError(
-            f"moco: a pool of {num_images} images gives each of {world} processes no two images a batch, and "
-            "batch norm needs two; give it more images or fewer processes"
+            f"moco: a {few} gives each of {world} processes no two images, and batch norm needs two; "
+            f"give it {remedy} fewer processes"
         )
     rows = next(n for n in range(min(config.bn_rows, fits // world), 1, -1) if fits // world % n == 0)
     queue = min(config.queue, num_images) // fits * fits
