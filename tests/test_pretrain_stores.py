@@ -172,9 +172,18 @@ def test_a_patient_held_out_for_one_domain_is_in_no_image_of_the_other(
     assert set(read_card(tmp_path / "run").patients) == set(mark(train, site_key()))
 
 
-def test_a_store_that_no_splits_know_is_told(domains: tuple[Domain, Domain], tmp_path: Path) -> None:
-    told = execute("pretrain", config(domains, also_splits=()), tmp_path / "run")
-    assert "none of store 2 is in the splits, are they of this store?" in told
+def test_a_store_that_no_splits_know_is_told_before_and_after(
+    domains: tuple[Domain, Domain],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = "none of store 2 is in the splits, are they of this store?"
+    assert text in execute("pretrain", config(domains, also_splits=()), tmp_path / "run")
+    capsys.readouterr()
+    monkeypatch.setattr("trabecula.pretrain.train", lambda *_, **__: iter(()))
+    execute("pretrain", config(domains, also_splits=()), tmp_path / "untrained")
+    assert f"warning: every image of the pool is learned from; {text}" in capsys.readouterr().err
 
 
 def test_labels_are_those_of_the_first_store(domains: tuple[Domain, Domain], tmp_path: Path) -> None:

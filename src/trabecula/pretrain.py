@@ -45,7 +45,7 @@ from trabecula.objectives.adversarial import Adversarial
 from trabecula.objectives.classify import Classify
 from trabecula.objectives.health import NUM_IMAGES, Health
 from trabecula.objectives.monitor import COLLAPSE, Monitor
-from trabecula.objectives.objective import Objective, Setting
+from trabecula.objectives.objective import Objective, Setting, outweighed
 from trabecula.objectives.settings import of_method, resolved
 from trabecula.progress import Meter
 from trabecula.reporting.pictures import picture_file
@@ -55,7 +55,7 @@ from trabecula.train.loop import Point, train
 from trabecula.train.precision import Precision, resolve
 from trabecula.transfer.tuning import calibrate
 
-_HEAVY = 20_000_000  # weights that a CPU feels
+_NOBODY = "; whom they go back to is not known, so its card lists no patients and evaluate refuses it"
 
 NUM_SAMPLES = 64
 """Images drawn from a generator for a person to look at."""
@@ -84,8 +84,8 @@ class Config(Record):
     the training part; of the other methods nearest neighbours are asked for them while training goes on, and
     nothing learns from them. Labels of validation and test patients are used by neither."""
     objective: str = "none"
-    """The method: moco, wgan_gp; classify, which learns from labels; or none for an arm without
-    pretraining."""
+    """The method, such as moco or wgan_gp (`trabecula show` lists all); classify learns from labels; none is
+    for an arm without pretraining."""
     settings: dict[str, Any] = {}
     """The method's own settings, over its defaults; `trabecula show moco` lists them."""
     arm: str = ""
@@ -175,6 +175,7 @@ def run(config: Config, out: Run) -> str:
         raise InputError("pretrain: give the splits file, so that validation and test patients stay out")
     splits = together(read_splits(path) for path in (config.splits, *config.also_splits))
     pool, patients = pretraining_pool(store, splits, config.pool_cohorts, config.pool_fraction, config.seed)
+    foreign = strangers(store, splits)
     labelled = _labelled(config, store, splits)
     taught = labelled.among(pool) if labelled and config.objective == "classify" else None
     if taught is not None:
@@ -186,7 +187,7 @@ def run(config: Config, out: Run) -> str:
         rank=ranks.rank(), world_size=ranks.world_size(),
     )  # fmt: skip
     out.log("pool", images=len(pool), patients=len(patients))
-    _tell_of_size(config.objective, objective, encoder, device)
+    _tell(objective, encoder, device, foreign)
     out.used(device=str(device), precision=resolve(config.precision, device))
     check_contrast(store, evenly(pool, NUM_IMAGES))
     if isinstance(objective, Classify):
@@ -216,25 +217,16 @@ def run(config: Config, out: Run) -> str:
     told += f", with their labels of {config.task}" if taught else ""
     if findings.get(COLLAPSE, {}).get("last") == images:
         told += f"; warning: {findings[COLLAPSE]['text']}"
-    told += strangers(store, splits)
-    if keep.card.patients:
-        return told
-    return told + "; whom they go back to is not known, so its card lists no patients and evaluate refuses it"
+    return told + foreign + ("" if keep.card.patients else _NOBODY)
 
 
-def _tell_of_size(name: str, objective: Objective, encoder: Encoder, device: torch.device) -> None:
-    """Say before a long run if most of a step goes into weights that do not stay, as of wide projectors."""
-    kept = {id(weight) for weight in encoder.parameters()}
-    thrown = sum(w.numel() for w in objective.parameters() if w.requires_grad and id(w) not in kept)
-    stays = sum(w.numel() for w in encoder.parameters())
-    if device.type == "cpu" and thrown > max(_HEAVY, 4 * stays):
-        print(
-            f"note: {name} trains {thrown / 1e6:,.0f} million weights beside the encoder's "
-            f"{stays / 1e6:,.1f} million, and on a CPU they may take most of the time; "
-            f"`trabecula show {name}` lists their widths",
-            file=sys.stderr,
-            flush=True,
-        )
+def _tell(objective: Objective, encoder: Encoder, device: torch.device, foreign: str) -> None:
+    """Say before hours are spent what would else be known after them."""
+    told = [f"warning: every image of the pool is learned from{foreign}"] if foreign else []
+    if device.type == "cpu" and (note := outweighed(objective, encoder)):
+        told.append(f"note: {note}")
+    for line in told:
+        print(line, file=sys.stderr, flush=True)
 
 
 def _draw(objective: Objective, images: Tensor, seed: int, out: Run) -> None:

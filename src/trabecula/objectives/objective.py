@@ -16,6 +16,8 @@ from trabecula.errors import InputError
 from trabecula.nets.encoder import Encoder
 from trabecula.train.optim import Optimizer
 
+_HEAVY = 20_000_000  # weights that a CPU feels
+
 
 @dataclass(frozen=True)
 class Update:
@@ -139,6 +141,20 @@ class Objective(nn.Module):
         Never yield inside a `with`. progress: part of the budget spent, 0 to 1.
         """
         raise NotImplementedError
+
+
+def outweighed(objective: Objective, encoder: Encoder) -> str:
+    """What to know on a CPU if most of a step goes into weights that do not stay, as of wide projectors."""
+    kept = {id(weight) for weight in encoder.parameters()}
+    thrown = sum(w.numel() for w in objective.parameters() if w.requires_grad and id(w) not in kept)
+    stays = sum(w.numel() for w in encoder.parameters())
+    if thrown <= max(_HEAVY, 4 * stays):
+        return ""
+    return (
+        f"{objective.name()} trains {thrown / 1e6:,.0f} million weights beside the encoder's "
+        f"{stays / 1e6:,.1f} million, and on a CPU they may take most of the time; "
+        f"`trabecula show {objective.name()}` lists their widths"
+    )
 
 
 @torch.no_grad()
