@@ -29,9 +29,9 @@ import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
+from trabecula.kernels.matmul import inner_products
 from trabecula.metrics import frechet
 from trabecula.metrics.fidelity import fidelity, frechet_distance, kernel_distance, manifold_scores
-from trabecula.nets.products import inner_products
 
 BARS = {
     ("frechet", 500): 40.0, ("frechet", 2000): 3.0, ("frechet", 5000): 1.7,

@@ -124,17 +124,17 @@ def teach(folder: Path, plan: Plan) -> Path:
     import torch
 
     from trabecula import cohort, phantom, prepare
+    from trabecula.artifacts.manifest import read_manifest
+    from trabecula.artifacts.patient_hashes import key_name, mark, site_key
+    from trabecula.artifacts.store import Store, rows_of
+    from trabecula.artifacts.tasks import find_task, truth
     from trabecula.data.batches import Stream
-    from trabecula.data.manifest import read_manifest
-    from trabecula.data.phi import key_name, mark, site_key
-    from trabecula.data.store import Store, rows_of
-    from trabecula.data.tasks import find_task, truth
     from trabecula.nets.encoder import make_encoder, save_encoder
     from trabecula.objectives.classify import Classify, ClassifyConfig
     from trabecula.objectives.objective import Setting
+    from trabecula.objectives.optim import Optimizer
     from trabecula.run import execute
     from trabecula.train.loop import train
-    from trabecula.train.optim import Optimizer
 
     torch.set_num_threads(1)
     drawn = phantom.Config(num_patients=plan.taught_patients, size=_SIZE, seed=_TAUGHT)
@@ -209,7 +209,8 @@ def compare(hospital: Hospital, name: str, arms: Sequence[Probed]) -> dict[str, 
 def sabotage(how: str) -> None:
     """Break the instrument in this process: what the bars are there to notice."""
     from trabecula import evaluate
-    from trabecula.metrics import bootstrap, contrasts
+    from trabecula.comparison import contrasts
+    from trabecula.metrics import bootstrap
     from trabecula.metrics import compare as comparing
 
     if how == "labels":  # test labels of other images

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from turns import against, options, prepared, record, take_turns
 
-from trabecula.nets.linear import use_product_linears
+from trabecula.kernels.linear import use_product_linears
 from trabecula.train.memory import kept_memory
 
 SHAPES = [(64, 512, 2048), (64, 2048, 2048), (64, 8192, 8192), (64 * 65, 192, 768), (64 * 65, 384, 1536)]

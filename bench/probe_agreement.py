@@ -21,10 +21,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
 
-from trabecula.data.features import read_features
-from trabecula.data.manifest import read_manifest
-from trabecula.data.splits import draw_subset, read_splits
-from trabecula.data.tasks import find_task, truth
+from trabecula.artifacts.features import read_features
+from trabecula.artifacts.manifest import read_manifest
+from trabecula.artifacts.splits import draw_subset, read_splits
+from trabecula.artifacts.tasks import find_task, truth
 
 STRENGTHS = np.logspace(-5, 5, 50)
 

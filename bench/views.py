@@ -31,8 +31,8 @@ from torchvision import transforms as v1
 from torchvision.transforms import v2
 from turns import against, options, prepared, record, smooth_images, take_turns
 
-from trabecula.data.batches import RowRandom
 from trabecula.data.views import REFERENCE_SIZE, Views, view
+from trabecula.random_numbers import RowRandom
 
 SIZE, BATCH = 128, 64
 CROP, RATIO, ANGLE, JITTER, SIGMA = (0.2, 1.0), (3 / 4, 4 / 3), 15.0, 0.4, (0.1, 2.0)

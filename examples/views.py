@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from trabecula import Views, view
-from trabecula.data.batches import RowRandom
 from trabecula.phantoms.knees import draw_knee
 from trabecula.phantoms.patients import Joints
+from trabecula.random_numbers import RowRandom
 
 knee = draw_knee(Joints(size=128, seed=3), patient=1, side="L").image  # (S, S) uint8
 images = torch.from_numpy(knee).expand(11, 1, -1, -1)  # (B, C, H, W)

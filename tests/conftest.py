@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trabecula.data.store import Store
+from trabecula.artifacts.store import Store
 from trabecula.run import execute
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from trabecula import pretrain, search, split
-from trabecula.data.splits import read_splits
+from trabecula.artifacts.splits import read_splits
 from trabecula.run import execute
 
 QUICK = {"images": 64, "every": 16, "batch_size": 8, "precision": "float32"}

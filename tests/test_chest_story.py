@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from trabecula.artifacts.manifest import read_manifest
+from trabecula.artifacts.splits import read_splits
+from trabecula.artifacts.tasks import truth
 from trabecula.config import build
-from trabecula.data.manifest import read_manifest
-from trabecula.data.splits import read_splits
-from trabecula.data.tasks import truth
 from trabecula.phantoms.chest_findings import FINDINGS
 from trabecula.run import execute, verb_module
 

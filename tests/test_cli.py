@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 import trabecula
 from trabecula import cli
+from trabecula.artifacts.patient_hashes import SITE_KEY
 from trabecula.config import Record
-from trabecula.data.phi import SITE_KEY
 from trabecula.run import verb_module
 from trabecula.verbs import VERBS
 

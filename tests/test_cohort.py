@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from trabecula import cohort
+from trabecula.artifacts.manifest import read_manifest
+from trabecula.artifacts.tasks import truth
 from trabecula.config import build
-from trabecula.data.manifest import read_manifest
-from trabecula.data.tasks import truth
 from trabecula.errors import InputError
 from trabecula.run import execute
 

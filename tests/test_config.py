@@ -6,7 +6,7 @@ from trabecula.config import Record, build
 from trabecula.errors import InputError
 from trabecula.objectives.barlow import BarlowConfig
 from trabecula.objectives.moco import MocoConfig
-from trabecula.train.optim import Optimizer
+from trabecula.objectives.optim import Optimizer
 
 
 class Inner(Record):

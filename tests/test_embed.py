@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from trabecula import embed
-from trabecula.data.store import Store, to_float
+from trabecula.artifacts.store import Store, to_float
 from trabecula.errors import InputError, RunError
 from trabecula.nets.encoder import Encoder, load_encoder, make_encoder, save_encoder
 from trabecula.run import execute

@@ -12,8 +12,8 @@ from sklearn import metrics as sk
 
 from predicted_study import ARMS, FILES, SEEDS, config_of, copied, make_study, row_of, spoil
 from trabecula import evaluate
+from trabecula.comparison import contrasts
 from trabecula.errors import InputError
-from trabecula.metrics import contrasts
 from trabecula.run import execute
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from predicted_study import config_of, copied, make_study, spoil
 from trabecula import evaluate
-from trabecula.data.phi import key_name, mark
+from trabecula.artifacts.patient_hashes import key_name, mark
 from trabecula.errors import InputError
 from trabecula.run import execute
 

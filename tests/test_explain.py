@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from trabecula import explain, finetune, pretrain, split
-from trabecula.data.splits import read_splits
-from trabecula.data.store import Store, rows_of, to_float
+from trabecula.artifacts.splits import read_splits
+from trabecula.artifacts.store import Store, rows_of, to_float
 from trabecula.errors import InputError
 from trabecula.nets.classifier import load_classifier
 from trabecula.nets.critic_file import load_critic

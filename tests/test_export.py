@@ -18,14 +18,14 @@ import torchvision
 from safetensors.torch import load_file
 
 from trabecula import embed, export, finetune, pretrain, split
-from trabecula.data.store import Store, to_float
+from trabecula.artifacts.store import Store, to_float
 from trabecula.errors import InputError
 from trabecula.nets import onnx_file
 from trabecula.nets.classifier import load_classifier
 from trabecula.nets.encoder import load_encoder, read_card, save_encoder
 from trabecula.nets.library_format import layouts_of, widened
-from trabecula.reporting.model_card import metric_rows
 from trabecula.run import execute, identity
+from trabecula.summaries.model_card import metric_rows
 
 CLOSE = 1e-5
 """Largest difference in float32: of features of order 1, and of the largest feature."""

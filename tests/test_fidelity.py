@@ -13,18 +13,18 @@ import pytest
 import torch
 
 from trabecula import export, fidelity, pretrain, split
-from trabecula.data.features import read_features
-from trabecula.data.phi import mark, site_key
-from trabecula.data.splits import read_splits
-from trabecula.data.store import Store, to_float
+from trabecula.artifacts.features import read_features
+from trabecula.artifacts.patient_hashes import mark, site_key
+from trabecula.artifacts.splits import read_splits
+from trabecula.artifacts.store import Store, to_float
 from trabecula.errors import InputError, RunError
 from trabecula.metrics import fidelity as measures
 from trabecula.nets.critic_file import load_critic
 from trabecula.nets.encoder import load_encoder
 from trabecula.nets.extractors import load_extractor
 from trabecula.nets.generator import load_generator, sample, save_generator
-from trabecula.reporting.generators import read_generators
 from trabecula.run import execute
+from trabecula.sections.generators import read_generators
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from trabecula import embed, finetune, predict, prepare, pretrain, probe, split
+from trabecula.artifacts.splits import read_splits
+from trabecula.artifacts.store import Store, to_float
+from trabecula.artifacts.tasks import Task
 from trabecula.data.batches import Stream
-from trabecula.data.splits import read_splits
-from trabecula.data.store import Store, to_float
-from trabecula.data.tasks import Task
 from trabecula.errors import InputError, RunError
 from trabecula.nets.classifier import load_classifier
 from trabecula.nets.encoder import make_encoder

@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 from trabecula import prepare
+from trabecula.artifacts.store import Store
 from trabecula.config import build
 from trabecula.data import shards
-from trabecula.data.store import Store
 from trabecula.errors import InputError, RunError
 from trabecula.run import execute
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from trabecula import pretrain, split
+from trabecula.artifacts.patient_hashes import key_name, mark, site_key
+from trabecula.artifacts.splits import read_splits
+from trabecula.artifacts.store import Store
 from trabecula.config import build
-from trabecula.data.phi import key_name, mark, site_key
-from trabecula.data.splits import read_splits
-from trabecula.data.store import Store
 from trabecula.errors import InputError
 from trabecula.nets.critic_file import load_critic
 from trabecula.nets.encoder import load_encoder, read_card

@@ -13,11 +13,11 @@ import pytest
 from torch import nn
 
 from trabecula import finetune, pretrain, split
+from trabecula.artifacts.manifest import read_manifest
+from trabecula.artifacts.patient_hashes import mark, site_key
+from trabecula.artifacts.splits import read_splits
 from trabecula.config import build
 from trabecula.data.leaks import check
-from trabecula.data.manifest import read_manifest
-from trabecula.data.phi import mark, site_key
-from trabecula.data.splits import read_splits
 from trabecula.errors import InputError
 from trabecula.nets.encoder import Encoder, make_encoder, read_card
 from trabecula.run import execute

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from trabecula import cohort, embed, prepare, pretrain, split
+from trabecula.artifacts.patient_hashes import mark, site_key
+from trabecula.artifacts.splits import read_splits
+from trabecula.artifacts.store import Store
 from trabecula.data.batches import Stream
-from trabecula.data.phi import mark, site_key
-from trabecula.data.splits import read_splits
-from trabecula.data.store import Store
-from trabecula.data.stores import open_stores
+from trabecula.data.joined_stores import open_stores
 from trabecula.errors import InputError
 from trabecula.grid.cells import plan
 from trabecula.grid.recipe import parse_recipe
@@ -234,7 +234,7 @@ def test_generated_images_beside_real_ones_list_whom_their_generator_saw(
     shutil.copytree(domains[1].store, tmp_path / "made")
     record = json.loads((tmp_path / "made" / "store.json").read_text())
     seen = mark(["somebody"], site_key())
-    from trabecula.data.phi import key_name
+    from trabecula.artifacts.patient_hashes import key_name
 
     origin = {"patients": seen, "patients_key": key_name(site_key()), "images_seen": 5}
     for made, listed in ((origin, True), ({"patients": [], "images_seen": 5}, False)):

@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 
 from trabecula import probe
+from trabecula.artifacts.manifest import read_manifest
+from trabecula.artifacts.read_predictions import groups, read_choices, read_predictions
+from trabecula.artifacts.splits import draw_subset, read_splits
+from trabecula.artifacts.tasks import find_task, truth
 from trabecula.config import build
-from trabecula.data.manifest import read_manifest
-from trabecula.data.splits import draw_subset, read_splits
-from trabecula.data.tasks import find_task, truth
 from trabecula.errors import InputError
-from trabecula.metrics.predictions import groups, read_choices, read_predictions
 from trabecula.run import execute
 
 FILES = ("predictions.csv", "choices.csv", "probe.safetensors", "probe.json")

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from pydantic.fields import FieldInfo
 
-from trabecula.config import Aside, build
+from trabecula.config import NoEffectOnResult, build
 from trabecula.errors import InputError, RunError
-from trabecula.run import execute, identity, locked, verb_module
+from trabecula.files import locked
+from trabecula.run import execute, identity, verb_module
 from trabecula.verbs import VERBS
 
 TESTS = Path(__file__).parent
@@ -119,7 +120,7 @@ def test_settings_that_decide_nothing_are_marked_and_no_part_of_an_id(tmp_path: 
 
 
 def _is_aside(field: FieldInfo) -> bool:
-    return any(isinstance(mark, Aside) for mark in field.metadata)
+    return any(isinstance(mark, NoEffectOnResult) for mark in field.metadata)
 
 
 def test_leftovers_of_atomic_writes_are_swept_and_scratch_files_kept(tmp_path: Path) -> None:
@@ -151,7 +152,7 @@ def test_a_place_that_takes_no_folder_is_refused() -> None:
 def test_a_lock_is_held_by_one_process_and_not_by_its_children(tmp_path: Path) -> None:
     """A forked child that outlives a killed verb must not keep the folder locked."""
     code = (
-        "import os, sys, time; from pathlib import Path; from trabecula.run import locked\n"
+        "import os, sys, time; from pathlib import Path; from trabecula.files import locked\n"
         "with locked(Path(sys.argv[1])):\n"
         "    child = os.fork()\n"
         "    if child: print(child, flush=True)\n"

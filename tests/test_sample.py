@@ -14,13 +14,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from trabecula import pretrain, sample, split
-from trabecula.data.generated import is_generated
-from trabecula.data.manifest import read_manifest
-from trabecula.data.phi import mark, site_key
-from trabecula.data.splits import read_splits
-from trabecula.data.store import Store
+from trabecula.artifacts.generated import is_generated
+from trabecula.artifacts.manifest import read_manifest
+from trabecula.artifacts.patient_hashes import mark, site_key
+from trabecula.artifacts.splits import read_splits
+from trabecula.artifacts.store import Store
+from trabecula.comparison.leakage import check_cards
 from trabecula.errors import InputError, RunError
-from trabecula.metrics.leakage import check_cards
 from trabecula.nets.critic import Generator
 from trabecula.nets.encoder import read_card
 from trabecula.nets.generator import load_generator

@@ -11,7 +11,7 @@ import pytest
 
 from searched_study import QUICK, config, labelled, of_part, rows, start, written
 from trabecula import finetune
-from trabecula.data.splits import read_splits
+from trabecula.artifacts.splits import read_splits
 from trabecula.errors import InputError, RunError
 from trabecula.run import execute
 from trabecula.transfer import search as searching

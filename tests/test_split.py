@@ -9,8 +9,8 @@ from collections import Counter, defaultdict
 import pytest
 
 from trabecula import split
+from trabecula.artifacts.splits import read_splits
 from trabecula.config import build
-from trabecula.data.splits import read_splits
 from trabecula.errors import InputError
 from trabecula.run import execute
 

@@ -13,14 +13,14 @@ from PIL import Image
 from torch import Tensor
 
 from trabecula import embed, explain, finetune, pretrain, split
-from trabecula.data.batches import RowRandom
-from trabecula.data.splits import read_splits
-from trabecula.data.store import Store
+from trabecula.artifacts.splits import read_splits
+from trabecula.artifacts.store import Store
+from trabecula.figures.pictures import picture_file
 from trabecula.nets.classifier import load_classifier
 from trabecula.nets.encoder import load_encoder
 from trabecula.objectives.mae import Mae
 from trabecula.objectives.objective import Picture
-from trabecula.reporting.pictures import picture_file
+from trabecula.random_numbers import RowRandom
 from trabecula.run import execute
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from trabecula.artifacts.manifest import read_manifest
+from trabecula.artifacts.splits import read_splits
 from trabecula.config import to_toml
-from trabecula.data.manifest import read_manifest
-from trabecula.data.splits import read_splits
 from trabecula.errors import InputError
 from trabecula.grid.cells import Plan, plan
 from trabecula.grid.recipe import parse_recipe, read_recipe

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from trabecula.artifacts.manifest import Manifest, read_manifest
+    from trabecula.artifacts.store import Store
+    from trabecula.artifacts.tasks import Task
     from trabecula.data.batches import Batch, Stream
-    from trabecula.data.manifest import Manifest, read_manifest
-    from trabecula.data.store import Store
-    from trabecula.data.tasks import Task
     from trabecula.data.views import Views, view
     from trabecula.errors import InputError, RunError
     from trabecula.nets.encoder import Encoder, load_encoder

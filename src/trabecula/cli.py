@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trabecula import __version__
-from trabecula.answers import answered
+from trabecula.cli_errors import answered
 from trabecula.errors import InputError
 from trabecula.verbs import INPUTS, VERBS, Verb
 

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from trabecula.artifacts.manifest import Manifest, read_manifest, write_manifest
+from trabecula.artifacts.tasks import Task, Truth, truth
 from trabecula.cohorts.folder import Found, read_folder
 from trabecula.config import Record
-from trabecula.data.manifest import Manifest, read_manifest, write_manifest
-from trabecula.data.tasks import Task, Truth, truth
 from trabecula.errors import InputError
 from trabecula.run import Run
 

@@ -59,11 +59,11 @@ def _over(default: Any, given: Any) -> Any:
 R = TypeVar("R", bound=Record)
 
 
-class Aside:
+class NoEffectOnResult:
     """Marks a setting on which no result depends, so that it is no part of a run's identity.
 
-    Written into the type: `workers: Annotated[int, Aside()] = 1`. It counts on a verb's own settings, not
-    within a group of them.
+    Written into the type: `workers: Annotated[int, NoEffectOnResult()] = 1`. It counts on a verb's own
+    settings, not within a group of them.
     """
 
 
@@ -240,10 +240,12 @@ def inputs(record: Record) -> dict[str, list[Path]]:
     return found
 
 
-def asides(record: Record) -> set[str]:
+def without_effect(record: Record) -> set[str]:
     """The settings of a verb that are marked as deciding no result."""
     fields = type(record).model_fields.items()
-    return {name for name, field in fields if any(isinstance(mark, Aside) for mark in field.metadata)}
+    return {
+        name for name, field in fields if any(isinstance(mark, NoEffectOnResult) for mark in field.metadata)
+    }
 
 
 def describe(

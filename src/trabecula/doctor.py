@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 import trabecula
-from trabecula.data.phi import SITE_KEY, key_file
+from trabecula.artifacts.patient_hashes import SITE_KEY, key_file
 
 _GIB = 2**30
 _NOT_FOR_USERS = ("dev", "docs")

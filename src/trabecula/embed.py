@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from trabecula.artifacts.predictions import region_name
+from trabecula.artifacts.store import Store, to_float
 from trabecula.config import Record
-from trabecula.data.arrays import open_new_array
-from trabecula.data.predictions import region_name
-from trabecula.data.store import Store, to_float
 from trabecula.errors import RunError
+from trabecula.files import open_new_array
 from trabecula.nets.devices import choose_device, exact
 from trabecula.nets.encoder import Card, Encoder, PoolChoice, check_fit, load_encoder, weights_file
 from trabecula.progress import Meter

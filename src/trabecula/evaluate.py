@@ -20,21 +20,22 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
+from trabecula.artifacts import read_predictions as reading
+from trabecula.artifacts.manifest import Manifest, read_manifest
+from trabecula.artifacts.predictions import PLATEAU, snapshot_of
+from trabecula.artifacts.read_predictions import Group
+from trabecula.artifacts.splits import FEW_VAL, PARTS, Splits, counts, read_splits
+from trabecula.artifacts.store import Store
+from trabecula.artifacts.tasks import Task, Truth, find_task, truth
+from trabecula.comparison import contrasts, leakage
+from trabecula.comparison.cards import arms_of, flow_arms, read_cards, upper_bounds
+from trabecula.comparison.pretraining_pools import compare_pools
+from trabecula.comparison.snapshots import snapshot_curves
 from trabecula.config import Record
-from trabecula.data.manifest import Manifest, read_manifest
-from trabecula.data.predictions import PLATEAU, snapshot_of
-from trabecula.data.splits import FEW_VAL, PARTS, Splits, counts, read_splits
-from trabecula.data.store import Store
-from trabecula.data.tasks import Task, Truth, find_task, truth
 from trabecula.errors import InputError
-from trabecula.metrics import contrasts, curves, leakage, scores
-from trabecula.metrics import predictions as reading
+from trabecula.metrics import curves, scores
 from trabecula.metrics.bootstrap import interval, resample
-from trabecula.metrics.cards import arms_of, flow_arms, read_cards, upper_bounds
-from trabecula.metrics.pools import compare_pools
-from trabecula.metrics.predictions import Group
 from trabecula.metrics.scores import Sample
-from trabecula.metrics.sweeps import snapshot_curves
 from trabecula.progress import Meter
 from trabecula.run import Run
 

@@ -20,20 +20,20 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
+from trabecula.artifacts.manifest import read_manifest
+from trabecula.artifacts.splits import Splits, read_splits
+from trabecula.artifacts.store import Store, rows_of, to_float
+from trabecula.artifacts.tasks import Truth, find_task, truth
 from trabecula.config import Record
-from trabecula.data.manifest import read_manifest
-from trabecula.data.splits import Splits, read_splits
-from trabecula.data.store import Store, rows_of, to_float
-from trabecula.data.tasks import Truth, find_task, truth
 from trabecula.errors import InputError
-from trabecula.explaining import gradcam, maximise, scorers, units
+from trabecula.figures.charts import chart_file
+from trabecula.interpretability import gradcam, maximise, scorers, units
 from trabecula.metrics.correlation import permuted_labels
 from trabecula.nets.critic_file import WEIGHTS_FILE, load_critic
 from trabecula.nets.devices import choose_device, exact
 from trabecula.nets.encoder import check_fit, load_encoder
-from trabecula.reporting import explanations
-from trabecula.reporting.charts import chart_file
 from trabecula.run import Run
+from trabecula.sections import explanations
 
 Part = Literal["gradcam", "maximise", "units"]
 FORMAT = 1

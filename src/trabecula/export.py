@@ -22,9 +22,10 @@ from typing import Any, Self
 
 from pydantic import model_validator
 
+from trabecula.artifacts.audit import CLEAR, read_audit
 from trabecula.config import Record, dump
-from trabecula.data.audit import CLEAR, read_audit
 from trabecula.errors import InputError
+from trabecula.files import write_atomically
 from trabecula.nets.classifier import CARD_FILE as CLASSIFIER_CARD
 from trabecula.nets.classifier import WEIGHTS_FILE as CLASSIFIER_WEIGHTS
 from trabecula.nets.classifier import load_classifier
@@ -39,8 +40,8 @@ from trabecula.nets.library_format import (
 )
 from trabecula.nets.library_format import WEIGHTS_FILE as MODEL_FILE
 from trabecula.nets.onnx_file import Predictor, check_installed, difference, onnx_bytes
-from trabecula.reporting.model_card import metric_rows, readme
-from trabecula.run import Run, write_atomically
+from trabecula.run import Run
+from trabecula.summaries.model_card import metric_rows, readme
 
 HUB, ONNX_FILE = "hub", "model.onnx"
 

@@ -26,14 +26,16 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
+from trabecula.artifacts.audit import make_audit, nearest_pairs
+from trabecula.artifacts.features import Features, check_comparable, read_features
+from trabecula.artifacts.generated import is_generated
+from trabecula.artifacts.patient_hashes import key_name, mark, site_key
+from trabecula.artifacts.splits import read_splits
+from trabecula.artifacts.store import Store, to_float
 from trabecula.config import Record
-from trabecula.data.audit import make_audit, nearest_pairs
-from trabecula.data.features import Features, check_comparable, read_features
-from trabecula.data.generated import is_generated
-from trabecula.data.phi import key_name, mark, site_key
-from trabecula.data.splits import read_splits
-from trabecula.data.store import Store, to_float
 from trabecula.errors import InputError, RunError
+from trabecula.figures.charts import chart_file
+from trabecula.kernels.matmul import inner_products
 from trabecula.metrics.fidelity import NEAREST, Fidelity, fidelity
 from trabecula.metrics.memorisation import memorisation
 from trabecula.metrics.overfit import critic_gap
@@ -43,11 +45,9 @@ from trabecula.nets.devices import choose_device, exact
 from trabecula.nets.encoder import load_encoder, read_card
 from trabecula.nets.extractors import Extractor, load_extractor
 from trabecula.nets.generator import CARD_FILE, WEIGHTS_FILE, load_generator, sample
-from trabecula.nets.products import inner_products
 from trabecula.progress import Meter
-from trabecula.reporting.charts import chart_file
-from trabecula.reporting.generators import distance_chart, gap_chart
 from trabecula.run import Run
+from trabecula.sections.generators import distance_chart, gap_chart
 
 
 class Config(Record):

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from trabecula.config import dump
-from trabecula.data.predictions import (
+from trabecula.artifacts.predictions import (
     PLATEAU,
     Choice,
     Origin,
@@ -20,7 +19,8 @@ from trabecula.data.predictions import (
     prediction_rows,
     write_predictions,
 )  # fmt: skip
-from trabecula.data.splits import Subset
+from trabecula.artifacts.splits import Subset
+from trabecula.config import dump
 from trabecula.nets.classifier import Classifier, ClassifierCard, save_classifier
 from trabecula.nets.devices import choose_device
 from trabecula.run import Run

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
+from trabecula.artifacts.features import read_features
+from trabecula.artifacts.predictions import Choice, Origin, prediction_rows, write_predictions
+from trabecula.artifacts.splits import read_splits
+from trabecula.artifacts.store import Store, differing
+from trabecula.artifacts.tasks import Task
 from trabecula.config import Record, build
-from trabecula.data.features import read_features
-from trabecula.data.predictions import Choice, Origin, prediction_rows, write_predictions
-from trabecula.data.splits import read_splits
-from trabecula.data.store import Store, differing
-from trabecula.data.tasks import Task
 from trabecula.errors import InputError
 from trabecula.nets.classifier import load_classifier
 from trabecula.nets.devices import choose_device

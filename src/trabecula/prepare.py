@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from trabecula.config import Aside, Record, digest
-from trabecula.data.manifest import Manifest, read_manifest
-from trabecula.data.raster import PERCENTILES, VERSION
+from trabecula.artifacts.manifest import Manifest, read_manifest
+from trabecula.artifacts.store import FORMAT
+from trabecula.config import NoEffectOnResult, Record, digest
 from trabecula.data.shards import Recipe, Shard, decode_shards, done_record, record_path
-from trabecula.data.store import FORMAT
 from trabecula.errors import InputError
 from trabecula.progress import Meter
+from trabecula.readers.raster import PERCENTILES, VERSION
 from trabecula.run import Run
 
 _SHARD_BYTES = 1 << 28  # 256 MiB: what a worker holds in memory
@@ -47,7 +47,7 @@ class Config(Record):
     """Larger images are rejected by their header, before they fill the memory."""
     shard_images: int = 1024
     """Images per file of the store, at most; also what a killed run loses."""
-    workers: Annotated[int, Aside()] = 1
+    workers: Annotated[int, NoEffectOnResult()] = 1
     """Processes that decode; the store does not depend on it."""
 
 

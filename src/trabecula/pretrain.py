@@ -17,40 +17,41 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import Tensor, nn
 
 import trabecula
+from trabecula import distributed
+from trabecula.artifacts.patient_hashes import key_name, site_key
+from trabecula.artifacts.predictions import snapshot_name
+from trabecula.artifacts.splits import Splits, read_splits, together
+from trabecula.artifacts.store import Store
 from trabecula.config import Record, dump
-from trabecula.data.arrays import save_array
-from trabecula.data.batches import RowRandom, WatchedStream, mix
-from trabecula.data.phi import key_name, site_key
-from trabecula.data.pool import (
+from trabecula.data.batches import WatchedStream
+from trabecula.data.joined_stores import open_stores
+from trabecula.data.pretraining_pool import (
     Labelled,
     check_contrast,
     evenly,
     labelled_training_part,
     pretraining_pool,
 )
-from trabecula.data.predictions import snapshot_name
-from trabecula.data.splits import Splits, read_splits, together
-from trabecula.data.store import Store
-from trabecula.data.stores import open_stores
 from trabecula.errors import InputError
+from trabecula.figures.pictures import picture_file
+from trabecula.files import save_array
+from trabecula.monitors.encoder import COLLAPSE, Monitor
+from trabecula.monitors.gan import NUM_IMAGES, Health
 from trabecula.nets.critic import Critic, Generator
 from trabecula.nets.critic_file import save_critic
 from trabecula.nets.devices import choose_device
 from trabecula.nets.encoder import Card, Encoder, make_encoder, save_encoder
 from trabecula.nets.generator import GeneratorCard, sample, save_generator
 from trabecula.nets.published import weights_label
-from trabecula.nets.seen import check_key, seen_after, strangers
+from trabecula.nets.training_patients import check_key, seen_after, strangers
 from trabecula.objectives import find
 from trabecula.objectives.adversarial import Adversarial
 from trabecula.objectives.classify import Classify
-from trabecula.objectives.health import NUM_IMAGES, Health
-from trabecula.objectives.monitor import COLLAPSE, Monitor
 from trabecula.objectives.objective import Objective, Setting, outweighed
 from trabecula.objectives.settings import of_method, resolved
 from trabecula.progress import Meter
-from trabecula.reporting.pictures import picture_file
+from trabecula.random_numbers import RowRandom, mix
 from trabecula.run import Run
-from trabecula.train import ranks
 from trabecula.train.loop import Point, train
 from trabecula.train.precision import Precision, resolve
 from trabecula.transfer.tuning import calibrate
@@ -184,7 +185,7 @@ def run(config: Config, out: Run) -> str:
     objective = find(config.objective)(settings, encoder, Setting(len(pool), config.batch_size, config.seed))
     stream = WatchedStream(
         store, pool, config.batch_size, config.seed, device, taught.y if taught else None,
-        rank=ranks.rank(), world_size=ranks.world_size(),
+        rank=distributed.rank(), world_size=distributed.world_size(),
     )  # fmt: skip
     out.log("pool", images=len(pool), patients=len(patients))
     _tell(objective, encoder, device, foreign)

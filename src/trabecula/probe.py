@@ -24,10 +24,9 @@ from pydantic import Field
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from trabecula.config import Record
-from trabecula.data.features import read_features
-from trabecula.data.manifest import Manifest, read_manifest
-from trabecula.data.predictions import (
+from trabecula.artifacts.features import read_features
+from trabecula.artifacts.manifest import Manifest, read_manifest
+from trabecula.artifacts.predictions import (
     Choice,
     Origin,
     cohorts_of,
@@ -35,8 +34,9 @@ from trabecula.data.predictions import (
     probe_mode,
     write_predictions,
 )
-from trabecula.data.splits import FEW_VAL, Splits, Subset, draw_subset, read_splits
-from trabecula.data.tasks import Task, Truth, find_task, truth
+from trabecula.artifacts.splits import FEW_VAL, Splits, Subset, draw_subset, read_splits
+from trabecula.artifacts.tasks import Task, Truth, find_task, truth
+from trabecula.config import Record
 from trabecula.errors import InputError
 from trabecula.metrics.classification import auroc_macro, balanced_accuracy
 from trabecula.nets.devices import choose_device

@@ -20,20 +20,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from trabecula.config import Aside, Record
-from trabecula.reporting import figures, formats, tables, verdict, wording
-from trabecula.reporting.charts import Chart, chart_file
-from trabecula.reporting.drawings import figure_files, free_name, style_sheet
-from trabecula.reporting.flow import read_cohort, task_flows
-from trabecula.reporting.generators import Explained, Generator, read_explained, read_generators
-from trabecula.reporting.papers import Beside, hip_gan, knee_ssl
-from trabecula.reporting.pools import Pools, read_pools
-from trabecula.reporting.pretraining import read_pretrainings
-from trabecula.reporting.provenance import read_runs, without_paths
-from trabecula.reporting.results import Panel, Results, read_results
-from trabecula.reporting.shortcuts import Shortcuts, read_shortcuts
-from trabecula.reporting.snapshots import snapshot_curves, snapshot_table
+from trabecula.config import NoEffectOnResult, Record
+from trabecula.figures import plots as figures
+from trabecula.figures.charts import Chart, chart_file
+from trabecula.figures.drawings import figure_files, free_name, style_sheet
 from trabecula.run import Run, identity
+from trabecula.sections import formats, tables, verdict, wording
+from trabecula.sections.flow import read_cohort, task_flows
+from trabecula.sections.generators import Explained, Generator, read_explained, read_generators
+from trabecula.sections.papers import Beside, hip_gan, knee_ssl
+from trabecula.sections.pretraining import read_pretrainings
+from trabecula.sections.pretraining_pools import Pools, read_pools
+from trabecula.sections.provenance import read_runs, without_paths
+from trabecula.sections.results import Panel, Results, read_results
+from trabecula.sections.shortcuts import Shortcuts, read_shortcuts
+from trabecula.sections.snapshots import snapshot_curves, snapshot_table
 
 
 class Config(Record):
@@ -61,7 +62,7 @@ class Config(Record):
     Rajamohan et al. 2026."""
     title: str = "Did the pretraining pay?"
     """The page's heading."""
-    command: Annotated[str, Aside()] = ""
+    command: Annotated[str, NoEffectOnResult()] = ""
     """The command that made the study, shown in the provenance; absolute paths are shortened."""
     not_run: dict[str, str] = {}
     """What the study left out, and why."""
@@ -192,7 +193,7 @@ def _paper(results: Results, config: Config, looked: Looked) -> Beside | None:
 
 
 def _hip_gan(results: Results, config: Config, looked: Looked) -> Beside:
-    from trabecula.reporting.montage import montage
+    from trabecula.figures.montage import montage
 
     searches = hip_gan.read_searches(config.searches)
     samples = next((images for _, images in _samples(config, 25)), [])
@@ -220,7 +221,7 @@ def render(
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("trabecula", "reporting"),
+        loader=jinja2.PackageLoader("trabecula", "sections"),
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     context = {
@@ -312,7 +313,7 @@ def _figures(results: Results, panel: Panel) -> dict[str, Any]:
 
 
 def _pictures(config: Config) -> list[dict[str, Any]]:
-    from trabecula.reporting.montage import montage
+    from trabecula.figures.montage import montage
 
     found = [
         ("Images of the store, the first by image id", _store_images(config, config.num_pictures)),
@@ -326,14 +327,14 @@ def _pictures(config: Config) -> list[dict[str, Any]]:
 
 
 def _store_images(config: Config, number: int) -> list[Any]:
-    from trabecula.reporting.montage import store_images
+    from trabecula.figures.montage import store_images
 
     return store_images(config.store, number) if config.store else []
 
 
 def _samples(config: Config, number: int) -> list[tuple[str, list[Any]]]:
     """(caption, images) of every generator."""
-    from trabecula.reporting.montage import sample_images
+    from trabecula.figures.montage import sample_images
 
     found = []
     for path in config.samples:

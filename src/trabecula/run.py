@@ -12,7 +12,6 @@ its identity.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib
 import json
@@ -21,29 +20,19 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import trabecula
-from trabecula.config import Record, asides, digest, dump, inputs, suggest
+from trabecula.config import Record, digest, dump, inputs, suggest, without_effect
 from trabecula.errors import InputError, disk_full, is_disk_full
+from trabecula.files import locked, make_folder, sweep, write_atomically
 from trabecula.verbs import VERBS
 
 _OWN_FILES = {"config.json", "provenance.json", "log.jsonl", "DONE", ".lock"}
-_held: set[int] = set()  # file descriptors of the locks this process holds
-
-
-def _let_go() -> None:
-    """In a forked child: only the process that took a lock keeps it, so that an orphan never does."""
-    for descriptor in _held:
-        os.close(descriptor)
-    _held.clear()
-
-
-os.register_at_fork(after_in_child=_let_go)
 
 
 class Run:
@@ -84,20 +73,6 @@ class Run:
         """Move what was written at `scratch(name)` to its own name."""
         os.replace(self.scratch(name), self.path / name)
         return self.path / name
-
-
-def write_atomically(path: Path, content: str | bytes) -> Path:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    data = content.encode() if isinstance(content, str) else content
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
 
 
 def verb_module(verb: str) -> Any:
@@ -197,20 +172,6 @@ def _opened(out: Path, record: Mapping[str, Any], wait: float) -> Iterator[str |
         yield done.read_text().strip() if done.exists() else None
 
 
-def make_folder(out: Path) -> None:
-    """Make the folder of a run or study, and those above it.
-
-    Raises:
-        InputError: there can be none of that name.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except NotADirectoryError:
-        raise InputError(f"{out}: lies in a file, not in a folder; choose another --out") from None
-    except (FileNotFoundError, FileExistsError):  # in /proc, say, or a link to nothing
-        raise InputError(f"{out}: no folder can be made there; choose another --out") from None
-
-
 def _artifacts(folder: Path) -> list[str]:
     """Names in a folder that are not a run's own records."""
     names = {path.name for path in folder.iterdir()} - _OWN_FILES
@@ -221,39 +182,6 @@ def _barren(folder: Path) -> bool:
     """Whether a run failed before it wrote anything: a corrected command may use its folder."""
     files = (path for path in folder.rglob("*") if not path.is_dir())
     return all(str(path.relative_to(folder)) in _OWN_FILES - {"DONE"} for path in files)
-
-
-def sweep(partials: Iterable[Path]) -> None:
-    """Remove what a killed process left of atomic writes; `Run.scratch` files are a verb's to resume."""
-    for path in partials:
-        if path.name.split(".")[-2].isdigit():
-            path.unlink(missing_ok=True)
-
-
-@contextmanager
-def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
-    """Hold a folder for this process alone; the lock ends with the process, however it ends.
-
-    Raises:
-        InputError: another process holds it, still after `wait` seconds.
-    """
-    until = time.monotonic() + wait
-    with (folder / ".lock").open("w") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= until:
-                    raise InputError(
-                        f"{folder}: another trabecula process is working here; wait for it"
-                    ) from None
-                time.sleep(0.05)
-        _held.add(lock.fileno())
-        try:
-            yield
-        finally:
-            _held.discard(lock.fileno())
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -293,7 +221,7 @@ def _leaves(values: Any, prefix: str = "") -> dict[str, Any]:
 
 def settings(config: Record) -> dict[str, Any]:
     """A verb's settings that decide its result: inputs are named by identity, not by path."""
-    left_out = {*inputs(config), *asides(config)}
+    left_out = {*inputs(config), *without_effect(config)}
     return {key: value for key, value in dump(config).items() if key not in left_out}
 
 

@@ -23,19 +23,19 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from trabecula.artifacts.generated import generator_id
+from trabecula.artifacts.store import FORMAT, Store
 from trabecula.config import Record
-from trabecula.data.arrays import save_array
-from trabecula.data.generated import generator_id
 from trabecula.data.shards import Shard, done_record, record_path
-from trabecula.data.store import FORMAT, Store
 from trabecula.errors import InputError, RunError
+from trabecula.figures.montage import montage_png
+from trabecula.files import save_array
 from trabecula.nets.critic import Generator
 from trabecula.nets.devices import choose_device, exact
 from trabecula.nets.encoder import CARD_FILE, read_card
 from trabecula.nets.generator import WEIGHTS_FILE, GeneratorCard, load_generator
 from trabecula.nets.latent import latents, slerp
 from trabecula.progress import Meter
-from trabecula.reporting.montage import montage_png
 from trabecula.run import Run
 
 _TOGETHER = 64  # images in one pass, always and as in `generator.sample`: the last bits depend on it

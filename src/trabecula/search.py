@@ -15,8 +15,8 @@ from typing import Annotated, Any, Self
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from trabecula.config import Aside, dump
-from trabecula.data.phi import key_name, mark, site_key
+from trabecula.artifacts.patient_hashes import key_name, mark, site_key
+from trabecula.config import NoEffectOnResult, dump
 from trabecula.nets.devices import choose_device
 from trabecula.progress import Meter
 from trabecula.run import Run
@@ -49,7 +49,7 @@ class Config(FewLabels):
     space: dict[str, Any] = {}
     """What is searched: settings of `finetune`, each with a list of values, a range {low, high, log, step},
     or for `head` "table1"."""
-    storage: Annotated[str, Aside()] = ""
+    storage: Annotated[str, NoEffectOnResult()] = ""
     """An Optuna storage: the URL of a database, or of a journal file (journal:///trials.log); by default a
     SQLite file in the run folder, removed at the end."""
     device: str = "auto"

@@ -16,10 +16,10 @@ from trabecula.config import WITHOUT_DEFAULT, Record, describe, inline, read_tom
 from trabecula.errors import InputError
 from trabecula.grid.recipe import leaves, parse_recipe, told_not_run
 from trabecula.objectives import TABLE, find
-from trabecula.reporting.results_card import read_study
-from trabecula.reporting.run_card import read_card
-from trabecula.reporting.run_folder import RunCard
 from trabecula.run import verb_module
+from trabecula.summaries.results_card import read_study
+from trabecula.summaries.run_card import read_card
+from trabecula.summaries.run_folder import RunCard
 from trabecula.verbs import VERBS
 
 _LONG = 6  # entries of a list that are shown

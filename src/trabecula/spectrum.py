@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from trabecula.artifacts.manifest import Manifest, read_manifest
+from trabecula.artifacts.read_predictions import RUN, read_choices, read_predictions
+from trabecula.artifacts.tasks import Truth, find_task, truth
 from trabecula.config import Record
-from trabecula.data.manifest import Manifest, read_manifest
-from trabecula.data.tasks import Truth, find_task, truth
 from trabecula.errors import InputError
-from trabecula.metrics.predictions import RUN, read_choices, read_predictions
 from trabecula.metrics.spectrum import WIDE, Calls, Known, audit, dominant
 from trabecula.run import Run
 

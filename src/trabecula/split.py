@@ -9,16 +9,16 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from trabecula.artifacts.generated import generated, keep_in_train
+from trabecula.artifacts.manifest import Manifest, read_manifest
+from trabecula.artifacts.rules import number
+from trabecula.artifacts.splits import PARTS, Splits, assign, counts, read_splits, worst_class
+from trabecula.artifacts.tasks import Truth, find_task, truth
 from trabecula.config import Record
-from trabecula.data.generated import generated, keep_in_train
 from trabecula.data.leaks import check
-from trabecula.data.manifest import Manifest, read_manifest
-from trabecula.data.rules import number
-from trabecula.data.splits import PARTS, Splits, assign, counts, read_splits, worst_class
-from trabecula.data.spreadsheet import row_numbers
-from trabecula.data.tasks import Truth, find_task, truth
 from trabecula.errors import InputError
 from trabecula.run import Run
+from trabecula.spreadsheet import row_numbers
 
 _MOST_CLASSES = 6  # whose images the summary counts one by one
 

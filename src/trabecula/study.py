@@ -18,6 +18,7 @@ from pathlib import Path
 
 from trabecula.config import to_toml
 from trabecula.errors import InputError, RunError, TrabeculaError
+from trabecula.files import locked, make_folder, sweep, write_atomically
 from trabecula.grid.cells import Cell, Plan, plan
 from trabecula.grid.cost import costs
 from trabecula.grid.forecast import Forecast, kind, read_durations, rounded, write_duration
@@ -25,7 +26,6 @@ from trabecula.grid.local import AtWork, Outcome, run_cells
 from trabecula.grid.recipe import read_recipe, told_not_run
 from trabecula.grid.remainder import without
 from trabecula.progress import Meter, Steps
-from trabecula.run import locked, make_folder, sweep, write_atomically
 
 _OWN_FILES = {"recipe.toml", "cells.json", "cells", "logs", ".lock", "report.html", "tables", "figures"}
 _SHOWN_FAILURES = 5

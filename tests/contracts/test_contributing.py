@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import test_objectives as contract
 
-from trabecula.data.store import Store
+from trabecula.artifacts.store import Store
 from trabecula.objectives import TABLE, find
 
 PAGE = Path(__file__).parents[2] / "CONTRIBUTING.md"

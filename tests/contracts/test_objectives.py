@@ -12,9 +12,9 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
+from trabecula.artifacts.store import Store
 from trabecula.config import build
 from trabecula.data.batches import Stream
-from trabecula.data.store import Store
 from trabecula.errors import InputError
 from trabecula.nets.encoder import make_encoder
 from trabecula.objectives import TABLE, find

@@ -7,9 +7,9 @@ import json
 
 import pytest
 
+from trabecula.artifacts.manifest import read_manifest
+from trabecula.artifacts.patient_hashes import key_name, mark, site_key
 from trabecula.data.leaks import check
-from trabecula.data.manifest import read_manifest
-from trabecula.data.phi import key_name, mark, site_key
 from trabecula.errors import InputError
 
 OF = {"p0": "train", "p1": "train", "p2": "val", "p3": "test"}

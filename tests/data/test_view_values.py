@@ -11,12 +11,12 @@ from pictures import EVERYTHING, Fixed, Rows, picture, smooth, still
 from scipy.ndimage import gaussian_filter
 from torchvision.transforms.v2 import functional as tv
 
-from trabecula.data.batches import RowRandom
 from trabecula.data.views import (
     Views,
     gaussian_blur,
     view,
 )
+from trabecula.random_numbers import RowRandom
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.7, 2.0])

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from trabecula.config import dump
+from trabecula.files import locked
 from trabecula.grid.cells import Cell, Plan, plan
 from trabecula.grid.local import AtWork, Outcome, run_cells
 from trabecula.grid.recipe import parse_recipe
-from trabecula.run import identity, locked
+from trabecula.run import identity
 
 DIAMOND = {
     "number": {"verb": "study_verbs.number", "axes": {"value": [3, 4]}},

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trabecula import pretrain
-from trabecula.data.features import Features, check_comparable
-from trabecula.data.store import Store
+from trabecula.artifacts.features import Features, check_comparable
+from trabecula.artifacts.store import Store
 from trabecula.errors import InputError
 from trabecula.metrics.fidelity import frechet_distance
 from trabecula.nets import extractors

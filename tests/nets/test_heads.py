@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from trabecula.data.batches import RowRandom, mix
 from trabecula.errors import InputError
 from trabecula.nets.heads import HiddenLayer, ProjectionHead, Projector, RowDropout, TaskHead, make_head
+from trabecula.random_numbers import RowRandom, mix
 
 
 def test_projection_is_linear_relu_linear() -> None:

@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
-from trabecula.data.phi import key_name, site_key
+from trabecula.artifacts.patient_hashes import key_name, site_key
 from trabecula.errors import InputError
 from trabecula.nets import from_transformers, published
 from trabecula.nets.encoder import Encoder, load_encoder, make_encoder, save_encoder

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from trabecula.artifacts.store import Store
 from trabecula.config import build
 from trabecula.data.batches import Stream
-from trabecula.data.store import Store
 from trabecula.nets.encoder import make_encoder
 from trabecula.objectives.barlow import Barlow, BarlowConfig, correlation_terms
 from trabecula.objectives.objective import Setting

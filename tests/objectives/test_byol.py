@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from trabecula.artifacts.store import Store
 from trabecula.config import build
 from trabecula.data.batches import Stream
-from trabecula.data.store import Store
 from trabecula.nets.encoder import make_encoder
 from trabecula.objectives.byol import Byol, ByolConfig, distance
 from trabecula.objectives.objective import Setting, rising

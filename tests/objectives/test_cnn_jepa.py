@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 
+from trabecula.artifacts.store import Store
 from trabecula.config import build
-from trabecula.data.batches import RowRandom, Stream
-from trabecula.data.store import Store
+from trabecula.data.batches import Stream
 from trabecula.errors import InputError
 from trabecula.nets.encoder import make_encoder
 from trabecula.objectives.cnn_jepa import (
@@ -29,6 +29,7 @@ from trabecula.objectives.cnn_jepa import (
     prediction_loss,
 )
 from trabecula.objectives.objective import Setting, rising
+from trabecula.random_numbers import RowRandom
 
 BATCH = 8
 GRID = (7, 7)  # of a ResNet and 224 px

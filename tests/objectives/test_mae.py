@@ -12,14 +12,15 @@ import torch
 from lightly.models.utils import normalize_mean_var
 from torch import Tensor
 
+from trabecula.artifacts.store import Store
 from trabecula.config import build
-from trabecula.data.batches import RowRandom, Stream
-from trabecula.data.store import Store
+from trabecula.data.batches import Stream
 from trabecula.errors import InputError
 from trabecula.nets.encoder import load_encoder, make_encoder, save_encoder
 from trabecula.nets.mae import Masking, patchify, unpatchify
 from trabecula.objectives.mae import Mae, MaeConfig, masked_error, normalise_patches, visible_patches
 from trabecula.objectives.objective import Setting
+from trabecula.random_numbers import RowRandom
 from trabecula.train.loop import train
 
 BATCH = 8

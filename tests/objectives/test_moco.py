@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from trabecula.artifacts.store import Store
 from trabecula.config import build
 from trabecula.data.batches import Stream
-from trabecula.data.store import Store
 from trabecula.errors import InputError
 from trabecula.nets.encoder import make_encoder
 from trabecula.nets.norm import GlobalBatchNorm

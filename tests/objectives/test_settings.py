@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from trabecula.artifacts.tasks import Task
 from trabecula.config import dump
-from trabecula.data.tasks import Task
 from trabecula.errors import InputError
 from trabecula.objectives import TABLE
 from trabecula.objectives.settings import of_method, resolved

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trabecula.artifacts.store import Store
 from trabecula.config import build
 from trabecula.data.batches import Stream
-from trabecula.data.store import Store
 from trabecula.nets.encoder import make_encoder
 from trabecula.objectives.objective import Setting
 from trabecula.objectives.vicreg import Vicreg, VicregConfig, spread_terms

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from trabecula.artifacts.store import Store
 from trabecula.config import build
 from trabecula.data.batches import Stream
-from trabecula.data.store import Store
 from trabecula.errors import InputError
 from trabecula.nets.encoder import make_encoder
 from trabecula.objectives.objective import Setting

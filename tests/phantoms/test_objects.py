@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from trabecula import cohort, phantom, prepare
+from trabecula.artifacts.manifest import read_manifest
+from trabecula.artifacts.store import Store
 from trabecula.config import build
-from trabecula.data.manifest import read_manifest
-from trabecula.data.store import Store
 from trabecula.errors import InputError
 from trabecula.phantoms.objects import KINDS, _surface, draw_object, object_of
 from trabecula.run import execute

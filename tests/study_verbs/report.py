@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
-from trabecula.config import Aside, Record
+from trabecula.config import NoEffectOnResult, Record
 from trabecula.run import Run
 
 
 class Config(Record):
-    command: Annotated[str, Aside()] = ""
+    command: Annotated[str, NoEffectOnResult()] = ""
     """What made the study: told, no part of a run's identity."""
     runs: tuple[Path, ...] = ()
     """Runs to list."""

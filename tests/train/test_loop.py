@@ -10,14 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from trabecula.data.batches import Batch, RowRandom, Stream, mix
-from trabecula.data.store import Store
+from trabecula.artifacts.store import Store
+from trabecula.data.batches import Batch, Stream
 from trabecula.errors import InputError, RunError
-from trabecula.nets.linear import ProductLinear
+from trabecula.kernels.linear import ProductLinear
 from trabecula.objectives.objective import Group, Objective, Steps, Update
+from trabecula.objectives.optim import Optimizer
+from trabecula.random_numbers import RowRandom, mix
 from trabecula.train import checkpoint
 from trabecula.train.loop import train
-from trabecula.train.optim import Optimizer
 
 
 class Toy(Objective):

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 
 from trabecula import finetune, pretrain, split
-from trabecula.data.splits import read_splits
-from trabecula.data.store import Store, rows_of
-from trabecula.explaining.scorers import of_classifier, recentred
+from trabecula.artifacts.splits import read_splits
+from trabecula.artifacts.store import Store, rows_of
+from trabecula.interpretability.scorers import of_classifier, recentred
 from trabecula.nets.classifier import load_classifier
 from trabecula.objectives.classify import Classify, ClassifyConfig
 from trabecula.objectives.objective import Setting

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from trabecula import finetune, predict, pretrain, split
-from trabecula.data.store import to_float
+from trabecula.artifacts.store import to_float
 from trabecula.errors import InputError
 from trabecula.nets.classifier import load_classifier
 from trabecula.nets.critic_file import load_critic

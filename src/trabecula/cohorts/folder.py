@@ -21,8 +21,8 @@ from pathlib import Path
 import pandas as pd
 
 from trabecula.config import suggest
-from trabecula.data.spreadsheet import read_table, row_numbers
 from trabecula.errors import InputError
+from trabecula.spreadsheet import read_table, row_numbers
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm"}
 _KNOWN_AS = {

@@ -19,13 +19,13 @@ from typing import Any
 
 import pandas as pd
 
+from trabecula.artifacts.generated import is_generated, origin
+from trabecula.artifacts.manifest import Manifest
+from trabecula.artifacts.patient_hashes import key_name, mark, site_key
+from trabecula.artifacts.splits import PARTS, split_rows
 from trabecula.config import suggest
-from trabecula.data.generated import is_generated, origin
-from trabecula.data.manifest import Manifest
-from trabecula.data.phi import key_name, mark, site_key
-from trabecula.data.splits import PARTS, split_rows
-from trabecula.data.spreadsheet import read_table
 from trabecula.errors import InputError
+from trabecula.spreadsheet import read_table
 
 _HELD_OUT = ("val", "test")
 

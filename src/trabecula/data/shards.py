@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from trabecula.data.arrays import save_array
-from trabecula.data.raster import Fit, Intensity, Rejected, decode, render
 from trabecula.errors import RunError
+from trabecula.files import save_array
+from trabecula.readers.raster import Fit, Intensity, Rejected, decode, render
 
 
 @dataclass(frozen=True)

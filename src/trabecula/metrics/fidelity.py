@@ -55,7 +55,7 @@ def fidelity(
         subsets: give the customary 100 subsets of 1000 beside the kernel distance.
         level: of the interval.
         dtype: of the inner products; see metrics/gram.py.
-        product: makes those that are float32 (`trabecula.nets.products`); None takes numpy's.
+        product: makes those that are float32 (`trabecula.kernels.matmul`); None takes numpy's.
     Raises:
         InputError: fewer images than a measure needs, features that are no numbers, of different length,
             or the same for all reals.

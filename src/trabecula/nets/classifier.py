@@ -14,10 +14,10 @@ from pydantic import Field
 from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
+from trabecula.artifacts.predictions import Choice, Origin
+from trabecula.artifacts.store import Store, check_prepared
+from trabecula.artifacts.tasks import Task
 from trabecula.config import Record, build
-from trabecula.data.predictions import Choice, Origin
-from trabecula.data.store import Store, check_prepared
-from trabecula.data.tasks import Task
 from trabecula.data.views import centre
 from trabecula.errors import InputError
 from trabecula.nets.backbone import build_backbone

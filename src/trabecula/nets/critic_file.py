@@ -13,10 +13,10 @@ from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
 from trabecula.errors import InputError
+from trabecula.files import write_atomically
 from trabecula.nets.critic import Critic, is_critic
 from trabecula.nets.encoder import load_encoder
 from trabecula.nets.weights import mismatch, read_weights
-from trabecula.run import write_atomically
 
 WEIGHTS_FILE = "critic.safetensors"
 

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trabecula.data.store import to_float
+from trabecula.artifacts.store import to_float
 from trabecula.errors import InputError
 from trabecula.nets.devices import exact
 from trabecula.nets.encoder import load_encoder, make_encoder, weights_file

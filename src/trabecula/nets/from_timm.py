@@ -12,9 +12,9 @@ from timm.models.resnet import ResNet
 from torch import Tensor, nn
 
 from trabecula.errors import InputError
+from trabecula.kernels.conv import use_small_map_convolutions
+from trabecula.kernels.stem import pool_before_relu
 from trabecula.nets.backbone import IMAGENET_MEAN, IMAGENET_STD, Source
-from trabecula.nets.conv import use_small_map_convolutions
-from trabecula.nets.stem import pool_before_relu
 
 
 @cache

@@ -12,8 +12,8 @@ from pydantic import Discriminator, Field, Tag
 from torch import Tensor, nn
 
 from trabecula.config import Record
-from trabecula.data.batches import RowRandom
 from trabecula.errors import InputError
+from trabecula.random_numbers import RowRandom
 
 Nonlinearity = Literal["relu", "leaky_relu", "tanh", "sigmoid", "none"]
 LEAK = 0.2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trabecula.data.batches import mix
+from trabecula.random_numbers import mix
 
 _PARALLEL = 1e-6  # rad; below it two directions are one
 

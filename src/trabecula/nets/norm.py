@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from trabecula import distributed
 from trabecula.errors import InputError
-from trabecula.train import ranks
 
 
 class GlobalBatchNorm(_BatchNorm):
@@ -33,7 +33,7 @@ class GlobalBatchNorm(_BatchNorm):
             return super().forward(input)
         if self.rows is not None:
             return self._by_groups(input, self.rows)
-        return super().forward(input) if ranks.world_size() == 1 else self._over_ranks(input)
+        return super().forward(input) if distributed.world_size() == 1 else self._over_ranks(input)
 
     def _by_groups(self, x: Tensor, rows: int) -> Tensor:
         if len(x) % rows:
@@ -48,9 +48,9 @@ class GlobalBatchNorm(_BatchNorm):
             variances.append(var)
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             with torch.no_grad():
-                count = ranks.world_size()
-                self.running_mean.copy_(ranks.total(torch.stack(means).mean(0)) / count)  # type: ignore[arg-type]
-                self.running_var.copy_(ranks.total(torch.stack(variances).mean(0)) / count)  # type: ignore[arg-type]
+                count = distributed.world_size()
+                self.running_mean.copy_(distributed.total(torch.stack(means).mean(0)) / count)  # type: ignore[arg-type]
+                self.running_var.copy_(distributed.total(torch.stack(variances).mean(0)) / count)  # type: ignore[arg-type]
                 self._count()
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
@@ -59,11 +59,11 @@ class GlobalBatchNorm(_BatchNorm):
         shape = [1, -1] + [1] * (x.ndim - 2)
         wide = x.float()
         here = wide.new_full((1,), x.numel() / x.shape[1])  # ranks may have unequal numbers of positions
-        sums = ranks.total(torch.cat([wide.sum(dims), here]))
+        sums = distributed.total(torch.cat([wide.sum(dims), here]))
         count = sums[-1].detach()
         mean = sums[:-1] / count
         centred = wide - mean.view(shape)
-        var = ranks.total(centred.square().sum(dims)) / count  # biased, as the normalisation uses it
+        var = distributed.total(centred.square().sum(dims)) / count  # biased, as the normalisation uses it
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             with torch.no_grad():
                 self._count()

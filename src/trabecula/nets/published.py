@@ -130,7 +130,7 @@ def _own(path: Path, name: str) -> Published:
 
 def _check_foreign(path: Path) -> None:
     """Weights come without their patients, so those of this site's encoders would pass for unseen."""
-    from trabecula.data.phi import key_name, site_key
+    from trabecula.artifacts.patient_hashes import key_name, site_key
     from trabecula.nets.encoder import read_card
 
     card = read_card(path)

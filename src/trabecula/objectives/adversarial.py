@@ -14,15 +14,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from trabecula.artifacts.store import to_float
 from trabecula.config import Record
-from trabecula.data.batches import Batch, mix
-from trabecula.data.store import to_float
+from trabecula.data.batches import Batch
 from trabecula.errors import InputError
+from trabecula.kernels.input_gradient import piecewise_linear, scores
 from trabecula.nets.critic import LATENT, Critic, Generator, Norm, is_critic, mirrored, widths_of
 from trabecula.nets.encoder import Encoder
-from trabecula.nets.slope import piecewise_linear, scores
 from trabecula.objectives.objective import Group, Objective, Setting, ema
-from trabecula.train.optim import Optimizer
+from trabecula.objectives.optim import Optimizer
+from trabecula.random_numbers import mix
 
 ADAM = Optimizer(name="adam", lr=1e-4, betas=(0.0, 0.99))
 """Den Boer 2025, section 4.3."""

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from trabecula.objectives.optim import Optimizer
 from trabecula.objectives.two_views import LARS, TwoViews, TwoViewsConfig, off_diagonal_energy
-from trabecula.train.optim import Optimizer
 
 EPS = 1e-5
 """Added to the variances, as by the official code's batch norm."""

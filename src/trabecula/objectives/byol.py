@@ -19,11 +19,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trabecula.config import Record
-from trabecula.data.batches import Batch, mix
+from trabecula.data.batches import Batch
 from trabecula.data.views import Views
 from trabecula.nets.encoder import Encoder
 from trabecula.objectives.objective import Group, Objective, Setting, Steps, Update, ema, rising
-from trabecula.train.optim import Optimizer
+from trabecula.objectives.optim import Optimizer
+from trabecula.random_numbers import mix
 
 
 class ByolConfig(Record):

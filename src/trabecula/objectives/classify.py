@@ -18,14 +18,15 @@ from scipy.special import entr
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from trabecula.artifacts.store import to_float
 from trabecula.config import Record
-from trabecula.data.batches import Batch, RowRandom, mix
-from trabecula.data.store import to_float
+from trabecula.data.batches import Batch
 from trabecula.data.views import Views
 from trabecula.nets.encoder import Encoder
 from trabecula.nets.heads import HeadChoice, make_head
 from trabecula.objectives.objective import Group, Objective, Setting, Steps, Update
-from trabecula.train.optim import Optimizer
+from trabecula.objectives.optim import Optimizer
+from trabecula.random_numbers import RowRandom, mix
 
 MASKED = -1
 """In multi-label targets: this label is not known for this image."""

@@ -24,15 +24,16 @@ from annotated_types import Gt, Lt
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from trabecula import distributed
 from trabecula.config import Record
-from trabecula.data.batches import Batch, RowRandom, mix
+from trabecula.data.batches import Batch
 from trabecula.data.views import Views
 from trabecula.errors import InputError
 from trabecula.nets.encoder import Encoder
 from trabecula.nets.sparse import sparse_maps
 from trabecula.objectives.objective import Group, Objective, Setting, Steps, Update, ema, rising
-from trabecula.train import ranks
-from trabecula.train.optim import Optimizer
+from trabecula.objectives.optim import Optimizer
+from trabecula.random_numbers import RowRandom, mix
 
 Share = Annotated[float, Gt(0), Lt(1)]
 Grid = tuple[int, int]
@@ -193,7 +194,7 @@ def prediction_loss(predicted: Tensor, wanted: Tensor, target: Tensor) -> Tensor
     ours, theirs = F.normalize(_real(predicted), dim=1), F.normalize(_real(wanted), dim=1)
     each = F.smooth_l1_loss(ours, theirs, reduction="none").sum(1)  # (B, h, w)
     chosen = target.to(each.dtype)
-    return ranks.total((each * chosen).sum()) / ranks.total(chosen.sum()).clamp(min=1)
+    return distributed.total((each * chosen).sum()) / distributed.total(chosen.sum()).clamp(min=1)
 
 
 def draw_masks(random: RowRandom, grid: Grid, masking: Masking) -> Masks:

@@ -28,9 +28,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from trabecula.artifacts.store import to_float
 from trabecula.config import Record
-from trabecula.data.batches import Batch, RowRandom, mix
-from trabecula.data.store import to_float
+from trabecula.data.batches import Batch
 from trabecula.data.views import Views
 from trabecula.errors import InputError
 from trabecula.nets.encoder import Encoder
@@ -45,8 +45,9 @@ from trabecula.nets.mae import (
     vision_transformer,
 )  # fmt: skip
 from trabecula.objectives.objective import Group, Objective, Picture, Setting, Steps, Update
+from trabecula.objectives.optim import Optimizer
 from trabecula.objectives.painting import fill_in
-from trabecula.train.optim import Optimizer
+from trabecula.random_numbers import RowRandom, mix
 
 _EPS = 1e-6  # added to a patch's variance
 _HIDDEN = 1.0  # what is hidden is as white as the page

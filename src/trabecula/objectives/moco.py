@@ -17,16 +17,17 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from trabecula import distributed
 from trabecula.config import Record
-from trabecula.data.batches import Batch, mix
+from trabecula.data.batches import Batch
 from trabecula.data.views import Views
 from trabecula.errors import InputError
 from trabecula.nets.encoder import Encoder
 from trabecula.nets.heads import ProjectionHead
 from trabecula.nets.norm import use_global_batch_norm
 from trabecula.objectives.objective import Group, Objective, Setting, Steps, Update, ema
-from trabecula.train import ranks
-from trabecula.train.optim import Optimizer
+from trabecula.objectives.optim import Optimizer
+from trabecula.random_numbers import mix
 
 
 class MocoConfig(Record):
@@ -96,7 +97,7 @@ class Moco(Objective):
         q = F.normalize(self.query(batch.view(self.views)).float(), dim=1)  # (B, dim)
         ema(self.key, self.query, self.config.momentum)  # before the keys (algorithm 1)
         keys = self._keys(batch)  # (B * ranks, dim)
-        k = keys[ranks.my_rows(len(keys))]  # (B, dim)
+        k = keys[distributed.my_rows(len(keys))]  # (B, dim)
         loss, top1 = contrast(q, k, self.queue, self.config.temperature)
         yield Update("query", loss, {"top1": top1})
         self._enqueue(keys)  # after the backward pass, which reads the queue
@@ -104,11 +105,11 @@ class Moco(Objective):
     @torch.no_grad()
     def _keys(self, batch: Batch) -> Tensor:
         """Keys of the whole global batch, in its order, encoded in another order."""
-        images = ranks.gather_rows(batch.view(self.views))  # (B * ranks, C, H, W)
+        images = distributed.gather_rows(batch.view(self.views))  # (B * ranks, C, H, W)
         shuffle = batch.random.permutation()
-        mine = shuffle[ranks.my_rows(len(images))]
+        mine = shuffle[distributed.my_rows(len(images))]
         k = F.normalize(self.key(images[mine]).float(), dim=1)
-        return ranks.gather_rows(k)[torch.argsort(shuffle)]
+        return distributed.gather_rows(k)[torch.argsort(shuffle)]
 
     @torch.no_grad()
     def _enqueue(self, keys: Tensor) -> None:
@@ -137,7 +138,7 @@ def _check(config: MocoConfig, setting: Setting) -> None:
     if min(setting.num_images, setting.batch_size) < 2:
         return  # refused for every method
     batch_size, num_images, world, fits = (
-        setting.batch_size, setting.num_images, ranks.world_size(), setting.fitting
+        setting.batch_size, setting.num_images, distributed.world_size(), setting.fitting
     )  # fmt: skip
     if fits // world < 2:
         few = f"pool of {num_images} images" if num_images < 2 * world else f"batch of {batch_size}"

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from trabecula.config import Record
-from trabecula.data.batches import Batch, RowRandom
+from trabecula.data.batches import Batch
 from trabecula.errors import InputError
 from trabecula.nets.encoder import Encoder
-from trabecula.train.optim import Optimizer
+from trabecula.objectives.optim import Optimizer
+from trabecula.random_numbers import RowRandom
 
 _HEAVY = 20_000_000  # weights that a CPU feels
 

@@ -19,7 +19,7 @@ from trabecula.data.batches import Batch
 from trabecula.objectives.adversarial import Adversarial, AdversarialConfig
 from trabecula.objectives.gan_r1 import gap, slope_penalty
 from trabecula.objectives.objective import Steps, Update
-from trabecula.train.optim import Optimizer
+from trabecula.objectives.optim import Optimizer
 
 _ADAM = Optimizer(name="adam", lr=2e-4, betas=(0.0, 0.99), schedule="cosine", end=0.25)
 

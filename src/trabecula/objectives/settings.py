@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from trabecula.artifacts.tasks import Task
 from trabecula.config import Record, build, dump
-from trabecula.data.tasks import Task
 from trabecula.data.views import Views
 from trabecula.errors import InputError
 from trabecula.objectives import find

@@ -15,14 +15,15 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trabecula.data.batches import Batch, mix
+from trabecula.data.batches import Batch
 from trabecula.nets.critic import Critic
 from trabecula.nets.encoder import Encoder
 from trabecula.nets.spectral import Spectral
 from trabecula.objectives.adversarial import Adversarial, AdversarialConfig
 from trabecula.objectives.gan_r1 import gap
 from trabecula.objectives.objective import Setting, Steps, Update
-from trabecula.train.optim import Optimizer
+from trabecula.objectives.optim import Optimizer
+from trabecula.random_numbers import mix
 
 _ADAM = Optimizer(name="adam", lr=2e-4, betas=(0.0, 0.9))
 

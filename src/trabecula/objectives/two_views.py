@@ -14,14 +14,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from trabecula import distributed
 from trabecula.config import Record
-from trabecula.data.batches import Batch, mix
+from trabecula.data.batches import Batch
 from trabecula.data.views import Views
 from trabecula.nets.encoder import Encoder
 from trabecula.nets.heads import Projector
 from trabecula.objectives.objective import Group, Objective, Setting, Steps, Update
-from trabecula.train import ranks
-from trabecula.train.optim import Optimizer
+from trabecula.objectives.optim import Optimizer
+from trabecula.random_numbers import mix
 
 LARS = Optimizer(
     name="lars", lr=0.2, momentum=0.9, weight_decay=1e-6, decay_vectors=False,
@@ -81,7 +82,7 @@ class TwoViews(Objective):
         za, zb = (self.projector(self.encoder(batch.view(views))) for views in self.views)
         with torch.autocast(za.device.type, enabled=False):
             # Every process takes the loss of the global batch.
-            loss, terms = self.loss(ranks.all_rows(za.float()), ranks.all_rows(zb.float()))
+            loss, terms = self.loss(distributed.all_rows(za.float()), distributed.all_rows(zb.float()))
         yield Update("all", loss, {name: term.detach() for name, term in terms.items()})
 
     def loss(self, za: Tensor, zb: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

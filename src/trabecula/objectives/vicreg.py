@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from trabecula.objectives.optim import Optimizer
 from trabecula.objectives.two_views import LARS, TwoViews, TwoViewsConfig, off_diagonal_energy
-from trabecula.train.optim import Optimizer
 
 EPS = 1e-4
 """Added to the variance under the root, whose gradient at 0 would not be finite (equation 2)."""

@@ -17,7 +17,7 @@ from pydantic import Field
 from trabecula.data.batches import Batch
 from trabecula.objectives.adversarial import Adversarial, AdversarialConfig
 from trabecula.objectives.objective import Steps, Update
-from trabecula.train.optim import Optimizer
+from trabecula.objectives.optim import Optimizer
 
 _RMSPROP = Optimizer(name="rmsprop", lr=5e-5)
 

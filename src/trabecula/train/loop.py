@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trabecula import distributed
 from trabecula.data.batches import Batch, Stream
 from trabecula.errors import InputError, RunError
-from trabecula.nets.linear import use_product_linears
+from trabecula.kernels.linear import use_product_linears
 from trabecula.nets.norm import use_global_batch_norm
 from trabecula.objectives.objective import Group, Objective, Steps, Update
 from trabecula.train import checkpoint as checkpoints
-from trabecula.train import ranks
 from trabecula.train.means import Means
 from trabecula.train.memory import keeping_memory
 from trabecula.train.precision import Precision, autocast, resolve
@@ -75,7 +75,7 @@ def train(
         )
     objective.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     use_product_linears(objective)
-    if ranks.world_size() > 1:
+    if distributed.world_size() > 1:
         use_global_batch_norm(objective)
     groups = objective.groups()
     optimizers = {name: group.optimizer.make(group.weights) for name, group in groups.items()}
@@ -93,7 +93,7 @@ def train(
         step += 1
         if step % point_steps == 0 or step == num_steps:
             yield Point(step * step_images, means.take(), step == num_steps)
-            if checkpoint is not None and ranks.rank() == 0 and time.monotonic() - saved >= save_s:
+            if checkpoint is not None and distributed.rank() == 0 and time.monotonic() - saved >= save_s:
                 saved = time.monotonic()
                 state = {
                     "step": step, "precision": used, "memory": memory, "objective": objective.state_dict(),
@@ -155,7 +155,7 @@ def _one_step(
             means.add(f"{name}/loss", update.loss)
             for key, value in update.scalars.items():
                 means.add(key, value)
-        ranks.average_gradients(group.weights)
+        distributed.average_gradients(group.weights)
         means.add(f"{name}/norm", _clip(group, step, name))
         for settings in optimizer.param_groups:
             settings.update(group.optimizer.at(step, num_steps, settings.get("lr_scale", 1.0)))

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+from trabecula.artifacts.patient_hashes import key_name, mark, site_key
 from trabecula.config import Record, build, dump
-from trabecula.data.phi import key_name, mark, site_key
 from trabecula.errors import InputError
 from trabecula.transfer.tuning import Tuning
 

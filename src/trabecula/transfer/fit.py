@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trabecula.artifacts.store import Store
 from trabecula.data.batches import Stream
-from trabecula.data.store import Store
 from trabecula.data.views import centre
 from trabecula.errors import RunError
 from trabecula.metrics import classification as metrics

@@ -26,9 +26,9 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from trabecula.data.batches import mix
-from trabecula.data.predictions import PLATEAU
+from trabecula.artifacts.predictions import PLATEAU
 from trabecula.errors import InputError, RunError
+from trabecula.random_numbers import mix
 from trabecula.transfer.fit import Fitted, task_metric
 from trabecula.transfer.spaces import Space, applied
 from trabecula.transfer.tuning import Material, Tuning, make_objective, tune

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trabecula.data.tasks import Task
+from trabecula.artifacts.tasks import Task
 from trabecula.metrics.classification import youden_threshold
 
 FALLBACK = 0.5

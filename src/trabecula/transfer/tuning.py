@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
+from trabecula.artifacts.manifest import Manifest, read_manifest
+from trabecula.artifacts.splits import Splits, Subset, draw_subset, read_splits
+from trabecula.artifacts.store import Store, rows_of, to_float
+from trabecula.artifacts.tasks import Task, Truth, find_task, truth
 from trabecula.config import Record
 from trabecula.data.batches import Stream
-from trabecula.data.manifest import Manifest, read_manifest
-from trabecula.data.splits import Splits, Subset, draw_subset, read_splits
-from trabecula.data.store import Store, rows_of, to_float
-from trabecula.data.tasks import Task, Truth, find_task, truth
 from trabecula.data.views import Views
 from trabecula.errors import InputError
 from trabecula.nets.critic_file import load_critic
@@ -28,7 +28,7 @@ from trabecula.nets.encoder import Encoder, check_fit, load_encoder
 from trabecula.nets.heads import HeadChoice, HiddenLayer
 from trabecula.objectives.classify import Classify, ClassifyConfig
 from trabecula.objectives.objective import Setting
-from trabecula.train.optim import Optimizer
+from trabecula.objectives.optim import Optimizer
 from trabecula.train.precision import Precision
 from trabecula.transfer.fit import Fitted, Told, Validation, fit
 

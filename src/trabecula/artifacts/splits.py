@@ -1,0 +1,260 @@
+"""Splits by patient, and the nested label fractions drawn from them.
+
+Patients are ordered by a hash of (seed, patient id), never by a random generator's state or the
+manifest's row order: the same patients give the same parts on every machine, and new patients do
+not move the old ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trabecula.artifacts.generated import keep_in_train
+from trabecula.artifacts.tasks import Truth
+from trabecula.config import suggest
+from trabecula.errors import InputError
+from trabecula.spreadsheet import read_table
+
+PARTS = ("train", "val", "test")
+FEW_VAL = 10
+"""Fewer validation patients than these are told of: 1 % of the knees are 6."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Which part each patient is in."""
+
+    of: dict[str, str]
+
+    def patients(self, part: str) -> list[str]:
+        """The patients of a part, sorted."""
+        return sorted(patient for patient, its in self.of.items() if its == part)
+
+    def rows(self, part: str, patient_ids: Iterable[str]) -> npt.NDArray[np.bool_]:
+        """(n,) where the patient is in the part; patients without a part are in none."""
+        return np.array([self.of.get(str(patient)) == part for patient in patient_ids], dtype=bool)
+
+
+def read_splits(path: Path) -> Splits:
+    """Read splits.csv (patient_id, split); `path` is the file or the folder it is in.
+
+    Raises:
+        InputError: a patient in two parts, an unknown part, no patient, or a generator's images held out.
+    """
+    rows = split_rows(path)
+    problems = [f"row {row}: patient '{p}' has split '{s}'" for row, p, s in rows if s not in PARTS]
+    if problems:
+        raise InputError(f"{path}: {problems[0]}; a split is train, val or test")
+    of: dict[str, str] = {}
+    for row, patient, part in rows:
+        if of.setdefault(patient, part) != part:
+            raise InputError(f"{path}: row {row}: patient '{patient}' is in {of[patient]} and in {part}")
+    if not of:
+        raise InputError(f"{path}: holds no patient")
+    keep_in_train(of, path)
+    return Splits(of)
+
+
+def together(splits: Iterable[Splits]) -> Splits:
+    """Splits as one: whoever any of them holds out, in test before val, is held out."""
+    order = {part: place for place, part in enumerate(PARTS)}
+    of: dict[str, str] = {}
+    for its in splits:
+        for patient, part in its.of.items():
+            of[patient] = max(of.get(patient, part), part, key=order.__getitem__)
+    return Splits(of)
+
+
+def split_rows(path: Path) -> list[tuple[int, str, str]]:
+    """The rows of splits.csv as they stand: (row number, patient_id, split)."""
+    path = Path(path)
+    if path.is_dir():
+        path = path / "splits.csv"
+    if not path.exists():
+        raise InputError(f"{path}: no such splits; write them with `trabecula split`")
+    table = read_table(path)
+    for name in ("patient_id", "split"):
+        if name not in table.columns:
+            raise InputError(f"{path}: no column '{name}'{suggest(name, list(table.columns))}")
+    pairs = zip(table["patient_id"], table["split"], strict=True)
+    return [(i + 2, str(patient), str(part)) for i, (patient, part) in enumerate(pairs)]
+
+
+def _key(seed: int, patient: str) -> str:
+    return hashlib.sha256(f"{seed}:{patient}".encode()).hexdigest()
+
+
+def in_hash_order(patients: Iterable[str], seed: int) -> list[str]:
+    """Patients in an order that depends on the seed and on their ids alone, so that prefixes nest.
+
+    It is another order than that of the label fractions of the same seed: a small pool would else hold just
+    the labelled patients.
+    """
+    return sorted(patients, key=lambda patient: hashlib.sha256(f"pool:{seed}:{patient}".encode()).hexdigest())
+
+
+def assign(
+    strata: Mapping[str, str],
+    fractions: Sequence[float],
+    seed: int,
+    existing: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """Give each patient a part.
+
+    Within a stratum the patients are ordered by hash(seed, patient_id) and cut; what rounding
+    takes from a part in one stratum it gets back in the next, so that the whole keeps its
+    fractions. Patients in `existing` keep their part; each new one goes where its stratum has the
+    fewest for the part's fraction.
+
+    Args:
+        strata: patient id -> stratum.
+        fractions: of train, val and test; they sum to 1.
+    """
+    existing = existing or {}
+    members: dict[str, list[str]] = defaultdict(list)
+    for patient in sorted(strata, key=lambda p: _key(seed, p)):
+        members[strata[patient]].append(patient)
+    if not existing:
+        return _cut(members, fractions)
+    result = {patient: part for patient, part in existing.items() if patient in strata}
+    share = {part: fraction for part, fraction in zip(PARTS, fractions, strict=True) if fraction > 0}
+    total = Counter(result.values())
+    for stratum in sorted(members):
+        here = Counter(result[patient] for patient in members[stratum] if patient in result)
+        for patient in members[stratum]:
+            if patient in result:
+                continue
+            part = min(share, key=lambda p: (here[p] / share[p], total[p] / share[p]))
+            result[patient] = part
+            here[part] += 1
+            total[part] += 1
+    return result
+
+
+def _cut(members: Mapping[str, list[str]], fractions: Sequence[float]) -> dict[str, str]:
+    result = {}
+    owed = np.zeros(len(PARTS))
+    share = np.asarray(fractions, dtype=float)
+    for stratum in sorted(members, key=lambda s: (-len(members[s]), s)):
+        patients = members[stratum]
+        owed += share * len(patients)
+        counts = np.maximum(np.floor(owed + 1e-9), 0).astype(int)
+        while counts.sum() > len(patients):
+            counts[np.argmax(np.where(counts > 0, counts - owed, -np.inf))] -= 1
+        while counts.sum() < len(patients):
+            counts[np.argmax(np.where(share > 0, owed - counts, -np.inf))] += 1
+        owed -= counts
+        parts = np.repeat(PARTS, counts)
+        result.update({patient: str(part) for patient, part in zip(patients, parts, strict=True)})
+    return result
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The labelled rows that one fraction and seed leave: positions into the truth.
+
+    `record`: {"fraction", "seed", "train": counts, "val": counts, "note"}, with counts =
+    {"requested_patients", "patients", "images", "per_class": {name: images}}.
+    """
+
+    train: npt.NDArray[np.int64]
+    val: npt.NDArray[np.int64]
+    record: dict[str, Any]
+
+
+def draw_subset(splits: Splits, truth: Truth, fraction: float, seed: int) -> Subset:
+    """Draw a fraction of the labelled patients of train and of val.
+
+    For each seed the patients of a part stand in one order that interleaves the strata (a
+    patient's worst class) evenly; a fraction is a prefix of it, so fractions of one seed nest.
+    Each class that the part has keeps its first patient of that order whatever the fraction.
+
+    Raises:
+        InputError: the fraction is not in (0, 1], or a part has no labelled patient.
+    """
+    if not 0 < fraction <= 1:
+        raise InputError(f"fraction {fraction}: must be above 0 and at most 1")
+    if not any(patient in splits.of for patient in truth.patient_ids):
+        raise InputError(
+            f"no labelled patient is in the splits (the labels have '{truth.patient_ids[0]}', the splits "
+            f"'{min(splits.of)}'); are they of this manifest?"
+        )
+    drawn: dict[str, npt.NDArray[np.int64]] = {}
+    record: dict[str, Any] = {"fraction": fraction, "seed": seed}
+    notes = []
+    for part in ("train", "val"):
+        pool = np.flatnonzero(splits.rows(part, truth.patient_ids))
+        if not len(pool):
+            raise InputError(f"the {part} part has no labelled patient; look at splits.csv and the task")
+        order, first = _order(truth, pool, seed)
+        requested = max(1, round(fraction * len(order)))
+        chosen = set(order[:requested]) | set(first.values())
+        rows = np.array([row for row in pool if truth.patient_ids[row] in chosen], dtype=np.int64)
+        drawn[part] = rows
+        record[part] = {"requested_patients": requested, **counts(truth, rows)}
+        absent = [name for name, images in record[part]["per_class"].items() if not images]
+        notes += [f"{part} has no image of class {name}" for name in absent]
+        if len(chosen) > requested:
+            notes.append(f"{part} has {len(chosen) - requested} more patients, to keep every class")
+    num_val = record["val"]["patients"]
+    if num_val < FEW_VAL:
+        notes.append(f"few patients in val ({num_val}): what is chosen on them is partly chance")
+    record["note"] = "; ".join(notes)
+    return Subset(drawn["train"], drawn["val"], record)
+
+
+def counts(truth: Truth, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """Patients, images, and images of each class among these rows of the truth."""
+    y = truth.y[rows]
+    images = (y == 1).sum(axis=0) if y.ndim == 2 else np.bincount(y, minlength=len(truth.class_names))
+    return {
+        "patients": len(set(truth.patient_ids[rows])),
+        "images": len(rows),
+        "per_class": {name: int(n) for name, n in zip(truth.class_names, images, strict=True)},
+    }
+
+
+def worst_class(truth: Truth) -> dict[str, int]:
+    """Each patient's stratum: its highest class, or for multilabel its rarest finding plus 1 (0: none)."""
+    y = truth.y
+    if y.ndim == 2:
+        rarity = np.argsort(np.argsort(-(y == 1).sum(axis=0), kind="stable"), kind="stable")
+        y = np.where(y == 1, rarity + 1, 0).max(axis=1)
+    worst: dict[str, int] = {}
+    for patient, value in zip(truth.patient_ids.tolist(), y.tolist(), strict=True):
+        worst[patient] = max(worst.get(patient, 0), value)
+    return worst
+
+
+def _order(
+    truth: Truth, pool: npt.NDArray[np.int64], seed: int
+) -> tuple[list[str], dict[tuple[int, int], str]]:
+    """The pool's patients in the seed's order, and the first patient of each class in it."""
+    part = Truth(
+        truth.image_ids[pool], truth.patient_ids[pool], truth.y[pool], truth.class_names, {}, truth.rows[pool]
+    )
+    members: dict[int, list[tuple[str, str]]] = defaultdict(list)
+    for patient, stratum in worst_class(part).items():
+        members[stratum].append((_key(seed, patient), patient))
+    placed = [
+        ((rank + 0.5) / len(patients), key, patient)
+        for patients in members.values()
+        for rank, (key, patient) in enumerate(sorted(patients))
+    ]
+    order = [patient for _, _, patient in sorted(placed)]
+    position = {patient: i for i, patient in enumerate(order)}
+    columns = part.y if part.y.ndim == 2 else part.y[:, None]
+    first: dict[tuple[int, int], str] = {}
+    for row in np.argsort([position[patient] for patient in part.patient_ids.tolist()], kind="stable"):
+        for column, value in enumerate(columns[row].tolist()):
+            if value >= 0:
+                first.setdefault((column, value), str(part.patient_ids[row]))
+    return order, first

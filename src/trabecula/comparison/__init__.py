@@ -1,0 +1,1 @@
+"""Arms against their controls: who is compared with whom, paired differences, label multipliers."""

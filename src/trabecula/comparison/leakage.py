@@ -1,0 +1,114 @@
+"""Has a test patient been seen before: in pretraining, in training, or in choosing a threshold?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from trabecula.artifacts.manifest import Manifest
+from trabecula.artifacts.patient_hashes import key_name, mark, site_key
+from trabecula.artifacts.splits import Splits
+from trabecula.errors import InputError
+
+_FIRST_ROW = 2  # of the manifest's images: the header is row 1
+
+
+def check_cards(cards: Iterable[Mapping[str, Any]], patients: Iterable[str], manifest: Manifest) -> None:
+    """Refuse encoders that have seen one of these (test) patients.
+
+    Args:
+        cards: encoder cards as plain values, with "arm", "patients" (HMACs) and "patients_key".
+    Raises:
+        InputError: a patient stands in a card, with manifest row and patient; or a card's patients
+            are marked under another site key, so that nobody can tell.
+    """
+    cards = list(cards)
+    with_patients = [card for card in cards if card.get("patients")]
+    for card in cards:
+        if card.get("images_seen") and not card.get("patients"):
+            raise InputError(
+                f"encoder '{card['arm']}' has seen {card['images_seen']:,} images and its card lists no "
+                "patients: nobody can tell whether test patients were among them; use the encoder that "
+                "`pretrain` wrote, and to pretrain on samples draw them from a generator with its encoder "
+                "beside it: an exported one does not tell whom it learned from"
+            )
+    if not with_patients:
+        return
+    key = site_key()
+    marks = dict(zip(mark(ids := sorted(set(patients)), key), ids, strict=True))
+    for card in with_patients:
+        if card.get("patients_key") != key_name(key):
+            raise InputError(
+                f"encoder '{card['arm']}': its patients are marked under site key "
+                f"{card.get('patients_key') or '(no name)'}, this site's is {key_name(key)}; set "
+                "TRABECULA_SITE_KEY to the key it was pretrained under"
+            )
+        seen = [marks[m] for m in card["patients"] if m in marks]
+        if seen:
+            raise InputError(
+                f"encoder '{card['arm']}' was pretrained on {_named(seen, manifest)} of the test part; "
+                "pretrain it again without validation and test patients"
+            )
+
+
+def check_parts(predictions: pd.DataFrame, manifest: Manifest, splits: Splits) -> None:
+    """Refuse predictions whose images lie in another part than they say.
+
+    Args:
+        predictions: columns image_id and split ("val" or "test").
+    Raises:
+        InputError: an image the manifest does not have, or a patient of another part, with its
+            manifest row.
+    """
+    table = manifest.table
+    patient_of = dict(zip(table["image_id"], table["patient_id"], strict=True))
+    pairs = predictions[["image_id", "split"]].drop_duplicates()
+    patients = pairs["image_id"].map(patient_of)
+    unknown = pairs["image_id"][patients.isna()]
+    if len(unknown):
+        raise InputError(
+            f"{manifest.path}: has no image '{unknown.iloc[0]}' that a prediction names "
+            f"({unknown.nunique()} such images); give the manifest the predictions were made with"
+        )
+    parts = patients.map(lambda patient: splits.of.get(patient, "none"))
+    for said in ("test", "val"):
+        wrong = (pairs["split"] == said) & (parts != said)
+        if wrong.any():
+            seen = list(dict.fromkeys(patients[wrong]))
+            raise InputError(
+                f"predictions call {_named(seen, manifest)} {said}, the splits say "
+                f"{', '.join(sorted(set(parts[wrong])))}; give the splits the predictions were made with"
+            )
+
+
+def check_predicted(
+    predictions: pd.DataFrame, image_ids: Iterable[str], patient_ids: Iterable[str], manifest: Manifest
+) -> None:
+    """Refuse models that lack a test image: they may have been trained on its patient.
+
+    Args:
+        predictions: of one task and of the test part; the columns that name a model, and image_id.
+        image_ids, patient_ids: the task's test images.
+    Raises:
+        InputError: a test image without a prediction, with its patient's manifest row.
+    """
+    pairs = list(zip(image_ids, patient_ids, strict=True))
+    for (arm, mode, fraction, seed), rows in predictions.groupby(["arm", "mode", "fraction", "seed"]):
+        made = set(rows["image_id"])
+        absent = [patient for image, patient in pairs if image not in made]
+        if absent:
+            raise InputError(
+                f"arm '{arm}' ({mode}, fraction {fraction:g}, seed {seed}): no prediction for {len(absent)} "
+                f"of {len(pairs)} test images, of {_named([*dict.fromkeys(absent)], manifest)}; if they were "
+                "made with other splits it may have been trained on that patient: make them anew with these "
+                "splits (images that cannot be predicted are taken out by the task's 'eligible' rule)"
+            )
+
+
+def _named(patients: list[str], manifest: Manifest) -> str:
+    """ "patient 'a' (manifest row 7) and 3 more patients"."""
+    rows = manifest.table.index[manifest.table["patient_id"] == patients[0]]
+    first = f"patient '{patients[0]}' (manifest row {int(rows[0]) + _FIRST_ROW})"
+    return first + (f" and {len(patients) - 1} more patients" if len(patients) > 1 else "")

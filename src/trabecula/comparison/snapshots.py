@@ -1,0 +1,129 @@
+"""Scores over the course of pretraining, from validation images: one looks at many snapshots.
+
+A test score that is looked at once a snapshot is a test score that one chooses by. So the curve is made of
+the few-label validation part of each seed, as predictions hold it, and the test part is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from trabecula.artifacts import read_predictions as reading
+from trabecula.artifacts.predictions import snapshot_of
+from trabecula.artifacts.tasks import Task, Truth
+from trabecula.comparison.contrasts import Arm, baselines_of
+from trabecula.metrics import scores
+from trabecula.metrics.bootstrap import interval, resample
+from trabecula.metrics.scores import Sample
+from trabecula.metrics.seeds import Unit
+
+Row = dict[str, Any]
+
+
+def snapshot_curves(
+    task: Task,
+    known: Truth,
+    table: pd.DataFrame,
+    arms: Mapping[str, Arm],
+    images_seen: Mapping[str, int],
+    draws: tuple[int, int],
+    level: float,
+) -> list[Row]:
+    """Of every arm with snapshots: the metrics it is compared by against the images seen, on validation.
+
+    Args:
+        table: predictions; rows of other tasks and parts are left aside. An arm without validation rows
+            has no point.
+        arms, images_seen: by name, snapshots and finished arms.
+        draws: how many resamples of patients, and their seed.
+    Returns:
+        rows of task, arm, mode, metric, fraction, split ("val"), points by images seen, and `control`: the
+        same of the network's random arm, None where it has no predictions.
+    """
+    table = table[(table["task"] == task.name) & (table["split"] == "val")]
+    rows = []
+    for key, one in table.groupby(["mode", "fraction"], sort=True):
+        mode, fraction = cast("tuple[str, float]", key)
+        of: dict[str, dict[int, str]] = {}
+        for name in one["arm"].unique():
+            snapshot = snapshot_of(name)
+            if snapshot:
+                of.setdefault(snapshot[0], {})[images_seen[name]] = name
+        for whole, points in sorted(of.items()):
+            control = _control(arms[next(iter(points.values()))], list(arms.values()))
+            if whole in arms:
+                points[images_seen[whole]] = whole
+            made = {
+                name: found
+                for name in (*points.values(), *control)
+                if (found := _scores(task, known, one[one["arm"] == name], draws, level))
+            }
+            rows += [
+                {
+                    "task": task.name, "arm": whole, "mode": mode, "metric": metric,
+                    "fraction": float(fraction), "split": "val",
+                    "points": [
+                        {"images": n, **made[points[n]][metric]} for n in sorted(points) if points[n] in made
+                    ],
+                    "control": next(({"arm": c, **made[c][metric]} for c in control if c in made), None),
+                }
+                for metric in scores.COMPARED[task.kind]
+            ]  # fmt: skip
+    return rows
+
+
+def _control(arm: Arm, arms: Sequence[Arm]) -> list[str]:
+    """The random arm that the finished arm is compared with, if there is one."""
+    finished = replace(arm, name="")
+    return [base.name for base in baselines_of(finished, arms) if base.family == "random"][:1]
+
+
+def _scores(
+    task: Task, known: Truth, rows: pd.DataFrame, draws: tuple[int, int], level: float
+) -> dict[str, Row]:
+    """metric -> value, interval and each seed's value; {} without a labelled image.
+
+    Seeds have different validation parts. Patients of all parts are drawn together, and each seed's metric
+    is taken on its own part under these draws: what seeds share of patients is counted as shared.
+    """
+    position = pd.Index(known.image_ids).get_indexer(pd.Index(rows["image_id"]))
+    rows, position = rows[position >= 0], position[position >= 0]
+    if not len(rows):
+        return {}
+    at = np.unique(position)
+    weights = resample(known.patient_ids[at], *draws)
+    whole = Sample(task.kind, known.class_names, known.patient_ids[at], known.y[at], weights)
+    columns = reading.probability_columns(rows, task.name, known.class_names)
+    chosen = scores.COMPARED[task.kind]
+    parts: list[Sample] = []
+    values: dict[str, list[float]] = {metric: [] for metric in chosen}
+    spread: dict[str, list[Any]] = {metric: [] for metric in chosen}
+    places = pd.Series(np.searchsorted(at, position), index=rows.index)
+    units = []
+    for seed, one in rows.groupby(["pretrain_seed", "seed"], sort=True):
+        units.append(cast("Unit", seed))
+        here = places[one.index].to_numpy()
+        sample = whole.only(here)
+        where = f"arm '{one['arm'].iloc[0]}', task '{task.name}', validation, seeds {seed}"
+        p = reading.probabilities(one, columns, pd.Index(known.image_ids[at[here]]), where)
+        point = scores.score(sample, p, float("nan"), chosen, weighted=False)
+        drawn = scores.score(sample, p, float("nan"), chosen, weighted=True)
+        parts.append(sample)
+        for metric in chosen:
+            values[metric].append(float(point[metric][0]))
+            spread[metric].append(drawn[metric])
+    told = {}
+    for metric in chosen:
+        df = min(scores.smallest_class(sample, metric) for sample in parts) - 1.0
+        table = np.stack(spread[metric], axis=1)
+        found = interval(values[metric], table, df, level, scores.scale_of(metric), units)
+        told[metric] = {
+            "value": found.value, "low": found.low, "high": found.high, "seeds": values[metric],
+            "num_patients": whole.num_patients, "note": found.note,
+        }  # fmt: skip
+    return told

@@ -1,0 +1,1 @@
+"""Drawing: plots, heat maps, image grids."""

@@ -1,0 +1,129 @@
+"""Files and folders: written whole or not at all, locked, and with a full disk told as such.
+
+NumPy's own writer reports a short write without the system's reason, and a memory map made in a file with
+holes ends the process with a bus error when the disk cannot fill them: arrays are written here instead.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from trabecula.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+_held: set[int] = set()  # file descriptors of the locks this process holds
+
+
+def _let_go() -> None:
+    """In a forked child: only the process that took a lock keeps it, so that an orphan never does."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
+def write_atomically(path: Path, content: str | bytes) -> Path:
+    """Write a file so that it is there whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write plain values as JSON, keys sorted, so that equal values give equal bytes."""
+    return write_atomically(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def sweep(partials: Iterable[Path]) -> None:
+    """Remove what a killed process left of atomic writes; `Run.scratch` files are a verb's to resume."""
+    for path in partials:
+        if path.name.split(".")[-2].isdigit():
+            path.unlink(missing_ok=True)
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder of a run or study, and those above it.
+
+    Raises:
+        InputError: there can be none of that name.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except NotADirectoryError:
+        raise InputError(f"{out}: lies in a file, not in a folder; choose another --out") from None
+    except (FileNotFoundError, FileExistsError):  # in /proc, say, or a link to nothing
+        raise InputError(f"{out}: no folder can be made there; choose another --out") from None
+
+
+@contextmanager
+def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
+    """Hold a folder for this process alone; the lock ends with the process, however it ends.
+
+    Raises:
+        InputError: another process holds it, still after `wait` seconds.
+    """
+    until = time.monotonic() + wait
+    with (folder / ".lock").open("w") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise InputError(
+                        f"{folder}: another trabecula process is working here; wait for it"
+                    ) from None
+                time.sleep(0.05)
+        _held.add(lock.fileno())
+        try:
+            yield
+        finally:
+            _held.discard(lock.fileno())
+
+
+def save_array(file: BinaryIO, array: npt.NDArray[Any]) -> None:
+    """Write an .npy file, byte for byte as `numpy.save` does.
+
+    Raises:
+        OSError: with the system's reason, such as a full disk.
+    """
+    import numpy as np
+
+    whole = np.ascontiguousarray(array)
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(whole))
+    file.write(whole.reshape(-1).view(np.uint8).data)
+
+
+def open_new_array(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.memmap[Any, Any]:
+    """A writable memory map in a new .npy file whose place on the disk is taken at once.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    import numpy as np
+
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(os, "posix_fallocate"):  # not on macOS, whose file systems keep no holes here
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, max(1, path.stat().st_size))
+    return array

@@ -1,0 +1,128 @@
+"""Scores that can be explained: a classifier's class, or a critic's verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trabecula.artifacts.store import Store, to_float
+from trabecula.artifacts.tasks import Task
+from trabecula.config import suggest
+from trabecula.data.views import centre
+from trabecula.errors import InputError
+from trabecula.interpretability.gradcam import Score, class_score
+from trabecula.nets.classifier import load_classifier
+from trabecula.nets.critic import Critic
+from trabecula.nets.critic_file import load_critic
+from trabecula.nets.encoder import Encoder, check_fit, load_encoder
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A network, the score that is explained, and how a person reads it.
+
+    `score`: images (B, C, H, W) in [0, 1] -> (B,). `read`: rows of the store -> (n,) probabilities, or a
+    critic's scores. `task` is None for a critic.
+    """
+
+    encoder: Encoder
+    score: Score
+    read: Callable[[NDArray[np.int64]], NDArray[np.float64]]
+    arm: str
+    task: Task | None = None
+    task_name: str = ""
+    target: str = ""
+    crop: float = 1.0  # part of an image's side that is seen, about the centre
+
+
+def recentred(images: Tensor, crop: float) -> Tensor:
+    """What a network sees of (B, C, S, S) images, part `crop` of the side: of their size and type."""
+    if crop == 1:
+        return images
+    limit = 255 if images.dtype == torch.uint8 else 65535
+    return (centre(images, images.shape[-1], crop) * limit).round_().to(images.dtype)
+
+
+def of_classifier(path: Path, store: Store, target: str, device: torch.device) -> Scorer:
+    """One class of a classifier that `finetune` wrote.
+
+    Args:
+        target: the class; "" for the last, which is a binary task's positive one.
+
+    Raises:
+        InputError: no classifier there, a store prepared otherwise, or no such class.
+    """
+    classifier = load_classifier(path)
+    card = classifier.card
+    classifier.check_fit(store, store.path)
+    names = card.class_names
+    chosen = target or names[-1]
+    if chosen not in names:
+        raise InputError(f"target '{target}': no class of task '{card.origin.task}'{suggest(target, names)}")
+    column = names.index(chosen)
+    classifier.to(device).eval()
+
+    def score(images: Tensor) -> Tensor:
+        logits = classifier.head(classifier.encoder(images)).float()
+        return class_score(logits, column, card.task.kind != "multilabel")
+
+    def read(rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        return classifier.probabilities(store, rows, device, BATCH)[:, column]
+
+    return Scorer(
+        classifier.encoder, score, read, card.origin.arm, card.task, card.origin.task, chosen,
+        card.centre_crop,
+    )  # fmt: skip
+
+
+def of_critic(path: Path, store: Store, device: torch.device) -> Scorer:
+    """The score of a critic that an adversarial `pretrain` wrote.
+
+    Raises:
+        InputError: no critic there, or a store it was not made for.
+    """
+    encoder, critic = load_pair(path, store, device)
+
+    def score(images: Tensor) -> Tensor:
+        return critic.output(encoder.maps(images).flatten(1)).squeeze(1)  # type: ignore[no-any-return]
+
+    def read(rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        return critic_scores(encoder, critic, store, rows)
+
+    return Scorer(encoder, score, read, encoder.card.name)
+
+
+def load_pair(path: Path, store: Store, device: torch.device) -> tuple[Encoder, Critic]:
+    """A folder's encoder and its critic, ready to score this store.
+
+    Raises:
+        InputError: no critic there, or a store it was not made for.
+    """
+    critic, encoder = load_critic(folder_of(path)), load_encoder(path)
+    check_fit(encoder.card, store, store.path)
+    return encoder.to(device).eval(), critic.to(device)
+
+
+@torch.inference_mode()
+def critic_scores(
+    encoder: Encoder, critic: Critic, store: Store, rows: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """(n,) the critic's score of these rows."""
+    parts = [np.empty(0)]
+    for start in range(0, len(rows), BATCH):
+        images = to_float(store.read(rows[start : start + BATCH])).to(encoder.mean.device)
+        parts.append(critic(encoder.normalise(images)).double().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def folder_of(path: Path) -> Path:
+    """The folder, also where a file in it is named."""
+    return path if path.is_dir() else path.parent

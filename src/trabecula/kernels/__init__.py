@@ -1,0 +1,1 @@
+"""Computations rewritten for one processor. All of them can be turned off."""

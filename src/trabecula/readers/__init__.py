@@ -1,0 +1,1 @@
+"""Image files of one kind each, decoded to arrays."""

@@ -1,0 +1,143 @@
+"""A table's cells, and its forms: raw rows as CSV; what people read as Markdown and LaTeX (booktabs)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from trabecula.sections.results import Row
+
+_TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
+    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$",
+    "−": r"$-$", "×": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$", "–": "--", "·": r"$\cdot$",
+    "∞": r"$\infty$", "†": r"\dag{}", "▲": "", "▼": "", "\N{NO-BREAK SPACE}": "~",
+}  # fmt: skip
+
+
+NO_INTERVAL = "no interval"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`text` on the first line, `second` below it, `small` for counts or a note; `strong` by a claim only."""
+
+    text: str
+    second: str = ""
+    small: str = ""
+    strong: bool = False
+
+    @property
+    def plain(self) -> str:
+        bounds = f"[{self.second}]" if self.second else ""
+        return " ".join(part for part in (self.text, bounds, self.small) if part)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as a person reads them; `heads` is the number of leading columns that name the row."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[Cell, ...]]
+    note: str = ""
+    heads: int = 1
+    styles: list[str] = field(default_factory=list)  # per row, the arm's CSS class
+
+
+def said_once(table: Table, first: int, kinds: Sequence[str] = ()) -> Table:
+    """Move the note that all cells from column `first` on share above the table, with "no interval".
+
+    Args:
+        kinds: only where every cell reads as one of these, if given. Cells without a number or a note
+            of their own ("–", "not run") have no part in it.
+    """
+    told = [c for row in table.rows for c in row[first:] if c.text not in ("–", "not run")]
+    notes = {c.small for c in told}
+    shared = next(iter(notes), "")
+    if len(told) < 2 or len(notes) > 1 or not shared or (kinds and not {c.text for c in told} <= {*kinds}):
+        return table
+
+    def short(cell: Cell) -> Cell:
+        return replace(cell, small="", second=cell.second.removeprefix(NO_INTERVAL))
+
+    rows = [(*row[:first], *map(short, row[first:])) for row in table.rows]
+    return replace(table, rows=rows, note=f"{table.note} All cells: {shared}.".strip())
+
+
+def said_in_title(table: Table, column: int) -> Table:
+    """Without a heading column that says the same in every row: "AUROC, against random initialisation"."""
+    said = {row[column].text for row in table.rows}
+    if len(said) != 1:
+        return table
+    title = f"{table.title}, {table.columns[column].lower()} {said.pop()}"
+    columns = (*table.columns[:column], *table.columns[column + 1 :])
+    rows = [(*row[:column], *row[column + 1 :]) for row in table.rows]
+    return replace(table, title=title, columns=columns, rows=rows, heads=table.heads - 1)
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """Raw numbers, every key a column in order of first appearance; what is absent stays empty."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: _raw(v) for k, v in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _raw(value: Any) -> Any:
+    return "" if value is None else repr(value) if isinstance(value, float) else value
+
+
+def to_markdown(tables: Sequence[Table]) -> str:
+    parts = []
+    for table in tables:
+        lines = [f"### {_md(table.title)}", "", _md_row(table.columns)]
+        lines.append("|" + "|".join([" --- "] * len(table.columns)) + "|")
+        for row in table.rows:
+            lines.append(_md_row([f"**{c.plain}**" if c.strong else c.plain for c in row]))
+        parts.append("\n".join(lines + (["", _md(table.note)] if table.note else [])))
+    return "\n\n".join(parts) + "\n"
+
+
+def _md_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(_md(cell) for cell in cells) + " |"
+
+
+def _md(text: str) -> str:
+    return re.sub(r"([|<>_])", r"\\\1", text).replace("\n", " ")
+
+
+def to_latex(tables: Sequence[Table]) -> str:
+    """One floating table each, shrunk if wider than the text; needs the packages booktabs and graphicx."""
+    return "% needs \\usepackage{booktabs,graphicx}\n" + "\n".join(_latex(table) for table in tables)
+
+
+def _latex(table: Table) -> str:
+    align = "l" * table.heads + "r" * (len(table.columns) - table.heads)
+    lines = [
+        r"\begin{table}[htbp]", r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
+        rf"\caption{{{tex(_caption(table))}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{" rf"\begin{{tabular}}{{{align}}}",
+        r"\toprule", " & ".join(tex(name) for name in table.columns) + r" \\", r"\midrule",
+    ]  # fmt: skip
+    for i, row in enumerate(table.rows):
+        if i and table.heads > 1 and row[0] != table.rows[i - 1][0]:
+            lines.append(r"\addlinespace")
+        cells = [rf"\textbf{{{tex(cell.plain)}}}" if cell.strong else tex(cell.plain) for cell in row]
+        lines.append(" & ".join(cells) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])
+
+
+def _caption(table: Table) -> str:
+    return f"{table.title}. {table.note}".strip() if table.note else table.title
+
+
+def tex(text: str) -> str:
+    """Escape for LaTeX."""
+    return "".join(_TEX.get(letter, letter) for letter in text)

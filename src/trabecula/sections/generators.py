@@ -1,0 +1,274 @@
+"""Generators and critics in the report: what `fidelity` and `explain` found, as figures.
+
+Reads fidelity.json and explain.json; computes no statistic. What a file does not hold is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trabecula.errors import InputError
+from trabecula.figures.charts import REFERENCE, STYLES, Chart, level
+from trabecula.figures.drawings import png_uri
+from trabecula.figures.plots import Axes, ticks
+from trabecula.sections.explanations import climb_chart, units_chart
+from trabecula.sections.results import read_json
+from trabecula.sections.wording import count, interval, number, present, short_count
+
+Row = Mapping[str, Any]
+
+_NEEDED = {
+    "points": ("images", "set", "metric", "value"),
+    "critic": ("images", "train", "val", "fake", "gap", "relative_gap"),
+}
+_SETS = {
+    "train": "against training images",
+    "val": "against held-out validation images",
+    "test": "against test images",
+}
+_DISTANCES = {"fd": ("frechet", "Fréchet distance"), "kid": ("kernel", "kernel distance")}
+_MEMORISED = {
+    "share_near": "fakes nearer to a training image than 95 % of held-out images are; 0.05 without copying",
+    "nearer": "chance that a fake is nearer than a held-out image; 0.5 without copying",
+    "copying": "C_T (Meehan 2020); 0 without copying, far below 0 is copying",
+    "authenticity": "authenticity of the fakes",
+    "held_out_authenticity": "authenticity of held-out images",
+}
+_PICTURES = {
+    "gradcam.png": "Where the score of single films comes from",
+    "maximise.png": "The images that raise the critic's score most",
+}
+
+
+_SMALL = 0.05  # below it a tick's label would run into the axis' name
+
+
+@dataclass(frozen=True)
+class Generator:
+    """One generator's quality over training."""
+
+    name: str
+    note: str
+    charts: list[Chart]
+    facts: list[tuple[str, str]]  # of the memorisation audit
+    record: Row
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One network looked into: its charts, and its pictures as (file, caption, data URI)."""
+
+    name: str
+    charts: list[Chart]
+    pictures: list[tuple[str, str, str]]
+    record: Row
+
+
+def read_generators(folders: Sequence[Path]) -> list[Generator]:
+    """Read the folders that `fidelity` wrote.
+
+    Raises:
+        InputError: a file is missing, or lacks what the figures need.
+    """
+    records = [_read(folder / "fidelity.json", "`trabecula fidelity`", _NEEDED) for folder in folders]
+    named = zip(_names(records, "Generator"), records, strict=True)
+    return [Generator(name, _protocol(r), _charts(name, r), _facts(r), r) for name, r in named]
+
+
+def read_explained(folders: Sequence[Path]) -> list[Explained]:
+    """Read the folders that `explain` wrote.
+
+    Raises:
+        InputError: a file is missing.
+    """
+    records = [_read(folder / "explain.json", "`trabecula explain`", {}) for folder in folders]
+    parts = [[r[part] for part in ("units", "maximise", "gradcam") if r.get(part)] for r in records]
+    for folder, held in zip(folders, parts, strict=True):
+        if not held:
+            raise InputError(
+                f"{folder / 'explain.json'}: holds nothing; write it again with `trabecula explain`"
+            )
+    found = []
+    names = _names([held[0] for held in parts], "Network")
+    for folder, record, name in zip(folders, records, names, strict=True):
+        charts = [climb_chart({**record["maximise"], "arm": name})] if record.get("maximise") else []
+        charts += [units_chart({**record["units"], "arm": name})] if record.get("units") else []
+        pictures = [
+            (file, caption, png_uri((folder / file).read_bytes()))
+            for file, caption in _PICTURES.items()
+            if (folder / file).exists()
+        ]
+        found.append(Explained(name, charts, pictures, record))
+    return found
+
+
+def _names(records: Sequence[Row], kind: str) -> list[str]:
+    """A name for each: its arm; of several with one arm also its seed and images, at last a number."""
+    names = [str(r.get("arm") or kind) for r in records]
+    seeds = [f"seed {r['pretrain_seed']}" if "pretrain_seed" in r else "" for r in records]
+    images = [f"{count(r['images_seen'])} images" if "images_seen" in r else "" for r in records]
+    for more in (seeds, images, [f"number {k}" for k in range(1, len(names) + 1)]):
+        twice = [names.count(name) > 1 and bool(word) for name, word in zip(names, more, strict=True)]
+        names = [f"{n}, {w}" if t else n for n, w, t in zip(names, more, twice, strict=True)]
+    return names
+
+
+def _read(path: Path, made_by: str, needed: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    value = read_json(path, made_by)
+    for part, keys in needed.items():
+        for row in value.get(part) or []:
+            lacking = [key for key in keys if key not in row]
+            if lacking:
+                raise InputError(f"{path}: {part} has no '{lacking[0]}'; write it again with {made_by}")
+    return value
+
+
+def _protocol(record: Row) -> str:
+    """How the distances were measured, in one sentence."""
+    told = [f"Extractor: {record['extractor']}"] if isinstance(record.get("extractor"), str) else []
+    protocol = record.get("protocol") or {}
+    known = ("extractor", "frechet", "kernel")  # said elsewhere
+    plain = {
+        k: v
+        for k, v in protocol.items()
+        if k not in known and isinstance(v, str | int | float) and not isinstance(v, bool)
+    }
+    told += [f"{key.replace('_', ' ')}: {_short(value)}" for key, value in plain.items()]
+    sizes = sorted({row.get("num_fakes") for row in record.get("points") or [] if row.get("num_fakes")})
+    if sizes and "num" not in plain:
+        told.append(f"images: {' or '.join(count(n) for n in sizes)} of each kind")
+    return "; ".join(told)
+
+
+def _short(value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{text[:12]}…" if len(text) == 64 else text
+
+
+def _facts(record: Row) -> list[tuple[str, str]]:
+    """The memorisation audit: its finding, then its measures with what they are without copying."""
+    memorised = record.get("memorisation") or {}
+    found = [("finding", str(memorised["finding"]))] if memorised.get("finding") else []
+    return found + [
+        (words, _fact(memorised[key])) for key, words in _MEMORISED.items() if memorised.get(key) is not None
+    ]
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{number(value['value'])} ({interval(value['low'], value['high'])})"
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def metrics_of(record: Row) -> list[str]:
+    """The metrics of fidelity.json, in order of appearance."""
+    return list(dict.fromkeys(row["metric"] for row in record.get("points") or []))
+
+
+def metric_title(record: Row, metric: str) -> str:
+    """What a metric is called: a distance is FID or KID in the features of the original Inception alone."""
+    if metric not in _DISTANCES:
+        return metric.replace("_", " ")
+    key, words = _DISTANCES[metric]
+    name = (record.get("protocol") or {}).get(key, "")
+    return f"{words} ({name})" if name else words
+
+
+def _charts(name: str, record: Row) -> list[Chart]:
+    charts = [chart for metric in metrics_of(record) if (chart := distance_chart(name, record, metric))]
+    critic = sorted(record.get("critic") or [], key=lambda row: row["images"])
+    if critic:
+        charts += [_scores_chart(name, critic)]
+        charts += [gap_chart(name, critic, key) for key in ("gap", "relative_gap")]
+    return charts
+
+
+def distance_chart(name: str, record: Row, metric: str) -> Chart | None:
+    """One metric over training, against each set of real images, with the floor between two sets of reals."""
+    rows = [r for r in record["points"] if r["metric"] == metric and present(r["value"])]
+    drawn = {s: sorted((r for r in rows if r["set"] == s), key=lambda r: r["images"]) for s in _SETS}
+    floor = [r for r in rows if r["set"] == "floor"]
+    points = [r for course in drawn.values() for r in course]
+    if not points:
+        return None
+    name_of_metric = metric_title(record, metric)
+    label = name_of_metric.partition(" (")[0]
+    ends = _ends([*points, *floor])
+    unit = 1e-3 if max(map(abs, ends)) < _SMALL else 1.0
+    axes = _axes([r["images"] for r in points], [v / unit for v in ends], label + " × 1,000" * (unit < 1))
+    legend = []
+    for style, (kind, course) in zip(STYLES, drawn.items(), strict=False):
+        if not course:
+            continue
+        axes.band([(r["images"], r["low"] / unit, r["high"] / unit) for r in course if _bounded(r)], style)
+        axes.line([(r["images"], r["value"] / unit) for r in course], style)
+        for r in course:
+            axes.mark(r["images"], r["value"] / unit, style)
+        legend.append((_SETS[kind], style))
+    if floor:
+        y = floor[0]["value"] / unit
+        axes.line([(axes.x[0], y), (axes.x[1], y)], REFERENCE)
+        legend.append(("between two sets of real images", REFERENCE))
+    held_out = drawn["val"] or points
+    described = f"From {number(held_out[0]['value'])} to {number(held_out[-1]['value'])}"
+    title = f"{name_of_metric[0].upper()}{name_of_metric[1:]}"
+    return Chart(name, title, axes.svg(title, described), legend)
+
+
+def _bounded(row: Row) -> bool:
+    return present(row.get("low")) and present(row.get("high"))
+
+
+def _ends(rows: Sequence[Row]) -> list[float]:
+    return [
+        v for r in rows for v in (r["value"], r.get("low"), r.get("high")) if v is not None and present(v)
+    ]
+
+
+def _axes(images: Sequence[float], values: Sequence[float], label: str) -> Axes:
+    y_ticks = ticks(min(values), max(values))
+    low, high = min(images), max(images)
+    room = 0.04 * (high - low or max(high, 1))
+    x_ticks = [(x, (short_count(x),)) for x in ticks(low, high) if low - room <= x <= high + room]
+    return Axes(
+        (low - room, high + room),
+        (y_ticks[0], y_ticks[-1]),
+        "real images seen in training",
+        label,
+        x_ticks,
+        y_ticks,
+    )
+
+
+def _scores_chart(name: str, critic: Sequence[Row]) -> Chart:
+    names = {"train": "training images", "val": "held-out validation images", "fake": "generated images"}
+    axes = _axes([r["images"] for r in critic], [r[k] for r in critic for k in names], "mean score")
+    for style, key in zip(STYLES, names, strict=False):
+        axes.line([(r["images"], r[key]) for r in critic], style)
+        for r in critic:
+            axes.mark(r["images"], r[key], style)
+    title = "What the critic scores"
+    last = critic[-1]
+    described = f"At the end training {number(last['train'])}, validation {number(last['val'])}"
+    return Chart(name, title, axes.svg(title, described), list(zip(names.values(), STYLES, strict=False)))
+
+
+def gap_chart(name: str, critic: Sequence[Row], key: str) -> Chart:
+    """The critic's "gap" or "relative_gap" over training; `critic` in order."""
+    known = [r for r in critic if present(r[key])]
+    relative = key == "relative_gap"
+    title = "Overfit gap, by the distance of real and fake" if relative else "Overfit gap of the critic"
+    label = "gap / (real − fake)" if relative else "training − validation score"
+    bounded = [] if relative else [r for r in known if _bounded(r)]
+    values = [r[key] for r in known] + [r[end] for r in bounded for end in ("low", "high")] + [0.0]
+    axes = _axes([r["images"] for r in critic], values, label)
+    level(axes, 0.0, style="zero")
+    axes.band([(r["images"], r["low"], r["high"]) for r in bounded], STYLES[0])
+    axes.line([(r["images"], r[key]) for r in known], STYLES[0])
+    for r in known:
+        axes.mark(r["images"], r[key], STYLES[0])
+    described = f"At the end {number(known[-1][key])}" if known else "not known"
+    return Chart(name, title, axes.svg(title, described), [])

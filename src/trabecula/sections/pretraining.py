@@ -1,0 +1,162 @@
+"""How the encoders were trained: loss, collapse and neighbours as `pretrain` measured them; a line each.
+
+Reads training.json, the card and the pictures of every run that trained an encoder; computes no statistic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trabecula.figures.drawings import png_uri
+from trabecula.sections.formats import Cell, Table
+from trabecula.sections.results import Row, read_json
+from trabecula.sections.wording import count, number, share
+
+_MEASURES = {
+    "monitor/rank": ("Effective rank", 1),
+    "monitor/spread": ("Spread", 3),
+    "monitor/knn": ("Neighbours", 3),
+}
+_MEANINGS = {
+    "Effective rank": "how many directions the features of pool images use",
+    "Spread": "1 where features point in all directions, 0 where all are the same",
+    "Neighbours": "balanced accuracy of votes of the nearest images of other training patients",
+}
+_RECONSTRUCTIONS = "reconstructions.png"
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Pictures that a method left: what is seen, the same for those who cannot see it, a data URI."""
+
+    caption: str
+    alt: str
+    data: str
+
+
+@dataclass(frozen=True)
+class Pretrainings:
+    """A row a run, a sentence for everything that was wrong, and what methods drew.
+
+    at_the_end: by arm, what was still wrong when training ended, for the verdict on that arm.
+    """
+
+    table: Table
+    wrong: list[str]
+    at_the_end: Mapping[str, str]
+    sheets: list[Sheet] = field(default_factory=list)
+
+
+def read_pretrainings(folders: Sequence[Path], pictures: bool = False) -> Pretrainings | None:
+    """Of these runs, those that trained an encoder; None where there is none.
+
+    Args:
+        pictures: with reconstructions, which are images of patients, of each arm's first seed.
+
+    Raises:
+        InputError: training.json or a card that is no JSON object.
+    """
+    found = []
+    for folder in folders:
+        if (folder / "training.json").exists() and (folder / "encoder.json").exists():
+            card = read_json(folder / "encoder.json", "`trabecula pretrain`")
+            found.append((card, read_json(folder / "training.json", "`trabecula pretrain`"), folder))
+    if not found:
+        return None
+    found.sort(key=lambda one: (str(one[0].get("name")), one[0].get("seed") or 0))
+    wrong = [sentence for card, training, _ in found for sentence in _wrong(card, training)]
+    table = _table([(card, training) for card, training, _ in found])
+    sheets = _sheets([(card, folder) for card, _, folder in found]) if pictures else []
+    return Pretrainings(table, wrong, _at_the_end([(c, t) for c, t, _ in found]), sheets)
+
+
+def _table(found: Sequence[tuple[Row, dict[str, Any]]]) -> Table:
+    """A row a run; a measure that no run has is no column."""
+    first = (
+        "From the first measurement (of a loss its mean until then, of others before training) to the last."
+    )
+    heads = ("Arm", "Seed", "Images", "Loss")
+    rows = [_row(card, training) for card, training in found]
+    measures = [(len(heads) + i, name) for i, (name, _) in enumerate(_MEASURES.values())]
+    shown = [(i, name) for i, name in measures if any(row[i].text != "–" for row in rows)]
+    note = " ".join([first, *(f"{name}: {_MEANINGS[name]}." for _, name in shown)])
+    kept = [(*row[: len(heads)], *(row[i] for i, _ in shown)) for row in rows]
+    columns = (*heads, *(name for _, name in shown))
+    return Table("How the encoders were trained", columns, kept, note, heads=2)
+
+
+def _at_the_end(found: Sequence[tuple[Row, Row]]) -> dict[str, str]:
+    """By arm: "seed 0: the encoder has collapsed: ...; seed 2: ..."."""
+    said: dict[str, list[str]] = {}
+    for card, training in found:
+        points = training.get("points") or [{}]
+        last = [f for f in training.get("findings") or () if f["last"] == points[-1].get("images")]
+        for finding in last:
+            told = f"seed {card.get('seed', '–')}: {finding['text']}"
+            said.setdefault(str(card.get("name")), []).append(told)
+    return {arm: "; ".join(told) for arm, told in said.items()}
+
+
+def _sheets(found: Sequence[tuple[Row, Path]]) -> list[Sheet]:
+    """The reconstructions of each arm that has some, masked autoencoders by the share that is hidden."""
+    first: dict[str, tuple[Row, Path]] = {}
+    for card, folder in found:
+        if (folder / _RECONSTRUCTIONS).exists():
+            first.setdefault(str(card.get("name")), (card, folder))
+    ordered = sorted(first.values(), key=lambda one: (_hidden(one[0]) or 0, str(one[0].get("name"))))
+    return [_sheet(card, folder / _RECONSTRUCTIONS) for card, folder in ordered]
+
+
+def _hidden(card: Row) -> float | None:
+    ratio = (card.get("settings") or {}).get("mask_ratio")
+    return float(ratio) if isinstance(ratio, int | float) else None
+
+
+def _sheet(card: Row, path: Path) -> Sheet:
+    ratio, seed = _hidden(card), card.get("seed", "–")
+    part = "some" if ratio is None else share(ratio)
+    caption = (
+        f"{card.get('name')}, seed {seed}: images of the pool, the same with {part} of the patches hidden, "
+        "and what the network fills in from the rest"
+    )
+    alt = (
+        f"Reconstructions of {card.get('name')} in three rows: images of the pool as they are; the same "
+        f"with {part} of their patches, drawn by chance, covered in white; and the images that the network "
+        "made of the visible patches alone"
+    )
+    return Sheet(caption, alt, png_uri(path.read_bytes()))
+
+
+def _row(card: Row, training: dict[str, Any]) -> tuple[Cell, ...]:
+    points: list[Row] = training.get("points") or []
+    losses = [name for name in (points[0] if points else {}) if name.endswith("/loss")]
+    shown = "; ".join(
+        f"{name.removesuffix('/loss')} {_from_to([p[name] for p in points if name in p], 3)}"
+        for name in losses
+    )
+    measured = [training.get("start") or {}, *points]
+    cells = [
+        Cell(_from_to([row[key] for row in measured if key in row], digits))
+        for key, (_, digits) in _MEASURES.items()
+    ]
+    images = count(points[-1]["images"]) if points else "–"
+    head = (Cell(str(card.get("name"))), Cell(str(card.get("seed", "–"))), Cell(images))
+    return (*head, Cell(shown or "–"), *cells)
+
+
+def _from_to(values: Sequence[float], digits: int) -> str:
+    """ "83.1 → 41.2"; one value alone as it is."""
+    ends = [values[0], values[-1]] if len(values) > 1 else values
+    return " → ".join(number(value, digits) for value in ends) or "–"
+
+
+def _wrong(card: Row, training: dict[str, Any]) -> list[str]:
+    said = []
+    for finding in training.get("findings") or ():
+        first, last = count(finding["first"]), count(finding["last"])
+        when = f"at {first} images" if first == last else f"from {first} to {last} images"
+        said.append(f"{card.get('name')}, seed {card.get('seed', '–')}, {when}: {finding['text']}.")
+    return said

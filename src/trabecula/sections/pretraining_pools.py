@@ -1,0 +1,212 @@
+"""How far a score depends on the pretraining pool: a figure, a table and a sentence for each label share.
+
+Reads the comparisons that `evaluate` made of arms that differ in their pool alone; computes no statistic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trabecula.figures.charts import Chart
+from trabecula.figures.plots import Axes, ticks
+from trabecula.sections.formats import Cell, Table
+from trabecula.sections.results import Arm, Panel, Results, Row
+from trabecula.sections.wording import (
+    architecture_name,
+    arm_names,
+    because,
+    claim_of,
+    claim_words,
+    count,
+    difference,
+    interval,
+    labels_phrase,
+    metric_name,
+    mode_name,
+    never_left_chance,
+    number,
+    objective_name,
+    pool_words,
+    present,
+    read_difference,
+    share,
+)
+
+
+@dataclass(frozen=True)
+class Pools:
+    """One group of arms that differ in their pool alone, in one task and mode."""
+
+    name: str
+    sentences: list[str]
+    charts: list[Chart]
+    table: Table
+
+
+def read_pools(results: Results) -> list[Pools]:
+    """Every group of pools of every task and mode."""
+    return [
+        _pools(results, panel, results.by_name[largest])
+        for panel in results.panels
+        for largest in dict.fromkeys(row["baseline"] for row in _rows(results, panel))
+    ]
+
+
+def _rows(results: Results, panel: Panel) -> list[Row]:
+    """The comparisons by the panel's headline metric."""
+    wanted = (panel.task, panel.mode, results.headline(panel))
+    return [row for row in results.pools if (row["task"], row["mode"], row["metric"]) == wanted]
+
+
+def _pools(results: Results, panel: Panel, largest: Arm) -> Pools:
+    pairs = [row for row in _rows(results, panel) if row["baseline"] == largest.name]
+    arms = [results.by_name[name] for name in dict.fromkeys(row["arm"] for row in pairs)] + [largest]
+    arms.sort(key=_size)
+    random = [arm for arm in results.arms_of(largest.architecture) if arm.family == "random"]
+    fractions = [f for f in results.fractions(panel) if any(row["fraction"] == f for row in pairs)]
+    by = {(row["arm"], row["fraction"]): row for row in pairs}
+    name = (
+        f"{panel.task}, {mode_name(panel.mode)}: {objective_name(largest.objective)} of "
+        f"{architecture_name(largest.architecture)}"
+    )
+    return Pools(
+        name,
+        [_sentence(results, panel, arms, largest, fraction, by) for fraction in fractions],
+        _charts(results, panel, name, arms, largest, random, fractions),
+        _table(results, panel, arms, largest, random, fractions, by),
+    )
+
+
+def _size(arm: Arm) -> int:
+    return arm.num_patients_seen or 0
+
+
+def pool_name(arm: Arm) -> str:
+    """ "whole pool", "10 % of the pool", "cohort check-like alone"."""
+    return pool_words(arm).removeprefix(", ") or "whole pool"
+
+
+def _sentence(
+    results: Results,
+    panel: Panel,
+    arms: Sequence[Arm],
+    largest: Arm,
+    fraction: float,
+    by: dict[tuple[str, float], Row],
+) -> str:
+    """What each pool scores with this share of labels, and how the smaller ones differ from the largest."""
+    metric, control = results.headline(panel), results.control(largest.architecture)
+
+    def value(arm: Arm) -> str:
+        row = results.summary(panel, metric, arm.name, fraction)
+        return number(row["value"]) if row else "–"
+
+    scored = [f"{value(arm)} with {pool_name(arm)} ({count(arm.num_patients_seen)} patients)" for arm in arms]
+    without = f", {value(control)} without pretraining" if control else ""
+    against = []
+    for arm in arms:
+        row = by.get((arm.name, fraction))
+        if row is not None:
+            against.append(f"{pool_name(arm)} {read_difference(results, row)}")
+    labels = labels_phrase(results, panel.task, fraction)
+    return (
+        f"With {labels}, {metric_name(metric)} {', '.join(scored)}{without}. "
+        f"Against {pool_name(largest)}: {'; '.join(against)}."
+    )
+
+
+def _charts(
+    results: Results,
+    panel: Panel,
+    name: str,
+    arms: Sequence[Arm],
+    largest: Arm,
+    random: Sequence[Arm],
+    fractions: Sequence[float],
+) -> list[Chart]:
+    """Score against the pool's patients, one figure a share of labels; lines across are no pretraining."""
+    metric = results.headline(panel)
+    found = {
+        (arm.name, f): row
+        for arm in (*arms, *random)
+        for f in fractions
+        if (row := results.summary(panel, metric, arm.name, f)) and present(row["value"])
+    }
+    values = [v for row in found.values() for v in (row["value"], row["low"], row["high"]) if present(v)]
+    sizes = sorted({_size(arm) for arm in arms})
+    if not values or not sizes[0] or len(sizes) < 2:
+        return []
+    y_ticks = ticks(min(values), max(values))
+    course = [arm for arm in arms if arm.pool_cohorts == largest.pool_cohorts]
+    charts = []
+    for fraction in fractions:
+        axes = Axes(
+            (sizes[0] / 1.25, sizes[-1] * 1.25), (y_ticks[0], y_ticks[-1]),
+            "patients pretrained on (log), share of the pool", metric_name(metric),
+            [(_size(arm), (count(_size(arm)), share(arm.pool_fraction))) for arm in course],
+            y_ticks, x_log=True,
+        )  # fmt: skip
+        for arm in random:
+            if row := found.get((arm.name, fraction)):
+                axes.line([(axes.x[0], row["value"]), (axes.x[1], row["value"])], arm.style)
+        axes.line(
+            [(_size(a), found[(a.name, fraction)]["value"]) for a in course if (a.name, fraction) in found],
+            largest.style,
+        )
+        for arm in arms:
+            row, style = found.get((arm.name, fraction)), (largest if arm in course else arm).style
+            if row:
+                if present(row["low"]) and present(row["high"]):
+                    axes.whisker(_size(arm), row["low"], row["high"], style)
+                axes.mark(_size(arm), row["value"], style)
+        title = labels_phrase(results, panel.task, fraction)
+        told = _sentence(results, panel, arms, largest, fraction, {}).partition(" Against")[0]
+        names = arm_names(results)
+        legend = [(f"{names[largest.name]}, by size of the pool", largest.style)]
+        legend += [(names[arm.name], arm.style) for arm in (*arms, *random) if arm not in course]
+        charts.append(Chart(f"Pool, {name}", title, axes.svg(f"{name}, {title}", told), legend))
+    return charts
+
+
+def _reading(results: Results, pair: Row) -> str:
+    """ "−0.07 (−0.09 to −0.05): worse", with what fine-tunings that never left chance say."""
+    stuck = never_left_chance(results.plateaus, pair)
+    return f"{difference(pair)}: {claim_words(claim_of(pair))[1]}" + (f" ({stuck})" if stuck else "")
+
+
+def _table(
+    results: Results,
+    panel: Panel,
+    arms: Sequence[Arm],
+    largest: Arm,
+    random: Sequence[Arm],
+    fractions: Sequence[float],
+    by: dict[tuple[str, float], Row],
+) -> Table:
+    """No pretraining, then the pools by size: scores, and differences from the largest pool."""
+    metric, names = results.headline(panel), arm_names(results)
+    rows = []
+    for arm in (*random, *arms):
+        cells = []
+        for fraction in fractions:
+            row, pair = results.summary(panel, metric, arm.name, fraction), by.get((arm.name, fraction))
+            if row is None or not present(row["value"]):
+                cells.append(Cell("–", small=because(row["note"]) if row else ""))
+                continue
+            small = f"against {pool_name(largest)} {_reading(results, pair)}" if pair else ""
+            cells.append(Cell(number(row["value"]), interval(row["low"], row["high"]), small))
+        pretrained = arm.family != "random"
+        rows.append((
+            Cell(pool_name(arm) if pretrained else f"none: {names[arm.name]}"),
+            Cell(count(arm.num_patients_seen) if pretrained else "0"),
+            Cell(count(arm.images_seen) if pretrained else "0"), *cells,
+        ))  # fmt: skip
+    columns = ("Pool", "Patients", "Images seen", *(f"{share(f)} of labels" for f in fractions))
+    title = f"{metric_name(metric)} of {panel.task} by pretraining pool, {mode_name(panel.mode)}"
+    note = "Pools differ in their images alone: network, start, method, settings, batch and images seen, so "
+    note += "updates, are the same."
+    told = dict.fromkeys(str(row["note"]) for row in by.values() if row.get("note"))
+    note += "".join(f" Differences: {text}." for text in told)
+    styles = [arm.style for arm in (*random, *arms)]
+    return Table(title, columns, rows, note, heads=1, styles=styles)

@@ -1,0 +1,175 @@
+"""What a network could go by that is no disease: probes of the source, of the side, of the corners alone.
+
+A probe finds something where its interval lies above chance; nothing is computed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trabecula.artifacts.predictions import corner_of
+from trabecula.figures.charts import Chart, level
+from trabecula.figures.plots import Axes, ticks
+from trabecula.sections.formats import Cell, Table
+from trabecula.sections.results import Arm, Panel, Results, Row
+from trabecula.sections.wording import (
+    architecture_name,
+    arm_names,
+    count,
+    interval,
+    metric_name,
+    mode_name,
+    number,
+    present,
+    share,
+)
+
+FOUND, NOT_SHOWN, BELOW, UNKNOWN = "found", "not shown", "below chance", "not estimable"
+_MOST_PLACES = 6  # of a figure: their names stand side by side
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One arm's score for what it was asked, with the most labels that were used."""
+
+    panel: Panel
+    arm: Arm
+    row: Row
+    chance: float | None  # None: the metric has none
+    shortcut: bool
+
+    @property
+    def shown(self) -> str:
+        return "whole image" if corner_of(self.panel.mode) is None else "corners alone"
+
+    @property
+    def reading(self) -> str:
+        low, high = self.row["low"], self.row["high"]
+        if self.chance is None or not present(low) or not present(high):
+            return UNKNOWN
+        return FOUND if low > self.chance else BELOW if high < self.chance else NOT_SHOWN
+
+
+@dataclass(frozen=True)
+class Shortcuts:
+    """What the shortcut probes say."""
+
+    sentences: list[str]
+    charts: list[Chart]
+    table: Table
+
+
+def read_shortcuts(results: Results) -> Shortcuts | None:
+    """The shortcut probes, beside those of the corners the same question to whole images; None without."""
+    asked = [panel for panel in results.panels if results.is_shortcut(panel)]
+    if not asked:
+        return None
+    tasks = dict.fromkeys(panel.task for panel in asked)
+    beside = [
+        panel
+        for panel in results.panels
+        if panel.task in tasks and panel not in asked and panel.mode == "probe"
+    ]
+    shown = [panel for task in tasks for panel in (*beside, *asked) if panel.task == task]
+    probes = [probe for panel in shown for probe in _probes(results, panel)]
+    return Shortcuts(_sentences(probes), _charts(results, probes), _table(results, probes))
+
+
+def _probes(results: Results, panel: Panel) -> list[Probe]:
+    metric, found = results.headline(panel), []
+    for arm in results.arms:
+        rows = [results.summary(panel, metric, arm.name, f) for f in reversed(results.fractions(panel))]
+        row = next((row for row in rows if row), None)
+        if row is not None:
+            chance = _chance(results, panel, metric)
+            found.append(Probe(panel, arm, row, chance, results.is_shortcut(panel)))
+    return found
+
+
+def _chance(results: Results, panel: Panel, metric: str) -> float | None:
+    """What a guess scores on average."""
+    classes = results.flow["tasks"].get(panel.task, {}).get("classes") or ()
+    if metric == "balanced_accuracy":
+        return 1 / len(classes) if classes else None
+    return {"auroc": 0.5, "auroc_macro": 0.5, "quadratic_kappa": 0.0}.get(metric)
+
+
+def _sentences(probes: Sequence[Probe]) -> list[str]:
+    """ "cohort from the whole image: found by 2 of 2 encoders (AUROC 0.90 to 0.93, by chance 0.5)."."""
+    said = []
+    for panel in dict.fromkeys(probe.panel for probe in probes):
+        mine = [probe for probe in probes if probe.panel == panel]
+        values = sorted(probe.row["value"] for probe in mine if present(probe.row["value"]))
+        ends = list(dict.fromkeys(number(value, 2) for value in (values[:1] + values[-1:]))) or ["–"]
+        chance = mine[0].chance
+        by = f", by chance {chance:.2g}" if chance is not None else ""
+        finders = sum(probe.reading == FOUND for probe in mine)
+        what = "" if mine[0].shortcut else ", for comparison"
+        said.append(
+            f"{panel.task} from the {mine[0].shown}{what}: found by {finders} of {len(mine)} "
+            f"encoder{'s' * (len(mine) > 1)} ({metric_name(mine[0].row['metric'])} {' to '.join(ends)}{by})."
+        )
+    return said
+
+
+def _charts(results: Results, probes: Sequence[Probe]) -> list[Chart]:
+    """Scores with intervals, questions side by side, against what chance gives; a figure for each metric."""
+    charts = []
+    for metric, chance in dict.fromkeys((p.row["metric"], p.chance) for p in probes):
+        mine = [p for p in probes if (p.row["metric"], p.chance) == (metric, chance)]
+        mine = [p for p in mine if present(p.row["value"])]
+        places = list(dict.fromkeys(p.panel for p in mine))
+        for start in range(0, len(places), _MOST_PLACES):
+            some = places[start : start + _MOST_PLACES]
+            charts.append(_chart(results, [p for p in mine if p.panel in some], some, metric, chance))
+    return charts
+
+
+def _chart(
+    results: Results, probes: Sequence[Probe], places: Sequence[Panel], metric: str, chance: float | None
+) -> Chart:
+    ends = [p.row[key] for p in probes for key in ("value", "low", "high") if present(p.row[key])]
+    y_ticks = ticks(min([*ends, *([chance] if chance is not None else [])]), max(ends))
+    named = {p.panel: (p.panel.task, p.shown.split()[0]) for p in probes}
+    axes = Axes(
+        (-0.5, len(places) - 0.5), (y_ticks[0], y_ticks[-1]), "asked for, and what was shown",
+        metric_name(metric), [(i, named[panel]) for i, panel in enumerate(places)], y_ticks,
+    )  # fmt: skip
+    if chance is not None:
+        level(axes, chance)
+    arms = [arm for arm in results.arms if any(p.arm == arm for p in probes)]
+    for p in probes:
+        x = places.index(p.panel) + 0.5 * ((arms.index(p.arm) + 0.5) / len(arms) - 0.5)
+        if present(p.row["low"]) and present(p.row["high"]):
+            axes.whisker(x, p.row["low"], p.row["high"], p.arm.style)
+        axes.mark(x, p.row["value"], p.arm.style)
+    names, several = arm_names(results), len({arm.architecture for arm in arms}) > 1
+    legend = [
+        (f"{architecture_name(a.architecture)}, {names[a.name]}" if several else names[a.name], a.style)
+        for a in arms
+    ]
+    title = f"{metric_name(metric)} of shortcut probes"
+    note = "" if chance is None else f"Dotted: chance, {chance:.2g}. Whiskers are intervals."
+    return Chart("Shortcuts", title, axes.svg(title, " ".join(_sentences(probes))), legend, note)
+
+
+def _table(results: Results, probes: Sequence[Probe]) -> Table:
+    names, rows = arm_names(results), []
+    metrics = list(dict.fromkeys(metric_name(p.row["metric"]) for p in probes))
+    for p in probes:
+        spread = f" ({number(p.row['sd_seeds'])})" if p.row["sd_seeds"] is not None else ""
+        rows.append((
+            Cell(p.panel.task + ", for comparison" * (not p.shortcut)), Cell(p.shown),
+            Cell(architecture_name(p.arm.architecture)), Cell(names[p.arm.name]),
+            Cell(number(p.row["value"]) + spread, interval(p.row["low"], p.row["high"]),
+                 metric_name(p.row["metric"]) if len(metrics) > 1 else ""),
+            Cell("–" if p.chance is None else f"{p.chance:.3g}"), Cell(p.reading, small=p.row["note"] or ""),
+            Cell(count(p.row["num_patients"])), Cell(share(p.row["fraction"])),
+        ))  # fmt: skip
+    columns = (
+        "Asked for", "Shown", "Network", "Initialisation", metrics[0] if len(metrics) == 1 else "Score",
+        "By chance", "Reading", "Test patients", "Labels",
+    )  # fmt: skip
+    modes = dict.fromkeys(mode_name(p.panel.mode) for p in probes)
+    return Table("What could be gone by", columns, rows, f"{'; '.join(modes)}.", heads=4)

@@ -1,0 +1,291 @@
+"""What a person reads of a run's folder: what it is, what went in, how it went, what to do with it next.
+
+Reads the artifacts; no weights are loaded, no statistic is computed, and no patient's mark is told.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trabecula.comparison.cards import taught_by
+from trabecula.sections.results import FAMILIES, Row
+from trabecula.sections.wording import (
+    FAMILY_NAMES,
+    architecture_name,
+    count,
+    mode_name,
+    number,
+    objective_name,
+    share,
+)
+from trabecula.summaries.results_card import read_evaluation
+from trabecula.summaries.run_folder import RunCard, duration, input_path, log_lines, record
+
+_MONITORS = (("rank", "effective rank", 1), ("spread", "spread", 3), ("knn", "neighbours", 3))
+_LONG = 12  # lines of a part: more are counted
+_INITS = {"random": "random weights", "weights": "given weights", "encoder": "another encoder's weights"}
+
+
+def read_card(folder: Path) -> RunCard | None:
+    """The card of a run's folder by what lies in it; None where there is nothing of its own to tell."""
+    readers = {
+        "classifier.json": _classifier,
+        "encoder.json": _encoder,
+        "choices.csv": _choices,
+        "metrics.json": read_evaluation,
+        "features.json": _features,
+        "store.json": _store,
+        "export.json": _export,
+    }
+    for name, reader in readers.items():
+        if (folder / name).exists():
+            return reader(folder)
+    return None
+
+
+def _encoder(folder: Path) -> RunCard:
+    card = record(folder / "encoder.json")
+    training = record(folder / "training.json")
+    made = RunCard(f"{card.get('name')}: an encoder")
+    made.add("network", f"{architecture_name(card['architecture'])} ({card['architecture']}), "
+                        f"{count(card['num_features'])} features, pool {card['pool']}")  # fmt: skip
+    made.add("input", _input(card))
+    made.add("start", _start(card))
+    made.add("objective", _objective(card))
+    made.add("settings", _main_settings(card.get("settings") or {}))
+    made.add("pool", _pool(folder, card))
+    made.add("seen", _seen(card))
+    made.add("time", duration(folder))
+    made.add("loss", _losses(training))
+    made.add("monitors", _monitors(training))
+    for finding in training.get("findings") or ():
+        made.add(
+            "warning", f"from {count(finding['first'])} to {count(finding['last'])} images: {finding['text']}"
+        )
+    made.add("patients", _patients(card))
+    others = {"generator.json": "a generator", "critic.safetensors": "its critic",
+              "samples.npy": "samples", "snapshots": "snapshots on the way"}  # fmt: skip
+    made.add("also here", ", ".join(text for name, text in others.items() if (folder / name).exists()))
+    store, splits = input_path(folder, "store", "STORE"), input_path(folder, "splits", "SPLITS")
+    manifest = input_path(folder, "manifest", "MANIFEST")
+    made.commands = [
+        f"trabecula embed --encoder {folder} --store {store} --out FEATURES",
+        f"trabecula finetune --encoder {folder} --store {store} --manifest {manifest} --splits {splits} "
+        "-s 'task=\"RULE\"' --out CLASSIFIER",
+        f"trabecula export --encoder {folder} --out EXPORT",
+    ]
+    return made
+
+
+def _input(card: Row) -> str:
+    kind = {1: "grey", 3: "RGB"}.get(card["channels"], f"{card['channels']}-channel")
+    stem = "" if card.get("stem", "native") == "native" else f", stem {card['stem']}"
+    mean, std = (", ".join(f"{value:.4g}" for value in card[key]) for key in ("mean", "std"))
+    return f"{kind} images of {card['size']} px in [0, 1], mean {mean}, deviation {std}{stem}"
+
+
+def _start(card: Row) -> str:
+    """ "random weights, seed 0"; "given weights: facebook/dinov2-small@..."."""
+    told = _INITS.get(card.get("init", "random"), str(card.get("init")))
+    weights = str(card.get("weights") or "").partition(" sha256:")[0]
+    return told + (f": {weights}" if weights else "") + f", seed {card.get('seed', 0)}"
+
+
+def _objective(card: Row) -> str:
+    if card.get("objective", "none") == "none":
+        family = card.get("family", "random")
+        kind = FAMILY_NAMES.get(family, family) if family in FAMILIES else str(family)
+        return f"none: an arm with {kind}, no pretraining"
+    taught = taught_by(card)
+    return objective_name(card["objective"]) + (f", from the {taught}: an upper bound" if taught else "")
+
+
+def _main_settings(settings: Mapping[str, Any]) -> str:
+    """The method's own numbers, and each optimizer's name and rate; views and the rest are left out."""
+    plain = [f"{key} {_short(value)}" for key, value in settings.items() if _is_plain(value)]
+    for key, group in settings.items():
+        if isinstance(group, Mapping) and "lr" in group:
+            name = f"{group['name']} " if "name" in group else ""
+            plain.append(f"{key} {name}lr {_short(group['lr'])}")
+    return ", ".join(plain)
+
+
+def _is_plain(value: Any) -> bool:
+    return value is not None and value != "" and not isinstance(value, Mapping | list | tuple)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _pool(folder: Path, card: Row) -> str:
+    drawn = [line for line in log_lines(folder) if line.get("event") == "pool"]
+    told = f"{count(drawn[-1]['images'])} images of {count(drawn[-1]['patients'])} patients" if drawn else ""
+    parts = [told] if told else []
+    if card.get("pool_fraction", 1) < 1:
+        parts.append(f"{share(card['pool_fraction'])} of the pool's patients")
+    if card.get("pool_cohorts"):
+        parts.append(f"cohorts {', '.join(card['pool_cohorts'])}")
+    return ", ".join(parts)
+
+
+def _seen(card: Row) -> str:
+    if not card.get("images_seen"):
+        return ""
+    batch = f", in batches of {card['batch_size']}" if card.get("batch_size") else ""
+    return f"{count(card['images_seen'])} images, each counted every time{batch}"
+
+
+def _losses(training: Row) -> str:
+    """The first and the last mean of each loss."""
+    points = training.get("points") or []
+    names = list(dict.fromkeys(key for point in points for key in point if key.endswith("loss")))
+    told = []
+    for name in names:
+        values = [point[name] for point in points if name in point]
+        label = name.removesuffix("/loss")
+        span = f"{number(values[0])} to {number(values[-1])}"
+        alone = f"{number(values[0])}, the mean of the whole run: it has one point"
+        told.append(f"{label + ' ' if label != name else ''}{span if len(points) > 1 else alone}")
+    return ", ".join(told[:3])
+
+
+def _monitors(training: Row) -> str:
+    """Each monitor's last value, and where it began."""
+    start, points = training.get("start") or {}, training.get("points") or []
+    told = []
+    for key, name, digits in _MONITORS:
+        values = [point[f"monitor/{key}"] for point in points if f"monitor/{key}" in point]
+        if values:
+            began = start.get(f"monitor/{key}")
+            before = f" (at the start {number(began, digits)})" if began is not None else ""
+            told.append(f"{name} {number(values[-1], digits)}{before}")
+    return ", ".join(told)
+
+
+def _patients(card: Row) -> str:
+    """How many are known; never their marks."""
+    num = len(card.get("patients") or ())
+    if num:
+        return f"{num:,}, known to this site's evaluate as marks under key {card.get('patients_key')}"
+    if card.get("images_seen"):
+        return "not listed: evaluate refuses it, as nobody can tell whether it saw a test patient"
+    return ""
+
+
+def _classifier(folder: Path) -> RunCard:
+    card = record(folder / "classifier.json")
+    origin, choice, encoder = card["origin"], card["choice"], card["encoder"]
+    made = RunCard(f"{origin['arm']} for {origin['task']}: a classifier")
+    made.add("predicts", _task(card))
+    made.add("network", f"{architecture_name(encoder['architecture'])} ({encoder['architecture']}), "
+                        f"head {_head(card.get('head', 'linear'))}")  # fmt: skip
+    made.add("input", _input({**encoder, "size": card["size"]}))
+    made.add("encoder", f"{_start(encoder)}; {_objective(encoder)}")
+    made.add("labels", _labels(origin, choice))
+    made.add("threshold", _thresholds(choice.get("threshold") or ()))
+    made.add("trained", f"{count(choice['images_seen'])} images seen" if choice.get("images_seen") else "")
+    made.add("time", duration(folder))
+    made.add("note", str(choice.get("note") or ""))
+    made.commands = [
+        f"trabecula predict --classifier {folder} --store STORE --out PREDICTED",
+        f"trabecula evaluate --predictions {folder} --encoders {input_path(folder, 'encoder', 'ENCODER')} "
+        f"--manifest {input_path(folder, 'manifest', 'MANIFEST')} "
+        f"--splits {input_path(folder, 'splits', 'SPLITS')} --out RESULTS",
+        f"trabecula export --classifier {folder} --out EXPORT",
+    ]
+    return made
+
+
+def _head(head: Any) -> str:
+    return str(head.get("name")) if isinstance(head, Mapping) else str(head)
+
+
+def _task(card: Row) -> str:
+    """ "kl2, binary: kl >= 2"."""
+    task = card["task"]
+    kind = task.get("kind", "")
+    rule = f": {task['positive']}" if task.get("positive") else f": {', '.join(card['class_names'])}"
+    return f"{card['origin']['task']}, {kind}{rule}"
+
+
+def _labels(origin: Row, choice: Row) -> str:
+    return (
+        f"{share(float(origin['fraction']))} (seed {origin['seed']}): "
+        f"{count(int(choice['num_train_images']))} images of {count(int(choice['num_train_patients']))} "
+        f"patients, {count(int(choice['num_val_images']))} of {count(int(choice['num_val_patients']))} to "
+        "choose by"
+    )
+
+
+def _thresholds(values: Any) -> str:
+    return ", ".join(f"{float(value):.4g}" for value in values) + " (chosen on validation)" if values else ""
+
+
+def _choices(folder: Path) -> RunCard:
+    """A probe, or a fine-tuning whose classifier was not kept."""
+    with (folder / "choices.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        return RunCard("predictions of no model")
+    first = rows[0]
+    made = RunCard(f"{first['arm']} for {first['task']}: {mode_name(first['mode'])}")
+    seen: dict[float, list[Row]] = {}
+    for row in rows:
+        seen.setdefault(float(row["fraction"]), []).append(row)
+    for _, own in sorted(seen.items()):
+        more = f", and {len(own) - 1} more seeds" if len(own) > 1 else ""
+        made.add("" if made.lines else "labels", _labels(own[0], own[0]) + more)
+    notes = Counter(row["note"] for row in rows if row.get("note"))
+    for note, num in notes.most_common(_LONG):
+        made.add("note", f"{note} ({num} of {len(rows)})" if len(rows) > 1 else note)
+    made.add("time", duration(folder))
+    made.commands = [
+        f"trabecula evaluate --predictions {folder} --encoders ENCODER "
+        f"--manifest {input_path(folder, 'manifest', 'MANIFEST')} "
+        f"--splits {input_path(folder, 'splits', 'SPLITS')} --out RESULTS"
+    ]
+    return made
+
+
+def _features(folder: Path) -> RunCard:
+    told = record(folder / "features.json")
+    made = RunCard(f"{told.get('arm')}: features of {count(told.get('num'))} images")
+    made.add("features", f"{count(told.get('num_features'))}, pool {told.get('pool')}, {told.get('dtype')}")
+    made.add("region", "" if told.get("region", "all") == "all" else str(told["region"]))
+    made.commands = [
+        f"trabecula probe --features {folder} --manifest {input_path(folder, 'manifest', 'MANIFEST')} "
+        "--splits SPLITS -s 'task=\"RULE\"' "
+        "--out PROBE"
+    ]
+    return made
+
+
+def _store(folder: Path) -> RunCard:
+    told = record(folder / "store.json")
+    channels = told.get("channels")
+    kind = "grey" if channels == 1 else "RGB" if channels == 3 else f"{channels}-channel"
+    made = RunCard(f"a store of {count(told.get('num_images'))} images")
+    made.add("images", f"{kind}, {told.get('size')} px, {told.get('bits')} bits")
+    rejected = told.get("num_rejected") or 0
+    made.add("rejected", f"{rejected:,}, see rejected.csv" if rejected else "none")
+    made.commands = [f"trabecula pretrain --store {folder} --splits SPLITS -s objective=moco --out ENCODER"]
+    return made
+
+
+def _export(folder: Path) -> RunCard:
+    told = record(folder / "export.json")
+    made = RunCard(f"{told.get('arm')}: what may leave")
+    made.add("files", ", ".join(sorted(path.name for path in (folder / "hub").glob("*"))))
+    for name, difference in (told.get("differences") or {}).items():
+        if difference is None:
+            made.add("not checked", f"{name}: it was not installed")
+        else:
+            made.add("checked", f"{name}: largest difference {difference:.1g} of the largest feature")
+    for line in told.get("impossible") or ():
+        made.add("not possible", line)
+    return made
