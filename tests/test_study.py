@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from trabecula.errors import InputError, RunError
-from trabecula.grid.forecast import write_duration
-from trabecula.study import foretell, make_plan, run_study, summarise
+from trabecula.grid.time_left import write_duration
+from trabecula.study import make_plan, remaining_work, run_study, summarise
 
 RECIPE = """
 title = "Numbers"
@@ -39,7 +39,7 @@ runs = ["@*"]
 """
 ARMS = """
 [stages.number]
-verb = "study_verbs.number"
+verb = "study_verbs.encoder"
 [stages.train]
 verb = "study_verbs.fail"
 start = "@number"
@@ -51,13 +51,13 @@ numbers = ["@number"]
 verb = "study_verbs.report"
 runs = ["@*"]
 [axes.arm.calm]
-number.value = 1
+number = {{ arm = "calm", plus = 1 }}
 train.how = "not"
 [axes.arm.diverging]
-number.value = 20
+number = {{ arm = "diverging", plus = 20 }}
 train.how = "{how} at 1"
 [axes.arm.wide]
-number = {{ value = 1, style.digits = 2 }}
+number = {{ arm = "wide", plus = 1 }}
 train.how = "not"
 """
 TESTS = Path(__file__).parent
@@ -195,7 +195,7 @@ def test_ctrl_c_stops_within_seconds_with_one_line(recipe: Path, tmp_path: Path)
     assert said == ""
 
 
-def test_a_failing_cell_is_told_once_and_the_others_go_on(recipe: Path, tmp_path: Path) -> None:
+def test_a_failing_cell_is_named_once_and_the_others_go_on(recipe: Path, tmp_path: Path) -> None:
     text = RECIPE + "[stages.bad]\nverb='study_verbs.fail'\nstart='@number'\nhow='{how}'\n"
     out = tmp_path / "study"
     recipe.write_text(text.format(how="input"))
@@ -235,7 +235,7 @@ def test_arms_that_are_whole_are_reported_though_another_failed(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("how", ["name", "defect"])
-def test_why_an_arm_failed_is_told_here_and_not_in_the_report(how: str, tmp_path: Path) -> None:
+def test_why_an_arm_failed_is_said_here_and_not_in_the_report(how: str, tmp_path: Path) -> None:
     """An error's text may name patients and folders; the page, its cell and their ids hang on neither."""
     recipe, told = tmp_path / "arms.toml", {"name": "9000099L", "defect": "log.jsonl"}[how]
     recipe.write_text(ARMS.format(how=how))
@@ -297,7 +297,7 @@ def test_durations_of_cells_begun_anew_are_kept_beside_the_results(recipe: Path,
     lines = [json.loads(line) for line in (out / "logs" / "durations.jsonl").read_text().splitlines()]
     assert {line["id"] for line in lines} == {cell.id for cell in study.cells} - {begun.id}
     assert all(line["seconds"] >= 0.0 for line in lines)
-    assert foretell(make_plan(recipe, out), out) == []
-    more = foretell(make_plan(recipe, out, ["add.axes.plus=[0, 10, 20]"]), out)
-    assert more[0] == "add: about 10 s for 3 cells, as those done took"
+    assert remaining_work(make_plan(recipe, out), out) == []
+    more = remaining_work(make_plan(recipe, out, ["add.axes.plus=[0, 10, 20]"]), out)
+    assert more[0] == "add: about 10 s for 3 cells, as finished ones took"
     assert more[-1].startswith("time of what is known: about 10 s on one worker, without total, report")
