@@ -16,6 +16,7 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from trabecula.config import to_toml
 from trabecula.errors import InputError, RunError, TrabeculaError
@@ -23,15 +24,7 @@ from trabecula.files import locked, make_folder, sweep, write_atomically
 from trabecula.grid.cells import Cell, Plan, plan
 from trabecula.grid.executors import Outcome, RunningCell, make_executor, run_cells
 from trabecula.grid.incomplete import without_failed
-from trabecula.grid.time_left import (
-    Kind,
-    TimeLeft,
-    kind_of,
-    read_durations,
-    rounded,
-    workload,
-    write_duration,
-)
+from trabecula.grid.time_left import TimeLeft, kind_of, read_durations, rounded, workload, write_duration
 from trabecula.progress import Meter, Steps
 from trabecula.recipe import not_run_lines, read_recipe
 
@@ -70,30 +63,24 @@ def remaining_work(study: Plan, out: Path) -> list[str]:
     Args:
         out: the study's folder; without finished cells in it no time is known.
     """
-    missing: dict[Kind, list[Cell]] = defaultdict(list)
-    for cell in study.cells:
-        if not cell.done:
-            missing[kind_of(cell)].append(cell)
-    seconds = read_durations(out / "logs", study.cells)
-    lines, total = [], 0.0
-    for stage in dict.fromkeys(stage for stage, *_ in missing):
-        parts, took, number = [], 0.0, 0
-        for kind, cells in missing.items():
-            if kind[0] != stage:
-                continue
-            counts = Counter[str]()
-            for cell in cells:
-                counts.update(workload(cell))
-            parts += [", ".join(_counted(count, what) for what, count in counts.items())] if counts else []
-            if kind in seconds:
-                took += sum(seconds[kind]) / len(seconds[kind]) * len(cells)
-                number += len(cells)
-        total += took
-        if number:
-            parts.append(f"about {rounded(took)} for {_counted(number, 'cells')}, as finished ones took")
+    known = {kind: fmean(took) for kind, took in read_durations(out / "logs", study.cells).items()}
+    work: dict[str, Counter[str]] = defaultdict(Counter)  # stage -> quantity -> count
+    took: dict[str, list[float]] = defaultdict(list)  # stage -> seconds of its cells, where they are known
+    unknown = dict[str, None]()
+    for cell in (cell for cell in study.cells if not cell.done):
+        work[cell.stage].update(workload(cell))
+        if kind_of(cell) in known:
+            took[cell.stage].append(known[kind_of(cell)])
+        else:
+            unknown[cell.stage] = None
+    lines = []
+    for stage, counts in work.items():
+        parts = [", ".join(_counted(count, what) for what, count in counts.items())] if counts else []
+        if seconds := took[stage]:
+            cells = _counted(len(seconds), "cells")
+            parts.append(f"about {rounded(sum(seconds))} for {cells}, as finished ones took")
         lines += [f"{stage}: {'; '.join(parts)}"] if parts else []
-    if total:
-        unknown = dict.fromkeys(kind[0] for kind in missing if kind not in seconds)
+    if total := sum(map(sum, took.values())):
         without = f", without {', '.join(unknown)}" if unknown else ""
         lines.append(f"time of what is known: about {rounded(total)} on one worker{without}")
     return lines

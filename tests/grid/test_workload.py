@@ -77,7 +77,7 @@ def test_costs_are_counted_from_the_settings(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text(RECIPE)
     study = make_plan(tmp_path / "r.toml", tmp_path / "study")
     lines = remaining_work(study, tmp_path / "study")
-    assert "pretrain: 1 encoder without pretraining; 2 pretrainings, 3,500 images seen" in lines
+    assert lines[0] == "pretrain: 1 encoder without pretraining, 2 pretrainings, 3,500 images seen"
     assert [line.partition(":")[0] for line in lines] == ["pretrain", "probe", "search", "finetune"]
     assert "36 " in lines[1]  # probes
     assert "3 searches, 21 " in lines[2]  # trials
@@ -89,7 +89,7 @@ def test_costs_are_counted_from_the_settings(tmp_path: Path) -> None:
 def test_a_method_that_sees_no_image_is_not_a_pretraining(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text(RECIPE.replace("2500", "0"))
     lines = remaining_work(make_plan(tmp_path / "r.toml", tmp_path / "study"), tmp_path / "study")
-    assert lines[0] == "pretrain: 2 encoders without pretraining; 1 pretraining, 1,000 images seen"
+    assert lines[0] == "pretrain: 2 encoders without pretraining, 1 pretraining, 1,000 images seen"
 
 
 def test_what_is_done_costs_nothing_and_gives_the_time_of_the_rest(tmp_path: Path) -> None:
@@ -122,9 +122,9 @@ def test_counts_are_summed_by_stage_and_kind(tmp_path: Path) -> None:
         "axes.seed = [0, 1]\n[stages.total]\nverb = 'study_verbs.add'\nnumbers = ['@train']\n"
     )
     found = remaining_work(make_plan(recipe, tmp_path), tmp_path)
-    assert found == ["train: 2 searches without end; 4 pretrainings, 3,200 images seen"]
+    assert found == ["train: 2 searches without end, 4 pretrainings, 3,200 images seen"]
     found = remaining_work(make_plan(recipe, tmp_path, ["train.axes.seed=[0]"]), tmp_path)
-    assert found == ["train: 1 search without end; 2 pretrainings, 1,600 images seen"]
+    assert found == ["train: 1 search without end, 2 pretrainings, 1,600 images seen"]
 
 
 @pytest.mark.usefixtures("_verbs")
