@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from trabecula.errors import InputError
+from trabecula.grid import executors
 from trabecula.grid.cells import Cell, Plan, plan
 from trabecula.grid.executors import EXECUTORS, Event, Executor, RunningCell, job, make_executor, run_cells
 from trabecula.grid.worker import run_job
@@ -88,3 +90,15 @@ def test_executors_are_chosen_by_name(tmp_path: Path) -> None:
         make_executor(name, 1, 1, tmp_path).stop()
     with pytest.raises(InputError, match="unknown executor 'locla', did you mean 'local'"):
         make_executor("locla", 1, 1, tmp_path)
+
+
+def test_the_grid_imports_the_ground_and_itself() -> None:
+    """No verb, method or net, lazily neither: it reaches verbs by name, through `run.verb_module`."""
+    ground = {"config", "errors", "files", "progress", "recipe", "run"}
+    imported = set()
+    for file in Path(executors.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            imported |= {name.split(".")[1] for name in names if name.startswith("trabecula.")}
+    assert imported <= {*ground, "grid"}
