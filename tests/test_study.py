@@ -170,10 +170,10 @@ def test_killed_at_random_moments_it_ends_like_an_undisturbed_one(
         process.kill()
         process.communicate()
         unfinished += sum(len(list(cell.glob("step-*"))) in (1, 2) for cell in killed.glob("cells/add-*"))
-    assert unfinished > 0  # else no kill came while a cell was at work
-    said, told = (process := start(recipe, killed, workers=3)).communicate(timeout=120)
-    assert (process.returncode, told) == (0, "")
-    assert "11 cells done" in said
+    assert unfinished > 0  # else no kill came while a cell was running
+    stdout, stderr = (process := start(recipe, killed, workers=3)).communicate(timeout=120)
+    assert (process.returncode, stderr) == (0, "")
+    assert "11 cells done" in stdout
     assert artifacts(killed) == artifacts(calm)
 
 
@@ -188,11 +188,11 @@ def test_ctrl_c_stops_within_seconds_with_one_line(recipe: Path, tmp_path: Path)
         time.sleep(0.05)
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
-    said, told = process.communicate(timeout=30)
+    stdout, stderr = process.communicate(timeout=30)
     assert time.monotonic() - began < 5
     assert process.returncode == 130
-    assert told == "stopped; run the same command again to go on\n"
-    assert said == ""
+    assert stderr == "stopped; run the same command again to go on\n"
+    assert stdout == ""
 
 
 def test_a_failing_cell_is_named_once_and_the_others_go_on(recipe: Path, tmp_path: Path) -> None:
@@ -237,16 +237,16 @@ def test_arms_that_are_whole_are_reported_though_another_failed(tmp_path: Path) 
 @pytest.mark.parametrize("how", ["name", "defect"])
 def test_why_an_arm_failed_is_said_here_and_not_in_the_report(how: str, tmp_path: Path) -> None:
     """An error's text may name patients and folders; the page, its cell and their ids hang on neither."""
-    recipe, told = tmp_path / "arms.toml", {"name": "9000099L", "defect": "log.jsonl"}[how]
+    recipe, secret = tmp_path / "arms.toml", {"name": "9000099L", "defect": "log.jsonl"}[how]
     recipe.write_text(ARMS.format(how=how))
     pages = {}
     for folder in ("here", "there"):
         with pytest.raises(RunError) as caught:
             finish(recipe, tmp_path / folder)
-        assert told in str(caught.value)
+        assert secret in str(caught.value)
         (at,) = (tmp_path / folder).glob("cells/report-*")
         pages[at.name] = (tmp_path / folder / "report.html").read_text()
-        assert told not in pages[at.name] + (at / "config.json").read_text()
+        assert secret not in pages[at.name] + (at / "config.json").read_text()
         assert "train of diverging failed" in pages[at.name]
     assert len(pages) == 1
 

@@ -95,7 +95,7 @@ def verb_module(verb: str) -> Any:
             raise
         raise InputError(f"unknown verb '{verb}'{suggest(verb, tuple(VERBS))}") from None
     if not (hasattr(module, "Config") and hasattr(module, "run")):
-        raise InputError(f"'{verb}' is no verb: its module needs a Config and a run(config, out)")
+        raise InputError(f"'{verb}' is not a verb: its module needs a Config and a run(config, out)")
     return module
 
 
