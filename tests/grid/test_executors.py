@@ -94,7 +94,7 @@ def test_executors_are_chosen_by_name(tmp_path: Path) -> None:
 
 def test_the_grid_imports_the_ground_and_itself() -> None:
     """No verb, method or net, lazily neither: it reaches verbs by name, through `run.verb_module`."""
-    ground = {"config", "errors", "files", "progress", "recipe", "run"}
+    ground = {"artifacts", "config", "errors", "files", "progress", "recipe", "run"}
     imported = set()
     for file in Path(executors.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
