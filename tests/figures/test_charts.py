@@ -9,12 +9,14 @@ from xml.etree import ElementTree
 import pytest
 
 from evaluated_study import ARCHITECTURES, TASKS, write_results
+from trabecula.figures import charts
 from trabecula.figures.charts import (
     Axis,
     Chart,
     Series,
     chart_file,
     chart_files,
+    count_ticks,
     interval_bar,
     plain_rules,
     round_ticks,
@@ -167,6 +169,8 @@ def test_a_file_has_title_description_legend_and_note_and_is_the_same_bytes() ->
 def test_ticks_are_round_and_enclose_the_values() -> None:
     assert round_ticks(0.52, 0.79) == [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8]
     assert round_ticks(3.0, 3.0)[0] <= 3.0 <= round_ticks(3.0, 3.0)[-1]
+    assert count_ticks(0, 2) == [(0, "0"), (1, "1"), (2, "2")]
+    assert [label for _, label in count_ticks(4_000, 12_000)] == ["4k", "6k", "8k", "10k", "12k"]
     assert [tick_text(v) for v in (0.25, -10, 12_800)] == ["0.25", "−10", "12.8k"]
 
 
@@ -174,3 +178,11 @@ def test_an_interval_bar_ends_at_its_edges() -> None:
     bar = interval_bar(0.1, (-0.4, 9.0), 0.5, "arm-0")
     assert re.findall(r"M([\d.]+) 8H([\d.]+)", bar) == [("15.2", "116.0")]
     assert interval_bar(0.1, (None, 0.2), 0.5, "arm-0") == ""
+
+
+def test_drawing_knows_nothing_of_what_it_draws() -> None:
+    root = Path(charts.__file__).parent
+    imports = [
+        re.findall(r"^\s*(?:from|import) (trabecula[\w.]*)", p.read_text(), re.M) for p in root.glob("*.py")
+    ]
+    assert {name for names in imports for name in names} == set()

@@ -270,6 +270,12 @@ def round_ticks(low: float, high: float) -> list[float]:
     return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
 
 
+def count_ticks(low: float, high: float, room: float = 0.0) -> list[tuple[float, str]]:
+    """Round whole numbers from low - room to high + room, with labels for large counts."""
+    ticks = [x for x in round_ticks(low, high) if low - room <= x <= high + room and x == round(x)]
+    return [(x, short_count(x)) for x in ticks]
+
+
 def tick_text(value: float) -> str:
     """ "0.25", "−10", "13k"."""
     return short_count(value) if abs(value) >= 10_000 else f"{value:.6g}".replace("-", "−")

@@ -5,21 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trabecula.figures.charts import (
-    REFERENCE,
-    STYLES,
-    Axis,
-    Chart,
-    Series,
-    axis_around,
-    round_ticks,
-    short_count,
-)
+from trabecula.figures.charts import REFERENCE, STYLES, Axis, Chart, Series, axis_around, count_ticks
 from trabecula.figures.image_sheets import Heat, Pixels, Tile, TileRow, sheet
 
 Record = Mapping[str, Any]
 
-_UNITS = {"channel": "mean of a map", "cell": "each cell of a map"}
+_UNITS = {"channel": ("mean of a map", -0.16), "cell": ("each cell of a map", 0.16)}  # words, place beside x
 _SCALE = ("nothing", "most")
 _ACROSS = 4  # tiles of a sheet side by side
 
@@ -112,15 +103,12 @@ def climb_chart(record: Record) -> Chart:
         name = f"{_PARTS[part]} images: median, 5 to 95 %"
         series.append(Series(style, (), middle, low, high, name, ("band", "line")))
     name = f"ascent from noise, {len(starts)} start{'s' * (len(starts) > 1)}"
-    for start in starts:
-        series.append(
-            Series(STYLES[0], range(len(start["climb"])), start["climb"], name=name, parts=("line",))
-        )
+    for climb in (start["climb"] for start in starts):
+        series.append(Series(STYLES[0], range(len(climb)), climb, name=name, parts=("line",)))
     best = max(starts, key=lambda start: start["score"])
     title = "The critic's score on the way up"
     described = f"{title}. From {best['first']:.4g} to {best['score']:.4g} in {steps} steps"
-    ticks = [(x, short_count(x)) for x in round_ticks(0, steps) if x <= steps]
-    x = Axis("step of the ascent", ticks, (0, steps))
+    x = Axis("step of the ascent", count_ticks(0, steps), (0, steps))
     return Chart(record["arm"], title, x, Axis("critic's score"), series, described)
 
 
@@ -131,17 +119,16 @@ def units_chart(record: Record) -> Chart:
     layers = list(dict.fromkeys(row["layer"] for row in record["rows"]))
     bound = f"den Boer 2025: none above {record['paper']:g}"
     series = [Series("diagonal", y=[record["paper"]], parts=("line",), label=bound)]
-    for style, side, (kind, words) in zip(STYLES, (-0.16, 0.16), _UNITS.items(), strict=False):
-        mine = [row for row in rows if row["unit"] == kind]
-        x = [layers.index(row["layer"]) + side for row in mine]
-        low, high = ([row["quantiles"][q] for row in mine] for q in ("0.05", "0.95"))
-        name = f"{words}: largest, and 5 to 95 %" if mine else ""
-        largest = [abs(row["largest"]) for row in mine]
-        series.append(Series(style, x, largest, low, high, name, ("whisker", "mark")))
-    x = [layers.index(row["layer"]) + (-0.16 if row["unit"] == "channel" else 0.16) for row in rows]
-    chance = [row["null_95"] for row in rows]
-    name = "the largest by chance, 95 %"
-    series.append(Series(REFERENCE, x, chance, name=name, parts=("dash",), width=0.26))
+    places = [layers.index(row["layer"]) + _UNITS[row["unit"]][1] for row in rows]
+    for style, (kind, (words, _)) in zip(STYLES, _UNITS.items(), strict=False):
+        mine = [(x, row) for x, row in zip(places, rows, strict=True) if row["unit"] == kind]
+        low, high = ([row["quantiles"][q] for _, row in mine] for q in ("0.05", "0.95"))
+        name = f"{words}: largest, and 5 to 95 %"
+        largest = [abs(row["largest"]) for _, row in mine]
+        if mine:
+            series.append(Series(style, [x for x, _ in mine], largest, low, high, name, ("whisker", "mark")))
+    chance, name = [row["null_95"] for row in rows], "the largest by chance, 95 %"
+    series.append(Series(REFERENCE, places, chance, name=name, parts=("dash",), width=0.26))
     best = max(rows, key=lambda row: abs(row["largest"]), default=None)
     title = f"Units that go with {record['task']}"
     words = f"Largest {best['largest']:.3f} in {best['layer']}" if best else "No unit ever changes"

@@ -11,15 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trabecula.errors import InputError
-from trabecula.figures.charts import (
-    REFERENCE,
-    STYLES,
-    Axis,
-    Chart,
-    Series,
-    round_ticks,
-    short_count,
-)
+from trabecula.figures.charts import REFERENCE, STYLES, Axis, Chart, Series, count_ticks
 from trabecula.figures.image_sheets import png_uri
 from trabecula.sections.explanations import climb_chart, units_chart
 from trabecula.sections.results import read_json
@@ -223,9 +215,7 @@ def distance_chart(name: str, record: Row, metric: str) -> Chart | None:
 def _images_axis(images: Sequence[float]) -> Axis:
     low, high = min(images), max(images)
     room = 0.04 * (high - low or max(high, 1))
-    limits = (low - room, high + room)
-    ticks = [(x, short_count(x)) for x in round_ticks(low, high) if limits[0] <= x <= limits[1]]
-    return Axis("real images seen in training", ticks, limits)
+    return Axis("real images seen in training", count_ticks(low, high, room), (low - room, high + room))
 
 
 def _scores_chart(name: str, critic: Sequence[Row]) -> Chart:
