@@ -89,7 +89,7 @@ def test_arms_of_one_fraction_stand_side_by_side(results: Path) -> None:
     read: Results = read_results(results)
     group = learning_curves(read, Panel("kl >= 2", "probe"), "auroc")
     assert group is not None
-    assert "the arms stand side by side" in group.caption
+    assert "the arms are side by side" in group.caption
     assert "log scale" not in group.charts[0].svg
     for chart in group.charts:
         at = [float(x) for x in re.findall(r'class="mark [^"]*" cx="([\d.]+)"', chart.svg)]

@@ -76,7 +76,7 @@ class Series:
     def known(self, *columns: Values) -> list[tuple[float, ...]]:
         """(x, value of each column) of the points that have all of them."""
         rows = zip(self.x, *columns, strict=False)
-        return [tuple(v for v in row if v is not None) for row in rows if all(map(_is_known, row))]
+        return [tuple(known) for row in rows if len(known := _known(row)) == len(row)]
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ class _Frame:
 
 def axis_around(label: str, values: Values) -> Axis:
     """An axis of round ticks that enclose these values."""
-    known = [v for v in values if v is not None and math.isfinite(v)]
+    known = _known(values)
     ticks = round_ticks(min(known, default=0.0), max(known, default=1.0))
     return Axis(label, [(tick, tick_text(tick)) for tick in ticks])
 
@@ -301,12 +301,10 @@ def interval_bar(
         ends: of the interval.
         reach: half the width, in the value's units; what is beyond it is drawn at the edge.
     """
-    known = [
-        60 + 56 * max(-1.0, min(1.0, v / reach)) for v in (value, *ends) if v is not None and math.isfinite(v)
-    ]
+    known = _known((value, *ends))
     if len(known) < 3:
         return ""
-    middle, low, high = known
+    middle, low, high = (60 + 56 * max(-1.0, min(1.0, v / reach)) for v in known)
     return (
         '<svg class="bar" viewBox="0 0 120 16" aria-hidden="true"><path class="zero" d="M60 0V16"/>'
         f'<path class="line {style}" d="M{low:.1f} 8H{high:.1f}"/>'
@@ -320,10 +318,8 @@ def chart_files(charts: Sequence[Chart]) -> dict[str, str]:
     for chart in charts:
         plain = unicodedata.normalize("NFKD", f"{chart.kind} {chart.heading} {chart.title}")
         name = re.sub(r"[^a-z0-9]+", "-", plain.encode("ascii", "ignore").decode().lower()).strip("-")
-        number = 2
-        while f"{name}.svg" in files:
-            name, number = f"{name}-{number}", number + 1
-        files[f"{name}.svg"] = chart_file(chart)
+        names = (f"{name}{end}.svg" for end in ("", *(f"-{k}" for k in range(2, len(charts) + 2))))
+        files[next(free for free in names if free not in files)] = chart_file(chart)
     return files
 
 
@@ -389,5 +385,5 @@ def plain_rules(sheet: str, styles: Sequence[str]) -> str:
     return re.sub(r"var\(--(\w+)\)", lambda m: values[m[1]], "".join(rules))
 
 
-def _is_known(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+def _known(values: Values) -> list[float]:
+    return [v for v in values if v is not None and math.isfinite(v)]

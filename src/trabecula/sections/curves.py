@@ -19,10 +19,7 @@ from trabecula.sections.wording import (
     sized_intervals,
 )
 
-_WIDEST_STEP, _ALL_STEPS = (
-    36,
-    172,
-)  # px between arms side by side; from first to last
+_ARM_STEP, _ALL_STEPS = 36, 172  # px between arms that are side by side, and at most for all of them
 _MANY_CLASSES = 5  # above it, each class has a chart, not a group of charts
 _FEW_SEEDS = 5  # below it the seeds are shown as points (the interval is over patients only)
 _DIAGONAL = Series("diagonal", (0, 1), (0, 1), parts=("line",))
@@ -31,11 +28,11 @@ _DIAGONAL = Series("diagonal", (0, 1), (0, 1), parts=("line",))
 def learning_curves(results: Results, panel: Panel, metric: str) -> ChartGroup | None:
     """Metric against training patients on a logarithmic axis, with bands; few seeds as points."""
     curves = {
-        c["arm"]: [p for p in c["points"] if present(p["value"]) and present(p["num_patients"])]
+        c["arm"]: [p for p in c["points"] if present(p["value"]) and (p["num_patients"] or 0) > 0]
         for c in results.curves["learning"]
         if (c["task"], c["mode"], c["metric"]) == (panel.task, panel.mode, metric)
     }
-    points = [p for drawn in curves.values() for p in drawn if p["num_patients"] > 0]
+    points = [p for drawn in curves.values() for p in drawn]
     if not points:
         return None
     values = [v for p in points for v in (p["value"], p["low"], p["high"], *p["seeds"]) if present(v)]
@@ -50,12 +47,10 @@ def learning_curves(results: Results, panel: Panel, metric: str) -> ChartGroup |
     title = f"{metric_name(metric)} of {panel.task}, {mode_name(panel.mode)}"
     names, charts = arm_names(results), []
     for architecture, arms in _by_architecture(results, curves):
-        series = []
+        series, num_beside = [], len(arms) if single else 0
         for i, arm in enumerate(arms):
             place = i - (len(arms) - 1) / 2
-            series += _learned(
-                curves[arm.name], arm.style, names[arm.name], place, len(arms) if single else 0
-            )
+            series += _learned(curves[arm.name], arm.style, names[arm.name], place, num_beside)
         network = architecture_name(architecture)
         ends = [
             f"{names[a.name]}: {number(c[0]['value'])} at {count(c[0]['num_patients'])} patients, "
@@ -67,8 +62,8 @@ def learning_curves(results: Results, panel: Panel, metric: str) -> ChartGroup |
         charts.append(Chart(title, network, x, y, series, described, kind="learning"))
     drew = {p["fraction"] for p in points}
     alone = "All label fractions drew as many patients" if len(drew) > len(at) else "One label fraction"
-    sentences = [f"{alone}, so no curve: the arms stand side by side."] if single else []
-    if any(present(p["low"]) and present(p["high"]) for drawn in curves.values() for p in drawn):
+    sentences = [f"{alone}, so no curve: the arms are side by side."] if single else []
+    if any(present(p["low"]) and present(p["high"]) for p in points):
         sentences.append(f"{'Whiskers' if single else 'Bands'} are {sized_intervals(results, panel)}.")
     if any(0 < len(_seeds(p)) < _FEW_SEEDS for p in points):
         sentences.append("Filled marks are means over seeds, small rings single seeds.")
@@ -77,11 +72,9 @@ def learning_curves(results: Results, panel: Panel, metric: str) -> ChartGroup |
 
 def _learned(points: Sequence[Row], style: str, name: str, place: float, num_beside: int) -> list[Series]:
     """An arm's curve with a band, or its one value beside those of `num_beside` arms; and its seeds."""
-    shift = place * min(_WIDEST_STEP, _ALL_STEPS / num_beside) if num_beside else 0.0
-    few = [
-        (p["num_patients"], seed) for p in points if len(seeds := _seeds(p)) < _FEW_SEEDS for seed in seeds
-    ]
-    rings = ([x for x, _ in few], [seed for _, seed in few])
+    shift = place * min(_ARM_STEP, _ALL_STEPS / num_beside) if num_beside else 0.0
+    few = [(p["num_patients"], _seeds(p)) for p in points if len(_seeds(p)) < _FEW_SEEDS]
+    rings = ([x for x, seeds in few for _ in seeds], [seed for _, seeds in few for seed in seeds])
     parts: tuple[Part, ...] = ("whisker", "mark") if num_beside else ("band", "line", "mark")
     return [
         Series.of_rows(points, "num_patients", style, name, parts, shift),
@@ -89,12 +82,8 @@ def _learned(points: Sequence[Row], style: str, name: str, place: float, num_bes
     ]
 
 
-def _any_architecture(_: str) -> bool:
-    return True
-
-
 def roc_curves(
-    results: Results, panel: Panel, wanted: Callable[[str], bool] = _any_architecture
+    results: Results, panel: Panel, wanted: Callable[[str], bool] | None = None
 ) -> list[ChartGroup]:
     """One group per label fraction and class, a chart per architecture; the smallest fraction is opened.
 
@@ -111,7 +100,7 @@ def roc_curves(
         chosen = {r["arm"]: r for r in rows if (r["fraction"], str(r["class"])) == (fraction, name)}
         many = len([1 for other, _ in kinds if other == fraction]) > _MANY_CLASSES
         for architecture, arms in _by_architecture(results, chosen):
-            if not wanted(architecture):
+            if wanted and not wanted(architecture):
                 continue
             network = architecture_name(architecture)
             group = f"{what}, {share(fraction)} of labels, {network if many else f'class {name}'}"
