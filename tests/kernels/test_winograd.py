@@ -11,9 +11,9 @@ from torch import Tensor
 
 from trabecula.kernels import conv, winograd
 from trabecula.kernels import matmul as products
-from trabecula.kernels.input_gradient import input_slope, scores
 from trabecula.kernels.winograd import convolve, convolve_back, kernel_gradient
 from trabecula.nets.critic import Critic
+from trabecula.nets.input_gradient import input_slope, scores
 
 SIDES = st.integers(1, 4).map(lambda quarter: 4 * quarter)
 

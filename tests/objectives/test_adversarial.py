@@ -15,9 +15,9 @@ from trabecula.artifacts.store import Store
 from trabecula.config import build, describe
 from trabecula.data.batches import Stream
 from trabecula.errors import InputError
-from trabecula.kernels.input_gradient import input_slope
 from trabecula.nets.critic import Critic
 from trabecula.nets.encoder import make_encoder
+from trabecula.nets.input_gradient import input_slope
 from trabecula.objectives import find
 from trabecula.objectives.adversarial import Adversarial
 from trabecula.objectives.gan_r1 import GanR1Config, slope_penalty

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trabecula.kernels import enabled
+
 
 class PoolThenReLU(nn.MaxPool2d):
     """Max pooling, then ReLU: bit for bit the other order, gradients too, on a quarter of the pixels.
@@ -22,7 +24,7 @@ def pool_before_relu(net: nn.Module, act: str, pool: str) -> None:
     The ReLU's name stays, as an identity; neither has weights, so a state dict keeps its keys.
     """
     old = getattr(net, pool, None)
-    if type(getattr(net, act, None)) is not nn.ReLU or type(old) is not nn.MaxPool2d:
+    if not enabled("stem") or type(getattr(net, act, None)) is not nn.ReLU or type(old) is not nn.MaxPool2d:
         return
     setattr(net, act, nn.Identity())
     setattr(

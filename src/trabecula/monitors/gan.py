@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from trabecula.artifacts.store import to_float
-from trabecula.kernels.input_gradient import input_slope
+from trabecula.nets.input_gradient import input_slope
 from trabecula.nets.latent import latents
 from trabecula.objectives.adversarial import Adversarial
 from trabecula.random_numbers import mix

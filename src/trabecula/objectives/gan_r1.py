@@ -16,8 +16,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trabecula.data.batches import Batch
-from trabecula.kernels.input_gradient import input_slope
 from trabecula.nets.encoder import Encoder
+from trabecula.nets.input_gradient import input_slope
 from trabecula.objectives.adversarial import Adversarial, AdversarialConfig
 from trabecula.objectives.objective import Group, Setting, Steps, Update
 

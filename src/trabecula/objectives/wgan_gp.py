@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trabecula.data.batches import Batch
-from trabecula.kernels.input_gradient import input_slope
+from trabecula.nets.input_gradient import input_slope
 from trabecula.objectives.adversarial import Adversarial, AdversarialConfig
 from trabecula.objectives.objective import Steps, Update
 

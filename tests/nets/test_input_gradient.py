@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trabecula.kernels import conv
-from trabecula.kernels.input_gradient import input_slope, piecewise_linear, scores
 from trabecula.nets.critic import Critic, critic_blocks
+from trabecula.nets.input_gradient import input_slope, piecewise_linear, scores
 
 
 class Hidden(nn.Module):

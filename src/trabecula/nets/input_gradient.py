@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from trabecula.kernels import enabled
 from trabecula.kernels.conv import convolve, convolve_back, kernel_gradient
 from trabecula.nets.critic import Critic
 
@@ -76,7 +77,7 @@ def input_slope(critic: nn.Module, x: Tensor, dtype: torch.dtype = torch.float32
 
 def piecewise_linear(critic: nn.Module) -> list[Layer] | None:
     """The layers of a `Critic` whose blocks are convolutions, each with a (Leaky)ReLU; else None."""
-    if type(critic) is not Critic or critic.output.out_features != 1:
+    if not enabled("input_gradient") or type(critic) is not Critic or critic.output.out_features != 1:
         return None
     parts = list(critic.blocks)
     layers = []
