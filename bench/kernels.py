@@ -1,20 +1,20 @@
 """Whole training steps with and without each processor-specific kernel (docs/concepts/kernels.md).
 
-    python bench/kernels.py [--repeats 20] [--only wgan_gp,moco] [--precision float32] [--kernels off,winograd]
-    MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 python bench/kernels.py   # not Intel, no AMX
+    python bench/kernels.py [--repeats 20] [--only wgan_gp,moco] [--precision float32] [--kernels off,stem]
+    MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 python bench/kernels.py   # see the page
 
-The steps are `train` as `pretrain` calls it, views included, a batch of 64, one thread: WGAN-GP with the nets
-of recipes/hip-gan-demo.toml and hip-gan-small.toml ("wgan_gp") and with those of bench/wgan_gp_step.py
+The steps are `train` as `pretrain` calls it, views included, a batch of 64, one thread: WGAN-GP with the
+nets of recipes/hip-gan-demo.toml and hip-gan-small.toml ("wgan_gp") and with those of bench/wgan_gp_step.py
 ("wgan_gp-wide"); MoCo, Barlow Twins and VICReg on ResNet-18 and MAE on a small vision transformer, with the
 widths of recipes/knee-ssl-small.toml; VICReg with the width of its paper ("vicreg-8192"); and the kernel
-distance of 5,000 features of 2,048 ("kid"), which is float32 alone. For each the same loop is built with all
-kernels ("on"), again with all ("same", the noise), without any ("off") and without each that it can use; the
-loops take turns, one step a turn, in another order in each repeat.
+distance of 5,000 features of 2,048 ("kid"), which is float32 alone. For each the same loop is built with
+all kernels ("on"), again with all ("same", the noise), without any ("off") and without each that it can
+use; the loops take turns, one step a turn, in another order in each repeat.
 
-One JSON line for each use, size and precision: seconds of processor time a turn with all kernels (median), and
-for each other loop the ratio of its time to that, taken within each repeat: median, and lower and upper quartile.
-Processor time is for a busy machine; "wall" has the medians of the ratios of wall time. A ratio above 1 is what
-the kernel gains. Winograd and linear need matmul, so that "matmul" is without all three.
+One JSON line for each use, size and precision: seconds of processor time a turn with all kernels (median),
+and for each other loop the ratio of its time to that, taken within each repeat: median, and lower and upper
+quartile. Processor time is for a busy machine; "wall" has the medians of the ratios of wall time. A ratio
+above 1 is what the kernel gains. Winograd and linear need matmul, so that "matmul" is without all three.
 """
 
 from __future__ import annotations
