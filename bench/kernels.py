@@ -1,6 +1,6 @@
 """Whole training steps with and without each processor-specific kernel (docs/concepts/kernels.md).
 
-    python bench/kernels.py [--repeats 20] [--only wgan_gp,moco] [--precision float32] [--kernels off,stem]
+    python bench/kernels.py [--repeats 20] [--only wgan_gp,moco] [--precision float32] [--kernels off,linear]
     MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 python bench/kernels.py   # see the page
 
 The steps are `train` as `pretrain` calls it, views included, a batch of 64, one thread: WGAN-GP with the
@@ -50,7 +50,7 @@ from trabecula.train.precision import Precision
 
 BATCH, NUM_IMAGES = 64, 1024
 OF_CRITICS = ("input_gradient", "convolution", "winograd", "matmul", "linear")
-OF_ENCODERS = ("convolution", "matmul", "linear", "stem")
+OF_ENCODERS = ("convolution", "matmul", "linear")
 Make = Callable[[int], tuple[Record, str, type[Objective]]]
 """Side of the images to settings, architecture and method."""
 

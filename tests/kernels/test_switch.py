@@ -83,12 +83,17 @@ def test_a_backward_pass_of_convolutions_is_the_same_without_kernels(
 
 
 def test_values_of_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    for value, used in [("", NAMES), ("on", NAMES), ("off", ()), ("linear,stem", ("linear", "stem"))]:
+    for value, used in [
+        ("", NAMES),
+        ("on", NAMES),
+        ("off", ()),
+        ("convolution,linear", ("convolution", "linear")),
+    ]:
         monkeypatch.setenv(VARIABLE, value)
         assert tuple(name for name in NAMES if enabled(name)) == used
     monkeypatch.setenv(VARIABLE, "0")
     with pytest.raises(InputError, match="TRABECULA_KERNELS: 0 is not a kernel; set on, off or names of"):
-        enabled("stem")
+        enabled("linear")
 
 
 def test_off_leaves_the_input_gradient_to_autograd(monkeypatch: pytest.MonkeyPatch) -> None:
