@@ -153,7 +153,7 @@ REFUSED = {
     f"{EVALUATE} --splits leaky.csv": "predictions call patient '<patient>' (manifest row <row>) test, the splits say train; give the splits the predictions were made with",
     "evaluate --predictions trained_on_test --encoders encoder --manifest cohort --splits split": "no prediction for 2 of <tests> test images, of patient '<patient>' (manifest row <row>)",
     # --out
-    "split --manifest cohort": "trabecula split: give --out FOLDER, where the result will lie",
+    "split --manifest cohort": "trabecula split: give --out FOLDER for the result",
     "split --manifest cohort --out thesis": "thesis: holds something else (thesis.docx); choose another --out",
     "split --manifest cohort --out model": "model: holds something else (config.json); choose another --out",
     "split --manifest cohort --out plain.csv": "plain.csv: is a file; --out needs a folder",

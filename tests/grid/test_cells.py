@@ -209,7 +209,7 @@ def test_a_value_whose_file_is_missing_is_left_out_with_the_reason(tmp_path: Pat
         ("[stage.number]", "unknown part 'stage', did you mean 'stages'?"),
         ("[stages.nmber]", "unknown verb 'nmber'"),
         ("[stages.prepar]", "unknown verb 'prepar', did you mean 'prepare'?"),
-        ("[stages.x]\nverb='os.path'", "is no verb"),
+        ("[stages.x]\nverb='os.path'", "is not a verb"),
         (HEAD + "vlaue = 3", "unknown key 'vlaue', did you mean 'value'?"),
         (HEAD + "value = 'x'", "'value'"),
         (HEAD + "style.digit = 3", "unknown key 'style.digit', did you mean 'digits'?"),

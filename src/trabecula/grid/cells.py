@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trabecula.config import Record, build, digest, inputs, suggest
+from trabecula.config import Record, build, inputs, suggest
 from trabecula.errors import InputError
 from trabecula.grid.foresight import check_places, foresee
 from trabecula.grid.recipe import (
@@ -90,7 +90,7 @@ class Identities:
 
 def make_cell(cell: Cell, threads: int, identify: Identities) -> Cell:
     """A cell with the id and the folder that its settings and inputs give it, beside the folder it has."""
-    cell_id = digest(recorded(cell.verb, cell.config, threads, identify))
+    cell_id = recorded(cell.verb, cell.config, threads, identify).id
     name = "-".join(part for part in (cell.stage, _slug(cell.coordinates), cell_id[:8]) if part)
     made = replace(cell, id=cell_id, folder=cell.folder.parent / name)
     identify.made[made.folder] = cell_id
