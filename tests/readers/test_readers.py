@@ -89,7 +89,7 @@ def test_a_store_of_boxes_is_that_of_the_images_cut_out_beforehand(tmp_path: Pat
 def test_pages_and_boxes_that_cannot_be(cells: str, tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text(f"image_id,patient_id,path,page,box\na,p,x.png,{cells}\n")
     with pytest.raises(
-        InputError, match="row 2 has a (page|box) that is not (a number from 1|four whole numbers)"
+        InputError, match=r"row 2 has a (page|box) that is not (a number from 1|four whole numbers)"
     ):
         read_manifest(tmp_path)
 
