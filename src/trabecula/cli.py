@@ -140,7 +140,7 @@ def run_verb(name: str, given: dict[str, Any]) -> None:
         workers = given["workers"]
         wished = os.environ.get("OMP_NUM_THREADS", "")
         threads = int(wished) if wished.isdecimal() and int(wished) else cores()
-        from trabecula.artifacts.run_record import is_done
+        from trabecula.artifacts.run_record import DONE_FILE, is_done
         from trabecula.config import build
         from trabecula.grid.foresight import check_places
         from trabecula.run import execute, verb_module
@@ -161,7 +161,7 @@ def run_verb(name: str, given: dict[str, Any]) -> None:
         elif out is None:
             raise InputError(f"trabecula {name}: give --out FOLDER for the result")
         else:
-            already = "DONE already: " if is_done(out) else ""
+            already = f"{DONE_FILE} already: " if is_done(out) else ""
             print(already + execute(name, config, out, threads))
 
 
@@ -215,7 +215,7 @@ def _siblings(cpu: int) -> str:
 
 
 def _show_dry_run(name: str, config: Record, out: Path | None) -> None:
-    from trabecula.artifacts.run_record import is_done
+    from trabecula.artifacts.run_record import DONE_FILE, is_done
     from trabecula.config import dump, inputs, to_toml
 
     print(f"# trabecula {name}: its settings; nothing is run\n{to_toml(dump(config)).strip()}")
@@ -230,7 +230,7 @@ def _show_dry_run(name: str, config: Record, out: Path | None) -> None:
         new = (
             "a new folder" if not out.exists() else "an unfinished run, resumed" if out.is_dir() else "a file"
         )
-        state = f"{out}   ({'DONE already' if is_done(out) else new})"
+        state = f"{out}   ({f'{DONE_FILE} already' if is_done(out) else new})"
     print(f"# writes\n#   {state}")
     if missing:
         raise InputError(f"{missing[0]}: no such file or folder")

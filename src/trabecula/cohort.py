@@ -17,7 +17,7 @@ Config = cohorts.find(cohorts.DEFAULT)
 """Settings of the usual kind of data set; `config.build` takes those of the kind that is given."""
 
 
-def run(config: cohorts.Cohort, out: Run) -> str:
+def run(config: cohorts.CohortSettings, out: Run) -> str:
     """Write manifest.csv, tasks.json, and what was left out (missing.csv, skipped.csv)."""
     found = config.find_images()
     table = found.table

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from trabecula import cohort, cohorts
-from trabecula.cohorts import Cohort, FoundImages
+from trabecula.cohorts import CohortSettings, FoundImages
 from trabecula.cohorts.folder import Folder, compile_pattern, list_files, sides
 from trabecula.config import build
 from trabecula.errors import InputError
@@ -79,7 +79,7 @@ def test_an_unknown_kind_suggests_the_nearest(tmp_path):
 def test_a_kind_has_settings_of_its_own(tmp_path, monkeypatch):
     """A kind is a class and a line of the table; its keys are its own, and `cohort` writes what it finds."""
 
-    class Names(Cohort):
+    class Names(CohortSettings):
         """A data set that is a list of names."""
 
         names: tuple[str, ...]

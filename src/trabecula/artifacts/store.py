@@ -53,7 +53,7 @@ class StoredShard(Record):
     """Its name."""
     num_images: int
     """Images in it."""
-    sha256: str
+    sha256: str = ""
     """Of the array's values."""
 
 

@@ -34,7 +34,7 @@ class FoundImages:
     skipped: list[str] = field(default_factory=list)  # files that are not taken
 
 
-class Cohort(Record):
+class CohortSettings(Record):
     """What a data set looks like: the settings that every kind has."""
 
     kind: str = DEFAULT
@@ -63,7 +63,7 @@ class Cohort(Record):
         raise NotImplementedError
 
 
-def find(kind: str) -> type[Cohort]:
+def find(kind: str) -> type[CohortSettings]:
     """The class of a kind of data set.
 
     Raises:

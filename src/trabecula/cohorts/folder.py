@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 from trabecula.artifacts.manifest import MISSING_FILE, SKIPPED_FILE
-from trabecula.cohorts import Cohort, FoundImages
+from trabecula.cohorts import CohortSettings, FoundImages
 from trabecula.config import suggest
 from trabecula.errors import InputError
 from trabecula.spreadsheet import read_table, row_numbers
@@ -43,7 +43,7 @@ _SIDES = {
 _FILE = "\0file"  # a column name no table has: the file's path below the root
 
 
-class Folder(Cohort):
+class Folder(CohortSettings):
     """Any folder of images, with what their paths and a table say of them."""
 
     table: Path | None = None
