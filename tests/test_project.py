@@ -160,10 +160,8 @@ def test_verbs_import_nouns_never_the_reverse() -> None:
 
 
 def test_metrics_compute_on_arrays_alone() -> None:
-    own, heavy = (
-        ("trabecula.metrics", "trabecula.errors"),
-        {"torch", "sklearn", "timm", "torchvision", "pandas"},
-    )
+    own = ("trabecula.metrics", "trabecula.errors")
+    heavy = {"torch", "sklearn", "timm", "torchvision", "pandas"}
     for path in (SOURCE / "metrics").glob("*.py"):
         names = imports(path)
         assert {name.split(".")[0] for name in names} & heavy == set(), path
