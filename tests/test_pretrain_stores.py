@@ -19,8 +19,8 @@ from trabecula.artifacts.store import Store, open_stores
 from trabecula.data.batches import Stream
 from trabecula.errors import InputError
 from trabecula.grid.cells import plan
-from trabecula.grid.recipe import parse_recipe
 from trabecula.nets.encoder import read_card
+from trabecula.recipe import parse_recipe
 from trabecula.run import execute
 
 SIDELESS = "{patient_id:3}*_{kl}.png"

@@ -70,7 +70,11 @@ class Run:
 def verb_module(verb: str) -> Any:
     """The module of a verb: a plain name is one of Trabecula's, a dotted one any importable module.
 
-    A verb's module has a `Config` (a Record) and `run(config, out) -> summary`.
+    A verb's module has a `Config` (a Record) and `run(config, out) -> summary`. For studies it may have:
+    `workload(config)`, quantity -> count, such as {"pretrainings": 1, "images seen": 200_000};
+    `check(config, made)`, which raises InputError if the config does not suit the configs of the cells that
+    are to make its inputs (input's name -> config);
+    `arm(config)`, the arm that it makes, as {"name": ..., "architecture": ..., "family": ...}.
 
     Raises:
         InputError: there is no such verb.

@@ -5,13 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trabecula.artifacts.store import read_rejected
 from trabecula.errors import InputError
 from trabecula.sections.results import read_json
 from trabecula.sections.wording import share
@@ -121,7 +119,17 @@ def rejected_reasons(store: Path) -> dict[str, int]:
     Raises:
         InputError: rejected.csv has no column 'reason'.
     """
-    reasons = Counter(_impersonal(reason, path) for path, reason in read_rejected(store))
+    path = store / "rejected.csv"
+    if not path.exists():
+        return {}
+    reasons: dict[str, int] = {}
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        if not {"path", "reason"} <= set(reader.fieldnames or ()):
+            raise InputError(f"{path}: needs the columns path, reason; run `trabecula prepare` again")
+        for row in reader:
+            reason = _impersonal(row["reason"] or "", row["path"] or "")
+            reasons[reason] = reasons.get(reason, 0) + 1
     return dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
 
 
