@@ -125,5 +125,5 @@ def _record(card: Card, config: Config, store: Store) -> dict[str, Any]:
         "store": store.id,
         "preprocessing": store.preprocessing,
         "prepared": store.prepared,
-        "manifest": store.record.get("manifest", ""),
+        "manifest": store.record.manifest,
     }

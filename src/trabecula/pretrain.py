@@ -21,10 +21,9 @@ from trabecula import distributed
 from trabecula.artifacts.patient_hashes import key_name, site_key
 from trabecula.artifacts.predictions import snapshot_name
 from trabecula.artifacts.splits import Splits, read_splits, together
-from trabecula.artifacts.store import Store
+from trabecula.artifacts.store import Store, open_stores
 from trabecula.config import Record, dump
 from trabecula.data.batches import WatchedStream
-from trabecula.data.joined_stores import open_stores
 from trabecula.data.pretraining_pool import (
     Labelled,
     check_contrast,

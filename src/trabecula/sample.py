@@ -13,7 +13,6 @@ splits refuses them elsewhere, and the store names (as keyed hashes) the patient
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,12 +23,12 @@ from pydantic import Field
 from torch import Tensor
 
 from trabecula.artifacts.generated import generator_id
-from trabecula.artifacts.store import FORMAT, Store
+from trabecula.artifacts.store import Store, write_rejected, write_store
 from trabecula.config import Record
 from trabecula.data.shards import Shard, done_record, record_path
 from trabecula.errors import InputError, RunError
 from trabecula.figures.image_sheets import montage
-from trabecula.files import save_array
+from trabecula.files import save_array, sha256_of, write_json
 from trabecula.nets.critic import Generator
 from trabecula.nets.devices import choose_device, exact
 from trabecula.nets.encoder import CARD_FILE, read_card
@@ -77,7 +76,7 @@ def run(config: Config, out: Run) -> str:
             rows = range(start, min(start + config.shard_images, total))
             shards.append(_shard(config, generator, number, rows, out))
             meter.add(len(rows))
-    weights = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+    weights = sha256_of(folder / WEIGHTS_FILE)
     _write(config, card, source, weights, shards, out)
     _draw(config, out)
     for record in shards:
@@ -129,7 +128,7 @@ def _shard(config: Config, generator: Generator, number: int, rows: range, out: 
         "num_images": len(images),
         "sha256": hashlib.sha256(images.data).hexdigest(),
     }
-    out.write(record_path(out.path, shard).name, json.dumps(record))
+    write_json(record_path(out.path, shard), record)
     return record
 
 
@@ -185,37 +184,25 @@ def _write(
     index = pd.DataFrame(
         {"image_id": [f"{patient}-{name}" for name in names], "patient_id": patient, "flipped": "0"}
     )
-    text = index.to_csv(index=False, lineterminator="\n")
-    out.write("index.csv", text)
-    out.write("rejected.csv", "path,reason\n")
-    out.write_json(
-        "store.json",
-        {
-            "format": FORMAT,
-            "size": card.size,
-            "channels": card.channels,
-            "bits": 8,
-            "preprocessing": source["preprocessing"],
-            "prepared": source["prepared"],
-            "manifest": "",
-            "index": hashlib.sha256(text.encode()).hexdigest(),
-            "num_images": total,
-            "num_rejected": 0,
-            "shards": [{key: r[key] for key in ("file", "num_images", "sha256")} for r in shards],
-            "generated": {
-                "generator": patient,
-                "weights": weights,
-                "objective": card.objective,
-                "images_seen": card.images_seen,
-                "pretrain_seed": card.seed,
-                "store": card.store,
-                "kind": config.kind,
-                "seed": config.seed,
-                "patients": source["patients"],
-                "patients_key": source["patients_key"],
-            },
+    write_rejected(out.path, ())
+    write_store(
+        out.path, index,
+        size=card.size, channels=card.channels, bits=8, preprocessing=source["preprocessing"],
+        prepared=source["prepared"], manifest="", num_rejected=0,
+        shards=[{key: r[key] for key in ("file", "num_images", "sha256")} for r in shards],
+        generated={
+            "generator": patient,
+            "weights": weights,
+            "objective": card.objective,
+            "images_seen": card.images_seen,
+            "pretrain_seed": card.seed,
+            "store": card.store,
+            "kind": config.kind,
+            "seed": config.seed,
+            "patients": source["patients"],
+            "patients_key": source["patients_key"],
         },
-    )
+    )  # fmt: skip
 
 
 def _name(config: Config, row: int) -> str:

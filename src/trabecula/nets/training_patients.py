@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from trabecula.artifacts.generated import is_generated, origin
+from trabecula.artifacts.generated import is_generated
 from trabecula.artifacts.patient_hashes import key_name, mark, site_key
 from trabecula.artifacts.splits import Splits
 from trabecula.artifacts.store import Store
@@ -23,10 +23,10 @@ def check_key(card: Card, start: Path | None, store: Store) -> None:
         InputError: no key, or patients that were marked with another one.
     """
     key = key_name(site_key())
-    made = [(part.path, origin(part.record)) for part in store.parts]
+    made = [(part.path, part.record.generated) for part in store.parts]
     for where, patients, theirs in (
         (start, card.patients, card.patients_key),
-        *((path, its.get("patients"), its.get("patients_key")) for path, its in made),
+        *((path, its.patients, its.patients_key) for path, its in made if its),
     ):
         if patients and theirs != key:
             raise InputError(
@@ -43,15 +43,15 @@ def seen_after(card: Card, store: Store, patients: Sequence[str]) -> set[str]:
     """
     seen = set(mark(patients, site_key())) | set(card.patients)
     for part in store.parts if patients else ():  # generated images tell of those they came from
-        seen |= set(origin(part.record).get("patients", ()))
+        seen |= set(part.record.generated.patients if part.record.generated else ())
     unknown = any(_of_unknown(part, patients) for part in store.parts)
     return set() if unknown or (card.images_seen and not card.patients) else seen
 
 
 def _of_unknown(store: Store, patients: Sequence[str]) -> bool:
     """Whether generated images stand in the pool and nobody knows from whom their generator learned."""
-    made = origin(store.record)
-    known = bool(made.get("patients")) or made.get("images_seen") == 0
+    made = store.record.generated
+    known = made is not None and (bool(made.patients) or made.images_seen == 0)
     own = set(store.index["patient_id"])
     return not known and any(is_generated(patient) and patient in own for patient in patients)
 
@@ -61,7 +61,7 @@ def strangers(store: Store, splits: Splits) -> str:
     unknown = [
         str(number)
         for number, part in enumerate(store.parts, 1)
-        if not origin(part.record) and set(part.index["patient_id"]).isdisjoint(splits.of)
+        if part.record.generated is None and set(part.index["patient_id"]).isdisjoint(splits.of)
     ]
     which = "them" if len(store.parts) == 1 else f"store {' and '.join(unknown)}"
     return f"; none of {which} is in the splits, are they of this store?" if unknown else ""
