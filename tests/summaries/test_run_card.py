@@ -14,9 +14,9 @@ from trabecula import cli, embed, evaluate, export, finetune, pretrain, probe, s
 from trabecula.artifacts.patient_hashes import key_name, site_key
 from trabecula.nets.encoder import read_card as encoder_card
 from trabecula.run import execute
-from trabecula.summaries.results_card import read_study
+from trabecula.summaries.run_card import read_study
 from trabecula.summaries.run_card import read_card
-from trabecula.summaries.run_folder import RunCard
+from trabecula.summaries.run_card import RunCard
 
 runner = CliRunner()
 

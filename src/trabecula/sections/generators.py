@@ -14,8 +14,8 @@ from trabecula.errors import InputError
 from trabecula.figures.charts import REFERENCE, STYLES, Chart, level
 from trabecula.figures.drawings import png_uri
 from trabecula.figures.plots import Axes, ticks
+from trabecula.files import read_json
 from trabecula.sections.explanations import climb_chart, units_chart
-from trabecula.sections.results import read_json
 from trabecula.sections.wording import count, interval, number, present, short_count
 
 Row = Mapping[str, Any]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from trabecula.config import digest
-from trabecula.sections.results import read_json
-from trabecula.summaries.run_folder import log_lines
+from trabecula.files import read_json
+from trabecula.run import log_lines
 
 OWN, OTHER, MIXED = "in-domain", "cross-domain", "mixed-domain"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trabecula.errors import InputError
-from trabecula.sections.results import read_json
+from trabecula.files import read_json
 from trabecula.sections.wording import share
 
 _ABSOLUTE = re.compile(r"(?<![\w.:~])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\",:;=]+)+[/\\]?")

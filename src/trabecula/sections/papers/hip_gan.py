@@ -17,9 +17,10 @@ from typing import Any
 
 from trabecula.errors import InputError
 from trabecula.figures.plots import Group, roc_curves
+from trabecula.files import read_json
 from trabecula.sections.formats import Cell, Table
 from trabecula.sections.generators import Explained, Generator
-from trabecula.sections.results import Arm, Panel, Results, read_json
+from trabecula.sections.results import Arm, Panel, Results
 from trabecula.sections.wording import (
     arm_names,
     count,

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from trabecula.errors import InputError
+from trabecula.files import read_json
 from trabecula.sections.formats import Cell, Table
 from trabecula.sections.learned import Learned
 from trabecula.sections.papers.knee_ssl_tables import Place, approaches, by_domain, column_name
-from trabecula.sections.results import Arm, Results, Row, read_json
+from trabecula.sections.results import Arm, Results, Row
 from trabecula.sections.tables import subset_notes
 from trabecula.sections.wording import (
     architecture_name,
