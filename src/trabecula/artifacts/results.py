@@ -223,8 +223,9 @@ class SnapshotCurve(ResultRecord):
     mode: str
     metric: str
     fraction: float
-    split: str
     points: Sequence[SnapshotPoint] = _rows_of(SnapshotPoint)
+    split: str = ""
+    """ "val": the curve is of validation images; of a file that does not say so nothing is drawn."""
     control: SnapshotPoint | None = field(default=None, metadata={"one": SnapshotPoint})
 
 
@@ -425,10 +426,9 @@ def _record(cls: type[R], values: Any, where: str = "") -> R:
 def _nested(kind: str, cls: Any, value: Any, where: str) -> Any:
     if kind == "one":
         return None if value is None else _record(cls, value, where)
-    if not isinstance(value, list if kind == "rows" else dict):
-        raise _MalformedError(f"has no {'list' if kind == 'rows' else 'table'} '{where}'")
-    if kind == "rows":
-        if issubclass(cls, Record):
-            return [build(cls, item, f"{where}[{i}]") for i, item in enumerate(value)]
-        return [_record(cls, item, f"{where}[{i}]") for i, item in enumerate(value)]
-    return {key: _record(cls, item, f"{where}.{key}") for key, item in value.items()}
+    if kind == "rows" and isinstance(value, list):
+        read = build if issubclass(cls, Record) else _record
+        return [read(cls, item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if kind == "table" and isinstance(value, dict):
+        return {key: _record(cls, item, f"{where}.{key}") for key, item in value.items()}
+    raise _MalformedError(f"has no {'list' if kind == 'rows' else kind} '{where}'")

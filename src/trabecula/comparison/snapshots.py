@@ -58,9 +58,9 @@ def snapshot_curves(
             }
             rows += [
                 SnapshotCurve(
-                    task.name, whole, mode, metric, float(fraction), "val",
+                    task.name, whole, mode, metric, float(fraction),
                     [replace(made[points[n]][metric], images=n) for n in sorted(points) if points[n] in made],
-                    made[control][metric] if control in made else None,
+                    "val", made[control][metric] if control in made else None,
                 )
                 for metric in scores.COMPARED[task.kind]
             ]  # fmt: skip

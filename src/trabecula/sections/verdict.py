@@ -86,7 +86,11 @@ def in_a_line(results: Results) -> str:
     total = len(against_random(results))
     if not total:
         return f"no comparison with random initialisation ({why_none(results)})"
-    counts = [f"{row.number} {row.words}" for row in tally(results) if row.number or row.claim != "unknown"]
+    counts = [
+        f"{row['number']} {row['words']}"
+        for row in tally(results)
+        if row["number"] or row["claim"] != "unknown"
+    ]
     return f"{total} comparison{'s' * (total > 1)} with random initialisation: {', '.join(counts)}"
 
 
