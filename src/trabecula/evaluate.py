@@ -373,8 +373,8 @@ def _subsets(choices: pd.DataFrame) -> list[LabelSubset]:
         notes = [] if alike else ["arms had different subsets"]
         if first["num_val_patients"] < FEW_VAL:
             notes.append("few validation patients: what is chosen on them is partly chance")
-        drawn = (_rounded(first[name]) for name in reading.COUNTS)
-        rows.append(LabelSubset(task, float(fraction), int(seed), *drawn, note="; ".join(notes)))
+        drawn = {name: _rounded(first[name]) for name in reading.COUNTS}
+        rows.append(LabelSubset(task, float(fraction), int(seed), **drawn, note="; ".join(notes)))
     return rows
 
 
