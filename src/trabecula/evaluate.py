@@ -165,14 +165,14 @@ def _complete(table: pd.DataFrame, incomplete: Sequence[IncompleteArm]) -> pd.Da
 def _check_arms(
     arms: Sequence[ComparedArm], finished: Sequence[ComparedArm], incomplete: Sequence[IncompleteArm]
 ) -> None:
-    """Refuse an evaluation without a finished arm, and incomplete arms that are not named as on their cards."""
+    """Refuse an evaluation without a finished arm, and incomplete arms not named as on the cards."""
     known = {arm.architecture for arm in arms}
     for one in incomplete:
         alike = [name for name in known - {one.architecture} if name.endswith(f":{one.architecture}")]
         if alike:
             raise InputError(
-                f"incomplete arm '{one.name}': architecture '{one.architecture}' is '{alike[0]}' on the cards; "
-                "name it so"
+                f"incomplete arm '{one.name}': architecture '{one.architecture}' is '{alike[0]}' on the "
+                "cards; name it so"
             )
     if not arms:
         raise InputError(
