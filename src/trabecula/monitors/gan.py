@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from trabecula.artifacts.store import to_float
-from trabecula.kernels.input_gradient import input_slope
+from trabecula.nets.input_gradient import input_gradient
 from trabecula.nets.latent import latents
 from trabecula.objectives.adversarial import Adversarial
 from trabecula.random_numbers import mix
@@ -84,7 +84,7 @@ class Health:
                 on_real, on_fake = critic(self.real), critic(fake)
                 company = _company(critic, self.real, fake)
             between = self.mixing * self.real + (1 - self.mixing) * fake
-            slope = input_slope(critic, between).detach().flatten(1).norm(dim=1).mean()
+            slope = input_gradient(critic, between).detach().flatten(1).norm(dim=1).mean()
         scores = torch.cat([on_real, on_fake])
         spread = torch.maximum(scores.std(), ROUNDING * scores.abs().max())
         across = torch.cdist(self.real.flatten(1), fake.flatten(1)).mean().clamp_min(1e-12)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trabecula.figures.drawings import png_uri
+from trabecula.figures.image_sheets import png_uri
 from trabecula.files import read_json
 from trabecula.sections.formats import Cell, Table
 from trabecula.sections.results import Row
