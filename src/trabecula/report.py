@@ -99,10 +99,12 @@ def run(config: Config, out: Run) -> str:
     return f"report.html: {verdict.in_a_line(results)}"
 
 
-def _left_out(not_run: dict[str, str]) -> dict[str, str]:
-    """Why -> who, each reason once: an arm whose weights are missing takes its control with it."""
+def _left_out(results: Results, not_run: dict[str, str]) -> dict[str, str]:
+    """Why -> who, each reason once: what the study left out, and the arms that `evaluate` left out."""
     who: dict[str, list[str]] = {}
-    for name, reason in not_run.items():
+    incomplete = {arm.name: arm.reason for arm in results.flow.incomplete}
+    more = {name: reason for name, reason in incomplete.items() if reason not in not_run.values()}
+    for name, reason in (not_run | more).items():
         who.setdefault(without_paths(reason), []).append(name)
     return {reason: " and ".join(names) for reason, names in who.items()}
 
@@ -120,14 +122,14 @@ def table_files(results: Results) -> dict[str, str]:
         ],
         "label_multipliers": [t for panel in panels if (t := tables.multiplier_table(results, panel)).rows],
         "fractions": [
-            table for task in results.flow["tasks"] if (table := tables.fraction_table(results, task)).rows
+            table for task in results.flow.tasks if (table := tables.fraction_table(results, task)).rows
         ],
     }
     raw = {
         "results": results.rows,
         "comparisons": results.pairs,
-        "label_multipliers": results.comparisons["label_multipliers"],
-        "fractions": results.flow["subsets"],
+        "label_multipliers": results.comparisons.label_multipliers,
+        "fractions": results.flow.subsets,
     }
     files = {}
     for name, drawn in shown.items():
@@ -227,15 +229,15 @@ def render(
         "title": config.title,
         "figure_css": style_sheet(),
         "level": results.level,
-        "one_in": round(2 / (1 - results.metrics["level"])),
-        "alpha": f"{results.metrics['alpha']:g}",
-        "resamples": wording.count(results.metrics.get("num_resamples")),
+        "one_in": round(2 / (1 - results.metrics.level)),
+        "alpha": f"{results.metrics.alpha:g}",
+        "resamples": wording.count(results.metrics.num_resamples),
         "results": results,
         "names": wording.arm_names(results),
         "tally": verdict.tally(results),
         "num_compared": len(verdict.against_random(results)),
         "why_none": verdict.why_none(results),
-        "left_out": _left_out(config.not_run),
+        "left_out": _left_out(results, config.not_run),
         "verdicts": verdict.verdicts(results),
         "sections": [_section(results, panel) for panel in results.panels],
         "figures": drawn,

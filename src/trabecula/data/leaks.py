@@ -22,7 +22,7 @@ import pandas as pd
 from trabecula.artifacts.generated import is_generated
 from trabecula.artifacts.manifest import FILE as MANIFEST_FILE
 from trabecula.artifacts.manifest import Manifest
-from trabecula.artifacts.patient_hashes import key_name, mark, site_key
+from trabecula.artifacts.patient_hashes import key_name, seen_among, site_key
 from trabecula.artifacts.splits import FILE as SPLITS_FILE
 from trabecula.artifacts.splits import PARTS, split_rows
 from trabecula.artifacts.store import INDEX_FILE, StoreRecord, is_store, read_store_record
@@ -140,24 +140,18 @@ def _seen(
     card: dict[str, Any], who: str, path: Path, held: dict[str, str], rows: dict[str, int]
 ) -> list[str]:
     """Held-out patients among those that a card says were seen."""
-    seen = set(card.get("patients") or ())
-    if not seen:
+    if not card.get("patients"):
         if card.get("images_seen"):
             kind = who.split()[1]
             return [f"{path}: the {kind} saw images, but its card lists no patients: it cannot be checked"]
         return []
-    key = site_key()
-    if card.get("patients_key") != key_name(key):
+    found = seen_among(held, card)
+    if found is None:
         return [
             f"{path}: the card's patients are hashed under key {card.get('patients_key') or 'unknown'}, this "
-            f"site's is {key_name(key)}: it cannot be checked here"
+            f"site's is {key_name(site_key())}: it cannot be checked here"
         ]
-    patients = sorted(held)
-    return [
-        f"{_at(patient, held[patient], rows)} was seen by {who} {path}"
-        for patient, its_mark in zip(patients, mark(patients, key), strict=True)
-        if its_mark in seen
-    ]
+    return [f"{_at(patient, held[patient], rows)} was seen by {who} {path}" for patient in found]
 
 
 def _in_pool(path: Path, record: StoreRecord | None, held: dict[str, str], rows: dict[str, int]) -> list[str]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from trabecula.artifacts.manifest import read_manifest
+from trabecula.files import read_json
 from trabecula.sections.formats import Table
 from trabecula.sections.provenance import rejected_reasons
-from trabecula.sections.results import Results, read_json
+from trabecula.sections.results import Results
 from trabecula.sections.tables import fraction_table, subset_notes
 from trabecula.sections.wording import share, span
 

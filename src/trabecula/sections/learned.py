@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trabecula.artifacts.run_record import read_log
 from trabecula.config import digest
-from trabecula.sections.results import read_json
-from trabecula.summaries.run_folder import log_lines
+from trabecula.files import read_json
 
 OWN, OTHER, MIXED = "in-domain", "cross-domain", "mixed-domain"
 
@@ -67,5 +67,5 @@ def read_learned(folders: Sequence[Path], store: Path | None) -> dict[str, Learn
 
 def _num_images(folder: Path) -> int | None:
     """Images of the pool, as the log has them."""
-    drawn = [int(line["images"]) for line in log_lines(folder) if line.get("event") == "pool"]
+    drawn = [int(line["images"]) for line in read_log(folder) if line.get("event") == "pool"]
     return drawn[-1] if drawn else None

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from trabecula.figures.image_sheets import png_uri
+from trabecula.files import read_json
 from trabecula.sections.formats import Cell, Table
-from trabecula.sections.results import Row, read_json
+from trabecula.sections.results import Row
 from trabecula.sections.wording import count, number, share
 
 _MEASURES = {

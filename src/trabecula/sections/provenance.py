@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trabecula.artifacts.predictions import choice_rows
 from trabecula.errors import InputError
-from trabecula.sections.results import read_json
+from trabecula.files import read_json
 from trabecula.sections.wording import share
 
 _ABSOLUTE = re.compile(r"(?<![\w.:~])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\",:;=]+)+[/\\]?")
@@ -67,9 +68,9 @@ def _own_arm(folder: Path, config: dict[str, Any]) -> str:
     """The arm a run names itself: its encoder's, its choices', or what its settings say."""
     if (folder / "encoder.json").exists():
         return str(read_json(folder / "encoder.json", "`trabecula pretrain`").get("name") or "")
-    if (folder / "choices.csv").exists():
-        with (folder / "choices.csv").open(encoding="utf-8", newline="") as file:
-            return next((row.get("arm") or "" for row in csv.DictReader(file)), "")
+    choices = choice_rows(folder)
+    if choices:
+        return choices[0].get("arm") or ""
     settings = config.get("settings") or {}
     if settings.get("arm"):
         return str(settings["arm"])

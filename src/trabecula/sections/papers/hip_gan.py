@@ -17,10 +17,11 @@ from typing import Any
 
 from trabecula.errors import InputError
 from trabecula.figures.charts import ChartGroup
+from trabecula.files import read_json
 from trabecula.sections.curves import roc_curves
 from trabecula.sections.formats import Cell, Table
 from trabecula.sections.generators import Explained, GeneratorQuality
-from trabecula.sections.results import Arm, Panel, Results, read_json
+from trabecula.sections.results import Arm, Panel, Results
 from trabecula.sections.wording import (
     arm_names,
     count,

@@ -11,9 +11,10 @@ from typing import Any
 from trabecula.artifacts.predictions import corner_of
 from trabecula.errors import InputError
 from trabecula.figures.charts import REFERENCE, STYLES, UNIT_TICKS, Axis, Chart, Series
+from trabecula.files import read_json
 from trabecula.sections.learned import OTHER, OWN, Learned
 from trabecula.sections.papers import knee_ssl_numbers as numbers
-from trabecula.sections.results import Arm, Panel, Results, Row, read_json
+from trabecula.sections.results import Arm, Panel, Results, Row
 from trabecula.sections.wording import (
     architecture_name,
     count,

@@ -6,16 +6,17 @@ the labels settings and checkpoints are chosen on a handful of patients. Lowest 
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trabecula.artifacts.predictions import choice_rows
 from trabecula.errors import InputError
+from trabecula.files import read_json
 from trabecula.sections.formats import Cell, Table
 from trabecula.sections.learned import Learned
 from trabecula.sections.papers.knee_ssl_tables import Place, approaches, by_domain, column_name
-from trabecula.sections.results import Arm, Results, Row, read_json
+from trabecula.sections.results import Arm, Results, Row
 from trabecula.sections.tables import subset_notes
 from trabecula.sections.wording import (
     architecture_name,
@@ -37,16 +38,12 @@ _CHOSEN = ("strength", "images_seen")
 def read_choices(folders: Sequence[Path]) -> Choices:
     """What was chosen on validation, from the choices.csv among these folders."""
     found: dict[tuple[str, str, str, float], dict[str, list[float]]] = {}
-    for path in (folder / "choices.csv" for folder in folders):
-        if not path.exists():
-            continue
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                key = (row["task"], row["arm"], row["mode"], float(row["fraction"]))
-                kept = found.setdefault(key, {name: [] for name in _CHOSEN})
-                for name in _CHOSEN:
-                    if row.get(name):
-                        kept[name].append(float(row[name]))
+    for row in (row for folder in folders for row in choice_rows(folder)):
+        key = (row["task"], row["arm"], row["mode"], float(row["fraction"]))
+        kept = found.setdefault(key, {name: [] for name in _CHOSEN})
+        for name in _CHOSEN:
+            if row.get(name):
+                kept[name].append(float(row[name]))
     return found
 
 
