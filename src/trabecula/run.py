@@ -75,6 +75,19 @@ class Run:
         return self.path / name
 
 
+def log_lines(folder: Path) -> list[dict[str, Any]]:
+    """The lines of the log that are whole: half a line is left where a run was killed."""
+    lines = []
+    if (folder / "log.jsonl").exists():
+        for text in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines():
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue
+            lines += [line] if isinstance(line, dict) else []
+    return lines
+
+
 def verb_module(verb: str) -> Any:
     """The module of a verb: a plain name is one of Trabecula's, a dotted one any importable module.
 

@@ -8,6 +8,7 @@ Predictions hold no labels: the truth is joined from the manifest here.
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,14 @@ def plateaus(choices: pd.DataFrame) -> list[dict[str, Any]]:
         }
         for (task, arm, mode, fraction), runs in _grouped(tuned.assign(stuck=stuck), ARM)
     ]  # fmt: skip
+
+
+def choice_rows(folder: Path) -> list[dict[str, str]]:
+    """One folder's choices.csv as text, whichever columns it has; [] where there is no such file."""
+    if not (folder / CHOICES).exists():
+        return []
+    with (folder / CHOICES).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def _read(folder: Path, name: str, needed: Sequence[str]) -> pd.DataFrame:

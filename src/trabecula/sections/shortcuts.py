@@ -13,6 +13,7 @@ from trabecula.figures.charts import Chart, level
 from trabecula.figures.plots import Axes, ticks
 from trabecula.sections.formats import Cell, Table
 from trabecula.sections.results import Arm, Panel, Results, Row
+from trabecula.sections.section import Block, Section
 from trabecula.sections.wording import (
     architecture_name,
     arm_names,
@@ -30,7 +31,7 @@ _MOST_PLACES = 6  # of a figure: their names stand side by side
 
 
 @dataclass(frozen=True)
-class Probe:
+class ShortcutProbe:
     """One arm's score for what it was asked, with the most labels that were used."""
 
     panel: Panel
@@ -60,6 +61,25 @@ class Shortcuts:
     table: Table
 
 
+def shortcuts_section(results: Results) -> Section | None:
+    """None without a shortcut probe."""
+    found = read_shortcuts(results)
+    if found is None:
+        return None
+    one_in = round(2 / (1 - results.metrics["level"]))
+    note = (
+        "These probes ask for something that is no disease, or show the encoder the corners of each image "
+        f'alone. A high score is no merit. "Found": the {results.level} % interval lies above what chance '
+        f"gives; where there is nothing to find, about one probe in {one_in} says so all the same."
+    )
+    blocks = [
+        Block("note", note), Block("bullets", found.sentences), Block("charts", found.charts),
+        Block("table", found.table),
+    ]  # fmt: skip
+    title = "Shortcuts: what could a network go by?"
+    return Section("shortcuts", "Shortcuts", title, blocks, {"shortcuts": ([found.table], None)})
+
+
 def read_shortcuts(results: Results) -> Shortcuts | None:
     """The shortcut probes, beside those of the corners the same question to whole images; None without."""
     asked = [panel for panel in results.panels if results.is_shortcut(panel)]
@@ -76,14 +96,14 @@ def read_shortcuts(results: Results) -> Shortcuts | None:
     return Shortcuts(_sentences(probes), _charts(results, probes), _table(results, probes))
 
 
-def _probes(results: Results, panel: Panel) -> list[Probe]:
+def _probes(results: Results, panel: Panel) -> list[ShortcutProbe]:
     metric, found = results.headline(panel), []
     for arm in results.arms:
         rows = [results.summary(panel, metric, arm.name, f) for f in reversed(results.fractions(panel))]
         row = next((row for row in rows if row), None)
         if row is not None:
             chance = _chance(results, panel, metric)
-            found.append(Probe(panel, arm, row, chance, results.is_shortcut(panel)))
+            found.append(ShortcutProbe(panel, arm, row, chance, results.is_shortcut(panel)))
     return found
 
 
@@ -95,7 +115,7 @@ def _chance(results: Results, panel: Panel, metric: str) -> float | None:
     return {"auroc": 0.5, "auroc_macro": 0.5, "quadratic_kappa": 0.0}.get(metric)
 
 
-def _sentences(probes: Sequence[Probe]) -> list[str]:
+def _sentences(probes: Sequence[ShortcutProbe]) -> list[str]:
     """ "cohort from the whole image: found by 2 of 2 encoders (AUROC 0.90 to 0.93, by chance 0.5)."."""
     said = []
     for panel in dict.fromkeys(probe.panel for probe in probes):
@@ -113,7 +133,7 @@ def _sentences(probes: Sequence[Probe]) -> list[str]:
     return said
 
 
-def _charts(results: Results, probes: Sequence[Probe]) -> list[Chart]:
+def _charts(results: Results, probes: Sequence[ShortcutProbe]) -> list[Chart]:
     """Scores with intervals, questions side by side, against what chance gives; a figure for each metric."""
     charts = []
     for metric, chance in dict.fromkeys((p.row["metric"], p.chance) for p in probes):
@@ -127,7 +147,11 @@ def _charts(results: Results, probes: Sequence[Probe]) -> list[Chart]:
 
 
 def _chart(
-    results: Results, probes: Sequence[Probe], places: Sequence[Panel], metric: str, chance: float | None
+    results: Results,
+    probes: Sequence[ShortcutProbe],
+    places: Sequence[Panel],
+    metric: str,
+    chance: float | None,
 ) -> Chart:
     ends = [p.row[key] for p in probes for key in ("value", "low", "high") if present(p.row[key])]
     y_ticks = ticks(min([*ends, *([chance] if chance is not None else [])]), max(ends))
@@ -154,7 +178,7 @@ def _chart(
     return Chart("Shortcuts", title, axes.svg(title, " ".join(_sentences(probes))), legend, note)
 
 
-def _table(results: Results, probes: Sequence[Probe]) -> Table:
+def _table(results: Results, probes: Sequence[ShortcutProbe]) -> Table:
     names, rows = arm_names(results), []
     metrics = list(dict.fromkeys(metric_name(p.row["metric"]) for p in probes))
     for p in probes:

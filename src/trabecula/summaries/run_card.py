@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trabecula.comparison.cards import taught_by
+from trabecula.run import log_lines
 from trabecula.sections.results import FAMILIES, Row
 from trabecula.sections.wording import (
     FAMILY_NAMES,
@@ -23,7 +24,7 @@ from trabecula.sections.wording import (
     share,
 )
 from trabecula.summaries.results_card import read_evaluation
-from trabecula.summaries.run_folder import RunCard, duration, input_path, log_lines, record
+from trabecula.summaries.run_folder import RunCard, duration, input_path, record
 
 _MONITORS = (("rank", "effective rank", 1), ("spread", "spread", 3), ("knn", "neighbours", 3))
 _LONG = 12  # lines of a part: more are counted

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from trabecula.run import log_lines
 from trabecula.sections.results import read_json
 
 
@@ -28,19 +28,6 @@ class RunCard:
 def record(file: Path) -> dict[str, Any]:
     """A JSON object; {} where there is no such file."""
     return read_json(file, "trabecula") if file.exists() else {}
-
-
-def log_lines(folder: Path) -> list[dict[str, Any]]:
-    """The lines of the log that are whole: half a line is left where a run was killed."""
-    lines = []
-    if (folder / "log.jsonl").exists():
-        for text in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue
-            lines += [line] if isinstance(line, dict) else []
-    return lines
 
 
 def input_path(folder: Path, key: str, otherwise: str) -> str:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from trabecula.artifacts.predictions import corner_of
 from trabecula.errors import InputError
 from trabecula.figures.charts import REFERENCE, STYLES, Chart
 from trabecula.figures.plots import Axes, ticks
-from trabecula.sections.learned import OTHER, OWN, Learned
-from trabecula.sections.papers import knee_ssl_numbers as numbers
+from trabecula.sections.pretraining import OTHER, OWN, PretrainedOn
+from trabecula.sections.published.arms import is_graded
+from trabecula.sections.published.paper import Paper, PublishedFigure, StudyFiles
 from trabecula.sections.results import Arm, Panel, Results, Row, read_json
 from trabecula.sections.wording import (
     architecture_name,
@@ -31,65 +30,29 @@ from trabecula.sections.wording import (
 _SOURCES = {OWN: "images like the task's own", OTHER: "images of another kind"}
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One of the paper's figures: what its text says, and this study's panels beside it."""
-
-    name: str
-    what: str
-    paper: str
-    charts: Sequence[Chart]
-
-
-def drawn(results: Results, learned: Mapping[str, Learned], spectra: Sequence[Path]) -> list[Figure]:
-    """The figures of which this study has something."""
-    found: dict[str, list[Chart]] = {}
+def drawn(paper: Paper, study: StudyFiles) -> list[tuple[PublishedFigure, list[Chart]]]:
+    """The figures of which this study has something, with its panels."""
+    charts: dict[str, list[Chart]] = {figure.name: [] for figure in paper.figures}
+    results, learned = study.results, study.learned
     for panel in results.panels:
         if corner_of(panel.mode) is None and not results.is_shortcut(panel):
             for arms in _courses(results, learned):
-                source = learned[arms[0].name].source
-                name = _figure_of(results, panel, source)
-                chart = size_chart(results, panel, arms, learned, name)
-                if chart is not None:
-                    found.setdefault(name, []).append(chart)
-    figures = [
-        Figure(name, _WHAT[name], f"{numbers.PAPER}: {numbers.SIZES[name]}.", found[name])
-        for name in numbers.SIZES
-        if name in found
-    ]
-    if spectra:
-        share_of_3 = share(numbers.SPECTRUM["3"])
-        told = (
-            f"{numbers.PAPER}: {share_of_3} of the hospital's knees were called grade 3 by a proxy; the text "
-        )
-        told += "gives no other share."
-        charts = [spectrum_chart(audit) for path in spectra for audit in read_spectrum(path)]
-        figures.append(Figure("Figure 5", _WHAT["Figure 5"], told, charts))
-    return figures
+                figure = _figure_of(paper, results, panel, learned[arms[0].name].source)
+                chart = size_chart(results, panel, arms, learned, figure.name)
+                charts[figure.name] += [chart] if chart else []
+    for path in study.spectra:
+        figure = paper.figure("spectrum")
+        charts[figure.name] += [spectrum_chart(paper, figure, audit) for audit in read_spectrum(path)]
+    return [(figure, charts[figure.name]) for figure in paper.figures if charts[figure.name]]
 
 
-_WHAT = {
-    "Figure 2": "grades against the number of pretraining images of another kind",
-    "Figure 3": "grades against the number of pretraining images like the task's own",
-    "Figure 4": "object classes against the number of pretraining images",
-    "Figure 5": "grades a classifier predicts for an unlabelled pool",
-}
+def _figure_of(paper: Paper, results: Results, panel: Panel, source: str) -> PublishedFigure:
+    tasks = "grades" if is_graded(results.flow["tasks"].get(panel.task, {})) else "objects"
+    images = "own" if source == OWN else "other"
+    return next(f for f in paper.figures if f.tasks == tasks and f.images in ("", images))
 
 
-def _figure_of(results: Results, panel: Panel, source: str) -> str:
-    if not is_graded(results.flow["tasks"].get(panel.task, {})):
-        return "Figure 4"
-    return "Figure 3" if source == OWN else "Figure 2"
-
-
-def is_graded(record: Mapping[str, Any]) -> bool:
-    """Whether a task asks for grades: its classes are numbers, not names of objects or findings."""
-    return record.get("kind") != "multilabel" and all(
-        str(name).isdecimal() for name in record.get("classes") or ()
-    )
-
-
-def _courses(results: Results, learned: Mapping[str, Learned]) -> list[list[Arm]]:
+def _courses(results: Results, learned: Mapping[str, PretrainedOn]) -> list[list[Arm]]:
     """Arms of one network, method, settings and store that differ in the number of images, fewest first."""
     groups: dict[tuple[str, ...], dict[int, Arm]] = {}
     for arm in results.arms:
@@ -107,7 +70,7 @@ _FITTED = ("queue",)  # settings that a small pool bounds
 
 
 def size_chart(
-    results: Results, panel: Panel, arms: Sequence[Arm], learned: Mapping[str, Learned], figure: str
+    results: Results, panel: Panel, arms: Sequence[Arm], learned: Mapping[str, PretrainedOn], figure: str
 ) -> Chart | None:
     """Score against images of the pool, a line a share of labels; rings at the left are random networks."""
     metric = figure_metric(results, panel)
@@ -199,7 +162,7 @@ def read_spectrum(folder: Path) -> list[Row]:
     return audits
 
 
-def spectrum_chart(audit: Row) -> Chart:
+def spectrum_chart(paper: Paper, figure: PublishedFigure, audit: Row) -> Chart:
     """Share of a pool's images by predicted grade, as called and corrected, and the share the paper gives."""
     called, corrected = audit["called"], {row["class"]: row for row in audit["corrected"]}
     grades = [str(row["class"]) for row in called]
@@ -215,16 +178,16 @@ def spectrum_chart(audit: Row) -> Chart:
         axes.body.append(f'<rect class="fill {styles[0]}" {box}/>')
         _bounds(axes, i - (0.15 if corrected else 0), row, styles[0])
         if row["class"] in corrected:
-            mended = corrected[row["class"]]
-            _bounds(axes, i + 0.18, mended, styles[1])
-            axes.mark(i + 0.18, mended["share"], styles[1])
-        if grades[i] in numbers.SPECTRUM:
-            axes.mark(i + 0.42, numbers.SPECTRUM[grades[i]], REFERENCE)
+            row_corrected = corrected[row["class"]]
+            _bounds(axes, i + 0.18, row_corrected, styles[1])
+            axes.mark(i + 0.18, row_corrected["share"], styles[1])
+        if grades[i] in figure.shares:
+            axes.mark(i + 0.42, figure.shares[grades[i]], REFERENCE)
     legend = [("this study, as called", styles[0])]
     if corrected:
         legend.append(("this study, corrected", styles[1]))
-    if any(grade in numbers.SPECTRUM for grade in grades):
-        legend.append((f"{numbers.PAPER}, another pool", REFERENCE))
+    if any(grade in figure.shares for grade in grades):
+        legend.append((f"{paper.mark}, another pool", REFERENCE))
     told = ", ".join(
         f"{grade}: {share(round(row['share'], 3))}" for grade, row in zip(grades, called, strict=True)
     )
@@ -232,7 +195,7 @@ def spectrum_chart(audit: Row) -> Chart:
     note += f"intervals. Correction: {audit['correction']}."
     note += f" Warning: {audit['warning']}." if audit["warning"] else ""
     title = f"{audit['task']} by {audit['arm']}" + (f", seed {audit['seed']}" if "seed" in audit else "")
-    return Chart("Figure 5, this study", title, axes.svg(title, told), legend, note)
+    return Chart(f"{figure.name}, this study", title, axes.svg(title, told), legend, note)
 
 
 def _bounds(axes: Axes, x: float, row: Row, style: str) -> None:
