@@ -26,7 +26,8 @@ from trabecula.sections.pictures import pictures_section
 from trabecula.sections.pretraining import pretraining_section, read_pretrainings
 from trabecula.sections.pretraining_pools import pools_section
 from trabecula.sections.provenance import flow_section, provenance_section
-from trabecula.sections.published import StudyFiles, published_section
+from trabecula.sections.published import published_section
+from trabecula.sections.published.paper import StudyFiles
 from trabecula.sections.results import Results, read_results
 from trabecula.sections.section import Section, render, section_files
 from trabecula.sections.shortcuts import shortcuts_section

@@ -78,9 +78,7 @@ def test_the_manual_names_the_sections_with_pictures(study: Config, tmp_path: Pa
     store = write_store(tmp_path / "store")
     more = {
         "explained": (write_explained(tmp_path / "explained"),),
-        "runs": knee_ssl_study.write_runs(
-            tmp_path / "runs", knee_ssl_study.MASKS, write_store(tmp_path / "s")
-        ),
+        "runs": knee_ssl_study.write_runs(tmp_path / "runs", knee_ssl_study.MASKS, store),
     }
     shown = []
     for paper in ("hip-gan", "knee-ssl"):

@@ -7,6 +7,7 @@ folder that find this study's side.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from trabecula.figures.montage import montage
 from trabecula.sections.formats import Table
@@ -14,7 +15,14 @@ from trabecula.sections.pictures import sample_images, store_images
 from trabecula.sections.published import records, searches
 from trabecula.sections.published.arms import CLASSES, arm_tables, task_group
 from trabecula.sections.published.figures import drawn
-from trabecula.sections.published.paper import Paper, PublishedBlock, PublishedTable, StudyFiles, read_paper
+from trabecula.sections.published.paper import (
+    FOLDER,
+    Paper,
+    PublishedBlock,
+    PublishedTable,
+    StudyFiles,
+    read_paper,
+)
 from trabecula.sections.section import Block, FoldedTable, PagePicture, Section
 from trabecula.sections.wording import metric_name
 
@@ -30,16 +38,17 @@ MAXIMISED = "maximise.png"
 _GRID = 25  # images, five across
 
 
-def published_section(name: str, study: StudyFiles) -> Section:
+def published_section(name: str, study: StudyFiles, folder: Path = FOLDER) -> Section:
     """The section of a paper.
 
     Args:
         name: "hip-gan", of hip_gan.toml.
+        folder: of the data file.
 
     Raises:
         InputError: a file of the study cannot be read.
     """
-    paper = read_paper(name)
+    paper = read_paper(name, folder)
     blocks = [Block("note", paper.intro.strip())]
     blocks += [block for asked in paper.blocks for block in _blocks(paper, asked, study)]
     shown = [b.content.table if b.kind == "folded_table" else b.content for b in blocks if "table" in b.kind]
@@ -103,7 +112,7 @@ def _roc(paper: Paper, study: StudyFiles) -> list[Block]:
 def _lacking(paper: Paper, study: StudyFiles) -> list[Block]:
     """What the paper's part would need and this study's files lack, a line each."""
     results, found, lines = study.results, arm_tables(paper, study), []
-    metrics = {table.tasks: table.metric for table in paper.tables if table.ours == "arms"}
+    metrics: dict[str, str] = {table.tasks: table.metric for table in paper.tables if table.ours == "arms"}
     for task, record in results.flow["tasks"].items():
         group = "grades" if record.get("kind") in CLASSES else task_group(record)
         metric = metrics.get(group, "")

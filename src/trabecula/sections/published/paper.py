@@ -20,6 +20,7 @@ from trabecula.sections.generators import ExplainedNetwork, GeneratorQuality
 from trabecula.sections.pretraining import PretrainedOn, Pretrainings, read_learned
 from trabecula.sections.results import Results
 
+FOLDER = Path(__file__).parent
 OURS = "this study"
 
 
@@ -119,7 +120,7 @@ class Paper(Record):
         return next(figure for figure in self.figures if figure.ours == ours)
 
 
-def read_paper(name: str, folder: Path = Path(__file__).parent) -> Paper:
+def read_paper(name: str, folder: Path = FOLDER) -> Paper:
     """ "hip-gan" -> hip_gan.toml, as a record.
 
     Raises:
