@@ -33,7 +33,7 @@ from trabecula.data.pretraining_pool import (
     pretraining_pool,
 )
 from trabecula.errors import InputError
-from trabecula.figures.pictures import picture_file
+from trabecula.figures.image_sheets import picture_file
 from trabecula.files import save_array
 from trabecula.monitors.encoder import COLLAPSE, Monitor
 from trabecula.monitors.gan import NUM_IMAGES, Health
@@ -234,7 +234,8 @@ def _draw(objective: Objective, images: Tensor, seed: int, out: Run) -> None:
     """Write what the method has to show of these images of the pool."""
     random = RowRandom(mix(seed, "pictures"), len(images), slice(0, len(images)), images.device)
     for name, picture in objective.eval().pictures(images, random).items():
-        out.write(f"{name}.png", picture_file(picture))
+        rows = {heading: shown.float().cpu().numpy() for heading, shown in picture.rows.items()}
+        out.write(f"{name}.png", picture_file(picture.title, picture.note, rows))
 
 
 class _Keeper:

@@ -80,7 +80,7 @@ def run(config: Config, out: Run) -> str:
     page = render(config.title, sections, results)
     for folder in ("tables", "figures"):
         (out / folder).mkdir(exist_ok=True)
-    for name, content in section_files(sections, results).items():
+    for name, content in section_files(sections).items():
         out.write(name, content)
     out.write("report.html", page)
     return f"report.html: {verdict.in_a_line(results)}"

@@ -28,7 +28,7 @@ from trabecula.artifacts.store import FORMAT, Store
 from trabecula.config import Record
 from trabecula.data.shards import Shard, done_record, record_path
 from trabecula.errors import InputError, RunError
-from trabecula.figures.montage import montage_png
+from trabecula.figures.image_sheets import montage
 from trabecula.files import save_array
 from trabecula.nets.critic import Generator
 from trabecula.nets.devices import choose_device, exact
@@ -229,10 +229,10 @@ def _draw(config: Config, out: Run) -> None:
     store = Store.open(out.path)
     shown = store.read(slice(0, config.grid**2)).numpy()
     if config.kind == "independent":
-        out.write("grid.png", montage_png(list(shown), across=min(config.grid, len(shown))))
+        out.write("grid.png", montage(list(shown), across=min(config.grid, len(shown))))
         return
     ends = np.arange(min(config.num, config.grid**2)) * config.steps
     firsts = store.read(ends).numpy()
-    out.write("grid.png", montage_png(list(firsts), across=min(config.grid, len(firsts))))
+    out.write("grid.png", montage(list(firsts), across=min(config.grid, len(firsts))))
     walks = store.read(slice(0, min(config.num, config.grid) * config.steps)).numpy()
-    out.write("strips.png", montage_png(list(walks), across=config.steps))
+    out.write("strips.png", montage(list(walks), across=config.steps))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from trabecula.figures import plots
-from trabecula.sections import tables, verdict, wording
+from trabecula.figures.charts import ChartGroup, interval_bar
+from trabecula.sections import curves, tables, verdict, wording
 from trabecula.sections.formats import Mark, Table
 from trabecula.sections.provenance import without_paths
 from trabecula.sections.results import Panel, Results, Row
@@ -136,7 +136,8 @@ def _mark(results: Results, pair: Row | None, reach: float, shortcut: bool) -> M
         return None
     claim = wording.claim_of(pair)
     symbol, words = wording.claim_words(claim, shortcut)
-    bar = plots.difference_bar(pair, reach, results.by_name[pair["arm"]].style)
+    style = results.by_name[pair["arm"]].style
+    bar = interval_bar(pair["difference"], (pair["low"], pair["high"]), reach, style)
     shown = "none" if shortcut and claim else claim  # a higher score is no merit here
     return Mark(shown or "unknown", symbol, words, bar, wording.any_stuck(results.plateaus, pair))
 
@@ -159,18 +160,18 @@ def curves_section(results: Results) -> Section:
     if not any(any(figures.values()) for figures in drawn):
         blocks.append(Block("note", "No curves in these results."))
     files: Any = {"snapshots": (swept, None)} if swept else {}
-    return Section("curves", "Curves", "Curves", blocks, files, drawn)
+    return Section("curves", "Curves", "Curves", blocks, files)
 
 
-def _figures(results: Results, panel: Panel) -> dict[str, Sequence[Any]]:
+def _figures(results: Results, panel: Panel) -> dict[str, list[ChartGroup]]:
     """Groups of figures by their kind; of each kind the first is open."""
     metrics = results.metric_names(panel)
-    learning = filter(None, (plots.learning_curves(results, panel, metric) for metric in metrics))
+    learning = filter(None, (curves.learning_curves(results, panel, metric) for metric in metrics))
     return {
         "learning": [replace(group, opened=not i) for i, group in enumerate(learning)],
         "snapshots": [group for metric in metrics if (group := snapshot_curves(results, panel, metric))],
-        "roc": plots.roc_curves(results, panel),
-        "reliability": plots.reliability_plots(results, panel),
+        "roc": curves.roc_curves(results, panel),
+        "reliability": curves.reliability_plots(results, panel),
     }
 
 

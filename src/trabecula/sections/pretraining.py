@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trabecula.config import digest
-from trabecula.figures.drawings import png_uri
+from trabecula.figures.image_sheets import png_uri
 from trabecula.run import log_lines
 from trabecula.sections.formats import Cell, Table
 from trabecula.sections.results import Row, read_json

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from trabecula.figures.charts import Chart, chart_file
-from trabecula.figures.drawings import figure_files, free_name, style_sheet
+from trabecula.figures.charts import Chart, chart_files, style_sheet
 from trabecula.sections import wording
 from trabecula.sections.formats import Table, table_files
 from trabecula.sections.results import Results, Row
@@ -47,7 +46,6 @@ class Section:
     """anchor: its id in the page; link: its name in the navigation; both unique.
 
     files: tables that are written, by the files' name: as people read them, and raw rows for CSV or None.
-    drawings: groups of figures that are written, by their kind.
     pictures: file names of pictures of `explain` that this section shows, so that no other does.
     """
 
@@ -56,27 +54,26 @@ class Section:
     title: str
     blocks: Sequence[Block]
     files: Mapping[str, tuple[Sequence[Table], Sequence[Row] | None]] = field(default_factory=dict)
-    drawings: Sequence[Mapping[str, Any]] = ()
     pictures: Sequence[str] = ()
 
     @property
     def charts(self) -> list[Chart]:
         """In the page's order."""
-        return [chart for block in self.blocks if block.kind == "charts" for chart in block.content]
+        found = [chart for block in self.blocks if block.kind == "charts" for chart in block.content]
+        groups = [group for block in self.blocks if block.kind == "figures" for group in block.content]
+        return found + [chart for group in groups for chart in group.charts]
 
 
-def section_files(sections: Sequence[Section], results: Results) -> dict[str, str]:
+def section_files(sections: Sequence[Section]) -> dict[str, str]:
     """Path -> content of every table and figure of these sections."""
-    files, figures = dict[str, str](), dict[str, str]()
-    for section in sections:
-        for name, (tables, rows) in section.files.items():
-            written = table_files(name, tables, rows)
-            files |= {f"tables/{file}": content for file, content in written.items()}
-        figures |= figure_files(section.drawings, wording.arm_names(results))
-    for section in sections:
-        for chart in section.charts:
-            figures[f"{free_name(f'{chart.heading} {chart.title}', figures)}.svg"] = chart_file(chart)
-    return files | {f"figures/{file}": content for file, content in figures.items()}
+    files = {
+        f"tables/{file}": content
+        for section in sections
+        for name, (tables, rows) in section.files.items()
+        for file, content in table_files(name, tables, rows).items()
+    }
+    charts = chart_files([chart for section in sections for chart in section.charts])
+    return files | {f"figures/{file}": content for file, content in charts.items()}
 
 
 def render(title: str, sections: Sequence[Section], results: Results) -> str:
@@ -88,9 +85,9 @@ def render(title: str, sections: Sequence[Section], results: Results) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["linked"] = linked
-    css = style_sheet("figure.css") + style_sheet("page.css")
-    context = {"title": title, "css": css, "sections": sections, "names": wording.arm_names(results)}
-    return environment.get_template("page.html.j2").render(**context, w=wording)
+    names, css = wording.arm_names(results), style_sheet()
+    template = environment.get_template("page.html.j2")
+    return template.render(title=title, figure_css=css, sections=sections, names=names, w=wording)
 
 
 def linked(text: str) -> Any:

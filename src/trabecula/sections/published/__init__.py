@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from trabecula.figures.montage import montage
+from trabecula.figures.image_sheets import montage, png_uri
 from trabecula.sections.formats import Table
-from trabecula.sections.pictures import sample_images, store_images
+from trabecula.sections.pictures import sample_grids, store_grid
 from trabecula.sections.published import records, searches
 from trabecula.sections.published.arms import CLASSES, arm_tables, task_group
 from trabecula.sections.published.figures import drawn
@@ -75,8 +75,8 @@ def _blocks(paper: Paper, asked: PublishedBlock, study: StudyFiles) -> list[Bloc
 
 def _samples(_paper: Paper, study: StudyFiles) -> list[Block]:
     """Images of the first generator and of the store; a line for what is missing."""
-    samples = next((images for _, images in sample_images(study.samples, _GRID)), [])
-    reals = store_images(study.store, _GRID)
+    samples = next((images for _, images in sample_grids(study.samples, _GRID)), [])
+    reals = store_grid(study.store, _GRID)
     pictures, missing = list[PagePicture](), list[Block]()
     for figure, images, words, kind, none in (
         ("Figure 2", samples, "generated images", "generated", "samples were"),
@@ -85,7 +85,7 @@ def _samples(_paper: Paper, study: StudyFiles) -> list[Block]:
         number = len(images)
         if images:
             caption, alt = f"{figure}, this study: {number} {words}", f"{number} {kind} images in a grid"
-            pictures.append(PagePicture(caption, alt, montage(images, 5)))
+            pictures.append(PagePicture(caption, alt, png_uri(montage(images, 5))))
         else:
             missing.append(Block("note", f"{figure}: no {none} given."))
     return [*([Block("picture_row", pictures)] if pictures else []), *missing]
@@ -106,7 +106,7 @@ def _maximised(_paper: Paper, study: StudyFiles) -> list[Block]:
 
 def _roc(paper: Paper, study: StudyFiles) -> list[Block]:
     table = next(table for table in paper.tables if table.ours == "fine_tuned")
-    return [Block("figures", records.fine_tuned_roc(table, study.results))]
+    return [Block("repeated_figures", records.fine_tuned_roc(table, study.results))]
 
 
 def _lacking(paper: Paper, study: StudyFiles) -> list[Block]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from trabecula.figures.plots import Group, roc_curves
+from trabecula.figures.charts import ChartGroup
+from trabecula.sections.curves import roc_curves
 from trabecula.sections.formats import Cell, Table
 from trabecula.sections.published.paper import OURS, Paper, PublishedTable, StudyFiles, cells, rows_of
 from trabecula.sections.results import Arm, Panel, Results
@@ -32,15 +32,15 @@ def fine_tuned(paper: Paper, table: PublishedTable, study: StudyFiles) -> Table:
         for panel in results.panels
         if panel.mode.partition(":")[0] == "finetune" and table.metric in results.metric_names(panel)
         for arm in results.arms
-        if _is(arm, table.networks) and arm.family == "pretrained" and "@" not in arm.name
+        if _is(arm.architecture, table.networks) and arm.family == "pretrained" and "@" not in arm.name
         for fraction in results.fractions(panel)
         if (row := _fine_tuned(results, panel, table.metric, arm, fraction))
     ]
     return Table(table.title, table.columns, rows_of(paper, table, ours), table.note, table.heads)
 
 
-def _is(arm: Arm, network: str) -> bool:
-    return arm.architecture.partition(":")[0].startswith(network)
+def _is(architecture: str, network: str) -> bool:
+    return architecture.partition(":")[0].startswith(network)
 
 
 def _fine_tuned(
@@ -64,14 +64,14 @@ def _value(row: Mapping[str, Any] | None) -> Cell:
     return Cell(number(row["value"]), interval(row["low"], row["high"]))
 
 
-def fine_tuned_roc(table: PublishedTable, results: Results) -> list[Group]:
+def fine_tuned_roc(table: PublishedTable, results: Results) -> list[ChartGroup]:
     """ROC curves of the networks of `networks`, fine-tuned: a group for each share of labels."""
-    found = []
-    for panel in results.panels:
-        for group in roc_curves(results, panel) if panel.mode.partition(":")[0] == "finetune" else ():
-            figures = [one for one in group.figures if one.arms and _is(one.arms[0], table.networks)]
-            found += [replace(group, figures=figures)] if figures else []
-    return found
+    return [
+        group
+        for panel in results.panels
+        if panel.mode.partition(":")[0] == "finetune"
+        for group in roc_curves(results, panel, lambda network: _is(network, table.networks))
+    ]
 
 
 def generators(paper: Paper, table: PublishedTable, study: StudyFiles) -> Table:
