@@ -209,9 +209,8 @@ def compare(hospital: Hospital, name: str, arms: Sequence[Probed]) -> dict[str, 
 def sabotage(how: str) -> None:
     """Break the instrument in this process: what the bars are there to notice."""
     from trabecula import evaluate
-    from trabecula.comparison import contrasts
+    from trabecula.comparison import differences
     from trabecula.metrics import bootstrap
-    from trabecula.metrics import compare as comparing
 
     if how == "labels":  # test labels of other images
 
@@ -231,12 +230,12 @@ def sabotage(how: str) -> None:
 
         def narrow(*results: Any) -> Any:
             *_, df, level, _ = results
-            found = comparing.difference(*results)
+            found = bootstrap.difference(*results)
             error = (found.high - found.low) / 2 / stats.t.ppf((1 + level) / 2, df) / 2
             p = float(2 * stats.t.sf(abs(found.value) / error, df))
-            return comparing.Difference(found.value, found.low, found.high, p, found.num_seeds, found.note)
+            return bootstrap.Difference(found.value, found.low, found.high, p, found.num_seeds, found.note)
 
-        contrasts.difference = narrow
+        differences.difference = narrow
 
 
 def with_effect(folder: Path, plan: Plan, taught: Path, repeat: int) -> list[dict[str, Any]]:

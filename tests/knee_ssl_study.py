@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from compared_arms import cards_with_controls
 from evaluated_study import write_run
 from trabecula.config import digest
 
@@ -107,8 +108,12 @@ def write_study(
         "metrics.json": {"level": 0.95, "alpha": 0.01, "num_resamples": 2000, "rows": rows},
         "comparisons.json": {"pairs": pairs, "label_multipliers": multipliers, "not_run": [], "pools": []},
         "curves.json": {"roc": [], "reliability": [], "learning": []},
-        "flow.json": {"tasks": {asked["task"]: record}, "subsets": subsets, "arms": cards},
-    }
+        "flow.json": {
+            "tasks": {asked["task"]: record},
+            "subsets": subsets,
+            "arms": cards_with_controls(cards),
+        },
+    }  # fmt: skip
     for name, value in files.items():
         (folder / name).write_text(json.dumps(value))
     return folder

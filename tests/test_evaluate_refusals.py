@@ -30,7 +30,7 @@ def test_an_encoder_that_saw_a_test_patient_is_refused(study, tmp_path, monkeypa
     path.write_text(json.dumps(card))
     config = config_of(tmp_path, ("resnet-moco",))
     if key != "a site's secret":
-        with pytest.raises(InputError, match="marked under site key"):
+        with pytest.raises(InputError, match="hashed under site key"):
             execute("evaluate", config, tmp_path / "out")
         return
     execute("evaluate", config, tmp_path / "fine")

@@ -265,7 +265,7 @@ def results(folder: Path, arm: str) -> Path:
     }  # fmt: skip
     others = [{**row, "cohort": "north", "value": 0.1}, {**row, "seed": 3, "value": 0.2}, {**row, "arm": "x"}]
     folder.mkdir()
-    (folder / "metrics.json").write_text(json.dumps({"level": 0.95, "rows": [row, *others]}))
+    (folder / "metrics.json").write_text(json.dumps({"level": 0.95, "alpha": 0.01, "rows": [row, *others]}))
     return folder
 
 

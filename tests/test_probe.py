@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 
 from trabecula import probe
 from trabecula.artifacts.manifest import read_manifest
-from trabecula.artifacts.read_predictions import groups, read_choices, read_predictions
+from trabecula.artifacts.predictions import arm_predictions, read_choices, read_predictions
 from trabecula.artifacts.splits import draw_subset, read_splits
 from trabecula.artifacts.tasks import find_task, truth
 from trabecula.config import build
@@ -89,7 +89,9 @@ def test_evaluate_can_read_every_probe(hospital: Path, done: Path) -> None:
         labelled = truth(manifest.tasks[name], manifest)
         known = np.isin(labelled.image_ids, pd.read_csv(hospital / "features" / "index.csv")["image_id"])
         test = known & splits.rows("test", labelled.patient_ids)
-        found = list(groups(predictions, choices, name, labelled.image_ids[test], labelled.class_names))
+        found = list(
+            arm_predictions(predictions, choices, name, labelled.image_ids[test], labelled.class_names)
+        )
         assert [g.fraction for g in found] == [0.1, 1.0]
         assert found[0].p.shape == (2, test.sum(), len(labelled.class_names))
         if name != "findings":

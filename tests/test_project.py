@@ -43,10 +43,15 @@ def test_verbs_import_nouns_never_the_reverse() -> None:
     assert wrong == {}
 
 
-def test_metrics_need_neither_torch_nor_scikit_learn() -> None:
-    heavy = {"torch", "sklearn", "timm", "torchvision"}
+def test_metrics_are_numpy_and_scipy_alone() -> None:
+    """No torch, no tables, no files: of the package they import each other and the errors."""
     for path in (SOURCE / "metrics").glob("*.py"):
-        assert {name.split(".")[0] for name in imports(path)} & heavy == set(), path
+        found = imports(path)
+        own = {name for name in found if name.split(".")[0] == "trabecula"}
+        assert {name.split(".")[0] for name in found - own} <= {"numpy", "scipy", *sys.stdlib_module_names}, (
+            path
+        )
+        assert all(name == "trabecula.errors" or name.startswith("trabecula.metrics") for name in own), path
 
 
 def test_import_and_help_load_no_torch() -> None:

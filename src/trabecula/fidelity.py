@@ -37,8 +37,7 @@ from trabecula.errors import InputError, RunError
 from trabecula.figures.charts import chart_file
 from trabecula.kernels.matmul import inner_products
 from trabecula.metrics.fidelity import NEAREST, Fidelity, fidelity
-from trabecula.metrics.memorisation import memorisation
-from trabecula.metrics.overfit import critic_gap
+from trabecula.metrics.memorisation import critic_gap, memorisation
 from trabecula.nets.critic_file import WEIGHTS_FILE as CRITIC_FILE
 from trabecula.nets.critic_file import load_critic
 from trabecula.nets.devices import choose_device, exact

@@ -54,6 +54,26 @@ def write_json(path: Path, value: Any) -> Path:
     return write_atomically(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
+def read_json(path: Path, made_by: str) -> dict[str, Any]:
+    """Read one JSON object.
+
+    Args:
+        made_by: what writes this file, for the error.
+
+    Raises:
+        InputError: no such file, or not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path}: no such file; it is written by {made_by}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid JSON ({error}); write it again with {made_by}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: is not a JSON object; write it again with {made_by}")
+    return value
+
+
 def sweep(partials: Iterable[Path]) -> None:
     """Remove what a killed process left of atomic writes; `Run.scratch` files are a verb's to resume."""
     for path in partials:

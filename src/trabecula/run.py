@@ -76,7 +76,7 @@ class Run:
 
 
 def log_lines(folder: Path) -> list[dict[str, Any]]:
-    """The lines of the log that are whole: half a line is left where a run was killed."""
+    """The whole lines of a run's log.jsonl: half a line is left where a run was killed."""
     lines = []
     if (folder / "log.jsonl").exists():
         for text in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines():

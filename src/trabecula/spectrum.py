@@ -16,7 +16,7 @@ import pandas as pd
 from pydantic import Field
 
 from trabecula.artifacts.manifest import Manifest, read_manifest
-from trabecula.artifacts.read_predictions import RUN, read_choices, read_predictions
+from trabecula.artifacts.predictions import RUN, read_choices, read_predictions
 from trabecula.artifacts.tasks import Truth, find_task, truth
 from trabecula.config import Record
 from trabecula.errors import InputError

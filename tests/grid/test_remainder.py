@@ -70,18 +70,19 @@ def test_an_arm_is_gone_at_every_value_of_another_axis(recipe: str, other: str, 
         assert cell in study.stages[cell.stage]
 
 
-def test_the_evaluation_is_told_of_a_control_that_is_gone(tmp_path: Path) -> None:
-    """Of the first random arm of a network only: the others are no controls."""
+def test_the_evaluation_has_the_arm_that_is_incomplete(tmp_path: Path) -> None:
     study = plan(read_recipe(Path(__file__).parents[2] / "recipes/hip-gan-data-demo.toml"), tmp_path)
-    told = {}
+    told: dict[str, Any] = {}
     for cell in study.stages["finetune"]:
         arm = cell.coordinates["arm"]
         if arm not in told:
             rest, _ = without(study, {cell.id})
-            told[arm] = rest.stages["evaluate"][0].config.lost_controls  # type: ignore[attr-defined]
-    assert told.pop("critic-random") == {"critic": "finetune of critic-random failed"}
-    assert len(told) == 6
-    assert not any(told.values())
+            told[arm] = rest.stages["evaluate"][0].config.incomplete  # type: ignore[attr-defined]
+    assert len(told) == 7
+    for arm, (gone,) in told.items():
+        assert (gone.name, gone.architecture) == (arm, "critic")
+        assert gone.reason == f"finetune of {arm} failed"
+        assert gone.family == ("random" if "random" in arm else "pretrained")
 
 
 @pytest.mark.usefixtures("study")

@@ -15,7 +15,7 @@ import probed_study
 from evaluated_study import write_manifest, write_run, write_store
 from probed_study import pair, score, write_study
 from trabecula import report
-from trabecula.comparison.cards import flow_arms, upper_bounds
+from trabecula.comparison.arms import evaluated_encoders, upper_bounds
 from trabecula.run import execute
 from trabecula.sections import verdict
 from trabecula.sections.pretraining import read_pretrainings
@@ -176,11 +176,11 @@ def test_evaluate_says_who_learned_from_labels() -> None:
     card = {"arm": "moco", "architecture": "critic", "family": "pretrained", "patients": ["a", "b"]}
     taught = {**card, "arm": "classify", "labels": "kl >= 2", "num_labelled_patients": 1}
     assert upper_bounds([card, taught]) == [
-        "classify learned from the labels of kl >= 2 of 1 training patients: an upper bound, no pretraining "
+        "classify learned from the labels of kl >= 2 of 1 training patients: an upper bound, not pretraining "
         "without labels"
     ]
-    arms = flow_arms([card, taught, {**taught, "arm": "old", "num_labelled_patients": 0}])
-    assert [(row["labels"], row["taught_by"]) for row in arms] == [
+    arms = evaluated_encoders([card, taught, {**taught, "arm": "old", "num_labelled_patients": 0}], [])
+    assert [(row.labels, row.taught_by) for row in arms] == [
         ("kl >= 2", "labels of kl >= 2 of 1 training patients"),
         ("", ""),
         ("kl >= 2", "labels of kl >= 2 of training patients"),

@@ -174,8 +174,10 @@ def test_missing_file_is_one_line(study: Config, tmp_path: Path, name: str) -> N
     ("name", "content", "message"),
     [
         ("metrics.json", "{", "not valid JSON"),
-        ("metrics.json", "[]", "holds no JSON object"),
-        ("metrics.json", '{"level": 0.95, "rows": []}', "holds no row"),
+        ("metrics.json", "[]", "is not a JSON object"),
+        ("metrics.json", '{"level": 0.95, "alpha": 0.01, "rows": []}', "has no rows"),
+        ("metrics.json", '{"level": 0.95, "rows": []}', "has no 'alpha'"),
+        ("metrics.json", '{"version": 99}', "is of version 99, this trabecula reads 2"),
         (
             "comparisons.json",
             '{"pairs": [{}], "label_multipliers": [], "not_run": []}',
@@ -183,6 +185,8 @@ def test_missing_file_is_one_line(study: Config, tmp_path: Path, name: str) -> N
         ),
         ("curves.json", '{"roc": []}', "has no list 'reliability'"),
         ("flow.json", '{"subsets": [], "arms": []}', "has no table 'tasks'"),
+        ("flow.json", '{"tasks": [], "subsets": [], "arms": []}', "has no table 'tasks'"),
+        ("flow.json", '{"tasks": {}, "subsets": [], "arms": [3]}', r"arms\[0\] is not a JSON object"),
     ],
 )
 def test_broken_file_is_one_line(

@@ -21,7 +21,7 @@ import pandas as pd
 
 from trabecula.artifacts.generated import is_generated, origin
 from trabecula.artifacts.manifest import Manifest
-from trabecula.artifacts.patient_hashes import key_name, mark, site_key
+from trabecula.artifacts.patient_hashes import key_name, seen_among, site_key
 from trabecula.artifacts.splits import PARTS, split_rows
 from trabecula.config import suggest
 from trabecula.errors import InputError
@@ -135,24 +135,18 @@ def _seen(
     card: dict[str, Any], who: str, path: Path, held: dict[str, str], rows: dict[str, int]
 ) -> list[str]:
     """Held-out patients among those that a card says were seen."""
-    seen = set(card.get("patients") or ())
-    if not seen:
+    if not card.get("patients"):
         if card.get("images_seen"):
             kind = who.split()[1]
             return [f"{path}: the {kind} saw images, but its card lists no patients: it cannot be checked"]
         return []
-    key = site_key()
-    if card.get("patients_key") != key_name(key):
+    found = seen_among(held, card)
+    if found is None:
         return [
             f"{path}: the card's patients are marked under key {card.get('patients_key') or 'unknown'}, this "
-            f"site's is {key_name(key)}: it cannot be checked here"
+            f"site's is {key_name(site_key())}: it cannot be checked here"
         ]
-    patients = sorted(held)
-    return [
-        f"{_at(patient, held[patient], rows)} was seen by {who} {path}"
-        for patient, its_mark in zip(patients, mark(patients, key), strict=True)
-        if its_mark in seen
-    ]
+    return [f"{_at(patient, held[patient], rows)} was seen by {who} {path}" for patient in found]
 
 
 def _store_record(path: Path) -> dict[str, Any]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from trabecula.artifacts.results import IncompleteArm
 from trabecula.config import inputs
 from trabecula.grid.cells import Cell, Identities, Plan, make_cell
 from trabecula.grid.recipe import Axis, Recipe, leaves
+from trabecula.nets.backbone import resolve
 
 Place = tuple[str, frozenset[tuple[str, str]]]  # (a stage, no axes), or ("", an arm: values of its axes)
 
@@ -30,7 +31,7 @@ def without(study: Plan, failed: Collection[str]) -> tuple[Plan, dict[str, str]]
         failed: ids of cells.
     """
     gone, left_out = _gone(study, failed)
-    lost_controls = _lost_controls(study, gone)
+    incomplete = _incomplete(study, gone)
     identify, cells, moved = Identities(), [], dict[Path, Path]()
     by_folder = {cell.folder: cell for cell in study.cells}
     new_ids: dict[str, str] = {}
@@ -43,9 +44,10 @@ def without(study: Plan, failed: Collection[str]) -> tuple[Plan, dict[str, str]]
             now = [_moved(path, moved) for path in kept]
             if now != paths:
                 changes[key] = now[0] if isinstance(getattr(cell.config, key), Path) else tuple(now)
-        for key, told in {"not_run": left_out, "lost_controls": lost_controls}.items() if changes else ():
-            if key in type(cell.config).model_fields:
-                changes[key] = {**getattr(cell.config, key), **told}
+        if changes and "not_run" in type(cell.config).model_fields:
+            changes["not_run"] = {**getattr(cell.config, "not_run"), **left_out}  # noqa: B009
+        if changes and "incomplete" in type(cell.config).model_fields:
+            changes["incomplete"] = (*getattr(cell.config, "incomplete"), *incomplete)  # noqa: B009
         needs = [new_ids[need] for need in cell.needs if need not in gone]
         config = cell.config.model_copy(update=changes)
         made = make_cell(replace(cell, config=config, needs=tuple(needs)), study.recipe.threads, identify)
@@ -78,15 +80,20 @@ def _gone(study: Plan, failed: Collection[str]) -> tuple[dict[str, str], dict[st
         gone |= more
 
 
-def _lost_controls(study: Plan, gone: Mapping[str, str]) -> dict[str, str]:
-    """Architecture -> reason, where its control is gone: the first random arm by name, as in `evaluate`."""
-    planned: dict[str, dict[str, str]] = defaultdict(dict)  # architecture -> arm -> reason, "" if it is there
+def _incomplete(study: Plan, gone: Mapping[str, str]) -> list[IncompleteArm]:
+    """The planned arms whose encoders are gone with a failed cell, as their cards would have them."""
+    arms: dict[str, IncompleteArm] = {}
     for cell in study.cells:
         config: Any = cell.config
-        if cell.verb == "pretrain" and (config.objective, config.init) == ("none", "random"):
-            name = config.arm or f"{config.architecture.rpartition(':')[2]}-random"
-            planned[config.architecture].setdefault(name, gone.get(cell.id, ""))
-    return {architecture: arms[min(arms)] for architecture, arms in planned.items() if arms[min(arms)]}
+        if cell.verb == "pretrain" and cell.id in gone:
+            family = config.init if config.objective == "none" else "pretrained"
+            label = config.init if config.objective == "none" else config.objective
+            name = config.arm or f"{config.architecture.rpartition(':')[2]}-{label}"
+            architecture = resolve(config.architecture) if family == "random" else config.architecture
+            arms.setdefault(name, IncompleteArm(
+                name=name, architecture=architecture, family=family, reason=gone[cell.id]
+            ))  # fmt: skip
+    return list(arms.values())
 
 
 def _failure(study: Plan, cell: Cell) -> str:

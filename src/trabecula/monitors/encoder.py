@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from trabecula.artifacts.splits import in_hash_order
 from trabecula.artifacts.store import Store, to_float
 from trabecula.data.pretraining_pool import Labelled, evenly
-from trabecula.metrics.collapse import effective_rank, rankme, spread
-from trabecula.metrics.neighbours import neighbour_accuracy
+from trabecula.metrics.feature_quality import effective_rank, neighbour_accuracy, rankme, spread
 from trabecula.monitors.gan import Finding
 from trabecula.nets.devices import exact
 from trabecula.nets.encoder import Encoder

@@ -30,10 +30,10 @@ def verdict_section(results: Results, not_run: Mapping[str, str], at_the_end: Ma
         not_run: what the study left out, and why.
         at_the_end: by arm, what was still wrong when its pretraining ended.
     """
-    left_out: dict[
-        str, list[str]
-    ] = {}  # why -> who: an arm whose weights are missing takes its control along
-    for name, reason in not_run.items():
+    incomplete = {arm.name: arm.reason for arm in results.flow.incomplete}
+    more = {name: reason for name, reason in incomplete.items() if reason not in not_run.values()}
+    left_out: dict[str, list[str]] = {}  # why -> who, each reason once
+    for name, reason in {**not_run, **more}.items():
         left_out.setdefault(without_paths(reason), []).append(name)
     content = {
         "tally": verdict.tally(results),
@@ -100,7 +100,7 @@ def comparisons_section(results: Results) -> Section:
         multipliers += [multiplied] if multiplied.rows else []
     files = {
         "comparisons": (pairs, results.pairs),
-        "label_multipliers": (multipliers, results.comparisons["label_multipliers"]),
+        "label_multipliers": (multipliers, results.comparisons.label_multipliers),
     }
     return Section("comparisons", "Comparisons", "Comparisons", blocks, files)
 
@@ -122,7 +122,7 @@ def _compared(results: Results, panel: Panel, metric: str) -> list[Block]:
         return [shown]
     note = (
         f"{'▲ tells more, ▼ tells less' if shortcut else '▲ better, ▼ worse'}: Holm-adjusted p below "
-        f"{results.metrics['alpha']:g}; = not told apart: p is larger, even where the {results.level} % "
+        f"{results.metrics.alpha:g}; = not told apart: p is larger, even where the {results.level} % "
         "interval just leaves out 0."
     )
     if any(mark and mark.bar for line in marks for mark in line):
@@ -184,7 +184,7 @@ def reading_section(results: Results) -> Section:
     """The definitions."""
     content = {
         "level": results.level,
-        "alpha": f"{results.metrics['alpha']:g}",
-        "resamples": wording.count(results.metrics.get("num_resamples")),
+        "alpha": f"{results.metrics.alpha:g}",
+        "resamples": wording.count(results.metrics.num_resamples),
     }
     return Section("reading", "How to read this", "How to read this", [Block("reading", content)])

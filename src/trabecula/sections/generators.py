@@ -13,8 +13,8 @@ from typing import Any
 from trabecula.errors import InputError
 from trabecula.figures.charts import REFERENCE, STYLES, Axis, Chart, Series, count_ticks
 from trabecula.figures.image_sheets import png_uri
+from trabecula.files import read_json
 from trabecula.sections.explanations import climb_chart, units_chart
-from trabecula.sections.results import read_json
 from trabecula.sections.section import Block, PagePicture, Section
 from trabecula.sections.wording import count, interval, number, present
 

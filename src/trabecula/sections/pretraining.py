@@ -12,9 +12,10 @@ from typing import Any
 
 from trabecula.config import digest
 from trabecula.figures.image_sheets import png_uri
+from trabecula.files import read_json
 from trabecula.run import log_lines
 from trabecula.sections.formats import Cell, Table
-from trabecula.sections.results import Row, read_json
+from trabecula.sections.results import Row
 from trabecula.sections.section import Block, PagePicture, Section
 from trabecula.sections.wording import count, number, share
 

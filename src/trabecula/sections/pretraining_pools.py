@@ -24,13 +24,13 @@ from trabecula.sections.wording import (
     labels_phrase,
     metric_name,
     mode_name,
-    never_left_chance,
     number,
     objective_name,
     pool_words,
     present,
     read_difference,
     share,
+    stayed_at_chance,
 )
 
 
@@ -185,8 +185,8 @@ def _charts(
 
 
 def _reading(results: Results, pair: Row) -> str:
-    """ "−0.07 (−0.09 to −0.05): worse", with what fine-tunings that never left chance say."""
-    stuck = never_left_chance(results.plateaus, pair)
+    """ "−0.07 (−0.09 to −0.05): worse", with what fine-tunings that stayed at chance say."""
+    stuck = stayed_at_chance(results.plateaus, pair)
     return f"{difference(pair)}: {claim_words(claim_of(pair))[1]}" + (f" ({stuck})" if stuck else "")
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from trabecula.artifacts.manifest import read_manifest
-from trabecula.artifacts.read_predictions import choice_rows
+from trabecula.artifacts.predictions import choice_rows
 from trabecula.errors import InputError
+from trabecula.files import read_json
 from trabecula.sections.formats import Table
-from trabecula.sections.results import Results, read_json
+from trabecula.sections.results import Results
 from trabecula.sections.section import Block, Section
 from trabecula.sections.tables import fraction_table, subset_notes
 from trabecula.sections.wording import count, share, span
@@ -53,7 +54,7 @@ def provenance_section(
     }
     content = {
         "command": without_paths(command), "seeds": seeds, "inputs": inputs, "arms": results.arms,
-        "level": results.level, "resamples": count(results.metrics.get("num_resamples")),
+        "level": results.level, "resamples": count(results.metrics.num_resamples),
         "runs": read_runs(runs),
     }  # fmt: skip
     return Section("provenance", "Provenance", "Provenance", [Block("provenance", content)])
@@ -204,7 +205,7 @@ def flow_section(results: Results, manifest: Path, store: Path | None) -> Sectio
     flows = task_flows(results)
     content = {"cohort": read_cohort(manifest, store), "flows": flows}
     tables = [flow.table for flow in flows if flow.table.rows]
-    files = {"fractions": (tables, results.flow["subsets"])}
+    files = {"fractions": (tables, results.flow.subsets)}
     return Section("flow", "Cohort", "Cohort flow", [Block("flow", content)], files)
 
 
@@ -226,13 +227,13 @@ def read_cohort(manifest: Path, store: Path | None) -> CohortCounts:
 
 
 def task_flows(results: Results) -> list[TaskFlow]:
-    return [_task_flow(results, name, record) for name, record in results.flow["tasks"].items()]
+    return [_task_flow(results, name, record) for name, record in results.flow.tasks.items()]
 
 
 def _task_flow(results: Results, name: str, record: Mapping[str, Any]) -> TaskFlow:
     parts = {k: v for k in ("train", "val", "test") if (v := (record.get("parts") or {}).get(k))}
     parts |= {k: v for k, v in (record.get("parts") or {}).items() if k not in parts and v}
-    drawn = [s for s in results.flow["subsets"] if s["task"] == name]
+    drawn = [s for s in results.flow.subsets if s["task"] == name]
     subsets = [
         _subset(fraction, [s for s in drawn if s["fraction"] == fraction])
         for fraction in sorted({s["fraction"] for s in drawn})

@@ -65,7 +65,7 @@ def shortcuts_section(results: Results) -> Section | None:
     found = read_shortcuts(results)
     if found is None:
         return None
-    one_in = round(2 / (1 - results.metrics["level"]))
+    one_in = round(2 / (1 - results.metrics.level))
     note = (
         "These probes ask for something that is no disease, or show the encoder the corners of each image "
         f'alone. A high score is no merit. "Found": the {results.level} % interval lies above what chance '
@@ -108,7 +108,7 @@ def _probes(results: Results, panel: Panel) -> list[ShortcutProbe]:
 
 def _chance(results: Results, panel: Panel, metric: str) -> float | None:
     """What a guess scores on average."""
-    classes = results.flow["tasks"].get(panel.task, {}).get("classes") or ()
+    classes = results.flow.tasks.get(panel.task, {}).get("classes") or ()
     if metric == "balanced_accuracy":
         return 1 / len(classes) if classes else None
     return {"auroc": 0.5, "auroc_macro": 0.5, "quadratic_kappa": 0.0}.get(metric)

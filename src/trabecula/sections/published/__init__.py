@@ -113,7 +113,7 @@ def _lacking(paper: Paper, study: StudyFiles) -> list[Block]:
     """What the paper's part would need and this study's files lack, a line each."""
     results, found, lines = study.results, arm_tables(paper, study), []
     metrics: dict[str, str] = {table.tasks: table.metric for table in paper.tables if table.ours == "arms"}
-    for task, record in results.flow["tasks"].items():
+    for task, record in results.flow.tasks.items():
         group = "grades" if record.get("kind") in CLASSES else task_group(record)
         metric = metrics.get(group, "")
         there = any((row["task"], row["metric"]) == (task, metric) for row in results.summaries)

@@ -64,7 +64,7 @@ def arm_tables(paper: Paper, study: StudyFiles) -> list[ArmTable]:
     arms alone make no table.
     """
     results, found = study.results, []
-    for task, record in results.flow["tasks"].items():
+    for task, record in results.flow.tasks.items():
         tables = [t for t in paper.tables if t.ours == "arms" and t.tasks == task_group(record)]
         arms_of: dict[str, list[Arm]] = {}
         for architecture in results.architectures if tables else ():
@@ -299,7 +299,7 @@ class ArmTable:
             if any(cell.text != "–" for cell in cells):
                 rows.append((*self.head(arm), *cells))
                 styles.append(arm.style)
-        subsets = [s for s in self.results.flow["subsets"] if s["task"] == self.task]
+        subsets = [s for s in self.results.flow.subsets if s["task"] == self.task]
         drawn = "; ".join(
             f"{share(fraction)}: {span([s['num_val_patients'] for s in some])} validation and "
             f"{span([s['num_train_patients'] for s in some])} training patients"
@@ -334,7 +334,7 @@ class ArmTable:
     @cached_property
     def random_probes(self) -> str:
         """How this study's probes of random networks stand to one predicted class; "" where it has none."""
-        classes = len(self.results.flow["tasks"][self.task].get("classes") or ())
+        classes = len(self.results.flow.tasks[self.task].get("classes") or ())
         if self.metric != "balanced_accuracy" or not classes:
             return ""
         chance, words, above = 1 / classes, [], []

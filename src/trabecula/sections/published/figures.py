@@ -9,10 +9,11 @@ from pathlib import Path
 from trabecula.artifacts.predictions import corner_of
 from trabecula.errors import InputError
 from trabecula.figures.charts import REFERENCE, STYLES, UNIT_TICKS, Axis, Chart, Series
+from trabecula.files import read_json
 from trabecula.sections.pretraining import OTHER, OWN, PretrainedOn
 from trabecula.sections.published.arms import is_graded
 from trabecula.sections.published.paper import Paper, PublishedFigure, StudyFiles
-from trabecula.sections.results import Arm, Panel, Results, Row, read_json
+from trabecula.sections.results import Arm, Panel, Results, Row
 from trabecula.sections.wording import (
     architecture_name,
     count,
@@ -46,7 +47,7 @@ def drawn(paper: Paper, study: StudyFiles) -> list[tuple[PublishedFigure, list[C
 
 
 def _figure_of(paper: Paper, results: Results, panel: Panel, source: str) -> PublishedFigure:
-    tasks = "grades" if is_graded(results.flow["tasks"].get(panel.task, {})) else "objects"
+    tasks = "grades" if is_graded(results.flow.tasks.get(panel.task, {})) else "objects"
     images = "own" if source == OWN else "other"
     return next(f for f in paper.figures if f.tasks == tasks and f.images in ("", images))
 
@@ -123,7 +124,7 @@ def size_chart(
 
 def figure_metric(results: Results, panel: Panel) -> str:
     """The metric by which the paper scores such a task; "" where the results have none."""
-    kind = results.flow["tasks"].get(panel.task, {}).get("kind")
+    kind = results.flow.tasks.get(panel.task, {}).get("kind")
     wanted = {"multilabel": "auroc_macro", "binary": "auroc"}.get(str(kind), "balanced_accuracy")
     return wanted if wanted in results.metric_names(panel) else ""
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from trabecula.artifacts.read_predictions import choice_rows
+from trabecula.artifacts.predictions import choice_rows
 from trabecula.config import Record, build
 from trabecula.sections.formats import Cell
 from trabecula.sections.generators import ExplainedNetwork, GeneratorQuality

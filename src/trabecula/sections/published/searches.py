@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from trabecula.errors import InputError
+from trabecula.files import read_json
 from trabecula.sections.formats import Table
 from trabecula.sections.published.paper import Paper, PublishedTable, StudyFiles, cells
-from trabecula.sections.results import Results, Row, read_json
+from trabecula.sections.results import Results, Row
 from trabecula.sections.wording import architecture_name, arm_names, count, number, share
 
 _HEADS = ("arm", "seed", "fraction", "settings")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trabecula.metrics.collapse import effective_rank, rankme, spread
+from trabecula.metrics.feature_quality import effective_rank, rankme, spread
 
 
 @pytest.mark.parametrize("r", [1, 3, 8])

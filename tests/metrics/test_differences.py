@@ -6,8 +6,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 from sklearn.isotonic import IsotonicRegression
 
-from trabecula.metrics.bootstrap import resample
-from trabecula.metrics.compare import difference, holm, isotonic, label_multiplier
+from trabecula.metrics.bootstrap import difference, holm, isotonic, label_multiplier, resample
 
 RNG = np.random.default_rng(0)
 

@@ -1,4 +1,4 @@
-"""What a report says beside a comparison of fine-tunings that never left chance."""
+"""What a report says beside a comparison of fine-tunings that stayed at chance."""
 
 from __future__ import annotations
 
@@ -12,12 +12,21 @@ import probed_study
 from evaluated_study import write_manifest
 from report_page import visible
 from trabecula import report
+from trabecula.artifacts.results import Comparison, PlateauCount
 from trabecula.run import execute
-from trabecula.sections.wording import any_stuck, never_left_chance
-from trabecula.summaries.results_card import read_evaluation
+from trabecula.sections.wording import any_stuck, stayed_at_chance
+from trabecula.summaries.run_card import read_card
 
 PLACE = {"task": "kl2", "mode": "finetune", "fraction": 0.25}
-WORSE = "3 of 3 runs never left chance: an optimisation failure, no proof of a worse encoder"
+WORSE = "3 of 3 runs stayed at chance: an optimisation failure, no proof of a worse encoder"
+
+
+def compared(claim: str) -> Comparison:
+    return Comparison(**probed_study.pair("critic-wgan_gp", "critic-random", -0.1, claim))
+
+
+def counted(*rows: dict[str, Any]) -> list[PlateauCount]:
+    return [PlateauCount(**row) for row in rows]
 
 
 def stuck(arm: str, num: int, runs: int = 3, **other: Any) -> dict[str, Any]:
@@ -29,35 +38,32 @@ def stuck(arm: str, num: int, runs: int = 3, **other: Any) -> dict[str, Any]:
     [
         (0, 0, "worse", ""),
         (3, 0, "worse", WORSE),
-        (1, 0, "worse", "1 of 3 runs never left chance: in part an optimisation failure"),
-        (0, 3, "worse", "3 of 3 runs of the baseline never left chance"),  # the better one was stuck
-        (0, 3, "better", "3 of 3 runs of the baseline never left chance: an optimisation failure, no proof "
+        (1, 0, "worse", "1 of 3 runs stayed at chance: in part an optimisation failure"),
+        (0, 3, "worse", "3 of 3 runs of the baseline stayed at chance"),  # the better one was stuck
+        (0, 3, "better", "3 of 3 runs of the baseline stayed at chance: an optimisation failure, no proof "
                          "of a better encoder"),
-        (1, 2, "better", "1 of 3 runs and 2 of 3 runs of the baseline never left chance: in part an "
+        (1, 2, "better", "1 of 3 runs and 2 of 3 runs of the baseline stayed at chance: in part an "
                          "optimisation failure"),
-        (2, 0, "better", "2 of 3 runs never left chance"),
-        (3, 0, "none", "3 of 3 runs never left chance: an optimisation failure"),
-        (0, 1, "none", "1 of 3 runs of the baseline never left chance"),
+        (2, 0, "better", "2 of 3 runs stayed at chance"),
+        (3, 0, "none", "3 of 3 runs stayed at chance: an optimisation failure"),
+        (0, 1, "none", "1 of 3 runs of the baseline stayed at chance"),
     ],
 )  # fmt: skip
 def test_words_say_which_side_was_stuck(arm: int, baseline: int, claim: str, words: str) -> None:
-    pair = probed_study.pair("critic-wgan_gp", "critic-random", -0.1, claim)
-    rows = [stuck("critic-wgan_gp", arm), stuck("critic-random", baseline)]
-    assert never_left_chance(rows, pair) == words
+    rows = counted(stuck("critic-wgan_gp", arm), stuck("critic-random", baseline))
+    assert stayed_at_chance(rows, compared(claim)) == words
 
 
 def test_a_side_without_counts_is_not_called_stuck() -> None:
-    pair = probed_study.pair("critic-wgan_gp", "critic-random", -0.1, "worse")
-    only = [stuck("critic-random", 3)]
-    assert never_left_chance(only, pair) == "3 of 3 runs of the baseline never left chance"
+    pair, only = compared("worse"), counted(stuck("critic-random", 3))
+    assert stayed_at_chance(only, pair) == "3 of 3 runs of the baseline stayed at chance"
     assert any_stuck(only, pair)
-    assert not any_stuck([stuck("critic-random", 0)], pair)
+    assert not any_stuck(counted(stuck("critic-random", 0)), pair)
 
 
 @pytest.mark.parametrize("other", [{"task": "side"}, {"mode": "finetune:best"}, {"fraction": 1.0}])
 def test_runs_of_another_place_say_nothing(other: dict[str, Any]) -> None:
-    pair = probed_study.pair("critic-wgan_gp", "critic-random", -0.1, "worse")
-    assert never_left_chance([stuck("critic-wgan_gp", 3, **other)], pair) == ""
+    assert stayed_at_chance(counted(stuck("critic-wgan_gp", 3, **other)), compared("worse")) == ""
 
 
 def made(root: Path, plateaus: list[dict[str, Any]]) -> tuple[str, Path]:
@@ -89,12 +95,12 @@ def test_the_mark_stands_beside_the_comparison(tmp_path: Path) -> None:
     said, out = made(tmp_path, [stuck("critic-wgan_gp", 3), stuck("critic-random", 0)])
     assert said == (
         "report.html: 2 comparisons with random initialisation: 1 better, "
-        "1 worse (1 with runs that never left chance), 0 not told apart"
+        "1 worse (1 with runs that stayed at chance), 0 not told apart"
     )
     page = (out / "report.html").read_text()
     text = visible(page)
     assert f"it did worse ({WORSE}) ." in text
-    assert "1 worse (1 with runs that never left chance)" in text
+    assert "1 worse (1 with runs that stayed at chance)" in text
     assert "Like having" not in text  # how well training went is worth no labels
     assert '▼</span> −0.15<span class="hidden"> worse</span> <span aria-hidden="true">⚠</span>' in page
     assert f'<span class="hidden"> ({WORSE})</span></li>' in page
@@ -103,13 +109,14 @@ def test_the_mark_stands_beside_the_comparison(tmp_path: Path) -> None:
     assert page.count(WORSE) == 3  # sentence, mark, table
     for name, worse in (("md", f"| worse ({WORSE}) |"), ("tex", f"& worse ({WORSE}) ")):
         table = (out / f"tables/comparisons.{name}").read_text()
-        assert table.count(worse) == table.count("never left") == 1
+        assert table.count(worse) == table.count("stayed at") == 1
     multipliers = (out / "tables/label_multipliers.md").read_text().splitlines()
-    assert [line.endswith("| runs that never left chance |") for line in multipliers if "0.5×" in line] == [
+    assert [line.endswith("| runs that stayed at chance |") for line in multipliers if "0.5×" in line] == [
         True, False,
     ]  # fmt: skip
-    assert text.count("0.3× to 0.8× runs that never left chance") == 1
-    claims = [words for label, words in read_evaluation(tmp_path / "results").lines if label == "worse"]
+    assert text.count("0.3× to 0.8× runs that stayed at chance") == 1
+    card = read_card(tmp_path / "results")
+    claims = [words for label, words in (card.lines if card else ()) if label == "worse"]
     assert len(claims) == 1
     assert claims[0].endswith(f"({WORSE})")
 
