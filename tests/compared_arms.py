@@ -20,9 +20,10 @@ ARMS = with_controls(
 )
 
 
-def cards_with_controls(cards: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def cards_with_controls(cards: Sequence[dict[str, Any]], incomplete: Any = ()) -> list[dict[str, Any]]:
     """Rows of flow.json's `arms`, each with its control, as evaluate writes them."""
-    arms = with_controls(*((card["arm"], card["architecture"], card["family"]) for card in cards))
+    kinds = ((card["arm"], card["architecture"], card["family"]) for card in cards)
+    arms = with_controls(*kinds, incomplete=incomplete)
     return [
         {**card, "control": arm.control, "control_reason": arm.control_reason}
         for card, arm in zip(cards, arms, strict=True)

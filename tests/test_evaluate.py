@@ -215,6 +215,13 @@ def test_nothing_is_evaluated_where_every_arm_is_incomplete(study, tmp_path):
         execute("evaluate", config_of(study[0], incomplete=lost), tmp_path / "out")
 
 
+def test_an_incomplete_arm_is_named_as_on_its_card(study, tmp_path):
+    """Otherwise the failed control of resnet18 would not be known as that of timm:resnet18."""
+    lost = {"name": "resnet-a", "architecture": "resnet18", "family": "random", "reason": "it failed"}
+    with pytest.raises(InputError, match=r"'resnet18' is 'timm:resnet18' on the cards; name it so"):
+        execute("evaluate", config_of(study[0], incomplete=[lost]), tmp_path / "out")
+
+
 def test_the_old_key_of_lost_controls_names_the_new_one(study):
     with pytest.raises(InputError, match="'lost_controls' was replaced by 'incomplete'") as error:
         config_of(study[0], lost_controls={"timm:resnet18": "it failed"})

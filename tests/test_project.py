@@ -19,7 +19,7 @@ SOURCE = ROOT / "src" / "trabecula"
 FILES = sorted(SOURCE.rglob("*.py"))
 VERB_FILES = {SOURCE / f"{verb}.py" for verb in VERBS} & set(FILES)
 ENTRANCES = {SOURCE / name for name in ("cli.py", "show.py", "doctor.py", "__init__.py")}
-LONGEST_FILE, LONGEST_FUNCTION, LONGEST_LOOP = 400, 60, 200
+LONGEST_FILE, LONGEST_FUNCTION, LONGEST_LOOP = 500, 60, 200
 
 
 def imports(path: Path) -> set[str]:
@@ -48,10 +48,9 @@ def test_metrics_are_numpy_and_scipy_alone() -> None:
     for path in (SOURCE / "metrics").glob("*.py"):
         found = imports(path)
         own = {name for name in found if name.split(".")[0] == "trabecula"}
-        assert {name.split(".")[0] for name in found - own} <= {"numpy", "scipy", *sys.stdlib_module_names}, (
-            path
-        )
-        assert all(name == "trabecula.errors" or name.startswith("trabecula.metrics") for name in own), path
+        known = {"numpy", "scipy", *sys.stdlib_module_names}
+        assert {name.split(".")[0] for name in found - own} <= known, path
+        assert all(name.startswith(("trabecula.errors", "trabecula.metrics")) for name in own), path
 
 
 def test_import_and_help_load_no_torch() -> None:
@@ -99,7 +98,7 @@ def test_the_public_names_exist_and_are_listed_in_order() -> None:
 @pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda p: p.stem)
 def test_every_recipe_plans(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its keys, references and axes are right; data that is not here is stood in for by an empty folder."""
-    from trabecula.grid.recipe import read_recipe
+    from trabecula.recipe import read_recipe
     from trabecula.study import make_plan
 
     monkeypatch.chdir(tmp_path)  # paths in a recipe are relative to where the command is run

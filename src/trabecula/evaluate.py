@@ -165,7 +165,15 @@ def _complete(table: pd.DataFrame, incomplete: Sequence[IncompleteArm]) -> pd.Da
 def _check_arms(
     arms: Sequence[ComparedArm], finished: Sequence[ComparedArm], incomplete: Sequence[IncompleteArm]
 ) -> None:
-    """Refuse an evaluation without a finished arm."""
+    """Refuse an evaluation without a finished arm, and incomplete arms not named as on the cards."""
+    known = {arm.architecture for arm in arms}
+    for one in incomplete:
+        alike = [name for name in known - {one.architecture} if name.endswith(f":{one.architecture}")]
+        if alike:
+            raise InputError(
+                f"incomplete arm '{one.name}': architecture '{one.architecture}' is '{alike[0]}' on the "
+                "cards; name it so"
+            )
     if not arms:
         raise InputError(
             f"every arm among the predictions is incomplete, such as '{incomplete[0].name}' "
@@ -373,8 +381,8 @@ def _subsets(choices: pd.DataFrame) -> list[LabelSubset]:
         notes = [] if alike else ["arms had different subsets"]
         if first["num_val_patients"] < FEW_VAL:
             notes.append("few validation patients: what is chosen on them is partly chance")
-        drawn = (_rounded(first[name]) for name in reading.COUNTS)
-        rows.append(LabelSubset(task, float(fraction), int(seed), *drawn, note="; ".join(notes)))
+        drawn = {name: _rounded(first[name]) for name in reading.COUNTS}
+        rows.append(LabelSubset(task, float(fraction), int(seed), **drawn, note="; ".join(notes)))
     return rows
 
 

@@ -1,13 +1,9 @@
 """The arms of an evaluation and their controls."""
 
-from pathlib import Path
 
 from compared_arms import ARMS, with_controls
 from trabecula.artifacts.results import IncompleteArm
 from trabecula.comparison.arms import baselines_of, decide_controls, missing_baselines, why_none
-from trabecula.grid.cells import plan
-from trabecula.grid.recipe import parse_recipe
-from trabecula.grid.remainder import without
 
 
 def test_where_nothing_is_compared_the_reason_is_told() -> None:
@@ -103,29 +99,16 @@ def test_an_incomplete_random_arm_that_is_not_the_control_changes_no_control():
     assert decide_controls(plain, [gone, other]) == plain
 
 
-def test_a_failed_control_named_without_its_library_is_not_replaced(tmp_path: Path):
-    """The recipe says resnet18, the card timm:resnet18: it is the same network."""
-    stages = {
-        "pretrain": {"verb": "pretrain", "store": "/tmp", "splits": "/tmp", "architecture": "resnet18"},
-        "embed": {"verb": "embed", "encoder": "@pretrain", "store": "/tmp"},
-        "evaluate": {"verb": "evaluate", "predictions": ["@embed"], "encoders": ["@pretrain"],
-                     "manifest": "/tmp", "splits": "/tmp"},
-    }  # fmt: skip
-    arms = {
-        "resnet18-random": {"pretrain": {"objective": "none"}},
-        "other": {"pretrain": {"objective": "none", "arm": "resnet18-random-augmented", "seed": 1}},
-        "resnet18-moco": {"pretrain": {"objective": "moco"}},
-    }
-    study = plan(parse_recipe({"stages": stages, "axes": {"arm": arms}}, "recipe"), tmp_path)
-    failed = next(cell for cell in study.stages["embed"] if cell.coordinates["arm"] == "resnet18-random")
-    rest, _ = without(study, {failed.id})
-    incomplete = rest.stages["evaluate"][0].config.incomplete  # type: ignore[attr-defined]
+def test_a_failed_control_of_a_library_network_is_not_replaced():
+    """Its recipe may say resnet18; the cards, and so the incomplete arm, say timm:resnet18."""
+    gone = IncompleteArm(
+        name="resnet18-random", architecture="timm:resnet18", family="random", reason="embed failed"
+    )
     left = with_controls(
         ("resnet18-moco", "timm:resnet18", "pretrained"),
-        ("resnet18-random-augmented", "timm:resnet18", "random"), incomplete=incomplete,
+        ("resnet18-random-augmented", "timm:resnet18", "random"), incomplete=[gone],
     )  # fmt: skip
     assert {arm.name: arm.control for arm in left} == dict.fromkeys(arm.name for arm in left)
     assert [baselines_of(arm, left) for arm in left] == [[], []]
-    reason = "the control resnet18-random is incomplete: embed of resnet18-random failed"
-    assert {arm.control_reason for arm in left} == {reason}
-    assert missing_baselines(left, incomplete=incomplete)[0].reason == "embed of resnet18-random failed"
+    assert {a.control_reason for a in left} == {"the control resnet18-random is incomplete: embed failed"}
+    assert missing_baselines(left, incomplete=[gone])[0].reason == "embed failed"

@@ -20,11 +20,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trabecula.config import Record, build, dump
 from trabecula.errors import InputError
 from trabecula.files import read_json
 from trabecula.run import Run
+
+Floats = NDArray[np.float64]
 
 METRICS, COMPARISONS, CURVES, FLOW = "metrics.json", "comparisons.json", "curves.json", "flow.json"
 VERSION = 2
@@ -151,10 +154,10 @@ class RocCurve(ResultRecord):
     mode: str
     fraction: float
     class_name: str = field(metadata={"key": "class"})
-    fpr: Sequence[float]
-    tpr: Sequence[float]
-    low: Sequence[float | None]
-    high: Sequence[float | None]
+    fpr: Sequence[float] | Floats
+    tpr: Sequence[float] | Floats
+    low: Sequence[float | None] | Floats
+    high: Sequence[float | None] | Floats
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -38,7 +38,7 @@ def read_cards(folders: tuple[Path, ...]) -> list[Card]:
     Raises:
         InputError: a folder without a card.
     """
-    cards = []
+    cards: list[Card] = []
     for folder in folders:
         path = (folder if folder.is_dir() else folder.parent) / "encoder.json"
         try:

@@ -74,7 +74,7 @@ def _adjusted(rows: Sequence[Comparison], kinds: Sequence[Any], alpha: float) ->
         families[kind].append(i)
     adjusted = list(rows)
     for members in families.values():
-        for i, p in zip(members, holm([rows[i].p for i in members]), strict=True):
+        for i, p in zip(members, holm(np.array([rows[i].p for i in members], float)), strict=True):
             gap = rows[i].difference or 0.0
             claim = ("better" if gap > 0 else "worse") if p < alpha else "none"
             adjusted[i] = replace(rows[i], p_holm=float(p), claim=claim)

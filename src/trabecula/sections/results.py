@@ -5,7 +5,7 @@ Nothing here computes a statistic: values are found, ordered and handed on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from trabecula.artifacts.predictions import corner_of, snapshot_of
 from trabecula.artifacts.results import Comparison, LabelMultiplier, MetricRow, PlateauCount
 from trabecula.comparison.arms import PUBLISHED
 
-Row = Mapping[str, Any]
+Row = Any  # one of the records of artifacts/results.py
 T = TypeVar("T")
 
 FAMILIES = ("random", "imagenet", "weights", "pretrained")
@@ -167,7 +167,7 @@ class Results:
 
     def headline(self, panel: Panel) -> str:
         """The metric that the verdict speaks of: the first one that `evaluate` compares arms by."""
-        rows = [*self.pairs, *self.summaries]
+        rows: list[Comparison | MetricRow] = [*self.pairs, *self.summaries]
         return next(row.metric for row in rows if Panel(row.task, row.mode) == panel)
 
     def comparisons_of(self, panel: Panel, metric: str) -> list[Comparison]:
