@@ -26,7 +26,7 @@ from trabecula.sections.wording import (
 )
 
 FOUND, NOT_SHOWN, BELOW, UNKNOWN = "found", "not shown", "below chance", "not estimable"
-_MOST_PLACES = 6  # of a figure: their names stand side by side
+_MOST_PLACES = 6  # of a figure: their names are side by side
 
 
 @dataclass(frozen=True)
