@@ -1,6 +1,5 @@
 """The arms of an evaluation and their controls."""
 
-
 from compared_arms import ARMS, with_controls
 from trabecula.artifacts.results import IncompleteArm
 from trabecula.comparison.arms import baselines_of, decide_controls, missing_baselines, why_none

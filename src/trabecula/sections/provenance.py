@@ -187,7 +187,7 @@ class DrawnLabels:
 
 
 @dataclass(frozen=True)
-class TaskFlow:
+class TaskCounts:
     """One task: who was excluded, where the others went, and the few-label subsets."""
 
     name: str
@@ -226,11 +226,11 @@ def read_cohort(manifest: Path, store: Path | None) -> CohortCounts:
     )
 
 
-def task_flows(results: Results) -> list[TaskFlow]:
+def task_flows(results: Results) -> list[TaskCounts]:
     return [_task_flow(results, name, record) for name, record in results.flow.tasks.items()]
 
 
-def _task_flow(results: Results, name: str, record: Mapping[str, Any]) -> TaskFlow:
+def _task_flow(results: Results, name: str, record: Mapping[str, Any]) -> TaskCounts:
     parts = {k: v for k in ("train", "val", "test") if (v := (record.get("parts") or {}).get(k))}
     parts |= {k: v for k, v in (record.get("parts") or {}).items() if k not in parts and v}
     drawn = [s for s in results.flow.subsets if s["task"] == name]
@@ -240,7 +240,7 @@ def _task_flow(results: Results, name: str, record: Mapping[str, Any]) -> TaskFl
     ]
     classes = list(dict.fromkeys(c for part in parts.values() for c in part.get("per_class") or {}))
     exclusions = record.get("exclusions") or {}
-    return TaskFlow(
+    return TaskCounts(
         name, record.get("kind", ""), exclusions, parts, classes, subsets, subset_notes(results, name),
         fraction_table(results, name),
     )  # fmt: skip
