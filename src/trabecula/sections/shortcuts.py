@@ -108,7 +108,8 @@ def _probes(results: Results, panel: Panel) -> list[ShortcutProbe]:
 
 def _chance(results: Results, panel: Panel, metric: str) -> float | None:
     """What a guess scores on average."""
-    classes = results.flow.tasks.get(panel.task, {}).get("classes") or ()
+    task = results.flow.tasks.get(panel.task)
+    classes = task.classes if task else ()
     if metric == "balanced_accuracy":
         return 1 / len(classes) if classes else None
     return {"auroc": 0.5, "auroc_macro": 0.5, "quadratic_kappa": 0.0}.get(metric)

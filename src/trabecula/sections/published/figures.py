@@ -124,7 +124,8 @@ def size_chart(
 
 def figure_metric(results: Results, panel: Panel) -> str:
     """The metric by which the paper scores such a task; "" where the results have none."""
-    kind = results.flow.tasks.get(panel.task, {}).get("kind")
+    task = results.flow.tasks.get(panel.task)
+    kind = task.kind if task else ""
     wanted = {"multilabel": "auroc_macro", "binary": "auroc"}.get(str(kind), "balanced_accuracy")
     return wanted if wanted in results.metric_names(panel) else ""
 
