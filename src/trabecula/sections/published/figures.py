@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from trabecula.artifacts.predictions import corner_of
 from trabecula.errors import InputError
 from trabecula.figures.charts import REFERENCE, STYLES, UNIT_TICKS, Axis, Chart, Series
 from trabecula.files import read_json
-from trabecula.sections.learned import OTHER, OWN, Learned
-from trabecula.sections.papers import knee_ssl_numbers as numbers
+from trabecula.sections.pretraining import OTHER, OWN, PretrainedOn
+from trabecula.sections.published.arms import is_graded
+from trabecula.sections.published.paper import Paper, PublishedFigure, StudyFiles
 from trabecula.sections.results import Arm, Panel, Results, Row
 from trabecula.sections.wording import (
     architecture_name,
@@ -31,65 +30,29 @@ from trabecula.sections.wording import (
 _SOURCES = {OWN: "images like the task's own", OTHER: "images of another kind"}
 
 
-@dataclass(frozen=True)
-class PaperFigure:
-    """One of the paper's figures: what its text says, and this study's panels beside it."""
-
-    name: str
-    what: str
-    paper: str
-    charts: Sequence[Chart]
-
-
-def drawn(results: Results, learned: Mapping[str, Learned], spectra: Sequence[Path]) -> list[PaperFigure]:
-    """The figures of which this study has something."""
-    found: dict[str, list[Chart]] = {}
+def drawn(paper: Paper, study: StudyFiles) -> list[tuple[PublishedFigure, list[Chart]]]:
+    """The figures of which this study has something, with its panels."""
+    charts: dict[str, list[Chart]] = {figure.name: [] for figure in paper.figures}
+    results, learned = study.results, study.learned
     for panel in results.panels:
         if corner_of(panel.mode) is None and not results.is_shortcut(panel):
             for arms in _courses(results, learned):
-                source = learned[arms[0].name].source
-                name = _figure_of(results, panel, source)
-                chart = size_chart(results, panel, arms, learned, name)
-                if chart is not None:
-                    found.setdefault(name, []).append(chart)
-    figures = [
-        PaperFigure(name, _WHAT[name], f"{numbers.PAPER}: {numbers.SIZES[name]}.", found[name])
-        for name in numbers.SIZES
-        if name in found
-    ]
-    if spectra:
-        share_of_3 = share(numbers.SPECTRUM["3"])
-        told = (
-            f"{numbers.PAPER}: {share_of_3} of the hospital's knees were called grade 3 by a proxy; the text "
-        )
-        told += "gives no other share."
-        charts = [spectrum_chart(audit) for path in spectra for audit in read_spectrum(path)]
-        figures.append(PaperFigure("Figure 5", _WHAT["Figure 5"], told, charts))
-    return figures
+                figure = _figure_of(paper, results, panel, learned[arms[0].name].source)
+                chart = size_chart(results, panel, arms, learned, figure.name)
+                charts[figure.name] += [chart] if chart else []
+    for path in study.spectra:
+        figure = paper.figure("spectrum")
+        charts[figure.name] += [spectrum_chart(paper, figure, audit) for audit in read_spectrum(path)]
+    return [(figure, charts[figure.name]) for figure in paper.figures if charts[figure.name]]
 
 
-_WHAT = {
-    "Figure 2": "grades against the number of pretraining images of another kind",
-    "Figure 3": "grades against the number of pretraining images like the task's own",
-    "Figure 4": "object classes against the number of pretraining images",
-    "Figure 5": "grades a classifier predicts for an unlabelled pool",
-}
+def _figure_of(paper: Paper, results: Results, panel: Panel, source: str) -> PublishedFigure:
+    tasks = "grades" if is_graded(results.flow.tasks.get(panel.task, {})) else "objects"
+    images = "own" if source == OWN else "other"
+    return next(f for f in paper.figures if f.tasks == tasks and f.images in ("", images))
 
 
-def _figure_of(results: Results, panel: Panel, source: str) -> str:
-    if not is_graded(results.flow["tasks"].get(panel.task, {})):
-        return "Figure 4"
-    return "Figure 3" if source == OWN else "Figure 2"
-
-
-def is_graded(record: Mapping[str, Any]) -> bool:
-    """Whether a task asks for grades: its classes are numbers, not names of objects or findings."""
-    return record.get("kind") != "multilabel" and all(
-        str(name).isdecimal() for name in record.get("classes") or ()
-    )
-
-
-def _courses(results: Results, learned: Mapping[str, Learned]) -> list[list[Arm]]:
+def _courses(results: Results, learned: Mapping[str, PretrainedOn]) -> list[list[Arm]]:
     """Arms of one network, method, settings and store that differ in the number of images, fewest first."""
     groups: dict[tuple[str, ...], dict[int, Arm]] = {}
     for arm in results.arms:
@@ -107,7 +70,7 @@ _FITTED = ("queue",)  # settings that a small pool bounds
 
 
 def size_chart(
-    results: Results, panel: Panel, arms: Sequence[Arm], learned: Mapping[str, Learned], figure: str
+    results: Results, panel: Panel, arms: Sequence[Arm], learned: Mapping[str, PretrainedOn], figure: str
 ) -> Chart | None:
     """Score against images of the pool, a line a share of labels; rings at the left are random networks."""
     metric = figure_metric(results, panel)
@@ -161,7 +124,8 @@ def size_chart(
 
 def figure_metric(results: Results, panel: Panel) -> str:
     """The metric by which the paper scores such a task; "" where the results have none."""
-    kind = results.flow["tasks"].get(panel.task, {}).get("kind")
+    task = results.flow.tasks.get(panel.task)
+    kind = task.kind if task else ""
     wanted = {"multilabel": "auroc_macro", "binary": "auroc"}.get(str(kind), "balanced_accuracy")
     return wanted if wanted in results.metric_names(panel) else ""
 
@@ -187,7 +151,7 @@ def read_spectrum(folder: Path) -> list[Row]:
     return audits
 
 
-def spectrum_chart(audit: Row) -> Chart:
+def spectrum_chart(paper: Paper, figure: PublishedFigure, audit: Row) -> Chart:
     """Share of a pool's images by predicted grade, as called and corrected, and the share the paper gives."""
     called, corrected = audit["called"], {row["class"]: row for row in audit["corrected"]}
     grades = [str(row["class"]) for row in called]
@@ -204,11 +168,9 @@ def spectrum_chart(audit: Row) -> Chart:
         ]
         at, rows, name = [x for x, _ in both], [row for _, row in both], "this study, corrected"
         series.append(Series.of_rows(rows, at, STYLES[1], name, ("whisker", "mark"), value="share"))
-    theirs = [
-        (i + 0.42, numbers.SPECTRUM[grade]) for i, grade in enumerate(grades) if grade in numbers.SPECTRUM
-    ]
+    theirs = [(i + 0.42, figure.shares[grade]) for i, grade in enumerate(grades) if grade in figure.shares]
     if theirs:
-        at, shares, name = [x for x, _ in theirs], [y for _, y in theirs], f"{numbers.PAPER}, another pool"
+        at, shares, name = [x for x, _ in theirs], [y for _, y in theirs], f"{paper.mark}, another pool"
         series.append(Series(REFERENCE, at, shares, name=name, parts=("mark",)))
     told = ", ".join(
         f"{grade}: {share(round(row['share'], 3))}" for grade, row in zip(grades, called, strict=True)
@@ -219,4 +181,4 @@ def spectrum_chart(audit: Row) -> Chart:
     title = f"{audit['task']} by {audit['arm']}" + (f", seed {audit['seed']}" if "seed" in audit else "")
     x_axis = Axis("predicted grade", list(enumerate(grades)), (-0.6, len(grades) - 0.4))
     y_axis = Axis("share of the pool's images", UNIT_TICKS)
-    return Chart("Figure 5, this study", title, x_axis, y_axis, series, f"{title}. {told}", note)
+    return Chart(f"{figure.name}, this study", title, x_axis, y_axis, series, f"{title}. {told}", note)

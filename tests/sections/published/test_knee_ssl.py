@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,50 @@ from knee_ssl_study import (
 )
 from report_page import Balance, visible
 from trabecula.errors import InputError
+from trabecula.figures.charts import Chart
 from trabecula.report import Config
 from trabecula.run import execute
 from trabecula.sections.formats import Table
-from trabecula.sections.papers import knee_ssl_numbers as numbers
-from trabecula.sections.papers.knee_ssl import Section, knee_ssl_section
-from trabecula.sections.results import read_results
+from trabecula.sections.published import BLOCKS, published_section
+from trabecula.sections.published.arms import ArmTable, arm_tables
+from trabecula.sections.published.figures import drawn
+from trabecula.sections.published.paper import StudyFiles, read_paper
+from trabecula.sections.results import Results, read_results
 
-PAPER = Path(__file__).parents[4] / "shared" / "papers" / "knee-ssl.md"
+TEXT = Path(__file__).parents[4] / "shared" / "papers" / "knee-ssl.md"
+PAPER = read_paper("knee-ssl")
+TABLES = [table for table in PAPER.tables if table.ours == "arms"]
+MARK = "(paper)"
+
+
+@dataclass
+class Beside:
+    """What stands beside the paper, part by part."""
+
+    study: StudyFiles
+
+    @property
+    def parts(self) -> list[ArmTable]:
+        return arm_tables(PAPER, self.study)
+
+    @property
+    def figures(self) -> list[tuple[str, str, list[Chart]]]:
+        return [(figure.name, figure.text, charts) for figure, charts in drawn(PAPER, self.study)]
+
+    def words(self, name: str) -> list[str]:
+        return [block.content for block in BLOCKS[name](PAPER, self.study)]
+
+    @property
+    def searches(self) -> Table:
+        (block,) = BLOCKS["searches"](PAPER, self.study)
+        assert isinstance(block.content, Table)
+        return block.content
+
+
+def beside(
+    results: Results, runs: Sequence[Path] = (), store: Path | None = None, **more: Sequence[Path]
+) -> Beside:
+    return Beside(StudyFiles(results, runs=runs, store=store, **more))  # type: ignore[arg-type]
 
 
 def texts(table: Table) -> list[list[str]]:
@@ -50,23 +87,23 @@ def section(
     asked: Mapping[str, Any] = KNEES,
     modes: Sequence[str] = ("probe", "finetune"),
     spectra: Sequence[Path] = (),
-) -> Section:
+) -> Beside:
     store = write_store(folder / "store")
     results = read_results(write_study(folder / "results", arms, asked, modes))
-    return knee_ssl_section(results, write_runs(folder / "runs", arms, store, asked), store, spectra)
+    return beside(results, write_runs(folder / "runs", arms, store, asked), store, spectra=spectra)
 
 
-def names(found: Section) -> list[str]:
-    return [part.name for part in found.parts] + [figure.name for figure in found.figures]
+def names(found: Beside) -> list[str]:
+    return [part.name for part in found.parts] + [name for name, _, _ in found.figures]
 
 
-@pytest.mark.skipif(not PAPER.exists(), reason="the paper's text is not here")
+@pytest.mark.skipif(not TEXT.exists(), reason="the paper's text is not here")
 def test_the_papers_numbers_stand_in_the_paper() -> None:
-    text = PAPER.read_text()
+    text = TEXT.read_text()
     rows = [
-        "| " + " | ".join([line.approach, *(printed or "-" for printed in line.printed)]) + " |"
-        for table in numbers.TABLES.values()
-        for line in table.lines
+        "| " + " | ".join([line.label, *(printed or "-" for printed in line.values)]) + " |"
+        for table in TABLES
+        for line in table.rows
     ]
     assert [row for row in rows if row not in text] == []
     assert len(rows) == 6 + 3 + 9 + 7 + 6
@@ -81,13 +118,14 @@ def test_the_papers_numbers_stand_in_the_paper() -> None:
 
 
 def test_each_printed_row_fits_its_columns() -> None:
-    for table in numbers.TABLES.values():
-        for line in table.lines:
-            assert len(line.printed) == len(table.columns)
-    moco = numbers.TABLE_3.lines[2]
-    assert numbers.TABLE_3.value(moco, "finetune", 0.1) == (0.636, 0.012)
-    assert numbers.TABLE_3.value(moco, "probe", 0.1) == (0.422, None)  # printed without an SD
-    assert numbers.TABLE_A1.value(numbers.TABLE_A1.lines[-1], "probe", 0.1) is None
+    for table in TABLES:
+        for line in table.rows:
+            assert len(line.values) == len(table.columns)
+    table_3, table_a1 = PAPER.table("Table 3"), PAPER.table("Table A.1")
+    moco = table_3.rows[2]
+    assert table_3.value(moco, "finetune", 0.1) == (0.636, 0.012)
+    assert table_3.value(moco, "probe", 0.1) == (0.422, None)  # printed without an SD
+    assert table_a1.value(table_a1.rows[-1], "probe", 0.1) is None
 
 
 def test_table_3_has_this_studys_arms_and_then_the_papers(tmp_path: Path) -> None:
@@ -98,7 +136,7 @@ def test_table_3_has_this_studys_arms_and_then_the_papers(tmp_path: Path) -> Non
         "Network", "Approach", "FT, 1 %", "LP, 1 %", "FT, 5 %", "LP, 5 %", "FT, 10 %", "LP, 10 %",
     ]  # fmt: skip
     rows = texts(table)
-    ours = [row for row in rows if numbers.MARK not in row[0]]
+    ours = [row for row in rows if MARK not in row[0]]
     assert [row[:2] for row in ours] == [
         ["ResNet-18", "Random"], ["ResNet-18", "ImageNet"], ["ResNet-18", "MoCo"],
         ["ResNet-18", "Barlow Twins"], ["critic", "Random"],
@@ -108,7 +146,7 @@ def test_table_3_has_this_studys_arms_and_then_the_papers(tmp_path: Path) -> Non
         "0.460 (0.012) [0.430 to 0.490]", "0.360 (0.012) [0.330 to 0.390]",
     ]  # fmt: skip
     paper = rows[len(ours) :]
-    assert [row[0] for row in paper] == [f"ResNet-34 {numbers.MARK}"] * 6
+    assert [row[0] for row in paper] == [f"ResNet-34 {MARK}"] * 6
     assert paper[2][1:] == [
         "MoCo (Knee)", "0.475 (0.050)", "0.368 †", "0.606 (0.010)", "0.411 †", "0.636 (0.012)", "0.422 †",
     ]  # fmt: skip
@@ -143,7 +181,7 @@ def test_the_spread_over_label_seeds_and_of_choices_is_shown(tmp_path: Path) -> 
     assert "1 %: 6 validation and 23 training patients; 10 %: 58" in note
     assert "With 1 % of labels: few validation patients" in note
     single = read_results(write_study(tmp_path / "one", METHODS, seeds=(0,)))
-    assert knee_ssl_section(single, (), None, ()).parts[0].spread.rows == []
+    assert beside(single).parts[0].spread.rows == []
 
 
 @pytest.mark.parametrize(
@@ -206,7 +244,7 @@ def test_columns_that_the_paper_has_not_come_first_and_a_shared_note_is_said_onc
             '"fraction": 0.1,', '"fraction": 0.5,'
         )
         (folder / f"{name}.json").write_text(text.replace('"note": ""', '"note": "left out: Hernia"'))
-    table = knee_ssl_section(read_results(folder), (), None).parts[0].values
+    table = beside(read_results(folder)).parts[0].values
     assert [c.replace("\N{NO-BREAK SPACE}", " ") for c in table.columns[2:5]] == [
         "LP, 25 %",
         "LP, 50 %",
@@ -218,14 +256,14 @@ def test_columns_that_the_paper_has_not_come_first_and_a_shared_note_is_said_onc
 
 def test_a_figure_has_a_line_a_share_of_labels_and_random_at_the_left(tmp_path: Path) -> None:
     found = section(tmp_path, SIZES)
-    natural, own = found.figures
-    assert "0.627 from 58k images and 0.648 from all" in natural.paper
-    assert "0.627 from 6k images and 0.636 from 58k" in own.paper
-    assert [chart.title for chart in own.charts] == [
+    (_, natural, _), (_, own, charts) = found.figures
+    assert "0.627 from 58k images and 0.648 from all" in natural
+    assert "0.627 from 6k images and 0.636 from 58k" in own
+    assert [chart.title for chart in charts] == [
         "kl, linear probe: MoCo of ResNet-18 on images like the task's own",
         "kl, fine-tuning: MoCo of ResNet-18 on images like the task's own",
     ]
-    svg = own.charts[0].svg
+    svg = charts[0].svg
     for label in ("none", "500", "1,000", "4,000"):
         assert f">{label}</text>" in svg
     lines = re.findall(r'<polyline class="line (arm-\d)" points="([^"]+)"', svg)
@@ -239,7 +277,7 @@ def test_a_figure_has_a_line_a_share_of_labels_and_random_at_the_left(tmp_path: 
     assert [style for style, _ in rings] == ["arm-0", "arm-1"]
     assert max(float(x) for _, x in rings) < float(lines[0][1].split(",")[0])
     assert svg.count('class="whisker') == 2 * 4
-    assert [name.partition(" (")[0].replace("\N{NO-BREAK SPACE}", " ") for name, _ in own.charts[0].legend] \
+    assert [name.partition(" (")[0].replace("\N{NO-BREAK SPACE}", " ") for name, _ in charts[0].legend] \
         == ["1 % of labels", "10 % of labels"]  # fmt: skip
     value = level(SIZES[1], "probe", FRACTIONS[0])
     assert f"{value:.3f} from 500 images" in svg
@@ -254,30 +292,30 @@ def test_rings_are_told_of_only_where_they_are_drawn(tmp_path: Path) -> None:
             row["value"] = None
     (results / "metrics.json").write_text(json.dumps(metrics))
     runs = sorted(path.parent for path in tmp_path.rglob("training.json"))
-    charts = knee_ssl_section(read_results(results), runs, None).charts
+    charts = [c for *_, some in beside(read_results(results), runs).figures for c in some]
     assert charts
     assert all('circle class="ring' not in chart.svg and "Rings" not in chart.note for chart in charts)
 
 
 def test_the_spectrum_is_drawn_beside_the_one_share_the_paper_gives(tmp_path: Path) -> None:
     found = section(tmp_path, METHODS, spectra=[write_spectrum(tmp_path / "spectrum")])
-    (figure,) = found.figures
-    (chart,) = figure.charts
-    assert figure.name == "Figure 5"
-    assert "93\N{NO-BREAK SPACE}% of the hospital's knees" in figure.paper
+    ((name, text, charts),) = found.figures
+    (chart,) = charts
+    assert name == "Figure 5"
+    assert "93\N{NO-BREAK SPACE}% of the hospital's knees" in text
     heights = [float(h) for h in re.findall(r'<rect class="column arm-0"[^>]* height="([\d.]+)"', chart.svg)]
     assert len(heights) == 5
     assert heights.index(max(heights)) == 3
     assert heights[3] / heights[4] == pytest.approx(0.91 / 0.05, rel=0.02)
     assert chart.svg.count('class="mark arm-random"') == 1
-    assert [name for name, _ in chart.legend][-1] == f"{numbers.PAPER}, another pool"
+    assert [name for name, _ in chart.legend][-1] == f"{PAPER.mark}, another pool"
     assert chart.note.startswith("1,000 images of 400 patients.")
     assert "Warning: 91% of the images are called 3." in chart.note
     (tmp_path / "spectrum/spectrum.json").write_text('{"audits": [{"task": "kl"}]}')
     with pytest.raises(InputError, match="an audit has no 'arm'"):
-        section(tmp_path / "broken", METHODS, spectra=[tmp_path / "spectrum"])
+        _ = section(tmp_path / "broken", METHODS, spectra=[tmp_path / "spectrum"]).figures
     with pytest.raises(InputError, match="no such file"):
-        section(tmp_path / "none", METHODS, spectra=[tmp_path])
+        _ = section(tmp_path / "none", METHODS, spectra=[tmp_path]).figures
 
 
 def test_what_searches_chose_is_shown_with_how_many_patients_chose_it(tmp_path: Path) -> None:
@@ -292,30 +330,33 @@ def test_what_searches_chose_is_shown_with_how_many_patients_chose_it(tmp_path: 
         }  # fmt: skip
         (tmp_path / name / "chosen.json").write_text(json.dumps(chosen))
     folders = [tmp_path / name for name in ("r18-moco", "gone", "r18-random")]
-    found = knee_ssl_section(results, (), None, searches=folders)
+    found = beside(results, searches=folders)
     assert [row[1:] for row in texts(found.searches)] == [
         [name, "1 %", "kl", "1000", "6 (2 pruned)", "6", "0.412", "adamw", rate, "1e-05", "14", "3"]
         for name, rate in (("random initialisation", "0.001"), ("MoCo pretraining", "0.00032"))
     ]
-    assert found.tables[-1] is found.searches
+    written, _ = published_section("knee-ssl", found.study).files["knee_ssl"]
+    assert written[-1] == found.searches
     (tmp_path / "gone/chosen.json").write_text("{}")
     with pytest.raises(InputError, match=r"chosen\.json: has no 'arm'"):
-        knee_ssl_section(results, (), None, searches=folders)
+        _ = beside(results, searches=folders).searches
 
 
 def test_random_probes_are_held_against_one_predicted_class(tmp_path: Path) -> None:
-    paper, ours = section(tmp_path / "a", (*METHODS[:4],)).random
+    (paper,) = (block.text for block in PAPER.blocks if block.show == "random_probes")
     assert "exactly 0.200 with every share" in paper
+    (ours,) = section(tmp_path / "a", (*METHODS[:4],)).words("random_probes")
     assert ours.replace("\N{NO-BREAK SPACE}", " ") == (
         "This study's probes of random networks, kl, where one predicted class gives 0.200: ResNet-18 0.250 "
         "(0.220 to 0.280) with 1 % of labels, 0.300 (0.270 to 0.330) with 10 % of labels. Of these 2 "
         "intervals 2 lie above 0.200."
     )
     low = (arm("r18-random", gain=-0.045), METHODS[2])  # 0.205 (0.175 to 0.235) with 1 %, seed 4 at 0.200
-    ours = section(tmp_path / "b", low).random[1].replace("\N{NO-BREAK SPACE}", " ")
+    (ours,) = section(tmp_path / "b", low).words("random_probes")
+    ours = ours.replace("\N{NO-BREAK SPACE}", " ")
     assert "(0.175 to 0.235) with 1 % of labels, 1 of 10 label seeds at exactly 0.200, 0.255" in ours
     assert ours.endswith("Of these 2 intervals 1 lies above 0.200.")
-    assert section(tmp_path / "c", METHODS, modes=("finetune",)).random == []
+    assert section(tmp_path / "c", METHODS, modes=("finetune",)).words("random_probes") == []
     folder = write_study(tmp_path / "e", METHODS[:4])
     metrics, pairs = (
         json.loads((folder / f"{name}.json").read_text()) for name in ("metrics", "comparisons")
@@ -324,30 +365,32 @@ def test_random_probes_are_held_against_one_predicted_class(tmp_path: Path) -> N
         row["low"] = row["high"] = row["p"] = row["p_holm"] = None
     (folder / "metrics.json").write_text(json.dumps(metrics))
     (folder / "comparisons.json").write_text(json.dumps(pairs))
-    found = knee_ssl_section(read_results(folder), (), None)
-    assert found.random[1].endswith("0.300 (no interval) with 10\N{NO-BREAK SPACE}% of labels.")
+    found = beside(read_results(folder))
+    assert found.words("random_probes")[0].endswith(
+        "0.300 (no interval) with 10\N{NO-BREAK SPACE}% of labels."
+    )
     assert all("worth" not in cell.small for row in found.parts[0].differences.rows for cell in row)
-    assert section(tmp_path / "d", METHODS, CHESTS).random == []
+    assert section(tmp_path / "d", METHODS, CHESTS).words("random_probes") == []
 
 
 def test_what_the_files_lack_is_said_in_a_line(tmp_path: Path) -> None:
-    assert section(tmp_path / "a", METHODS).missing == []
-    only = section(tmp_path / "b", METHODS, modes=("finetune",)).missing
+    assert section(tmp_path / "a", METHODS).words("lacking") == []
+    only = section(tmp_path / "b", METHODS, modes=("finetune",)).words("lacking")
     assert only == ["Table 3, kl: this study has no linear probe."]
     folder = write_study(tmp_path / "c", METHODS)
     record = json.loads((folder / "metrics.json").read_text())
     for row in record["rows"]:
         row["metric"] = "quadratic_kappa"
     (folder / "metrics.json").write_text(json.dumps(record))
-    found = knee_ssl_section(read_results(folder), (), None, ())
+    found = beside(read_results(folder))
     assert found.parts == []
-    assert found.missing == [
+    assert found.words("lacking") == [
         "metrics.json has no balanced accuracy of kl, by which the paper scores.",
         "No run folder of a pretraining with its log was given (--runs), so whose images, and how many, each "
         "encoder learned from is not known.",
     ]
-    binary = knee_ssl_section(read_results(write_results(tmp_path / "d")), (), None, ())
-    assert binary.missing[0].startswith("This study has no arm but random ones on grades")
+    binary = beside(read_results(write_results(tmp_path / "d")))
+    assert binary.words("lacking")[0].startswith("This study has no arm but random ones on grades")
 
 
 def test_page_and_tables_hold_the_papers_part(tmp_path: Path) -> None:
@@ -392,9 +435,9 @@ def test_page_and_tables_hold_the_papers_part(tmp_path: Path) -> None:
         "0.06",
         "0.0012",
     )
-    assert sum(row["whose"] == numbers.PAPER for row in rows) == 6 * 6 + 6 * 6
+    assert sum(row["whose"] == PAPER.mark for row in rows) == 6 * 6 + 6 * 6
     assert (tmp_path / "out/figures/figure-5-this-study-kl-by-r18-imagenet-seed-0.svg").exists()
     execute("report", plain, tmp_path / "plain")
     without = (tmp_path / "plain/report.html").read_text()
-    assert numbers.MARK not in without
+    assert MARK not in without
     assert not (tmp_path / "plain/tables/knee_ssl.md").exists()

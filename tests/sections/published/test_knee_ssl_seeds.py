@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from knee_ssl_study import METHODS, arm, write_study
-from trabecula.sections.papers.knee_ssl import knee_ssl_section
+from trabecula.sections.published.arms import arm_tables
+from trabecula.sections.published.paper import StudyFiles, read_paper
 from trabecula.sections.results import read_results
 
 
@@ -16,8 +17,8 @@ def test_seeds_of_several_pretrainings_are_not_called_label_seeds(tmp_path: Path
     single = [row for row in metrics["rows"] if row["seed"] != "all"]
     metrics["rows"] += [{**row, "pretrain_seed": 1, "value": row["value"] - 0.04} for row in single]
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    found = knee_ssl_section(read_results(folder), (), None)
-    assert "2 of 20 seeds of pretraining and labels at exactly 0.200" in found.random[1]
-    spread = found.parts[0].spread
+    (found,) = arm_tables(read_paper("knee-ssl"), StudyFiles(read_results(folder)))
+    assert "2 of 20 seeds of pretraining and labels at exactly 0.200" in found.random_probes
+    spread = found.spread
     assert spread.title.endswith(" over seeds of pretraining and labels")
     assert spread.note.startswith("Lowest to highest value over seeds of pretraining and labels, and below")
