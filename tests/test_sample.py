@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from trabecula import pretrain, sample, split
+from trabecula.artifacts.encoder import read_encoder_card
 from trabecula.artifacts.generated import is_generated
 from trabecula.artifacts.manifest import read_manifest
 from trabecula.artifacts.patient_hashes import mark, site_key
@@ -21,10 +22,8 @@ from trabecula.artifacts.splits import read_splits
 from trabecula.artifacts.store import Store
 from trabecula.comparison.leakage import check_cards
 from trabecula.errors import InputError, RunError
-from trabecula.nets.critic import Generator
-from trabecula.nets.encoder import read_card
-from trabecula.nets.generator import load_generator
-from trabecula.nets.generator import sample as draw
+from trabecula.nets.generators.generator import load_generator
+from trabecula.nets.generators.upsampling import UpsamplingConfig, UpsamplingGenerator
 from trabecula.nets.latent import latents, slerp
 from trabecula.run import execute
 
@@ -65,17 +64,19 @@ def test_images_are_the_generators_own(gan: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         expected = generator(latents(range(5), 12, 1))
     assert torch.allclose(store.read(slice(0, 5)) / 127.5 - 1, expected, atol=0.5 / 127.5 + 1e-4)
-    assert torch.equal(store.read(slice(0, 5)), draw(generator, 5, 1))  # as pretrain and fidelity draw them
-    assert store.preprocessing == read_card(gan / "gan").preprocessing
+    assert torch.equal(store.read(slice(0, 5)), generator.sample(5, 1))  # as pretrain and fidelity draw them
+    assert store.preprocessing == read_encoder_card(gan / "gan").preprocessing
 
 
 def test_colours_are_written_as_they_are_drawn(gan: Path) -> None:
-    generator = Generator(3, 32, latent=12).to(memory_format=torch.channels_last).eval()
+    generator = (
+        UpsamplingGenerator(UpsamplingConfig(latent=12), 3, 32).to(memory_format=torch.channels_last).eval()
+    )
     images = sample.images_of(sample.Config(generator=gan, num=5, seed=1), generator, range(5))
     assert images.flags.c_contiguous
     assert images.shape == (5, 3, 32, 32)
-    assert np.array_equal(images, draw(generator, 5, 1).numpy())
-    assert draw(generator, 5, 1).is_contiguous()
+    assert np.array_equal(images, generator.sample(5, 1).numpy())
+    assert generator.sample(5, 1).is_contiguous()
 
 
 def test_walks_go_from_one_sample_to_the_next_on_the_sphere(gan: Path, tmp_path: Path) -> None:
@@ -102,7 +103,7 @@ def test_the_store_says_whose_it_is_and_from_whom_it_learned(gan: Path, tmp_path
     assert is_generated(patient)
     made = store.record["generated"]
     assert made["generator"] == patient
-    assert set(made["patients"]) == set(read_card(gan / "gan").patients) != set()
+    assert set(made["patients"]) == set(read_encoder_card(gan / "gan").patients) != set()
     assert store.index["image_id"].is_unique
 
 
@@ -147,13 +148,13 @@ def test_an_encoder_pretrained_on_samples_names_the_generators_patients(gan: Pat
     config = pretrain.Config(store=tmp_path / "s", splits=gan / "split", **ADVERSARIAL)
     told = execute("pretrain", config, tmp_path / "second")
     assert "are they of this store" not in told
-    before, after = read_card(gan / "gan"), read_card(tmp_path / "second")
+    before, after = read_encoder_card(gan / "gan"), read_encoder_card(tmp_path / "second")
     assert set(after.patients) > set(before.patients)
     made = mark(Store.open(tmp_path / "s").index["patient_id"].tolist()[:1], site_key())
     assert set(after.patients) - set(before.patients) == set(made)
     random = pretrain.Config(store=tmp_path / "s", architecture="critic", device="cpu")
     execute("pretrain", random, tmp_path / "random")
-    assert read_card(tmp_path / "random").patients == ()
+    assert read_encoder_card(tmp_path / "random").patients == ()
 
 
 def test_an_encoder_pretrained_on_samples_of_an_exported_generator_is_refused(
