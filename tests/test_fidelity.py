@@ -325,7 +325,7 @@ def test_a_folder_without_a_generator_is_refused(study: Path, tmp_path: Path) ->
 
 def test_another_site_key_is_told(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRABECULA_SITE_KEY", "another key")
-    with pytest.raises(InputError, match="marked with another site key"):
+    with pytest.raises(InputError, match="hashed with another site key"):
         execute("fidelity", config(study), tmp_path / "run")
 
 

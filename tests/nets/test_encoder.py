@@ -17,7 +17,6 @@ from trabecula.artifacts.encoder import EncoderCard, read_encoder_card
 from trabecula.artifacts.weights import read_weights
 from trabecula.errors import InputError
 from trabecula.nets.encoder import Encoder, load_encoder, make_encoder
-from trabecula.run import Run
 
 
 def small(**changes: Any) -> Encoder:
@@ -149,9 +148,9 @@ def test_files_are_the_same_bytes_each_time(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "one").iterdir()) == ["encoder.json", "encoder.safetensors"]
 
 
-def test_saving_into_a_run_leaves_the_encoder_as_it_was(tmp_path: Path) -> None:
+def test_saving_leaves_the_encoder_as_it_was(tmp_path: Path) -> None:
     encoder = small().train()
-    encoder.save(Run(tmp_path, 1))
+    encoder.save(tmp_path)
     assert encoder.training
     assert load_encoder(tmp_path).card == encoder.card
 
