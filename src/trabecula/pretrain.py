@@ -16,31 +16,24 @@ from typing import Any, Self
 import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-import trabecula
 from trabecula import distributed
 from trabecula.artifacts.encoder import EncoderCard, Family, Init, PoolChoice, Stem
-from trabecula.artifacts.generator import SAMPLES_FILE
-from trabecula.artifacts.patient_hashes import key_name, site_key
-from trabecula.artifacts.predictions import snapshot_name
 from trabecula.artifacts.splits import read_splits, together
-from trabecula.artifacts.store import Store
 from trabecula.config import Record, dump
 from trabecula.data.batches import Stream, images_in_order
 from trabecula.data.joined_stores import open_stores
 from trabecula.data.pretraining_pool import (
     Pool,
+    card_after,
     check_contrast,
     check_key,
     evenly,
     labelled_training_part,
     pretraining_pool,
-    seen_after,
     strangers,
     with_fields,
 )
 from trabecula.errors import InputError
-from trabecula.figures.pictures import picture_file
-from trabecula.files import save_array
 from trabecula.monitors import find as find_monitor
 from trabecula.monitors.monitor import Watched
 from trabecula.nets.backbone import build_backbone
@@ -50,15 +43,14 @@ from trabecula.nets.published import stands_for_weights
 from trabecula.objectives import TABLE, find
 from trabecula.objectives.objective import Objective, Setting, outweighed
 from trabecula.objectives.settings import of_method, resolved
-from trabecula.random_numbers import RowRandom, mix
 from trabecula.run import Run
 from trabecula.train.checkpoint import CHECKPOINT
-from trabecula.train.monitored import train_monitored
+from trabecula.train.pretraining import draw, train_and_keep
 
 NUM_CHECKED, NUM_PREPARED = 64, 1024
 """Images of the pool that are checked for content, and that a method may look at before it learns."""
-NUM_SAMPLES, NUM_DRAWN = 64, 6
-"""Images drawn from a generator, and images of the pool in a method's pictures."""
+NUM_DRAWN = 6
+"""Images of the pool in a method's pictures."""
 
 
 class Config(Record):
@@ -176,7 +168,7 @@ def run(config: Config, out: Run) -> str:
     encoder.card = encoder.card.model_copy(update=arm(config))
     check_key(encoder.card, config.weights, store)
     if config.objective == "none":
-        encoder.save(out.path, card := _card(encoder.card, config, store))
+        encoder.save(out.path, card := card_after(encoder.card, store, config.seed))
         start = {"random": "random", "weights": "given", "encoder": "another encoder's"}[config.init]
         return f"{card.name}: {card.num_features} features of {start} weights, no pretraining"
     if config.splits is None:
@@ -195,13 +187,23 @@ def run(config: Config, out: Run) -> str:
     out.used(device=str(device), precision=precision_on(device, config.precision))
     check_contrast(store, evenly(pool.rows, NUM_CHECKED))
     objective.prepare(images_in_order(store, evenly(pool.rows, NUM_PREPARED), device, 256, equal=True))
-    card = _card(encoder.card, config, store, pool, settings)
+    card = card_after(
+        encoder.card, store, config.seed, pool, config.task,
+        objective=config.objective, settings=dump(settings),
+        batch_size=config.batch_size, pool_fraction=config.pool_fraction, pool_cohorts=config.pool_cohorts,
+    )  # fmt: skip
     watched = Watched(store, pool.rows, config.images, config.seed, device, labelled)
-    training, warnings = _train(config, objective, pool, watched, card, out)
-    out.write_json("training.json", training)
-    _draw(objective, store.read(evenly(pool.rows, NUM_DRAWN)).to(device), config.seed, out)
+    stream = Stream(
+        store, pool.rows, config.batch_size, config.seed, device, pool.fields,
+        rank=distributed.rank(), world_size=distributed.world_size(),
+    )  # fmt: skip
+    images, warnings = train_and_keep(
+        objective, stream, [find_monitor(name)(objective, watched) for name in method.monitors], card, out,
+        images=config.images, every=config.every, snapshots=config.snapshots, precision=config.precision,
+        accumulate=config.accumulate,
+    )  # fmt: skip
+    draw(objective, store.read(evenly(pool.rows, NUM_DRAWN)).to(device), config.seed, out)
     (out / CHECKPOINT).unlink(missing_ok=True)
-    images = training["points"][-1]["images"] if training["points"] else 0
     return _summary(config, card, pool, images, objective, out) + warnings + foreign + _unlisted(card)
 
 
@@ -274,47 +276,6 @@ def _say_before(objective: Objective, encoder: Encoder, device: torch.device, fo
         print(line, file=sys.stderr, flush=True)
 
 
-def _train(
-    config: Config, objective: Objective, pool: Pool, watched: Watched, card: EncoderCard, out: Run
-) -> tuple[dict[str, Any], str]:
-    """Train and keep what the objective leaves; gives training.json and warnings for the summary."""
-    stream = Stream(
-        watched.store, pool.rows, config.batch_size, config.seed, watched.device, pool.fields,
-        rank=distributed.rank(), world_size=distributed.world_size(),
-    )  # fmt: skip
-
-    def keep(folder: Path, images: int, name: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        now = card.model_copy(update={"name": name, "images_seen": card.images_seen + images})
-        for product in objective.products().values():
-            product.save(folder, now, images)
-
-    def at_point(before: int, images: int) -> None:
-        """A snapshot's encoder is an arm of its own, so that its predictions have a name of their own."""
-        if config.snapshots and images // config.snapshots > before // config.snapshots:
-            keep(out / "snapshots" / f"{images:09d}", images, snapshot_name(card.name, images))
-
-    training, warnings = train_monitored(
-        objective, stream, [find_monitor(name)(objective, watched) for name in objective.monitors], out,
-        images=config.images, every=config.every, precision=config.precision, accumulate=config.accumulate,
-        at_point=at_point,
-    )  # fmt: skip
-    keep(out.path, training["points"][-1]["images"] if training["points"] else 0, card.name)
-    return training, "".join(f"; warning: {text}" for text in warnings)
-
-
-def _draw(objective: Objective, images: torch.Tensor, seed: int, out: Run) -> None:
-    """Write what the method has to show of these images of the pool, and images that it makes."""
-    random = RowRandom(mix(seed, "pictures"), len(images), slice(0, len(images)), images.device)
-    for name, picture in objective.eval().pictures(images, random).items():
-        out.write(f"{name}.png", picture_file(picture))
-    samples = objective.samples(NUM_SAMPLES, seed)
-    if samples is not None:
-        with out.scratch(SAMPLES_FILE).open("wb") as file:
-            save_array(file, samples.numpy())
-        out.publish(SAMPLES_FILE)
-
-
 def _summary(
     config: Config, card: EncoderCard, pool: Pool, images: int, objective: Objective, out: Run
 ) -> str:
@@ -330,33 +291,3 @@ def _unlisted(card: EncoderCard) -> str:
     if card.patients:
         return ""
     return "; its patients are not known, so its card lists none and evaluate refuses it"
-
-
-def _card(
-    card: EncoderCard, config: Config, store: Store, pool: Pool | None = None, settings: Record | None = None
-) -> EncoderCard:
-    """The card that says what the encoder will have seen, but for the number of images."""
-    patients = pool.patients if pool else []
-    seen, taught = seen_after(card, store, patients), bool(pool and "labels" in pool.fields)
-    labels = [*filter(None, card.labels.split("; ")), *([config.task] if taught else [])]
-    mine: dict[str, Any] = {}
-    if pool and settings:
-        mine = {
-            "objective": config.objective, "settings": dump(settings), "batch_size": config.batch_size,
-            "pool_fraction": config.pool_fraction, "pool_cohorts": config.pool_cohorts,
-        }  # fmt: skip
-    return card.model_copy(
-        update={
-            **mine,
-            "labels": "; ".join(dict.fromkeys(labels)),
-            "num_labelled_patients": max(card.num_labelled_patients, len(patients) if taught else 0),
-            "store": store.id,
-            "stores": tuple(part.id for part in store.parts) if len(store.parts) > 1 else (),
-            "preprocessing": store.preprocessing,
-            "prepared": store.prepared,
-            "seed": config.seed,
-            "version": trabecula.__version__,
-            "patients": tuple(sorted(seen)),
-            "patients_key": key_name(site_key()) if seen or patients or card.images_seen else "",
-        }
-    )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import trabecula
 from trabecula.artifacts.encoder import EncoderCard
 from trabecula.artifacts.generated import is_generated, origin
 from trabecula.artifacts.manifest import read_manifest
@@ -233,3 +234,34 @@ def strangers(store: Store, splits: Splits) -> str:
     ]
     which = "them" if len(store.parts) == 1 else f"store {' and '.join(unknown)}"
     return f"; none of {which} is in the splits, are they of this store?" if unknown else ""
+
+
+def card_after(
+    card: EncoderCard, store: Store, seed: int, pool: Pool | None = None, task: str = "", **training: Any
+) -> EncoderCard:
+    """The card of an encoder once it has learned from a pool of the store, but for the number of images.
+
+    Args:
+        card: as it starts.
+        pool: what it learns from; None for an encoder without pretraining.
+        task: whose labels it learns from, where the pool carries labels.
+        training: more of the card's fields, such as the objective and its settings.
+    """
+    patients = pool.patients if pool else []
+    seen, taught = seen_after(card, store, patients), bool(pool and "labels" in pool.fields)
+    labels = [*filter(None, card.labels.split("; ")), *([task] if taught else [])]
+    return card.model_copy(
+        update={
+            **training,
+            "labels": "; ".join(dict.fromkeys(labels)),
+            "num_labelled_patients": max(card.num_labelled_patients, len(patients) if taught else 0),
+            "store": store.id,
+            "stores": tuple(part.id for part in store.parts) if len(store.parts) > 1 else (),
+            "preprocessing": store.preprocessing,
+            "prepared": store.prepared,
+            "seed": seed,
+            "version": trabecula.__version__,
+            "patients": tuple(sorted(seen)),
+            "patients_key": key_name(site_key()) if seen or patients or card.images_seen else "",
+        }
+    )
