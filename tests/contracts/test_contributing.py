@@ -21,6 +21,7 @@ from trabecula import pretrain, sample
 from trabecula.artifacts.encoder import has_encoder
 from trabecula.artifacts.generator import read_generator_card
 from trabecula.artifacts.store import Store
+from trabecula.config import build
 from trabecula.data.batches import Batch
 from trabecula.errors import InputError
 from trabecula.nets import generators
@@ -135,7 +136,7 @@ def test_the_generator_on_the_page_is_saved_loaded_and_drawn_from(
         def nets(self, encoder: Encoder) -> tuple[nn.Module, LatentGenerator]:
             card = encoder.card
             flat = nn.Flatten(), nn.Linear(card.channels * card.size**2, 1), nn.Flatten(0)
-            config = generator.Config(latent=self.config.latent)
+            config = build(generator.Config, {"latent": self.config.latent}, "test")
             return nn.Sequential(*flat), generator(config, card.channels, card.size)
 
         def products(self) -> dict[str, Product]:

@@ -15,6 +15,7 @@ from trabecula.data.batches import Stream
 from trabecula.monitors.gan import SETTLED, GanMonitor, judge
 from trabecula.monitors.monitor import Watched
 from trabecula.nets.encoder import make_encoder
+from trabecula.nets.generators.upsampling import UpsamplingGenerator
 from trabecula.objectives import find
 from trabecula.objectives.adversarial import Adversarial
 from trabecula.objectives.objective import Setting
@@ -82,7 +83,7 @@ def test_a_generator_of_one_image_has_collapsed(store: Store) -> None:
     objective = make(store)
     before = GanMonitor(objective, watched(store)).measure()
     with torch.no_grad():
-        objective.generator.project.weight.mul_(1e-4)
+        cast("UpsamplingGenerator", objective.generator).project.weight.mul_(1e-4)
         for layer in objective.generator.modules():
             if isinstance(layer, torch.nn.BatchNorm2d):
                 layer.eps = 10.0

@@ -52,7 +52,7 @@ class Adversarial(Objective):
     """Critic and generator; a method builds them in `nets` and adds its losses in `step`."""
 
     Config = AdversarialConfig
-    monitors = ("encoder", "gan")
+    monitors: ClassVar[tuple[str, ...]] = ("encoder", "gan")
     tiny: ClassVar[Mapping[str, Any]] = {"critic_steps": 1, "latent": 8, "ema": 0.5}
     penalised: ClassVar[bool] = False
     """Whether the method draws the norm of the critic's input gradient between real and made images to 1."""

@@ -67,7 +67,7 @@ def test_what_is_missing_or_does_not_fit_is_named(tmp_path: Path) -> None:
 def test_images_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     generator = made(tmp_path)
     with torch.no_grad():
-        generator.output.bias.fill_(float("nan"))
+        generator.output.weight.fill_(float("nan"))
     with pytest.raises(RunError, match="not finite"):
         generator.sample(1, seed=0)
 
