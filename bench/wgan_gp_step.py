@@ -85,10 +85,10 @@ def penalty_by_autograd(critic: nn.Module, real: Tensor, fake: Tensor, e: Tensor
     """The usual gradient penalty of public loops, with one e a sample."""
     between = (e * real + (1 - e) * fake).requires_grad_(True)
     scores = critic(between)
-    slope = torch.autograd.grad(
+    gradient = torch.autograd.grad(
         scores, between, torch.ones_like(scores), create_graph=True, retain_graph=True, only_inputs=True
     )[0]
-    penalty: Tensor = ((slope.view(len(slope), -1).norm(2, dim=1) - 1) ** 2).mean()
+    penalty: Tensor = ((gradient.view(len(gradient), -1).norm(2, dim=1) - 1) ** 2).mean()
     return penalty
 
 
@@ -170,7 +170,7 @@ def result(
 ) -> dict[str, Any]:
     """The JSON line."""
     ratios = {name.removeprefix("ours "): against(found[name], found["peer"]) for name in gaps}
-    told = {
+    values = {
         "size": args.size,
         "images_per_s": {name: round(statistics.median(values), 1) for name, values in found.items()},
         "ratio": {p: ratio for p, (ratio, _) in ratios.items()},
@@ -179,7 +179,7 @@ def result(
         "gradient_difference": float(f"{difference:.2g}"),
         "critic_gap": {name: [round(v, 3) for v in values] for name, values in gaps.items()},
     }
-    return record("wgan_gp_step", "real images", args, **told)
+    return record("wgan_gp_step", "real images", args, **values)
 
 
 if __name__ == "__main__":

@@ -189,7 +189,7 @@ def test_a_refusal_names_each_setting_in_which_a_store_differs(tmp_path: Path) -
     with pytest.raises(InputError) as caught:
         execute("embed", embed.Config(encoder=tmp_path / "encoder", store=store), tmp_path / "out")
     assert str(caught.value) == (
-        f"{store}: prepared otherwise than the images of encoder 'res': fit is "
+        f"{store}: prepared in another way than the images of encoder 'res': fit is "
         '"pad", wanted "crop"; flip_side is "", wanted "R"; intensity.rule is "as-is", wanted "percentile"; '
         "size is 64, wanted 32; prepare these images with the settings of that store"
     )

@@ -16,12 +16,11 @@ from trabecula import cohort, embed, prepare, pretrain, split
 from trabecula.artifacts.encoder import read_encoder_card
 from trabecula.artifacts.patient_hashes import mark, site_key
 from trabecula.artifacts.splits import read_splits
-from trabecula.artifacts.store import Store
+from trabecula.artifacts.store import Store, open_stores
 from trabecula.data.batches import Stream
-from trabecula.data.joined_stores import open_stores
 from trabecula.errors import InputError
 from trabecula.grid.cells import plan
-from trabecula.grid.recipe import parse_recipe
+from trabecula.recipe import parse_recipe
 from trabecula.run import execute
 
 SIDELESS = "{patient_id:3}*_{kl}.png"

@@ -11,7 +11,7 @@ import pytest
 
 from searched_study import config, labelled, of_part, rows, start, written
 from trabecula import embed, evaluate, finetune, prepare, pretrain, probe, search
-from trabecula.grid.recipe import read_recipe
+from trabecula.recipe import read_recipe
 from trabecula.run import execute
 from trabecula.study import make_plan
 from trabecula.transfer.chosen import read_chosen

@@ -53,7 +53,7 @@ def drawn(gan: Path, out: Path, **settings: Any) -> Store:
 def test_an_image_is_the_same_however_many_are_drawn(gan: Path, tmp_path: Path) -> None:
     many = drawn(gan, tmp_path / "many", num=70, seed=5)
     few = drawn(gan, tmp_path / "few", num=33, seed=5, shard_images=7)
-    assert (len(many), len(few), few.bits, len(few.record["shards"])) == (70, 33, 8, 5)
+    assert (len(many), len(few), few.bits, len(few.record.shards)) == (70, 33, 8, 5)
     assert torch.equal(many.read(slice(0, 33)), few.read(slice(0, 33)))
     assert many.index["image_id"].tolist()[:33] == few.index["image_id"].tolist()
     other = drawn(gan, tmp_path / "other", num=4, seed=6)
@@ -103,7 +103,7 @@ def test_the_store_says_whose_it_is_and_from_whom_it_learned(gan: Path, tmp_path
     store = drawn(gan, tmp_path / "s", num=3)
     (patient,) = set(store.index["patient_id"])
     assert is_generated(patient)
-    made = store.record["generated"]
+    made = store.record.plain["generated"]
     assert made["generator"] == patient
     assert set(made["patients"]) == set(read_encoder_card(gan / "gan").patients) != set()
     assert store.index["image_id"].is_unique
@@ -126,9 +126,9 @@ def test_generated_images_belong_in_train(gan: Path, hospital: Path, tmp_path: P
             assert f"{patient},train" in (out / "splits.csv").read_text()
     held = tmp_path / "held.csv"
     held.write_text((gan / "split/splits.csv").read_text() + f"{patient},val\n")
-    with pytest.raises(InputError, match=f"'{patient}' is a generator, no patient, and stands in val"):
+    with pytest.raises(InputError, match=f"'{patient}' is a generator, not a patient, and is in val"):
         pretrain.read_splits(held)
-    with pytest.raises(InputError, match=f"{patient} is a generator and stands in val"):
+    with pytest.raises(InputError, match=f"{patient} is a generator and is in val"):
         execute("split", split.Config(manifest=hospital / "cohort", splits=held, check=True), tmp_path / "c")
 
 
@@ -236,7 +236,7 @@ def test_what_is_no_generator_is_refused(gan: Path, tmp_path: Path) -> None:
     assert set(made["patients"]) == set(read_encoder_card(gan / "gan").patients)
     export(alone)
     exported = drawn(alone.parent, tmp_path / "e", num=2)  # leaves without the encoder, and may be drawn from
-    assert (exported.preprocessing, exported.record["generated"]["patients"]) == ("", [])
+    assert (exported.preprocessing, exported.record.generated.patients) == ("", ())
     shutil.copy(gan / "gan/encoder.json", alone)
     state = load_file(alone / "generator.safetensors")
     state["output.bias"].fill_(float("nan"))

@@ -15,7 +15,7 @@ from torch import Tensor
 from trabecula import embed, explain, finetune, pretrain, split
 from trabecula.artifacts.splits import read_splits
 from trabecula.artifacts.store import Store
-from trabecula.figures.pictures import picture_file
+from trabecula.figures.image_sheets import picture_file
 from trabecula.nets.classifier import load_classifier
 from trabecula.nets.encoder import load_encoder
 from trabecula.objectives.mae import Mae
@@ -96,8 +96,8 @@ def test_a_transformer_is_embedded_tuned_and_explained(root: Path, hospital: Pat
 
 def test_a_picture_has_its_rows_one_below_the_other() -> None:
     greys = {"black": 0.0, "white": 1.0, "grey": 0.5}
-    rows = {name: torch.full((2, 1, 8, 8), value) for name, value in greys.items()}
-    page = np.asarray(Image.open(io.BytesIO(picture_file(Picture("Title", "A note.", rows)))))
+    rows = {name: np.full((2, 1, 8, 8), value) for name, value in greys.items()}
+    page = np.asarray(Image.open(io.BytesIO(picture_file("Title", "A note.", rows))))
     column = page[:, 100]
     places = [int(np.flatnonzero(column == value).mean()) for value in (0, 255, 128)]
     assert places == sorted(places)

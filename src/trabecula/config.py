@@ -13,7 +13,7 @@ import tomllib
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -46,6 +46,11 @@ class Record(BaseModel):
         fields = {k: cls.model_fields[k].default for k in values if k in cls.model_fields}
         return {**values, **{k: _over(default, values[k]) for k, default in fields.items()}}
 
+    @classmethod
+    def of_kind(cls, values: Mapping[str, Any]) -> type[Self]:  # noqa: ARG003
+        """The record that these values are of; one whose other settings depend on a kind overrides this."""
+        return cls
+
 
 def _over(default: Any, given: Any) -> Any:
     """What is given for a setting, over its default where both are groups of one kind."""
@@ -74,6 +79,10 @@ def build(cls: type[R], values: Mapping[str, Any], where: str) -> R:
     Raises:
         InputError: every problem in one line, a mistyped key with the likely one.
     """
+    try:
+        cls = cls.of_kind(values)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
     try:
         return cls.model_validate(dict(values))
     except ValidationError as error:
@@ -169,14 +178,22 @@ def assign(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]
         key, sign, raw = text.partition("=")
         if not sign or not key.strip():
             raise InputError(f"-s {text}: write key=value, for example -s size=64")
-        *parents, last = key.strip().split(".")
-        table = result
-        for parent in parents:
-            table = table.setdefault(parent, {})
-            if not isinstance(table, dict):
-                raise InputError(f"-s {text}: '{parent}' is a value, not a group of settings")
-        table[last] = _parse(raw.strip())
+        put(result, key.strip(), _parse(raw.strip()), f"-s {text}:")
     return result
+
+
+def put(values: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Set a dotted key of plain values.
+
+    Raises:
+        InputError: the key goes through a value; `where` begins the message.
+    """
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise InputError(f"{where} '{parent}' is a value, not a group of settings")
+    values[last] = value
 
 
 def _copy(values: Any) -> Any:

@@ -23,7 +23,7 @@ _NOT_FOR_USERS = ("dev", "docs")
 
 
 def examine(out: Path) -> None:
-    """Print the table; `out` is where runs will lie."""
+    """Print the table; `out` is the folder of the runs."""
     table = Table("what", "found")
     for what, found in findings(out):
         table.add_row(what, found.replace("[", "\\["))

@@ -126,5 +126,5 @@ def _record(card: EncoderCard, config: Config, store: Store) -> dict[str, Any]:
         "store": store.id,
         "preprocessing": store.preprocessing,
         "prepared": store.prepared,
-        "manifest": store.record.get("manifest", ""),
+        "manifest": store.record.manifest,
     }

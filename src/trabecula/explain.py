@@ -28,6 +28,7 @@ from trabecula.artifacts.tasks import Truth, find_task, truth
 from trabecula.config import Record
 from trabecula.errors import InputError
 from trabecula.figures.charts import chart_file
+from trabecula.figures.image_sheets import to_uint8
 from trabecula.interpretability import gradcam, maximise, scorers, units
 from trabecula.metrics.correlation import permuted_labels
 from trabecula.nets.devices import choose_device, exact
@@ -194,9 +195,9 @@ def _gradcam(config: Config, store: Store, splits: Splits | None, out: Run) -> d
             )
         ],
     }
-    films = np.stack([explanations.film(image.numpy()) for image in pictures])
+    shown = np.stack([to_uint8(image.numpy()) for image in pictures])
     (out / "gradcam").mkdir(exist_ok=True)
-    for name, content in explanations.gradcam_files(record, films, heats).items():
+    for name, content in explanations.gradcam_files(record, shown, heats).items():
         out.write(name, content)
     return record
 
@@ -280,7 +281,7 @@ def _maximise(config: Config, store: Store, splits: Splits, out: Run) -> dict[st
         ],
     }
     median = rows[np.argsort(both, kind="stable")[(len(both) - 1) // 2]]
-    typical = explanations.film(store.read([int(median)])[0].numpy())
+    typical = to_uint8(store.read([int(median)])[0].numpy())
     before, after = (((x + 1) * 127.5).round().byte().cpu().numpy() for x in (climb.start, climb.images))
     out.write("maximise.png", explanations.maximise_file(record, before, after, typical))
     out.write("climb.svg", chart_file(explanations.climb_chart(record)))

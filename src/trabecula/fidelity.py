@@ -25,8 +25,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from trabecula.artifacts.audit import make_audit, nearest_pairs
-from trabecula.artifacts.encoder import CRITIC_FILE as CRITIC_FILE
+from trabecula.artifacts.audit import make_audit, nearest_pairs, write_audit
 from trabecula.artifacts.encoder import has_critic
 from trabecula.artifacts.features import Features, check_comparable, read_features
 from trabecula.artifacts.generated import is_generated
@@ -143,7 +142,7 @@ def run(config: Config, out: Run) -> str:
         "points": [*floor, *points, *tested], "critic": critic,
         "memorisation": {"finding": audit["finding"], **audit["measures"], "nearest_pairs": pairs},
     }  # fmt: skip
-    out.write_json("audit.json", audit)
+    write_audit(out.path, audit)
     for name, svg in _figures(record).items():
         out.write(name, svg)
     out.write_json("fidelity.json", record)

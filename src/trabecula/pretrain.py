@@ -19,9 +19,9 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from trabecula import distributed
 from trabecula.artifacts.encoder import EncoderCard, Family, Init, PoolChoice, Stem
 from trabecula.artifacts.splits import read_splits, together
+from trabecula.artifacts.store import open_stores
 from trabecula.config import Record, dump
 from trabecula.data.batches import Stream, images_in_order
-from trabecula.data.joined_stores import open_stores
 from trabecula.data.pretraining_pool import (
     Pool,
     card_after,

@@ -21,14 +21,15 @@ from typing import Annotated, Any, Literal
 
 from trabecula.artifacts.encoder import has_encoder, read_encoder_card
 from trabecula.config import NoEffectOnResult, Record
-from trabecula.figures import plots as figures
-from trabecula.figures.charts import Chart, chart_file
-from trabecula.figures.drawings import figure_files, free_name, style_sheet
+from trabecula.figures.charts import Chart, chart_files, interval_bar, style_sheet
+from trabecula.figures.image_sheets import montage, png_uri
 from trabecula.run import Run, identity
 from trabecula.sections import formats, tables, verdict, wording
+from trabecula.sections.curves import learning_curves, reliability_plots, roc_curves
 from trabecula.sections.flow import read_cohort, task_flows
-from trabecula.sections.generators import Explained, Generator, read_explained, read_generators
+from trabecula.sections.generators import Explained, GeneratorQuality, read_explained, read_generators
 from trabecula.sections.papers import Beside, hip_gan, knee_ssl
+from trabecula.sections.pictures import sample_images, store_images
 from trabecula.sections.pretraining import read_pretrainings
 from trabecula.sections.pretraining_pools import Pools, read_pools
 from trabecula.sections.provenance import read_runs, without_paths
@@ -89,10 +90,10 @@ def run(config: Config, out: Run) -> str:
     for name, content in (table_files(results) | probed.files | (paper.files if paper else {})).items():
         out.write(f"tables/{name}", content)
     (out / "figures").mkdir(exist_ok=True)
-    drawings = figure_files(drawn, wording.arm_names(results))
-    for chart in [*probed.charts, *looked.charts, *(paper.charts if paper else ())]:
-        drawings[f"{free_name(f'{chart.heading} {chart.title}', drawings)}.svg"] = chart_file(chart)
-    for name, content in drawings.items():
+    kinds = ("learning", "snapshots", "roc", "reliability")
+    curves = [chart for panel in drawn for kind in kinds for group in panel[kind] for chart in group.charts]
+    charts = [*curves, *probed.charts, *looked.charts, *(paper.charts if paper else ())]
+    for name, content in chart_files(charts).items():
         out.write(f"figures/{name}", content)
     out.write("report.html", page)
     return f"report.html: {verdict.in_a_line(results)}"
@@ -148,7 +149,7 @@ def _swept(results: Results, panel: Panel) -> list[formats.Table]:
 class Looked:
     """What was seen in generators and networks."""
 
-    generators: list[Generator]
+    generators: list[GeneratorQuality]
     explained: list[Explained]
 
     @property
@@ -193,16 +194,14 @@ def _paper(results: Results, config: Config, looked: Looked) -> Beside | None:
 
 
 def _hip_gan(results: Results, config: Config, looked: Looked) -> Beside:
-    from trabecula.figures.montage import montage
-
     searches = hip_gan.read_searches(config.searches)
     samples = next((images for _, images in _samples(config, 25)), [])
     reals = _store_images(config, 25)
     tables = hip_gan.hip_gan_tables(results, looked.generators, looked.explained, searches)
     content = {
         "tables": tables,
-        "samples": montage(samples, 5) if samples else "",
-        "reals": montage(reals, 5) if reals else "",
+        "samples": png_uri(montage(samples, 5)) if samples else "",
+        "reals": png_uri(montage(reals, 5)) if reals else "",
         "roc": [group for panel in results.panels for group in hip_gan.roc(results, panel)],
         "facts": hip_gan,
     }
@@ -226,7 +225,7 @@ def render(
     )  # fmt: skip
     context = {
         "title": config.title,
-        "css": style_sheet("figure.css") + style_sheet("page.css"),
+        "figure_css": style_sheet(),
         "level": results.level,
         "one_in": round(2 / (1 - results.metrics["level"])),
         "alpha": f"{results.metrics['alpha']:g}",
@@ -295,47 +294,42 @@ def _mark(results: Results, pair: Any, reach: float, shortcut: bool) -> dict[str
     claim = wording.claim_of(pair)
     symbol, words = wording.claim_words(claim, shortcut)
     claim = "none" if shortcut and claim else claim  # a higher score is no merit here
-    bar = figures.difference_bar(pair, reach, results.by_name[pair["arm"]].style)
+    style = results.by_name[pair["arm"]].style
+    bar = interval_bar(pair["difference"], (pair["low"], pair["high"]), reach, style)
     stuck = wording.any_stuck(results.plateaus, pair)
     return {"claim": claim or "unknown", "symbol": symbol, "words": words, "bar": bar, "stuck": stuck}
 
 
 def _figures(results: Results, panel: Panel) -> dict[str, Any]:
-    curves = [figures.learning_curves(results, panel, m) for m in results.metric_names(panel)]
+    curves = [learning_curves(results, panel, m) for m in results.metric_names(panel)]
     swept = [snapshot_curves(results, panel, m) for m in results.metric_names(panel)]
     return {
         "learning": [curve for curve in curves if curve],
         "snapshots": [curve for curve in swept if curve],
         "swept": _swept(results, panel),
-        "roc": figures.roc_curves(results, panel),
-        "reliability": figures.reliability_plots(results, panel),
+        "roc": roc_curves(results, panel),
+        "reliability": reliability_plots(results, panel),
     }
 
 
 def _pictures(config: Config) -> list[dict[str, Any]]:
-    from trabecula.figures.montage import montage
-
     found = [
         ("Images of the store, the first by image id", _store_images(config, config.num_pictures)),
         *_samples(config, config.num_pictures),
     ]
     return [
-        {"caption": caption, "number": len(images), "data": montage(images)}
+        {"caption": caption, "number": len(images), "data": png_uri(montage(images))}
         for caption, images in found
         if images
     ]
 
 
 def _store_images(config: Config, number: int) -> list[Any]:
-    from trabecula.figures.montage import store_images
-
     return store_images(config.store, number) if config.store else []
 
 
 def _samples(config: Config, number: int) -> list[tuple[str, list[Any]]]:
     """(caption, images) of every generator."""
-    from trabecula.figures.montage import sample_images
-
     found = []
     for path in config.samples:
         if path.is_dir() and has_encoder(path):

@@ -13,7 +13,6 @@ splits refuses them elsewhere, and the store names (as keyed hashes) the patient
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -25,12 +24,12 @@ from torch import Tensor
 
 from trabecula.artifacts.generated import generator_id
 from trabecula.artifacts.generator import WEIGHTS_FILE, GeneratorCard
-from trabecula.artifacts.store import FORMAT, Store
+from trabecula.artifacts.store import Store, write_rejected, write_store
 from trabecula.config import Record
 from trabecula.data.shards import Shard, done_record, record_path
 from trabecula.errors import InputError, RunError
-from trabecula.figures.montage import montage_png
-from trabecula.files import save_array, sha256_of
+from trabecula.figures.image_sheets import montage
+from trabecula.files import save_array, sha256_of, write_json
 from trabecula.nets.devices import choose_device, exact
 from trabecula.nets.generators.generator import Generator, LatentGenerator, load_generator, whole_passes
 from trabecula.nets.latent import latents, slerp
@@ -106,7 +105,7 @@ def _shard(config: Config, generator: Generator, number: int, rows: range, out: 
         "num_images": len(images),
         "sha256": hashlib.sha256(images.data).hexdigest(),
     }
-    out.write(record_path(out.path, shard).name, json.dumps(record))
+    write_json(record_path(out.path, shard), record)
     return record
 
 
@@ -154,37 +153,25 @@ def _write(
     index = pd.DataFrame(
         {"image_id": [f"{patient}-{name}" for name in names], "patient_id": patient, "flipped": "0"}
     )
-    text = index.to_csv(index=False, lineterminator="\n")
-    out.write("index.csv", text)
-    out.write("rejected.csv", "path,reason\n")
-    out.write_json(
-        "store.json",
-        {
-            "format": FORMAT,
-            "size": card.size,
-            "channels": card.channels,
-            "bits": 8,
-            "preprocessing": card.preprocessing,
-            "prepared": card.prepared,
-            "manifest": "",
-            "index": hashlib.sha256(text.encode()).hexdigest(),
-            "num_images": total,
-            "num_rejected": 0,
-            "shards": [{key: r[key] for key in ("file", "num_images", "sha256")} for r in shards],
-            "generated": {
-                "generator": patient,
-                "weights": weights,
-                "objective": card.objective,
-                "images_seen": card.images_seen,
-                "pretrain_seed": card.seed,
-                "store": card.store,
-                "kind": config.kind,
-                "seed": config.seed,
-                "patients": list(card.patients),
-                "patients_key": card.patients_key,
-            },
+    write_rejected(out.path, ())
+    write_store(
+        out.path, index,
+        size=card.size, channels=card.channels, bits=8, preprocessing=card.preprocessing,
+        prepared=card.prepared, manifest="", num_rejected=0,
+        shards=[{key: r[key] for key in ("file", "num_images", "sha256")} for r in shards],
+        generated={
+            "generator": patient,
+            "weights": weights,
+            "objective": card.objective,
+            "images_seen": card.images_seen,
+            "pretrain_seed": card.seed,
+            "store": card.store,
+            "kind": config.kind,
+            "seed": config.seed,
+            "patients": card.patients,
+            "patients_key": card.patients_key,
         },
-    )
+    )  # fmt: skip
 
 
 def _name(config: Config, row: int) -> str:
@@ -198,10 +185,10 @@ def _draw(config: Config, out: Run) -> None:
     store = Store.open(out.path)
     shown = store.read(slice(0, config.grid**2)).numpy()
     if config.kind == "independent":
-        out.write("grid.png", montage_png(list(shown), across=min(config.grid, len(shown))))
+        out.write("grid.png", montage(list(shown), across=min(config.grid, len(shown))))
         return
     ends = np.arange(min(config.num, config.grid**2)) * config.steps
     firsts = store.read(ends).numpy()
-    out.write("grid.png", montage_png(list(firsts), across=min(config.grid, len(firsts))))
+    out.write("grid.png", montage(list(firsts), across=min(config.grid, len(firsts))))
     walks = store.read(slice(0, min(config.num, config.grid) * config.steps)).numpy()
-    out.write("strips.png", montage_png(list(walks), across=config.steps))
+    out.write("strips.png", montage(list(walks), across=config.steps))

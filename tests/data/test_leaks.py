@@ -14,6 +14,7 @@ from trabecula.data.leaks import check
 from trabecula.errors import InputError
 
 OF = {"p0": "train", "p1": "train", "p2": "val", "p3": "test"}
+RECORD = {"format": 1, "size": 8, "channels": 1, "bits": 8, "preprocessing": "abc", "shards": []}
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_a_card_of_another_key_cannot_be_checked(clean, monkeypatch):
     write_card(clean, ["p0"])
     monkeypatch.setenv("TRABECULA_SITE_KEY", "another key")
     (found,) = leaks(clean, encoders=[clean])
-    assert "marked under key" in found
+    assert "hashed under key" in found
     assert "it cannot be checked here" in found
 
 
@@ -106,7 +107,7 @@ def test_the_own_store_is_no_leak_another_is(clean):
     store.mkdir()
     (store / "index.csv").write_text("image_id,patient_id\ni6,p3\ni0,p0\n")
     of = hashlib.sha256((clean / "manifest.csv").read_bytes()).hexdigest()
-    (store / "store.json").write_text(json.dumps({"manifest": of}))
+    (store / "store.json").write_text(json.dumps(RECORD | {"manifest": of}))
     for pool in (store, store / "store.json", store / "index.csv"):
         found = check(read_manifest(clean), clean / "splits.csv", pools=[pool])
         assert found.leaks == []
@@ -119,7 +120,7 @@ def test_the_own_store_is_no_leak_another_is(clean):
 
 def test_a_table_beside_the_own_store_is_still_looked_at(clean):
     of = hashlib.sha256((clean / "manifest.csv").read_bytes()).hexdigest()
-    (clean / "store.json").write_text(json.dumps({"manifest": of}))
+    (clean / "store.json").write_text(json.dumps(RECORD | {"manifest": of}))
     (clean / "pool.csv").write_text("patient_id\np3\n")
     assert len(leaks(clean, pools=[clean / "pool.csv"])) == 1
 

@@ -15,10 +15,10 @@ from trabecula.artifacts.store import Store
 from trabecula.config import build, describe
 from trabecula.data.batches import Stream
 from trabecula.errors import InputError
-from trabecula.kernels.input_gradient import input_slope
 from trabecula.nets.critic import Critic
 from trabecula.nets.encoder import make_encoder
 from trabecula.nets.generators.upsampling import UpsamplingGenerator
+from trabecula.nets.input_gradient import input_gradient
 from trabecula.objectives import find
 from trabecula.objectives.adversarial import Adversarial
 from trabecula.objectives.gan_r1 import GanR1Config, zero_gradient_penalty
@@ -244,7 +244,7 @@ def test_other_widths_and_a_critic_with_batch_norm_train(name: str, store: Store
         points = list(train(objective, stream, images=16, every=8, precision="float32"))
         assert np.isfinite([v for p in points for v in p.scalars.values()]).all()
         x = objective.real(stream.batch(0))
-        assert input_slope(objective.scorer(), x).shape == x.shape
+        assert input_gradient(objective.scorer(), x).shape == x.shape
 
 
 def test_the_pages_of_settings_show_each_methods_own_defaults() -> None:

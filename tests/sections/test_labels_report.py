@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evaluated_study import ARCHITECTURES, FRACTIONS, write_results
-from trabecula.figures.plots import roc_curves
+from trabecula.sections.curves import roc_curves
 from trabecula.sections.results import Results, read_results
 from trabecula.sections.tables import label_of, results_tables
 
@@ -67,8 +67,8 @@ def test_each_label_has_a_panel_of_its_own(results: Results) -> None:
     assert len(groups) == len(FRACTIONS) * len(ARCHITECTURES)
     assert [group.opened for group in groups] == [True] + [False] * (len(groups) - 1)
     for group in groups:
-        assert [figure.title for figure in group.figures] == list(LABELS[:-1])  # in the task's order
-        assert all(figure.svg.count('class="line') == len(figure.arms) for figure in group.figures)
+        assert [chart.title for chart in group.charts] == list(LABELS[:-1])  # in the task's order
+        assert all(chart.svg.count('class="line') == len(chart.legend) for chart in group.charts)
     assert groups[0].title.endswith("of labels, ResNet-18")
 
 
@@ -76,5 +76,5 @@ def test_few_classes_keep_a_group_each(tmp_path: Path) -> None:
     results = read_results(write_results(tmp_path / "results"))
     groups = roc_curves(results, results.panels[0])
     assert len(groups) == len(FRACTIONS)
-    assert all(len(group.figures) == len(ARCHITECTURES) for group in groups)
+    assert all(len(group.charts) == len(ARCHITECTURES) for group in groups)
     assert groups[0].title.endswith("class 1")

@@ -62,10 +62,10 @@ def results(folder: Path) -> Results:
 def test_the_curve_goes_through_its_points_and_the_control_lies_across(results: Results) -> None:
     group = snapshot_curves(results, PANEL, "auroc")
     assert group is not None
-    (figure,) = group.figures
-    assert figure.title == "critic, 10\N{NO-BREAK SPACE}% of labels"
-    assert [arm.name for arm in figure.arms] == ["critic-wgan_gp", "critic-random"]
-    lines = re.findall(r'<polyline class="line ([\w-]+)" points="([^"]+)"', figure.svg)
+    (chart,) = group.charts
+    assert chart.title == "critic, 10\N{NO-BREAK SPACE}% of labels"
+    assert [name for name, _ in chart.legend] == ["WGAN-GP pretraining", "random initialisation"]
+    lines = re.findall(r'<polyline class="line ([\w-]+)" points="([^"]+)"', chart.svg)
     across, curve = (points.split() for _, points in sorted(lines, key=lambda line: len(line[1])))
     assert len(curve) == 3  # the point that could not be estimated is left out
     x = [float(point.split(",")[0]) for point in curve]
@@ -73,9 +73,9 @@ def test_the_curve_goes_through_its_points_and_the_control_lies_across(results: 
     heights = [float(point.split(",")[1]) for point in curve]
     assert heights == sorted(heights, reverse=True)
     assert len({point.split(",")[1] for point in across}) == 1
-    assert "validation AUROC" in figure.svg
+    assert "validation AUROC" in chart.svg
     assert group.title.startswith("Validation AUROC over pretraining")
-    assert "0.600 at 50,000, 0.660 at 100,000, 0.710 at 200,000" in figure.svg
+    assert "0.600 at 50,000, 0.660 at 100,000, 0.710 at 200,000" in chart.svg
 
 
 def test_the_line_across_is_the_control_on_validation(folder: Path) -> None:
@@ -85,7 +85,7 @@ def test_the_line_across_is_the_control_on_validation(folder: Path) -> None:
         (folder / "curves.json").write_text(json.dumps(curves))
         group = snapshot_curves(read_results(folder), PANEL, "auroc")
         assert group is not None
-        return re.findall(r'<polyline class="line arm-random" points="([^"]+)"', group.figures[0].svg)
+        return re.findall(r'<polyline class="line arm-random" points="([^"]+)"', group.charts[0].svg)
 
     low, high = across(0.58), across(0.65)
     assert len(low) == len(high) == 1

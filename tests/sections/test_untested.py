@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from evaluated_study import FILES, comparisons, write_manifest, write_results, write_run
-from trabecula.figures.plots import learning_curves
 from trabecula.report import Config
 from trabecula.run import execute
+from trabecula.sections.curves import learning_curves
 from trabecula.sections.results import Panel, Results, read_results
 
 NOTE = "fewer than 5 patients in a class: no interval"
@@ -89,13 +89,13 @@ def test_arms_of_one_fraction_stand_side_by_side(results: Path) -> None:
     read: Results = read_results(results)
     group = learning_curves(read, Panel("kl >= 2", "probe"), "auroc")
     assert group is not None
-    assert "the arms stand side by side" in group.caption
-    assert "log scale" not in group.figures[0].svg
-    for figure in group.figures:
-        at = [float(x) for x in re.findall(r'class="mark [^"]*" cx="([\d.]+)"', figure.svg)]
-        assert len(at) == len(figure.arms)
+    assert "the arms are side by side" in group.caption
+    assert "log scale" not in group.charts[0].svg
+    for chart in group.charts:
+        at = [float(x) for x in re.findall(r'class="mark [^"]*" cx="([\d.]+)"', chart.svg)]
+        assert len(at) == len(chart.legend)
         assert min(b - a for a, b in pairwise(at)) > 20
-        assert figure.svg.count('class="whisker') == len(at)
+        assert chart.svg.count('class="whisker') == len(at)
 
 
 def test_badge_and_sentence_round_alike(tmp_path: Path) -> None:

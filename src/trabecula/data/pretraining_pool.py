@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import trabecula
 from trabecula.artifacts.encoder import EncoderCard
-from trabecula.artifacts.generated import is_generated, origin
+from trabecula.artifacts.generated import is_generated
 from trabecula.artifacts.manifest import read_manifest
 from trabecula.artifacts.patient_hashes import key_name, mark, site_key
 from trabecula.artifacts.splits import Splits, in_hash_order
@@ -193,10 +193,10 @@ def check_key(card: EncoderCard, start: Path | None, store: Store) -> None:
         InputError: no key, or patients hashed with another one.
     """
     key = key_name(site_key())
-    made = [(part.path, origin(part.record)) for part in store.parts]
+    made = [(part.path, part.record.generated) for part in store.parts]
     for where, patients, theirs in (
         (start, card.patients, card.patients_key),
-        *((path, its.get("patients"), its.get("patients_key")) for path, its in made),
+        *((path, its.patients, its.patients_key) for path, its in made if its),
     ):
         if patients and theirs != key:
             raise InputError(
@@ -212,15 +212,15 @@ def seen_after(card: EncoderCard, store: Store, patients: Sequence[str]) -> set[
     """
     seen = set(mark(patients, site_key())) | set(card.patients)
     for part in store.parts if patients else ():  # those that generated images came from
-        seen |= set(origin(part.record).get("patients", ()))
+        seen |= set(part.record.generated.patients if part.record.generated else ())
     unknown = any(_of_unknown(part, patients) for part in store.parts)
     return set() if unknown or (card.images_seen and not card.patients) else seen
 
 
 def _of_unknown(store: Store, patients: Sequence[str]) -> bool:
     """Whether the pool holds generated images of a generator whose patients are not known."""
-    made = origin(store.record)
-    known = bool(made.get("patients")) or made.get("images_seen") == 0
+    made = store.record.generated
+    known = made is not None and (bool(made.patients) or made.images_seen == 0)
     own = set(store.index["patient_id"])
     return not known and any(is_generated(patient) and patient in own for patient in patients)
 
@@ -230,7 +230,7 @@ def strangers(store: Store, splits: Splits) -> str:
     unknown = [
         str(number)
         for number, part in enumerate(store.parts, 1)
-        if not origin(part.record) and set(part.index["patient_id"]).isdisjoint(splits.of)
+        if part.record.generated is None and set(part.index["patient_id"]).isdisjoint(splits.of)
     ]
     which = "them" if len(store.parts) == 1 else f"store {' and '.join(unknown)}"
     return f"; none of {which} is in the splits, are they of this store?" if unknown else ""

@@ -1,1 +1,1 @@
-"""Drawing: plots, heat maps, image grids."""
+"""Drawing: charts as SVG, image sheets as PNG. It gets plain records and knows no results."""

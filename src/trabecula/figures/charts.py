@@ -1,39 +1,389 @@
-"""Figures of series that are no arms: a curve over training, a climb, a spread by layer."""
+"""Charts as SVG: lines, bands, intervals, points and columns between two axes, with a legend and a note.
+
+A chart is a record of series in data units. `Chart.svg` is for a page that holds the style sheet, which
+colours it in light, dark and print; `chart_files` makes SVG files of their own, in light colours, for a
+paper or a slide.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import math
+import re
+import textwrap
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from html import escape
+from importlib import resources
+from typing import Any, Literal
 
-from trabecula.figures.drawings import standalone
-from trabecula.figures.plots import WIDTH, Axes
+Values = Sequence[float | None]
+Part = Literal["column", "band", "line", "dash", "whisker", "ring", "mark"]
 
-STYLES = tuple(f"arm-{number}" for number in range(6))
-REFERENCE = "arm-random"  # grey and dashed: what the others are held against
+NUM_STYLES = 6  # colours of figure.css besides those of random and ImageNet weights
+STYLES = tuple(f"arm-{number}" for number in range(NUM_STYLES))
+REFERENCE = "arm-random"  # grey and dashed: what the others are compared with
+WIDTH, HEIGHT = 310, 245  # px, HEIGHT without tick labels and the x axis' name
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 18, 10, 46
+_PLOT_WIDTH = WIDTH - _LEFT - _RIGHT
+_MIN_TICK_GAP = 30  # px between tick labels that do not run into each other
+_LAYERS: tuple[Part, ...] = ("column", "band", "line", "dash", "whisker", "ring", "mark")  # lowest first
+_RADIUS = {"mark": 3.4, "ring": 2.2}
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one colour; those that are None or not finite are left out.
+
+    style: a class of figure.css: "arm-0", "arm-random", and "zero" or "diagonal" for lines of the frame.
+    x: where the points are; empty: `y`, `low` and `high` hold one value each, drawn across the whole frame.
+    low, high: ends of bands and whiskers.
+    name: for the legend; "" where the series has no entry of its own.
+    parts: what is drawn: columns from 0 to y, a band, a line through the points, a dash at each point,
+        whiskers, small rings, marks.
+    shift: px to the right, of whiskers, rings and marks, so that points of one x do not cover each other.
+    width: of columns and dashes, in units of x.
+    label: text above the right end of a line across the frame.
+    """
+
+    style: str
+    x: Sequence[float] = ()
+    y: Values = ()
+    low: Values = ()
+    high: Values = ()
+    name: str = ""
+    parts: tuple[Part, ...] = ("line", "mark")
+    shift: float = 0.0
+    width: float = 0.0
+    label: str = ""
+
+    @classmethod
+    def of_rows(
+        cls,
+        rows: Sequence[Mapping[str, Any]],
+        x: Sequence[float] | str,
+        style: str,
+        name: str = "",
+        parts: tuple[Part, ...] = ("band", "line", "mark"),
+        shift: float = 0.0,
+        value: str = "value",
+    ) -> Series:
+        """From rows with `value` and perhaps "low" and "high"; `x` may be a key too."""
+        y, low, high = ([row.get(key) for row in rows] for key in (value, "low", "high"))
+        at = [row[x] for row in rows] if isinstance(x, str) else x
+        return cls(style, at, y, low, high, name, parts, shift)
+
+    def known(self, *columns: Values) -> list[tuple[float, ...]]:
+        """(x, value of each column) of the points that have all of them."""
+        rows = zip(self.x, *columns, strict=False)
+        return [tuple(known) for row in rows if len(known := _known(row)) == len(row)]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """`ticks`: (value, label, "\\n" between its lines); none: round values that enclose the series' values.
+
+    limits: the ends; none: the first and the last tick.
+    """
+
+    label: str
+    ticks: Sequence[tuple[float, str]] = ()
+    limits: tuple[float, float] | None = None
+    log: bool = False
+
+    def at(self, value: float) -> float:
+        """0 at the lower end, 1 at the upper one."""
+        ends = self.limits or (self.ticks[0][0], self.ticks[-1][0])
+        low, high, here = (math.log(v) if self.log else v for v in (*ends, value))
+        return (here - low) / (high - low)
 
 
 @dataclass(frozen=True)
 class Chart:
-    """One panel: `svg` is safe markup; `legend` has (name, style); `note` says what cannot be drawn."""
+    """One figure.
+
+    heading: what it belongs to; in a file it stands above the title.
+    described: the figure in words, for those who cannot see it.
+    note: below the legend.
+    kind: begins the name of its file.
+    """
 
     heading: str
     title: str
-    svg: str
-    legend: Sequence[tuple[str, str]] = field(default_factory=list)
+    x: Axis
+    y: Axis
+    series: Sequence[Series]
+    described: str
     note: str = ""
+    kind: str = ""
+
+    @property
+    def legend(self) -> list[tuple[str, str]]:
+        """(name, style) of the series that have a name, each once."""
+        return list(dict.fromkeys((one.name, one.style) for one in self.series if one.name))
+
+    @property
+    def height(self) -> int:
+        """In px, with all lines of tick labels."""
+        return HEIGHT - _BOTTOM + 28 + 12 * self._label_lines
+
+    @property
+    def _label_lines(self) -> int:
+        return max((label.count("\n") + 1 for _, label in self.x.ticks), default=1)
+
+    @property
+    def svg(self) -> str:
+        """Safe markup for a page that holds the style sheet."""
+        return (
+            f'<svg class="plot" viewBox="0 0 {WIDTH} {self.height}" role="img" '
+            f'aria-label="{escape(self.described)}">{self.body}</svg>'
+        )
+
+    @property
+    def body(self) -> str:
+        """What is inside of the svg element."""
+        y_axis = self.y
+        if not y_axis.ticks:
+            values = [v for one in self.series for v in (*one.y, *one.low, *one.high)]
+            y_axis = axis_around(y_axis.label, values)
+        frame = _Frame(self.x, y_axis)
+        parts = [*frame.drawn(self._label_lines)]
+        for layer in _LAYERS:
+            for one in self.series:
+                if layer in one.parts:
+                    parts += frame.layer(layer, one)
+        return "".join(parts)
+
+
+@dataclass(frozen=True)
+class ChartGroup:
+    """Charts side by side under a title and a caption; `opened`: unfolded when the page is opened."""
+
+    title: str
+    caption: str
+    charts: list[Chart]
+    opened: bool = True
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Two axes in px."""
+
+    x: Axis
+    y: Axis
+
+    def px(self, x: float) -> float:
+        return _LEFT + self.x.at(x) * _PLOT_WIDTH
+
+    def py(self, y: float) -> float:
+        return HEIGHT - _BOTTOM - self.y.at(y) * (HEIGHT - _TOP - _BOTTOM)
+
+    def layer(self, part: Part, series: Series) -> Iterator[str]:
+        """One part of a series."""
+        if not series.x and (series.y or series.low):  # across the frame
+            ends = self.x.limits or (self.x.ticks[0][0], self.x.ticks[-1][0])
+            y, low, high = ([*values, *values] for values in (series.y, series.low, series.high))
+            series = replace(series, x=ends, y=y, low=low, high=high)
+        draw: dict[Part, Callable[[Series], Iterator[str]]] = {
+            "column": self._columns, "band": self._band, "line": self._line, "dash": self._dashes,
+            "whisker": self._whiskers,
+        }  # fmt: skip
+        return draw[part](series) if part in draw else self._circles(part, series)
+
+    def _columns(self, series: Series) -> Iterator[str]:
+        bottom = self.py(0)
+        for x, y in series.known(series.y):
+            left, right = self.px(x - series.width / 2), self.px(x + series.width / 2)
+            box = f'x="{left:.1f}" y="{self.py(y):.1f}" width="{right - left:.1f}"'
+            yield f'<rect class="column {series.style}" {box} height="{bottom - self.py(y):.1f}"/>'
+
+    def _band(self, series: Series) -> Iterator[str]:
+        points = series.known(series.low, series.high)
+        if len(points) > 1:
+            outline = [(x, low) for x, low, _ in points] + [(x, high) for x, _, high in reversed(points)]
+            yield f'<polygon class="band {series.style}" points="{self._path(outline)}"/>'
+
+    def _line(self, series: Series) -> Iterator[str]:
+        points = [(x, y) for x, y in series.known(series.y)]
+        if len(points) > 1:
+            kind = f"line {series.style}" if series.style.startswith("arm-") else series.style
+            yield f'<polyline class="{kind}" points="{self._path(points)}"/>'
+        if series.label:
+            x, y = points[-1]
+            place = f'x="{self.px(x):.1f}" y="{self.py(y) - 4:.1f}" text-anchor="end"'
+            yield f"<text {place}>{escape(series.label)}</text>"
+
+    def _dashes(self, series: Series) -> Iterator[str]:
+        for x, y in series.known(series.y):
+            ends = [(x - series.width / 2, y), (x + series.width / 2, y)]
+            yield f'<polyline class="line {series.style}" points="{self._path(ends)}"/>'
+
+    def _whiskers(self, series: Series) -> Iterator[str]:
+        for x, low, high in series.known(series.low, series.high):
+            path = f"M{self.px(x) + series.shift:.1f} {self.py(high):.1f}V{self.py(low):.1f}"
+            yield f'<path class="whisker {series.style}" d="{path}"/>'
+
+    def _circles(self, part: Part, series: Series) -> Iterator[str]:
+        for x, y in series.known(series.y):
+            centre = f'cx="{self.px(x) + series.shift:.1f}" cy="{self.py(y):.1f}"'
+            yield f'<circle class="{part} {series.style}" {centre} r="{_RADIUS[part]}"/>'
+
+    def _path(self, points: Sequence[tuple[float, float]]) -> str:
+        return " ".join(f"{self.px(x):.1f},{self.py(y):.1f}" for x, y in points)
+
+    def drawn(self, label_lines: int) -> Iterator[str]:
+        """Rules, ticks and names of the axes."""
+        left, right, bottom = _LEFT, WIDTH - _RIGHT, HEIGHT - _BOTTOM
+        for tick, label in self.y.ticks:
+            y = self.py(tick)
+            yield f'<path class="rule" d="M{left} {y:.1f}H{right}"/>'
+            yield f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{escape(label)}</text>'
+        last = -math.inf
+        for tick, label in self.x.ticks:
+            x = self.px(tick)
+            yield f'<path class="axis" d="M{x:.1f} {bottom}v4"/>'
+            if x - last >= _MIN_TICK_GAP:
+                last = x
+                for i, line in enumerate(label.split("\n")):
+                    middle = f'x="{x:.1f}" y="{bottom + 16 + 12 * i}" text-anchor="middle"'
+                    yield f"<text {middle}>{escape(line)}</text>"
+        yield f'<path class="axis" d="M{left} {bottom}H{right}"/>'
+        middle = f'x="{(left + right) / 2:.0f}" y="{bottom + 22 + 12 * label_lines}"'
+        yield f'<text {middle} text-anchor="middle">{escape(self.x.label)}</text>'
+        centre = (_TOP + bottom) / 2
+        turned = f'x="11" y="{centre:.0f}" transform="rotate(-90 11 {centre:.0f})"'
+        yield f'<text {turned} text-anchor="middle">{escape(self.y.label)}</text>'
+
+
+def axis_around(label: str, values: Values) -> Axis:
+    """An axis of round ticks that enclose these values."""
+    known = _known(values)
+    ticks = round_ticks(min(known, default=0.0), max(known, default=1.0))
+    return Axis(label, [(tick, tick_text(tick)) for tick in ticks])
+
+
+def round_ticks(low: float, high: float) -> list[float]:
+    """Four to eight round values that enclose [low, high]."""
+    spread = max(high - low, 1e-3)
+    step = next(s * 10.0**e for e in range(-5, 12) for s in (1, 2, 2.5, 5) if spread / (s * 10.0**e) <= 6)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
+
+
+def count_ticks(low: float, high: float, room: float = 0.0) -> list[tuple[float, str]]:
+    """Round whole numbers from low - room to high + room, with labels for large counts."""
+    ticks = [x for x in round_ticks(low, high) if low - room <= x <= high + room and x == round(x)]
+    return [(x, short_count(x)) for x in ticks]
+
+
+def tick_text(value: float) -> str:
+    """ "0.25", "−10", "13k"."""
+    return short_count(value) if abs(value) >= 10_000 else f"{value:.6g}".replace("-", "−")
+
+
+def short_count(value: float) -> str:
+    """12800 -> "12.8k"."""
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{letter}".replace("-", "−")
+    return f"{value:.0f}".replace("-", "−")
+
+
+UNIT_TICKS = tuple((i / 5, tick_text(i / 5)) for i in range(6))  # of probabilities and shares
+
+
+def interval_bar(
+    value: float | None, ends: tuple[float | None, float | None], reach: float, style: str
+) -> str:
+    """A small interval about a line of no difference, for a table's cell; "" where a value is not known.
+
+    Args:
+        ends: of the interval.
+        reach: half the width, in the value's units; what is beyond it is drawn at the edge.
+    """
+    known = _known((value, *ends))
+    if len(known) < 3:
+        return ""
+    middle, low, high = (60 + 56 * max(-1.0, min(1.0, v / reach)) for v in known)
+    return (
+        '<svg class="bar" viewBox="0 0 120 16" aria-hidden="true"><path class="zero" d="M60 0V16"/>'
+        f'<path class="line {style}" d="M{low:.1f} 8H{high:.1f}"/>'
+        f'<circle class="mark {style}" cx="{middle:.1f}" cy="8" r="3.6"/></svg>'
+    )
+
+
+def chart_files(charts: Sequence[Chart]) -> dict[str, str]:
+    """File name -> SVG; charts of the same name are numbered."""
+    files: dict[str, str] = {}
+    for chart in charts:
+        plain = unicodedata.normalize("NFKD", f"{chart.kind} {chart.heading} {chart.title}")
+        name = re.sub(r"[^a-z0-9]+", "-", plain.encode("ascii", "ignore").decode().lower()).strip("-")
+        names = (f"{name}{end}.svg" for end in ("", *(f"-{k}" for k in range(2, len(charts) + 2))))
+        files[next(free for free in names if free not in files)] = chart_file(chart)
+    return files
+
+
+_TITLE, _ROW = 38, 16  # px above the plot under a title of one line; px of a line of legend or note
+_TITLE_LETTERS, _NOTE_LETTERS = 42, 54  # of a line of the title, which is bold, and of the note
 
 
 def chart_file(chart: Chart) -> str:
-    """The chart as an SVG file of its own."""
-    return standalone(chart.heading, chart.title, chart.svg, chart.legend, chart.note)
+    """The chart with its headings, legend and note as an SVG file of its own.
+
+    Variables of the style sheet are written out: few programs but browsers know them.
+    """
+    legend, body = chart.legend, chart.body
+    titles, notes = textwrap.wrap(chart.title, _TITLE_LETTERS), textwrap.wrap(chart.note, _NOTE_LETTERS)
+    top = _TITLE + 14 * (len(titles) - 1)
+    first_row = top + chart.height + 6
+    below = first_row + _ROW * len(legend)
+    total = below + (_ROW * len(notes) + 4 if notes else 0)
+    styles = [style for _, style in legend] + re.findall(r"\barm-\w+", body)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="plot" width="{WIDTH}" height="{total}" '
+        f'viewBox="0 0 {WIDTH} {total}" role="img" aria-labelledby="title description">',
+        f'<title id="title">{escape(f"{chart.heading}: {chart.title}")}</title>',
+        f'<desc id="description">{escape(chart.described)}</desc>',
+        f"<style>{plain_rules(style_sheet(), styles)}</style>",
+        f'<text x="4" y="14">{escape(chart.heading)}</text>',
+    ]
+    bold = 'style="font-weight:bold"'
+    parts += [f'<text x="4" y="{29 + 14 * i}" {bold}>{escape(line)}</text>' for i, line in enumerate(titles)]
+    parts.append(f'<g transform="translate(0 {top})">{body}</g>')
+    for i, (name, style) in enumerate(legend):
+        y = first_row + _ROW * i
+        parts.append(f'<path class="line {style}" d="M46 {y}h26"/>')
+        parts.append(f'<circle class="mark {style}" cx="59" cy="{y}" r="3.2"/>')
+        parts.append(f'<text x="79" y="{y + 4}">{escape(name)}</text>')
+    parts += [
+        f'<text x="4" y="{below + _ROW * i + 10}">{escape(line)}</text>' for i, line in enumerate(notes)
+    ]
+    return "".join([*parts, "</svg>\n"])
 
 
-def level(axes: Axes, y: float, text: str = "", style: str = "diagonal") -> None:
-    """A horizontal line through the frame, with its name above its right end."""
-    right = WIDTH - 18
-    axes.body.append(f'<path class="{style}" d="M46 {axes.py(y):.1f}H{right}"/>')
-    if text:
-        axes.body.append(
-            f'<text x="{right}" y="{axes.py(y) - 4:.1f}" text-anchor="end">{escape(text)}</text>'
-        )
+def style_sheet() -> str:
+    """figure.css: colours and strokes of everything that is drawn here, for a page."""
+    return (resources.files("trabecula.figures") / "figure.css").read_text(encoding="utf-8")
+
+
+def plain_rules(sheet: str, styles: Sequence[str]) -> str:
+    """The sheet's rules for these arms, with light colours in place of variables."""
+    values = dict(re.findall(r"--(\w+): (#\w+)", sheet))
+    arms = {
+        name: dict(re.findall(r"--(c|dash): ([^;]+);", body))
+        for name, body in re.findall(r"\.(arm-\w+) \{([^}]*)\}", sheet)
+    }
+    rules = []
+    for selector, body in re.findall(r"^\.((?!arm-)[\w ]+) \{([^}]*)\}", sheet, re.M):
+        if "var(--c)" not in body:
+            rules.append(f".{selector}{{{body}}}")
+            continue
+        for style in dict.fromkeys(styles):
+            own = body.replace("var(--c)", arms[style]["c"])
+            own = own.replace("var(--dash, none)", arms[style].get("dash", "none"))
+            rules.append(f".{selector}.{style}{{{own}}}")
+    return re.sub(r"var\(--(\w+)\)", lambda m: values[m[1]], "".join(rules))
+
+
+def _known(values: Values) -> list[float]:
+    return [v for v in values if v is not None and math.isfinite(v)]

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from trabecula.artifacts.store import to_float
 from trabecula.data.pretraining_pool import evenly
-from trabecula.kernels.input_gradient import input_slope
 from trabecula.monitors.monitor import Finding, Monitor, Watched
+from trabecula.nets.input_gradient import input_gradient
 from trabecula.nets.latent import latents
 from trabecula.objectives.adversarial import Adversarial
 from trabecula.random_numbers import mix
@@ -74,7 +74,7 @@ class GanMonitor(Monitor):
                 on_real, on_fake = critic(self.real), critic(fake)
                 moved = _batch_dependence(critic, self.real, fake)
             between = self.mixing * self.real + (1 - self.mixing) * fake
-            gradient = input_slope(critic, between).detach().flatten(1)
+            gradient = input_gradient(critic, between).detach().flatten(1)
         scores = torch.cat([on_real, on_fake])
         spread = torch.maximum(scores.std(), ROUNDING * scores.abs().max())
         across = torch.cdist(self.real.flatten(1), fake.flatten(1)).mean().clamp_min(1e-12)

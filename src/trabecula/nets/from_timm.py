@@ -8,12 +8,10 @@ from typing import Any
 
 import timm
 from timm.layers.patch_embed import PatchEmbed
-from timm.models.resnet import ResNet
 from torch import Tensor, nn
 
 from trabecula.errors import InputError
 from trabecula.kernels.conv import use_small_map_convolutions
-from trabecula.kernels.stem import pool_before_relu
 from trabecula.nets.backbone import IMAGENET_MEAN, IMAGENET_STD, Source
 
 
@@ -74,8 +72,6 @@ def source(name: str, channels: int, size: int) -> Source:
             f"timm:{name} cuts images into patches of {patches.patch_size[0]} px, and {size} px is no "
             "multiple of it; choose another size, or write another patch size into the name"
         )
-    if isinstance(net, ResNet):
-        pool_before_relu(net, "act1", "maxpool")
     use_small_map_convolutions(net)
     told: dict[str, Any] = net.pretrained_cfg  # type: ignore[assignment]
     return Source(

@@ -13,7 +13,6 @@ from torchvision import models, ops
 
 from trabecula.errors import InputError
 from trabecula.kernels.conv import use_small_map_convolutions
-from trabecula.kernels.stem import pool_before_relu
 from trabecula.nets.backbone import IMAGENET_MEAN, IMAGENET_STD, Source
 
 CLASSIFIERS = ("fc", "classifier", "head", "heads")
@@ -52,8 +51,6 @@ def source(name: str, channels: int, size: int) -> Source:
         if hasattr(net, child):
             setattr(net, child, nn.Identity())
     _quieten(net)
-    if isinstance(net, models.ResNet):
-        pool_before_relu(net, "relu", "maxpool")
     first = next(key for key, module in net.named_modules() if isinstance(module, nn.Conv2d))
     _set_channels(net, first, channels)
     use_small_map_convolutions(net)

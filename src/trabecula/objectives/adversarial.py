@@ -19,11 +19,11 @@ from trabecula.artifacts.store import to_float
 from trabecula.config import Record
 from trabecula.data.batches import Batch
 from trabecula.errors import InputError
-from trabecula.kernels.input_gradient import piecewise_linear, scores
 from trabecula.nets.critic import Critic, Norm, is_critic, widths_of
 from trabecula.nets.encoder import Encoder
 from trabecula.nets.generators.generator import LatentGenerator
 from trabecula.nets.generators.upsampling import LATENT, UpsamplingConfig, UpsamplingGenerator, mirrored
+from trabecula.nets.input_gradient import piecewise_linear, scores
 from trabecula.objectives.objective import Group, Objective, Product, Setting, ema
 from trabecula.objectives.optim import Optimizer
 from trabecula.random_numbers import mix

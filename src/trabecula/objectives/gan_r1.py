@@ -16,8 +16,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trabecula.data.batches import Batch
-from trabecula.kernels.input_gradient import input_slope
 from trabecula.nets.encoder import Encoder
+from trabecula.nets.input_gradient import input_gradient
 from trabecula.objectives.adversarial import AdversarialConfig, CriticGan
 from trabecula.objectives.objective import Group, Setting, Steps, Update
 
@@ -80,7 +80,7 @@ def zero_gradient_penalty(critic: nn.Module, images: Tensor) -> Tensor:
         critic: (B, C, H, W) -> (B,).
         images: (B, C, H, W); real ones for R1, made ones for R2.
     """
-    return input_slope(critic, images).flatten(1).square().sum(1).mean() / 2
+    return input_gradient(critic, images).flatten(1).square().sum(1).mean() / 2
 
 
 def gap(on_real: Tensor, on_fake: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trabecula.data.batches import Batch
-from trabecula.kernels.input_gradient import input_slope
+from trabecula.nets.input_gradient import input_gradient
 from trabecula.objectives.adversarial import AdversarialConfig, CriticGan
 from trabecula.objectives.objective import Steps, Update
 
@@ -63,12 +63,12 @@ def gradient_penalty(
         critic: (B, C, H, W) -> (B,).
         real, fake: (B, C, H, W).
         mixing: (B, 1, 1, 1), one e a sample.
-        dtype: of the products that make the slope, see `input_slope`.
+        dtype: of the products that make the slope, see `input_gradient`.
 
     Returns:
         The penalty, a scalar differentiable in the critic's weights, and the mean gradient norm, both in
         float32: a square of a difference near 0 has no digits left in 16 bits.
     """
-    slope = input_slope(critic, mixing * real + (1 - mixing) * fake, dtype)
+    slope = input_gradient(critic, mixing * real + (1 - mixing) * fake, dtype)
     norm = slope.flatten(1).norm(dim=1)  # over all pixels of a sample
     return (norm - 1).square().mean(), norm.detach().mean()

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from trabecula.errors import InputError
-from trabecula.figures.charts import REFERENCE, STYLES, Chart, level
-from trabecula.figures.drawings import png_uri
-from trabecula.figures.plots import Axes, ticks
+from trabecula.figures.charts import REFERENCE, STYLES, Axis, Chart, Series, count_ticks
+from trabecula.figures.image_sheets import png_uri
 from trabecula.sections.explanations import climb_chart, units_chart
 from trabecula.sections.results import read_json
-from trabecula.sections.wording import count, interval, number, present, short_count
+from trabecula.sections.wording import count, interval, number, present
 
 Row = Mapping[str, Any]
 
@@ -38,16 +37,17 @@ _MEMORISED = {
     "held_out_authenticity": "authenticity of held-out images",
 }
 _PICTURES = {
-    "gradcam.png": "Where the score of single films comes from",
+    "gradcam.png": "Where the score of single images comes from",
     "maximise.png": "The images that raise the critic's score most",
 }
 
 
+_ENDS = ("value", "low", "high")
 _SMALL = 0.05  # below it a tick's label would run into the axis' name
 
 
 @dataclass(frozen=True)
-class Generator:
+class GeneratorQuality:
     """One generator's quality over training."""
 
     name: str
@@ -67,7 +67,7 @@ class Explained:
     record: Row
 
 
-def read_generators(folders: Sequence[Path]) -> list[Generator]:
+def read_generators(folders: Sequence[Path]) -> list[GeneratorQuality]:
     """Read the folders that `fidelity` wrote.
 
     Raises:
@@ -75,7 +75,7 @@ def read_generators(folders: Sequence[Path]) -> list[Generator]:
     """
     records = [_read(folder / "fidelity.json", "`trabecula fidelity`", _NEEDED) for folder in folders]
     named = zip(_names(records, "Generator"), records, strict=True)
-    return [Generator(name, _protocol(r), _charts(name, r), _facts(r), r) for name, r in named]
+    return [GeneratorQuality(name, _protocol(r), _charts(name, r), _facts(r), r) for name, r in named]
 
 
 def read_explained(folders: Sequence[Path]) -> list[Explained]:
@@ -195,65 +195,39 @@ def distance_chart(name: str, record: Row, metric: str) -> Chart | None:
     if not points:
         return None
     name_of_metric = metric_title(record, metric)
-    label = name_of_metric.partition(" (")[0]
-    ends = _ends([*points, *floor])
+    ends = [v for r in (*points, *floor) for k in _ENDS if (v := r.get(k)) is not None and present(v)]
     unit = 1e-3 if max(map(abs, ends)) < _SMALL else 1.0
-    axes = _axes([r["images"] for r in points], [v / unit for v in ends], label + " × 1,000" * (unit < 1))
-    legend = []
+    series = []
     for style, (kind, course) in zip(STYLES, drawn.items(), strict=False):
-        if not course:
-            continue
-        axes.band([(r["images"], r["low"] / unit, r["high"] / unit) for r in course if _bounded(r)], style)
-        axes.line([(r["images"], r["value"] / unit) for r in course], style)
-        for r in course:
-            axes.mark(r["images"], r["value"] / unit, style)
-        legend.append((_SETS[kind], style))
+        if course:
+            scaled = [{**r, **{k: r[k] / unit for k in _ENDS if r.get(k) is not None}} for r in course]
+            series.append(Series.of_rows(scaled, "images", style, _SETS[kind]))
     if floor:
-        y = floor[0]["value"] / unit
-        axes.line([(axes.x[0], y), (axes.x[1], y)], REFERENCE)
-        legend.append(("between two sets of real images", REFERENCE))
+        y = [floor[0]["value"] / unit]
+        series.append(Series(REFERENCE, y=y, name="between two sets of real images", parts=("line",)))
     held_out = drawn["val"] or points
-    described = f"From {number(held_out[0]['value'])} to {number(held_out[-1]['value'])}"
     title = f"{name_of_metric[0].upper()}{name_of_metric[1:]}"
-    return Chart(name, title, axes.svg(title, described), legend)
+    described = f"{title}. From {number(held_out[0]['value'])} to {number(held_out[-1]['value'])}"
+    label = name_of_metric.partition(" (")[0] + " × 1,000" * (unit < 1)
+    return Chart(name, title, _images_axis([r["images"] for r in points]), Axis(label), series, described)
 
 
-def _bounded(row: Row) -> bool:
-    return present(row.get("low")) and present(row.get("high"))
-
-
-def _ends(rows: Sequence[Row]) -> list[float]:
-    return [
-        v for r in rows for v in (r["value"], r.get("low"), r.get("high")) if v is not None and present(v)
-    ]
-
-
-def _axes(images: Sequence[float], values: Sequence[float], label: str) -> Axes:
-    y_ticks = ticks(min(values), max(values))
+def _images_axis(images: Sequence[float]) -> Axis:
     low, high = min(images), max(images)
     room = 0.04 * (high - low or max(high, 1))
-    x_ticks = [(x, (short_count(x),)) for x in ticks(low, high) if low - room <= x <= high + room]
-    return Axes(
-        (low - room, high + room),
-        (y_ticks[0], y_ticks[-1]),
-        "real images seen in training",
-        label,
-        x_ticks,
-        y_ticks,
-    )
+    return Axis("real images seen in training", count_ticks(low, high, room), (low - room, high + room))
 
 
 def _scores_chart(name: str, critic: Sequence[Row]) -> Chart:
     names = {"train": "training images", "val": "held-out validation images", "fake": "generated images"}
-    axes = _axes([r["images"] for r in critic], [r[k] for r in critic for k in names], "mean score")
-    for style, key in zip(STYLES, names, strict=False):
-        axes.line([(r["images"], r[key]) for r in critic], style)
-        for r in critic:
-            axes.mark(r["images"], r[key], style)
-    title = "What the critic scores"
-    last = critic[-1]
-    described = f"At the end training {number(last['train'])}, validation {number(last['val'])}"
-    return Chart(name, title, axes.svg(title, described), list(zip(names.values(), STYLES, strict=False)))
+    images = [r["images"] for r in critic]
+    series = [
+        Series(style, images, [r[key] for r in critic], name=words)
+        for style, (key, words) in zip(STYLES, names.items(), strict=False)
+    ]
+    title, last = "What the critic scores", critic[-1]
+    described = f"{title}. At the end training {number(last['train'])}, validation {number(last['val'])}"
+    return Chart(name, title, _images_axis(images), Axis("mean score"), series, described)
 
 
 def gap_chart(name: str, critic: Sequence[Row], key: str) -> Chart:
@@ -262,13 +236,10 @@ def gap_chart(name: str, critic: Sequence[Row], key: str) -> Chart:
     relative = key == "relative_gap"
     title = "Overfit gap, by the distance of real and fake" if relative else "Overfit gap of the critic"
     label = "gap / (real − fake)" if relative else "training − validation score"
-    bounded = [] if relative else [r for r in known if _bounded(r)]
-    values = [r[key] for r in known] + [r[end] for r in bounded for end in ("low", "high")] + [0.0]
-    axes = _axes([r["images"] for r in critic], values, label)
-    level(axes, 0.0, style="zero")
-    axes.band([(r["images"], r["low"], r["high"]) for r in bounded], STYLES[0])
-    axes.line([(r["images"], r[key]) for r in known], STYLES[0])
-    for r in known:
-        axes.mark(r["images"], r[key], STYLES[0])
-    described = f"At the end {number(known[-1][key])}" if known else "not known"
-    return Chart(name, title, axes.svg(title, described), [])
+    ends = {"low": None, "high": None} if relative else {}  # the interval is of the gap itself
+    gap = Series.of_rows([{**r, **ends} for r in known], "images", STYLES[0], value=key)
+    zero = Series("zero", y=[0.0], parts=("line",))
+    described = f"{title}. At the end {number(known[-1][key])}" if known else f"{title}. Not known"
+    return Chart(
+        name, title, _images_axis([r["images"] for r in critic]), Axis(label), [zero, gap], described
+    )

@@ -12,7 +12,7 @@ from typing import Any
 
 from trabecula.artifacts.encoder import has_encoder, read_encoder_card
 from trabecula.config import dump
-from trabecula.figures.drawings import png_uri
+from trabecula.figures.image_sheets import png_uri
 from trabecula.sections.formats import Cell, Table
 from trabecula.sections.results import Row, read_json
 from trabecula.sections.wording import count, number, share

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trabecula.figures.charts import Chart
-from trabecula.figures.plots import Axes, ticks
+from trabecula.figures.charts import Axis, Chart, Series, axis_around
 from trabecula.sections.formats import Cell, Table
 from trabecula.sections.results import Arm, Panel, Results, Row
 from trabecula.sections.wording import (
@@ -137,35 +136,29 @@ def _charts(
     sizes = sorted({_size(arm) for arm in arms})
     if not values or not sizes[0] or len(sizes) < 2:
         return []
-    y_ticks = ticks(min(values), max(values))
     course = [arm for arm in arms if arm.pool_cohorts == largest.pool_cohorts]
-    charts = []
+    names, charts = arm_names(results), []
+    x_axis = Axis(
+        "patients pretrained on (log), share of the pool",
+        [(_size(arm), f"{count(_size(arm))}\n{share(arm.pool_fraction)}") for arm in course],
+        (sizes[0] / 1.25, sizes[-1] * 1.25), log=True,
+    )  # fmt: skip
+    y_axis = axis_around(metric_name(metric), values)
     for fraction in fractions:
-        axes = Axes(
-            (sizes[0] / 1.25, sizes[-1] * 1.25), (y_ticks[0], y_ticks[-1]),
-            "patients pretrained on (log), share of the pool", metric_name(metric),
-            [(_size(arm), (count(_size(arm)), share(arm.pool_fraction))) for arm in course],
-            y_ticks, x_log=True,
-        )  # fmt: skip
+        here = {arm: row for (arm, f), row in found.items() if f == fraction}
+        curves = [(course, largest.style, f"{names[largest.name]}, by size of the pool")]
+        curves += [([arm], arm.style, names[arm.name]) for arm in arms if arm not in course]
+        series = []
+        for some, style, label in curves:
+            some = [arm for arm in some if arm.name in here]
+            rows, at = [here[arm.name] for arm in some], [_size(arm) for arm in some]
+            series.append(Series.of_rows(rows, at, style, label, ("line", "whisker", "mark")))
         for arm in random:
-            if row := found.get((arm.name, fraction)):
-                axes.line([(axes.x[0], row["value"]), (axes.x[1], row["value"])], arm.style)
-        axes.line(
-            [(_size(a), found[(a.name, fraction)]["value"]) for a in course if (a.name, fraction) in found],
-            largest.style,
-        )
-        for arm in arms:
-            row, style = found.get((arm.name, fraction)), (largest if arm in course else arm).style
-            if row:
-                if present(row["low"]) and present(row["high"]):
-                    axes.whisker(_size(arm), row["low"], row["high"], style)
-                axes.mark(_size(arm), row["value"], style)
+            y = [here[arm.name]["value"]] if arm.name in here else []
+            series.append(Series(arm.style, y=y, name=names[arm.name], parts=("line",)))
         title = labels_phrase(results, panel.task, fraction)
         told = _sentence(results, panel, arms, largest, fraction, {}).partition(" Against")[0]
-        names = arm_names(results)
-        legend = [(f"{names[largest.name]}, by size of the pool", largest.style)]
-        legend += [(names[arm.name], arm.style) for arm in (*arms, *random) if arm not in course]
-        charts.append(Chart(f"Pool, {name}", title, axes.svg(f"{name}, {title}", told), legend))
+        charts.append(Chart(f"Pool, {name}", title, x_axis, y_axis, series, f"{name}, {title}. {told}"))
     return charts
 
 

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trabecula.artifacts.predictions import corner_of
-from trabecula.figures.charts import Chart, level
-from trabecula.figures.plots import Axes, ticks
+from trabecula.figures.charts import Axis, Chart, Series
 from trabecula.sections.formats import Cell, Table
 from trabecula.sections.results import Arm, Panel, Results, Row
 from trabecula.sections.wording import (
@@ -26,7 +25,7 @@ from trabecula.sections.wording import (
 )
 
 FOUND, NOT_SHOWN, BELOW, UNKNOWN = "found", "not shown", "below chance", "not estimable"
-_MOST_PLACES = 6  # of a figure: their names stand side by side
+_MOST_PLACES = 6  # of a figure: their names are side by side
 
 
 @dataclass(frozen=True)
@@ -129,29 +128,23 @@ def _charts(results: Results, probes: Sequence[Probe]) -> list[Chart]:
 def _chart(
     results: Results, probes: Sequence[Probe], places: Sequence[Panel], metric: str, chance: float | None
 ) -> Chart:
-    ends = [p.row[key] for p in probes for key in ("value", "low", "high") if present(p.row[key])]
-    y_ticks = ticks(min([*ends, *([chance] if chance is not None else [])]), max(ends))
-    named = {p.panel: (p.panel.task, p.shown.split()[0]) for p in probes}
-    axes = Axes(
-        (-0.5, len(places) - 0.5), (y_ticks[0], y_ticks[-1]), "asked for, and what was shown",
-        metric_name(metric), [(i, named[panel]) for i, panel in enumerate(places)], y_ticks,
-    )  # fmt: skip
+    names, series = arm_names(results), []
     if chance is not None:
-        level(axes, chance)
+        series.append(Series("diagonal", y=[chance], parts=("line",)))
     arms = [arm for arm in results.arms if any(p.arm == arm for p in probes)]
-    for p in probes:
-        x = places.index(p.panel) + 0.5 * ((arms.index(p.arm) + 0.5) / len(arms) - 0.5)
-        if present(p.row["low"]) and present(p.row["high"]):
-            axes.whisker(x, p.row["low"], p.row["high"], p.arm.style)
-        axes.mark(x, p.row["value"], p.arm.style)
-    names, several = arm_names(results), len({arm.architecture for arm in arms}) > 1
-    legend = [
-        (f"{architecture_name(a.architecture)}, {names[a.name]}" if several else names[a.name], a.style)
-        for a in arms
-    ]
+    several = len({arm.architecture for arm in arms}) > 1
+    for i, arm in enumerate(arms):
+        mine = [p for p in probes if p.arm == arm]
+        x = [places.index(p.panel) + 0.5 * ((i + 0.5) / len(arms) - 0.5) for p in mine]
+        name = f"{architecture_name(arm.architecture)}, " * several + names[arm.name]
+        series.append(Series.of_rows([p.row for p in mine], x, arm.style, name, ("whisker", "mark")))
+    named = {p.panel: f"{p.panel.task}\n{p.shown.split()[0]}" for p in probes}
+    ticks = [(i, named[panel]) for i, panel in enumerate(places)]
+    x_axis = Axis("asked for, and what was shown", ticks, (-0.5, len(places) - 0.5))
     title = f"{metric_name(metric)} of shortcut probes"
+    described = f"{title}. {' '.join(_sentences(probes))}"
     note = "" if chance is None else f"Dotted: chance, {chance:.2g}. Whiskers are intervals."
-    return Chart("Shortcuts", title, axes.svg(title, " ".join(_sentences(probes))), legend, note)
+    return Chart("Shortcuts", title, x_axis, Axis(metric_name(metric)), series, described, note)
 
 
 def _table(results: Results, probes: Sequence[Probe]) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trabecula.figures.plots import Axes, Figure, Group, ticks
+from trabecula.figures.charts import Axis, Chart, ChartGroup, Series, short_count
 from trabecula.sections.formats import Cell, Table
 from trabecula.sections.results import Panel, Results, Row
 from trabecula.sections.wording import (
@@ -17,34 +17,34 @@ from trabecula.sections.wording import (
     number,
     present,
     share,
-    short_count,
 )
 
 _MAX_TICKS = 6
 
 
-def snapshot_curves(results: Results, panel: Panel, metric: str) -> Group | None:
+def snapshot_curves(results: Results, panel: Panel, metric: str) -> ChartGroup | None:
     """Metric on validation images against images seen in pretraining, a panel per network and fraction.
 
     The line across is the control on validation images: the first random arm of the network.
     """
     found = _curves(results, panel, metric)
-    figures = []
+    title = f"Validation {metric_name(metric)} over pretraining, {panel.task}, {mode_name(panel.mode)}"
+    charts = []
     for architecture in results.architectures:
         for fraction in sorted({c["fraction"] for c in found}):
             curves = [c for c in found if c["fraction"] == fraction]
             curves = [c for c in curves if results.by_name[c["arm"]].architecture == architecture]
             if curves:
-                figures.append(_figure(results, panel, metric, architecture, fraction, curves))
-    if not figures:
+                name = f"{architecture_name(architecture)}, {share(fraction)} of labels"
+                charts.append(_chart(results, metric, title, name, curves))
+    if not charts:
         return None
-    title = f"Validation {metric_name(metric)} over pretraining, {panel.task}, {mode_name(panel.mode)}"
     caption = (
         "On the validation images of each seed, on which its model was chosen: higher than on test images, "
         "and no part of any verdict. Bands are "
         f"{results.level} % intervals; the line across is random initialisation of the same network."
     )
-    return Group(title, caption, figures)
+    return ChartGroup(title, caption, charts)
 
 
 def snapshot_table(results: Results, panel: Panel, metric: str) -> Table:
@@ -78,45 +78,20 @@ def _points(curve: Row) -> list[Row]:
     return [p for p in curve["points"] if present(p["value"])]
 
 
-def _figure(
-    results: Results,
-    panel: Panel,
-    metric: str,
-    architecture: str,
-    fraction: float,
-    found: Sequence[Row],
-) -> Figure:
-    curves = [(results.by_name[c["arm"]], _points(c)) for c in found]
-    control = next((c["control"] for c in found if c["control"]), None)
-    across = control["value"] if control and present(control["value"]) else None
-    random = [results.by_name[control["arm"]]] if control and across is not None else []
-    values = [v for _, points in curves for p in points for v in (p["value"], p["low"], p["high"])]
-    known = [v for v in (*values, across) if v is not None and present(v)]
-    y_ticks = ticks(min(known), max(known))
-    images = sorted({p["images"] for _, points in curves for p in points})
-    last = images[-1] or 1
-    shown = images[:: -(-len(images) // _MAX_TICKS)]
-    axes = Axes(
-        (0, last * 1.05), (y_ticks[0], y_ticks[-1]), "images seen in pretraining",
-        f"validation {metric_name(metric)}",
-        [(x, (short_count(x),)) for x in shown], y_ticks,
-    )  # fmt: skip
-    for arm, points in curves:
-        bounded = [p for p in points if present(p["low"]) and present(p["high"])]
-        axes.band([(p["images"], p["low"], p["high"]) for p in bounded], arm.style)
-    if across is not None:
-        axes.line([(0, across), (last * 1.05, across)], random[0].style)
-    for arm, points in curves:
-        axes.line([(p["images"], p["value"]) for p in points], arm.style)
-        for p in points:
-            axes.mark(p["images"], p["value"], arm.style)
-    name = f"{architecture_name(architecture)}, {share(fraction)} of labels"
-    names = arm_names(results)
-    told = "; ".join(
-        f"{names[arm.name]}: " + ", ".join(f"{number(p['value'])} at {count(p['images'])}" for p in points)
-        for arm, points in curves
-    )
-    arms = [arm for arm, _ in curves] + random
-    return Figure(
-        name, axes.svg(f"Validation {metric_name(metric)} over pretraining, {panel.task}", told), arms
-    )
+def _chart(results: Results, metric: str, group: str, title: str, curves: Sequence[Row]) -> Chart:
+    names, series, described = arm_names(results), [], []
+    for curve in curves:
+        arm, points = results.by_name[curve["arm"]], _points(curve)
+        series.append(Series.of_rows(points, "images", arm.style, names[arm.name]))
+        values = (f"{number(p['value'])} at {count(p['images'])}" for p in points)
+        described.append(f"{names[arm.name]}: {', '.join(values)}")
+    control = next((c["control"] for c in curves if c["control"]), None)
+    if control and present(control["value"]):
+        arm = results.by_name[control["arm"]]
+        series.append(Series(arm.style, y=[control["value"]], name=names[arm.name], parts=("line",)))
+    images = sorted({p["images"] for curve in curves for p in _points(curve)})
+    shown = [(x, short_count(x)) for x in images[:: -(-len(images) // _MAX_TICKS)]]
+    x_axis = Axis("images seen in pretraining", shown, (0, (images[-1] or 1) * 1.05))
+    y_axis = Axis(f"validation {metric_name(metric)}")
+    words = f"Validation {metric_name(metric)} over pretraining. {'; '.join(described)}"
+    return Chart(group, title, x_axis, y_axis, series, words, kind="snapshots")

@@ -216,14 +216,6 @@ def pool_words(arm: Arm) -> str:
     return "".join(f", {text}" for text in words)
 
 
-def short_count(value: float) -> str:
-    """12800 -> "13k": a tick's label."""
-    for size, letter in ((1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g}{letter}".replace("-", "−")
-    return f"{value:.0f}".replace("-", "−")
-
-
 def claim_of(pair: Row | None) -> str:
     """ "better", "worse", "none", or "" where it could not be estimated or tested."""
     return pair["claim"] if pair and present(pair["difference"]) and present(pair["p_holm"]) else ""

@@ -18,7 +18,7 @@ from trabecula.artifacts.encoder import EncoderCard
 from trabecula.artifacts.generator import SAMPLES_FILE
 from trabecula.artifacts.predictions import snapshot_name
 from trabecula.data.batches import Stream
-from trabecula.figures.pictures import picture_file
+from trabecula.figures.image_sheets import picture_file
 from trabecula.files import save_array
 from trabecula.monitors.monitor import Monitor
 from trabecula.nets.devices import Precision
@@ -96,7 +96,8 @@ def draw(objective: Objective, images: Tensor, seed: int, out: Run) -> None:
     """Write what the method has to show of these images of the pool, and some images that it makes."""
     random = RowRandom(mix(seed, "pictures"), len(images), slice(0, len(images)), images.device)
     for name, picture in objective.eval().pictures(images, random).items():
-        out.write(f"{name}.png", picture_file(picture))
+        rows = {heading: shown.float().cpu().numpy() for heading, shown in picture.rows.items()}
+        out.write(f"{name}.png", picture_file(picture.title, picture.note, rows))
     samples = objective.samples(NUM_SAMPLES, seed)
     if samples is not None:
         with out.scratch(SAMPLES_FILE).open("wb") as file:

@@ -235,7 +235,7 @@ def test_a_figure_has_a_line_a_share_of_labels_and_random_at_the_left(tmp_path: 
         assert list(x) == sorted(x)
         assert list(y) == sorted(y, reverse=True)  # more images, a higher score, further up
         assert len(x) == 3
-    rings = re.findall(r'<circle class="seed (arm-\d)" cx="([\d.]+)"', svg)
+    rings = re.findall(r'<circle class="ring (arm-\d)" cx="([\d.]+)"', svg)
     assert [style for style, _ in rings] == ["arm-0", "arm-1"]
     assert max(float(x) for _, x in rings) < float(lines[0][1].split(",")[0])
     assert svg.count('class="whisker') == 2 * 4
@@ -256,7 +256,7 @@ def test_rings_are_told_of_only_where_they_are_drawn(tmp_path: Path) -> None:
     runs = sorted(path.parent for path in tmp_path.rglob("training.json"))
     charts = knee_ssl_section(read_results(results), runs, None).charts
     assert charts
-    assert all('circle class="seed' not in chart.svg and "Rings" not in chart.note for chart in charts)
+    assert all('circle class="ring' not in chart.svg and "Rings" not in chart.note for chart in charts)
 
 
 def test_the_spectrum_is_drawn_beside_the_one_share_the_paper_gives(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_the_spectrum_is_drawn_beside_the_one_share_the_paper_gives(tmp_path: Pa
     (chart,) = figure.charts
     assert figure.name == "Figure 5"
     assert "93\N{NO-BREAK SPACE}% of the hospital's knees" in figure.paper
-    heights = [float(h) for h in re.findall(r'<rect class="fill arm-0"[^>]* height="([\d.]+)"', chart.svg)]
+    heights = [float(h) for h in re.findall(r'<rect class="column arm-0"[^>]* height="([\d.]+)"', chart.svg)]
     assert len(heights) == 5
     assert heights.index(max(heights)) == 3
     assert heights[3] / heights[4] == pytest.approx(0.91 / 0.05, rel=0.02)

@@ -11,14 +11,15 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trabecula.errors import InputError
-from trabecula.figures.plots import Group, roc_curves
+from trabecula.figures.charts import ChartGroup
+from trabecula.sections.curves import roc_curves
 from trabecula.sections.formats import Cell, Table
-from trabecula.sections.generators import Explained, Generator
+from trabecula.sections.generators import Explained, GeneratorQuality
 from trabecula.sections.results import Arm, Panel, Results, read_json
 from trabecula.sections.wording import (
     arm_names,
@@ -110,7 +111,7 @@ def read_searches(folders: Sequence[Path]) -> list[Search]:
 
 def hip_gan_tables(
     results: Results,
-    generators: Sequence[Generator],
+    generators: Sequence[GeneratorQuality],
     explained: Sequence[Explained],
     searches: Sequence[Search],
 ) -> dict[str, Table]:
@@ -144,7 +145,7 @@ def fine_tuning(results: Results) -> Table:
             rows += [
                 row
                 for arm in results.arms
-                if _is_critic(arm) and arm.family == "pretrained" and "@" not in arm.name
+                if _is_critic(arm.architecture) and arm.family == "pretrained" and "@" not in arm.name
                 for fraction in results.fractions(panel)
                 if (row := _fine_tuned(results, panel, arm, fraction))
             ]
@@ -157,8 +158,8 @@ def fine_tuning(results: Results) -> Table:
     )  # fmt: skip
 
 
-def _is_critic(arm: Arm) -> bool:
-    return arm.architecture.partition(":")[0].startswith("critic")
+def _is_critic(architecture: str) -> bool:
+    return architecture.partition(":")[0].startswith("critic")
 
 
 def _fine_tuned(results: Results, panel: Panel, arm: Arm, fraction: float) -> tuple[Cell, ...] | None:
@@ -180,15 +181,11 @@ def _fine_tuned(results: Results, panel: Panel, arm: Arm, fraction: float) -> tu
     )
 
 
-def roc(results: Results, panel: Panel) -> list[Group]:
+def roc(results: Results, panel: Panel) -> list[ChartGroup]:
     """Figure 6: the ROC curves of fine-tuned critics, a group for each share of labels."""
     if panel.mode.partition(":")[0] != "finetune":
         return []
-    found = []
-    for group in roc_curves(results, panel):
-        critics = [figure for figure in group.figures if figure.arms and _is_critic(figure.arms[0])]
-        found += [replace(group, figures=critics)] if critics else []
-    return found
+    return roc_curves(results, panel, _is_critic)
 
 
 def _value(row: Mapping[str, Any] | None) -> Cell:
@@ -197,7 +194,7 @@ def _value(row: Mapping[str, Any] | None) -> Cell:
     return Cell(number(row["value"]), interval(row["low"], row["high"]))
 
 
-def overfit(generators: Sequence[Generator]) -> Table:
+def overfit(generators: Sequence[GeneratorQuality]) -> Table:
     """Section 5.2: mean scores of the final critic on seen and unseen films."""
     unseen = Cell(f"{SCORES['test']:.3f}", small="test")
     rows = [_cells(PAPER, "final critic", f"{SCORES['train']}", unseen, "–", f"{SCORES['gap']}", "–")]

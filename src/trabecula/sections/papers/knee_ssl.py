@@ -17,7 +17,7 @@ from trabecula.figures.charts import Chart
 from trabecula.sections.formats import Table
 from trabecula.sections.learned import Learned, read_learned
 from trabecula.sections.papers import knee_ssl_numbers as numbers
-from trabecula.sections.papers.knee_ssl_figures import Figure, drawn
+from trabecula.sections.papers.knee_ssl_figures import PaperFigure, drawn
 from trabecula.sections.papers.knee_ssl_seeds import (
     read_choices,
     searches_table,
@@ -51,7 +51,7 @@ class Section:
     """The paper's part of the report."""
 
     parts: Sequence[Part]
-    figures: Sequence[Figure]
+    figures: Sequence[PaperFigure]
     searches: Table  # settings that were chosen
     random: Sequence[str]  # on probes of random networks
     missing: Sequence[str]  # what this study's files lack, a line each
@@ -184,7 +184,7 @@ _SAME = 1e-5  # evaluate writes six digits
 
 
 def _missing(
-    results: Results, found: Sequence[Place], figures: Sequence[Figure], learned: Mapping[str, Learned]
+    results: Results, found: Sequence[Place], figures: Sequence[PaperFigure], learned: Mapping[str, Learned]
 ) -> list[str]:
     """What the paper's part would need and this study's files lack, a line each."""
     said = []

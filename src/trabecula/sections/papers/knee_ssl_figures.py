@@ -10,8 +10,7 @@ from typing import Any
 
 from trabecula.artifacts.predictions import corner_of
 from trabecula.errors import InputError
-from trabecula.figures.charts import REFERENCE, STYLES, Chart
-from trabecula.figures.plots import Axes, ticks
+from trabecula.figures.charts import REFERENCE, STYLES, UNIT_TICKS, Axis, Chart, Series
 from trabecula.sections.learned import OTHER, OWN, Learned
 from trabecula.sections.papers import knee_ssl_numbers as numbers
 from trabecula.sections.results import Arm, Panel, Results, Row, read_json
@@ -32,7 +31,7 @@ _SOURCES = {OWN: "images like the task's own", OTHER: "images of another kind"}
 
 
 @dataclass(frozen=True)
-class Figure:
+class PaperFigure:
     """One of the paper's figures: what its text says, and this study's panels beside it."""
 
     name: str
@@ -41,7 +40,7 @@ class Figure:
     charts: Sequence[Chart]
 
 
-def drawn(results: Results, learned: Mapping[str, Learned], spectra: Sequence[Path]) -> list[Figure]:
+def drawn(results: Results, learned: Mapping[str, Learned], spectra: Sequence[Path]) -> list[PaperFigure]:
     """The figures of which this study has something."""
     found: dict[str, list[Chart]] = {}
     for panel in results.panels:
@@ -53,7 +52,7 @@ def drawn(results: Results, learned: Mapping[str, Learned], spectra: Sequence[Pa
                 if chart is not None:
                     found.setdefault(name, []).append(chart)
     figures = [
-        Figure(name, _WHAT[name], f"{numbers.PAPER}: {numbers.SIZES[name]}.", found[name])
+        PaperFigure(name, _WHAT[name], f"{numbers.PAPER}: {numbers.SIZES[name]}.", found[name])
         for name in numbers.SIZES
         if name in found
     ]
@@ -64,7 +63,7 @@ def drawn(results: Results, learned: Mapping[str, Learned], spectra: Sequence[Pa
         )
         told += "gives no other share."
         charts = [spectrum_chart(audit) for path in spectra for audit in read_spectrum(path)]
-        figures.append(Figure("Figure 5", _WHAT["Figure 5"], told, charts))
+        figures.append(PaperFigure("Figure 5", _WHAT["Figure 5"], told, charts))
     return figures
 
 
@@ -122,26 +121,23 @@ def size_chart(
     sizes = [learned[arm.name].num_images or 0 for arm in arms]
     rows = {(a.name, f): row for a in (*arms, *([control] if control else [])) for f in fractions
             if (row := _known(results, panel, metric, a, f))}  # fmt: skip
-    ends = [row[k] for row in rows.values() for k in ("value", "low", "high") if present(row[k])]
-    y_ticks = ticks(min(ends), max(ends))
-    left = min(sizes) / 2.2
-    axes = Axes(
-        (left / 1.3, max(sizes) * 1.3), (y_ticks[0], y_ticks[-1]), "pretraining images (log scale)",
-        metric_name(metric), [(left, ("none",)), *((size, (count(size),)) for size in sizes)], y_ticks,
-        x_log=True,
-    )  # fmt: skip
+    left, series = min(sizes) / 2.2, []
     for i, fraction in enumerate(fractions):
-        style, shift = STYLES[i % len(STYLES)], 4.0 * (i - (len(fractions) - 1) / 2)
-        points = [
+        run = [
             (s, rows[a.name, fraction])
             for a, s in zip(arms, sizes, strict=True)
             if (a.name, fraction) in rows
         ]
-        axes.line([(size, row["value"]) for size, row in points], style)
+        shift, style = 4.0 * (i - (len(fractions) - 1) / 2), STYLES[i % len(STYLES)]
+        name, at = labels_phrase(results, panel.task, fraction), [size for size, _ in run]
+        series.append(
+            Series.of_rows([row for _, row in run], at, style, name, ("line", "whisker", "mark"), shift)
+        )
         if control and (control.name, fraction) in rows:
-            _point(axes, left, rows[control.name, fraction], style, "seed", shift)
-        for size, row in points:
-            _point(axes, size, row, style, "mark", shift)
+            without = rows[control.name, fraction]
+            series.append(Series.of_rows([without], [left], style, "", ("whisker", "ring"), shift))
+    ticks = [(left, "none"), *((size, count(size)) for size in sizes)]
+    x_axis = Axis("pretraining images (log scale)", ticks, (left / 1.3, max(sizes) * 1.3), log=True)
     told = "; ".join(
         f"{share(f)} of labels: "
         + ", ".join(f"{number(rows[a.name, f]['value'])} from {count(s)} images"
@@ -153,16 +149,13 @@ def size_chart(
         f"{panel.task}, {mode_name(panel.mode)}: {objective_name(arms[0].objective)} of "
         f"{architecture_name(arms[0].architecture)} on {_SOURCES.get(source, 'mixed images')}"
     )
-    legend = [
-        (labels_phrase(results, panel.task, fraction), STYLES[i % len(STYLES)])
-        for i, fraction in enumerate(fractions)
-    ]
     ringed = control is not None and any((control.name, fraction) in rows for fraction in fractions)
     note = (
         f"Whiskers are {sized_intervals(results, panel)}."
         + " Rings at the left: without pretraining." * ringed
     )
-    return Chart(f"{figure}, this study", title, axes.svg(title, told), legend, note)
+    y_axis = Axis(metric_name(metric))
+    return Chart(f"{figure}, this study", title, x_axis, y_axis, series, f"{title}. {told}", note)
 
 
 def figure_metric(results: Results, panel: Panel) -> str:
@@ -175,12 +168,6 @@ def figure_metric(results: Results, panel: Panel) -> str:
 def _known(results: Results, panel: Panel, metric: str, arm: Arm, fraction: float) -> Row | None:
     row = results.summary(panel, metric, arm.name, fraction)
     return row if row is not None and present(row["value"]) else None
-
-
-def _point(axes: Axes, x: float, row: Row, style: str, kind: str, shift: float) -> None:
-    if present(row["low"]) and present(row["high"]):
-        axes.whisker(x, row["low"], row["high"], style, shift)
-    axes.mark(x, row["value"], style, kind, shift)
 
 
 def read_spectrum(folder: Path) -> list[Row]:
@@ -203,28 +190,25 @@ def spectrum_chart(audit: Row) -> Chart:
     """Share of a pool's images by predicted grade, as called and corrected, and the share the paper gives."""
     called, corrected = audit["called"], {row["class"]: row for row in audit["corrected"]}
     grades = [str(row["class"]) for row in called]
-    axes = Axes(
-        (-0.6, len(grades) - 0.4), (0, 1), "predicted grade", "share of the pool's images",
-        [(i, (grade,)) for i, grade in enumerate(grades)], [i / 5 for i in range(6)],
-    )  # fmt: skip
-    styles = STYLES[:2]
-    for i, row in enumerate(called):
-        left, right = axes.px(i - 0.32), axes.px(i + (0.02 if corrected else 0.32))
-        top, bottom = axes.py(row["share"]), axes.py(0)
-        box = f'x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{bottom - top:.1f}"'
-        axes.body.append(f'<rect class="fill {styles[0]}" {box}/>')
-        _bounds(axes, i - (0.15 if corrected else 0), row, styles[0])
-        if row["class"] in corrected:
-            mended = corrected[row["class"]]
-            _bounds(axes, i + 0.18, mended, styles[1])
-            axes.mark(i + 0.18, mended["share"], styles[1])
-        if grades[i] in numbers.SPECTRUM:
-            axes.mark(i + 0.42, numbers.SPECTRUM[grades[i]], REFERENCE)
-    legend = [("this study, as called", styles[0])]
+    side, width = (0.15, 0.34) if corrected else (0.0, 0.64)
+    x = [i - side for i in range(len(grades))]
+    shares = [row["share"] for row in called]
+    series = [
+        Series(STYLES[0], x, shares, name="this study, as called", parts=("column",), width=width),
+        Series.of_rows(called, x, STYLES[0], parts=("whisker",), value="share"),
+    ]
     if corrected:
-        legend.append(("this study, corrected", styles[1]))
-    if any(grade in numbers.SPECTRUM for grade in grades):
-        legend.append((f"{numbers.PAPER}, another pool", REFERENCE))
+        both = [
+            (i + 0.18, corrected[row["class"]]) for i, row in enumerate(called) if row["class"] in corrected
+        ]
+        at, rows, name = [x for x, _ in both], [row for _, row in both], "this study, corrected"
+        series.append(Series.of_rows(rows, at, STYLES[1], name, ("whisker", "mark"), value="share"))
+    theirs = [
+        (i + 0.42, numbers.SPECTRUM[grade]) for i, grade in enumerate(grades) if grade in numbers.SPECTRUM
+    ]
+    if theirs:
+        at, shares, name = [x for x, _ in theirs], [y for _, y in theirs], f"{numbers.PAPER}, another pool"
+        series.append(Series(REFERENCE, at, shares, name=name, parts=("mark",)))
     told = ", ".join(
         f"{grade}: {share(round(row['share'], 3))}" for grade, row in zip(grades, called, strict=True)
     )
@@ -232,9 +216,6 @@ def spectrum_chart(audit: Row) -> Chart:
     note += f"intervals. Correction: {audit['correction']}."
     note += f" Warning: {audit['warning']}." if audit["warning"] else ""
     title = f"{audit['task']} by {audit['arm']}" + (f", seed {audit['seed']}" if "seed" in audit else "")
-    return Chart("Figure 5, this study", title, axes.svg(title, told), legend, note)
-
-
-def _bounds(axes: Axes, x: float, row: Row, style: str) -> None:
-    if present(row.get("low")) and present(row.get("high")):
-        axes.whisker(x, row["low"], row["high"], style)
+    x_axis = Axis("predicted grade", list(enumerate(grades)), (-0.6, len(grades) - 0.4))
+    y_axis = Axis("share of the pool's images", UNIT_TICKS)
+    return Chart("Figure 5, this study", title, x_axis, y_axis, series, f"{title}. {told}", note)

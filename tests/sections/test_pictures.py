@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trabecula.errors import InputError
-from trabecula.figures.montage import sample_images
+from trabecula.sections.pictures import sample_images
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_samples_of_any_layout(tmp_path: Path, array: np.ndarray, shape: tuple[i
 
 
 @pytest.mark.parametrize("array", [np.zeros((3, 2, 5, 5)), np.zeros(4)])
-def test_samples_of_no_picture_shape_are_refused(tmp_path: Path, array: np.ndarray) -> None:
+def test_samples_of_another_shape_are_refused(tmp_path: Path, array: np.ndarray) -> None:
     np.save(tmp_path / "samples.npy", array)
     with pytest.raises(InputError, match="shape"):
         sample_images(tmp_path, 2)

@@ -1,4 +1,4 @@
-"""The short way to a critic's slope: closed forms, autograd in double precision, and when it is not taken."""
+"""The closed form of a critic's input gradient: against autograd, and when it is not used."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trabecula.kernels import conv
-from trabecula.kernels.input_gradient import input_slope, piecewise_linear, scores
 from trabecula.nets.critic import Critic, critic_blocks
+from trabecula.nets.input_gradient import input_gradient, piecewise_linear, scores
 
 
 class Hidden(nn.Module):
@@ -25,9 +25,9 @@ class Hidden(nn.Module):
 
 
 def penalty(critic: nn.Module, x: Tensor) -> Tensor:
-    """Something that depends on every value of the slope in its own way."""
-    slope = input_slope(critic, x)
-    total: Tensor = (slope.flatten(1).norm(dim=1) - 1).square().mean() + (slope * torch.cos(x)).sum()
+    """Something that depends on every value of the input gradient in its own way."""
+    gradient = input_gradient(critic, x)
+    total: Tensor = (gradient.flatten(1).norm(dim=1) - 1).square().mean() + (gradient * torch.cos(x)).sum()
     return total
 
 
@@ -44,7 +44,7 @@ def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("channels", [1, 3, 6])  # six take the library's transposed convolution
 @pytest.mark.usefixtures("products")
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_slope_and_its_gradients_are_autograds(channels: int, layout: torch.memory_format) -> None:
+def test_the_gradient_and_its_derivatives_are_autograds(channels: int, layout: torch.memory_format) -> None:
     torch.manual_seed(channels)
     critic = Critic(channels, 32, WIDTHS).to(memory_format=layout)
     x = torch.randn(5, channels, 32, 32)
@@ -54,8 +54,8 @@ def test_slope_and_its_gradients_are_autograds(channels: int, layout: torch.memo
         penalty(net, x).backward()
         grads = [w.grad for w in critic.parameters() if w.ndim > 1 and w.grad is not None]
         assert len(grads) == 4  # three kernels and the output layer
-        found.append([input_slope(net, x).detach(), *grads])
-        for bias in (w for w in critic.parameters() if w.ndim == 1):  # they are not in the slope
+        found.append([input_gradient(net, x).detach(), *grads])
+        for bias in (w for w in critic.parameters() if w.ndim == 1):  # they are not in the gradient
             assert bias.grad is None or not bias.grad.any()
     for ours, theirs in zip(*found, strict=True):
         assert float((ours - theirs).abs().max()) <= 1e-5 * float(theirs.abs().max())
@@ -88,13 +88,13 @@ def test_scores_in_bf16_stay_near() -> None:
     torch.testing.assert_close(coarse, exact, rtol=0, atol=0.02 * float(exact.detach().abs().max()))
 
 
-def test_relu_critics_take_the_short_way_too() -> None:
+def test_relu_critics_have_the_closed_form_too() -> None:
     torch.manual_seed(0)
     blocks = nn.Sequential(nn.Conv2d(1, 4, 4, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 4, 2, 1), nn.ReLU())
     critic = Critic(1, 32, blocks=blocks)
     x = torch.randn(2, 1, 32, 32)
     assert piecewise_linear(critic) is not None
-    torch.testing.assert_close(input_slope(critic, x), input_slope(Hidden(critic), x))
+    torch.testing.assert_close(input_gradient(critic, x), input_gradient(Hidden(critic), x))
 
 
 def test_what_is_not_piecewise_linear_is_left_to_autograd() -> None:
@@ -108,26 +108,26 @@ def test_what_is_not_piecewise_linear_is_left_to_autograd() -> None:
         assert piecewise_linear(critic) is None
     x = torch.randn(4, 1, 32, 32, requires_grad=True)
     (expected,) = torch.autograd.grad(critics[0](x).sum(), x)
-    torch.testing.assert_close(input_slope(critics[0], x), expected)
+    torch.testing.assert_close(input_gradient(critics[0], x), expected)
 
 
-def test_the_short_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_closed_form_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
-        raise AssertionError("autograd was asked for the slope")
+        raise AssertionError("autograd was asked for the gradient")
 
     monkeypatch.setattr("torch.autograd.grad", fail)
-    input_slope(Critic(1, 32), torch.randn(1, 1, 32, 32))
+    input_gradient(Critic(1, 32), torch.randn(1, 1, 32, 32))
 
 
-def test_the_slope_is_float32_under_autocast() -> None:
+def test_the_gradient_is_float32_under_autocast() -> None:
     torch.manual_seed(0)
     critic, x = Critic(1, 32, widths=(4, 8)), torch.randn(2, 1, 32, 32)
-    expected = input_slope(critic, x)
+    expected = input_gradient(critic, x)
     with torch.autocast("cpu", torch.bfloat16):
         for net in (critic, Hidden(critic)):
-            slope = input_slope(net, x)
-            assert slope.dtype == torch.float32
-            torch.testing.assert_close(slope, expected, rtol=1e-5, atol=1e-7)
+            gradient = input_gradient(net, x)
+            assert gradient.dtype == torch.float32
+            torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(("channels", "widths"), [(1, (16, 32, 32)), (6, (16, 32, 32)), (1, (4, 32, 32))])
@@ -138,10 +138,10 @@ def test_products_in_bf16_stay_near(channels: int, widths: tuple[int, ...]) -> N
     found = []
     for dtype in (torch.float32, torch.bfloat16):
         critic.zero_grad()
-        slope = input_slope(critic, x, dtype)
-        assert slope.dtype == torch.float32
-        (slope.flatten(1).norm(dim=1) - 1).square().mean().backward()
-        found.append([slope.detach(), *(w.grad for w in critic.parameters() if w.grad is not None)])
+        gradient = input_gradient(critic, x, dtype)
+        assert gradient.dtype == torch.float32
+        (gradient.flatten(1).norm(dim=1) - 1).square().mean().backward()
+        found.append([gradient.detach(), *(w.grad for w in critic.parameters() if w.grad is not None)])
     assert not torch.equal(found[0][0], found[1][0])
     for exact, coarse in zip(*found, strict=True):
         assert float(F.cosine_similarity(exact.flatten(), coarse.flatten(), dim=0)) > 0.99

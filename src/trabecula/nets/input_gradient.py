@@ -1,12 +1,13 @@
-"""The slope of a critic at its input, differentiable in the critic's weights: what gradient penalties need.
+"""The gradient of a critic's score at its input, differentiable in the weights: what gradient penalties need.
 
-A critic of convolutions, ReLUs and LeakyReLUs is linear in its input wherever no unit changes sign, so its
-slope is the output layer's weights sent back through the transposed layers, with a factor for each unit
-that depends on the sign of the unit alone. A derivative of the slope in the weights therefore passes
-through these transposed layers and nowhere else: the factors have none. Plain double differentiation
-does not know that and sends zeros back through the forward pass too.
+A critic of convolutions, ReLUs and LeakyReLUs is linear in its input wherever no unit changes sign. Its
+input gradient is then the output layer's weights, sent back through the transposed layers and multiplied at
+each unit by a factor that depends on the sign of the unit alone. These factors have no derivative, so the
+derivative of the input gradient in the weights passes through the transposed layers only. Double
+differentiation by autograd also sends zeros back through the forward pass.
 
-The critic's scores are found by the same layers, so that small maps are matrix products here too.
+The critic's scores are computed by the same layers, so that small maps are matrix products there too
+(docs/concepts/kernels.md). With TRABECULA_KERNELS=off autograd computes both.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from trabecula.kernels import enabled
 from trabecula.kernels.conv import convolve, convolve_back, kernel_gradient
 from trabecula.nets.critic import Critic
 
@@ -26,7 +28,7 @@ _FEW_CHANNELS = 4
 
 
 class Layer(NamedTuple):
-    """A convolution and the slope of the activation that follows it, left of zero."""
+    """A convolution, and the derivative below zero of the activation that follows it."""
 
     stride: int
     padding: int
@@ -36,7 +38,7 @@ class Layer(NamedTuple):
 def scores(critic: nn.Module, x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B,): the critic's scores in float32, differentiable in its weights, once.
 
-    In the precision of autocast; `x` gets no gradient. A piecewise linear `Critic` takes the short way.
+    In the precision of autocast; `x` gets no gradient. A piecewise linear critic is computed layer by layer.
     """
     layers = piecewise_linear(critic)
     if layers is None or not isinstance(critic, Critic):
@@ -48,10 +50,10 @@ def scores(critic: nn.Module, x: Tensor) -> Tensor:
         return cast("Tensor", found + critic.output.bias)
 
 
-def input_slope(critic: nn.Module, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def input_gradient(critic: nn.Module, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """The gradient of each image's score at that image, differentiable in the critic's weights.
 
-    A piecewise linear `Critic` takes the short way described above; any other module is differentiated
+    A piecewise linear `Critic` is computed as described above; any other module is differentiated
     by autograd, with the same result. Rows may be mixed by the module (batch norm): then this is the
     gradient of the sum of all scores.
 
@@ -68,15 +70,15 @@ def input_slope(critic: nn.Module, x: Tensor, dtype: torch.dtype = torch.float32
         layers = piecewise_linear(critic)
         if layers is None or not isinstance(critic, Critic):
             x.requires_grad_()
-            (slope,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
-            return slope
-        slope = _Slope.apply(x.to(dtype), layers, critic.output.weight, *_weights(critic, dtype))
-        return cast("Tensor", slope).float()
+            (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+            return gradient
+        found = _InputGradient.apply(x.to(dtype), layers, critic.output.weight, *_weights(critic, dtype))
+        return cast("Tensor", found).float()
 
 
 def piecewise_linear(critic: nn.Module) -> list[Layer] | None:
     """The layers of a `Critic` whose blocks are convolutions, each with a (Leaky)ReLU; else None."""
-    if type(critic) is not Critic or critic.output.out_features != 1:
+    if not enabled("input_gradient") or type(critic) is not Critic or critic.output.out_features != 1:
         return None
     parts = list(critic.blocks)
     layers = []
@@ -125,12 +127,12 @@ class _Scores(torch.autograd.Function):
         return None, None, grad.unsqueeze(0) @ units[-1].flatten(1).float(), *found
 
 
-class _Slope(torch.autograd.Function):
-    """Slope at x of w . flatten(act(conv_L(... act(conv_1(x))))); its derivative in the kernels and w.
+class _InputGradient(torch.autograd.Function):
+    """Gradient at x of w . flatten(act(conv_L(... act(conv_1(x))))); its derivative in the kernels and w.
 
-    With the factors m_l held fixed the slope is T_1 m_1 T_2 m_2 ... T_L m_L w, where T_l is the transpose
-    of convolution l. The derivative along a direction h of the slope is found by sending h forward through
-    the same linear maps: convolution l meets (h sent so far) and (w sent back so far).
+    With the factors m_l held fixed the input gradient is T_1 m_1 T_2 m_2 ... T_L m_L w, where T_l is the
+    transpose of convolution l. The derivative along a direction h of that gradient is found by sending h
+    forward through the same linear maps: convolution l meets (h sent so far) and (w sent back so far).
     """
 
     @staticmethod

@@ -14,9 +14,8 @@ import pytest
 
 from trabecula import cohort, prepare
 from trabecula.artifacts.splits import Splits, together
-from trabecula.artifacts.store import Store, alike
+from trabecula.artifacts.store import Store, alike, open_stores
 from trabecula.data.batches import Stream
-from trabecula.data.joined_stores import open_stores
 from trabecula.data.pretraining_pool import pretraining_pool
 from trabecula.errors import InputError
 from trabecula.run import execute
@@ -84,7 +83,7 @@ def test_a_side_matters_where_both_have_sides(pair: tuple[Path, Path], tmp_path:
     assert (both.preprocessing, both.prepared) == (knees.preprocessing, knees.prepared)
     settings = prepare.Config(manifest=pair[0].parent / "cohort", size=24, flip_side="L")
     execute("prepare", settings, tmp_path / "left")
-    with pytest.raises(InputError, match=r'left: prepared otherwise .* flip_side is "L", wanted "R"'):
+    with pytest.raises(InputError, match=r'left: prepared in another way .* flip_side is "L", wanted "R"'):
         open_stores(pair[0], [tmp_path / "left"])
     with pytest.raises(InputError, match="flip_side"):  # though each may stand beside chests
         open_stores(pair[1], [pair[0], tmp_path / "left"])

@@ -1,7 +1,7 @@
-"""From what a ray passes through to a film: blur, quantum noise, local contrast, exposure, marker.
+"""From what a ray passes through to a radiograph: blur, quantum noise, local contrast, exposure, marker.
 
 Everything here is drawn independently of the disease. The last step ranks the pixels and gives
-them grey values of a random curve, so the histogram of a film says nothing about what is on it.
+them grey values of a random curve, so the histogram of a radiograph says nothing about the disease.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _GLYPHS = {
 
 
 @dataclass(frozen=True)
-class Film:
-    """How one film was taken.
+class Exposure:
+    """How one radiograph was taken.
 
     Lengths are in half image widths; `noise` and the others are relative to the picture's spread.
     """
@@ -38,16 +38,16 @@ class Film:
     skew: float
 
 
-def draw_film(
+def draw_exposure(
     rng: np.random.Generator, site: int, noise: float, blur: float, brightness: float = 0.0
-) -> Film:
-    """Draw the exposure of one film; `noise` and `blur` scale their usual strength (1), 0 is none.
+) -> Exposure:
+    """Draw the exposure of one radiograph; `noise` and `blur` scale their usual strength (1), 0 is none.
 
     `brightness` moves the middle grey value, in logits.
-    A site has habits (its equalisation and contrast), around which its films vary.
+    A site has habits (its equalisation and contrast), around which its radiographs vary.
     """
     habit = (0.0, 0.25, -0.25)[site % 3]
-    return Film(
+    return Exposure(
         blur=blur * float(rng.uniform(0.004, 0.016)),
         noise=noise * float(rng.uniform(0.02, 0.10)),
         equalisation=float(np.clip(rng.normal(0.62 + habit, 0.18), 0.15, 1.0)),
@@ -58,22 +58,22 @@ def draw_film(
     )
 
 
-def expose(attenuation: Floats, film: Film, rng: np.random.Generator) -> Floats:
-    """Attenuation (2S, 2S) -> film (S, S), not yet in grey values; thicker is brighter."""
+def expose(attenuation: Floats, exposure: Exposure, rng: np.random.Generator) -> Floats:
+    """Attenuation (2S, 2S) -> radiograph (S, S), not yet in grey values; thicker is brighter."""
     size = attenuation.shape[0] // 2
     picture = attenuation.reshape(size, 2, size, 2).mean(axis=(1, 3))
-    sigma = film.blur * size / 2
+    sigma = exposure.blur * size / 2
     if sigma > 0.2:
         picture = gaussian_filter(picture, sigma, truncate=3)
     grain = rng.standard_normal(picture.shape, dtype=np.float32)
-    picture = picture + film.noise * picture.std() * (1.25 - 0.5 * picture / picture.max()) * grain
-    width = max(3, int(film.reach * size / 2))
+    picture = picture + exposure.noise * picture.std() * (1.25 - 0.5 * picture / picture.max()) * grain
+    width = max(3, int(exposure.reach * size / 2))
     mean = _smooth(picture, width)
     detail = picture - mean
     spread = np.sqrt(_smooth(detail * detail, width)) + 0.25 * detail.std()
     equalised: Floats = (
-        film.equalisation * detail / spread
-        + (1 - 0.8 * film.equalisation) * (picture - picture.mean()) / picture.std()
+        exposure.equalisation * detail / spread
+        + (1 - 0.8 * exposure.equalisation) * (picture - picture.mean()) / picture.std()
     ).astype(np.float32)
     return equalised
 
@@ -86,7 +86,7 @@ def _smooth(picture: Floats, width: int) -> Floats:
 
 
 def stamp(picture: Floats, side: str, rng: np.random.Generator, mirrored: bool = False) -> None:
-    """Lay a lead letter on a film (S, S), in place, in an upper or lower corner.
+    """Put a lead letter on a radiograph (S, S), in place, in an upper or lower corner.
 
     `mirrored`: on the letter's own side, as the patient faces us, so that R is at the image's left.
     """
@@ -104,15 +104,15 @@ def stamp(picture: Floats, side: str, rng: np.random.Generator, mirrored: bool =
     picture[top : top + height, left : left + width][glyph] = picture.max() + 0.1
 
 
-def develop(picture: Floats, film: Film) -> npt.NDArray[np.uint8]:
-    """Give a film (S, S) its grey values: pixel ranks through the film's own curve.
+def develop(picture: Floats, exposure: Exposure) -> npt.NDArray[np.uint8]:
+    """Give a radiograph (S, S) its grey values: pixel ranks through the curve of its exposure.
 
-    The grey-value histogram is a function of the film's settings alone.
+    The grey-value histogram is a function of the exposure alone.
     """
     order = np.argsort(picture, axis=None, kind="stable")
     normal = _normal_quantiles(picture.size)
-    bent = np.expm1(film.skew * normal) / film.skew
-    greys = np.round(255 * expit(film.centre + film.contrast * bent)).astype(np.uint8)
+    bent = np.expm1(exposure.skew * normal) / exposure.skew
+    greys = np.round(255 * expit(exposure.centre + exposure.contrast * bent)).astype(np.uint8)
     image = np.empty(picture.size, np.uint8)
     image[order] = greys
     return image.reshape(picture.shape)

@@ -1,4 +1,4 @@
-"""What may and what may not tell the grade of a make-believe film: global statistics, a small network."""
+"""What may and what may not tell the grade of a phantom radiograph: global statistics, a small network."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def out_of_fold(describe: Callable[[NDArray[Any]], NDArray[Any]], model: str, fi
 
 
 def network_reads(films: Films, num_train: int, epochs: int) -> float:
-    """AUROC of KL >= 2 of a small network taught by the first films, over all but the first 500."""
+    """AUROC of KL >= 2 of a small network taught by the first radiographs, over all but the first 500."""
     import torch
 
     images, grades, _ = films

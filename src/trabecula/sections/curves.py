@@ -1,0 +1,177 @@
+"""Learning curves, ROC and reliability: a chart for each architecture; an arm keeps its colour throughout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from trabecula.figures.charts import UNIT_TICKS, Axis, Chart, ChartGroup, Part, Series, axis_around
+from trabecula.sections.results import Arm, Panel, Results, Row
+from trabecula.sections.wording import (
+    architecture_name,
+    arm_names,
+    count,
+    metric_name,
+    mode_name,
+    number,
+    present,
+    share,
+    sized_intervals,
+)
+
+_ARM_STEP, _ALL_STEPS = 36, 172  # px between arms that are side by side, and at most for all of them
+_MANY_CLASSES = 5  # above it, each class has a chart, not a group of charts
+_FEW_SEEDS = 5  # below it the seeds are shown as points (the interval is over patients only)
+_DIAGONAL = Series("diagonal", (0, 1), (0, 1), parts=("line",))
+
+
+def learning_curves(results: Results, panel: Panel, metric: str) -> ChartGroup | None:
+    """Metric against training patients on a logarithmic axis, with bands; few seeds as points."""
+    curves = {
+        c["arm"]: [p for p in c["points"] if present(p["value"]) and (p["num_patients"] or 0) > 0]
+        for c in results.curves["learning"]
+        if (c["task"], c["mode"], c["metric"]) == (panel.task, panel.mode, metric)
+    }
+    points = [p for drawn in curves.values() for p in drawn]
+    if not points:
+        return None
+    values = [v for p in points for v in (p["value"], p["low"], p["high"], *p["seeds"]) if present(v)]
+    at = {p["num_patients"]: p["fraction"] for p in points}
+    single = len(at) == 1
+    x = Axis(
+        f"training patients{'' if single else ' (log scale)'}, share of labels",
+        [(x, f"{count(x)}\n{share(at[x])}") for x in sorted(at)],
+        (min(at) / 1.25, max(at) * 1.25), log=True,
+    )  # fmt: skip
+    y = axis_around(metric_name(metric), _room(min(values), max(values)))
+    title = f"{metric_name(metric)} of {panel.task}, {mode_name(panel.mode)}"
+    names, charts = arm_names(results), []
+    for architecture, arms in _by_architecture(results, curves):
+        series, num_beside = [], len(arms) if single else 0
+        for i, arm in enumerate(arms):
+            place = i - (len(arms) - 1) / 2
+            series += _learned(curves[arm.name], arm.style, names[arm.name], place, num_beside)
+        network = architecture_name(architecture)
+        ends = [
+            f"{names[a.name]}: {number(c[0]['value'])} at {count(c[0]['num_patients'])} patients, "
+            f"{number(c[-1]['value'])} at {count(c[-1]['num_patients'])}"
+            for a in arms
+            if (c := curves[a.name])
+        ]
+        described = f"Learning curves of {network}, {panel.task}, {mode_name(panel.mode)}. {'; '.join(ends)}"
+        charts.append(Chart(title, network, x, y, series, described, kind="learning"))
+    drew = {p["fraction"] for p in points}
+    alone = "All label fractions drew as many patients" if len(drew) > len(at) else "One label fraction"
+    sentences = [f"{alone}, so no curve: the arms are side by side."] if single else []
+    if any(present(p["low"]) and present(p["high"]) for p in points):
+        sentences.append(f"{'Whiskers' if single else 'Bands'} are {sized_intervals(results, panel)}.")
+    if any(0 < len(_seeds(p)) < _FEW_SEEDS for p in points):
+        sentences.append("Filled marks are means over seeds, small rings single seeds.")
+    return ChartGroup(title, " ".join(sentences), charts)
+
+
+def _learned(points: Sequence[Row], style: str, name: str, place: float, num_beside: int) -> list[Series]:
+    """An arm's curve with a band, or its one value beside those of `num_beside` arms; and its seeds."""
+    shift = place * min(_ARM_STEP, _ALL_STEPS / num_beside) if num_beside else 0.0
+    few = [(p["num_patients"], _seeds(p)) for p in points if len(_seeds(p)) < _FEW_SEEDS]
+    rings = ([x for x, seeds in few for _ in seeds], [seed for _, seeds in few for seed in seeds])
+    parts: tuple[Part, ...] = ("whisker", "mark") if num_beside else ("band", "line", "mark")
+    return [
+        Series.of_rows(points, "num_patients", style, name, parts, shift),
+        Series(style, *rings, parts=("ring",), shift=shift + 7 if num_beside else 4.0 * place),
+    ]
+
+
+def roc_curves(
+    results: Results, panel: Panel, wanted: Callable[[str], bool] | None = None
+) -> list[ChartGroup]:
+    """One group per label fraction and class, a chart per architecture; the smallest fraction is opened.
+
+    Of many classes, such as the findings of a chest radiograph, one group per label fraction and
+    architecture, a chart per class: fourteen curves of each arm in one frame could not be distinguished.
+    """
+    rows = [r for r in results.curves["roc"] if (r["task"], r["mode"]) == (panel.task, panel.mode)]
+    found = dict.fromkeys((r["fraction"], str(r["class"])) for r in rows)
+    kinds = sorted(found, key=lambda kind: kind[0])  # classes in the task's order
+    what = f"ROC of {panel.task}, {mode_name(panel.mode)}"
+    names = arm_names(results)
+    drawn: dict[str, list[Chart]] = {}
+    for fraction, name in kinds:
+        chosen = {r["arm"]: r for r in rows if (r["fraction"], str(r["class"])) == (fraction, name)}
+        many = len([1 for other, _ in kinds if other == fraction]) > _MANY_CLASSES
+        for architecture, arms in _by_architecture(results, chosen):
+            if wanted and not wanted(architecture):
+                continue
+            network = architecture_name(architecture)
+            group = f"{what}, {share(fraction)} of labels, {network if many else f'class {name}'}"
+            described = (
+                f"ROC of {network}, {panel.task}, {mode_name(panel.mode)}. {share(fraction)} of labels, "
+                f"class {name}, arms: {', '.join(names[arm.name] for arm in arms)}"
+            )
+            series = [_DIAGONAL] + [
+                Series(arm.style, r["fpr"], r["tpr"], r["low"] or (), r["high"] or (), names[arm.name],
+                       ("band", "line"))
+                for arm in arms if (r := chosen[arm.name])
+            ]  # fmt: skip
+            x, y = Axis("1 − specificity", UNIT_TICKS), Axis("sensitivity", UNIT_TICKS)
+            chart = Chart(group, name if many else network, x, y, series, described, kind="roc")
+            drawn.setdefault(group, []).append(chart)
+    bands = f" Bands are pointwise {sized_intervals(results, panel)}."
+    groups: list[ChartGroup] = []
+    for title, charts in drawn.items():
+        banded = any(len(one.known(one.low, one.high)) > 1 for chart in charts for one in chart.series)
+        caption = "Curves are means over seeds." + bands * banded
+        groups.append(ChartGroup(title, caption, charts, opened=not groups))
+    return groups
+
+
+def reliability_plots(results: Results, panel: Panel) -> list[ChartGroup]:
+    """Observed frequency against predicted probability, with intervals per bin."""
+    rows = [r for r in results.curves["reliability"] if (r["task"], r["mode"]) == (panel.task, panel.mode)]
+    names, groups = arm_names(results), list[ChartGroup]()
+    for fraction in sorted({r["fraction"] for r in rows}):
+        chosen = {r["arm"]: r for r in rows if r["fraction"] == fraction}
+        title = f"Reliability of {panel.task}, {mode_name(panel.mode)}, {share(fraction)} of labels"
+        charts = []
+        for architecture, arms in _by_architecture(results, chosen):
+            series = [_DIAGONAL]
+            for i, arm in enumerate(arms):
+                shift = 3.0 * (i - (len(arms) - 1) / 2)
+                series += _bins(chosen[arm.name]["bins"], arm.style, names[arm.name], shift)
+            network = architecture_name(architecture)
+            described = (
+                f"Reliability of {network}, {panel.task}, {mode_name(panel.mode)}. "
+                f"{share(fraction)} of labels, arms: {', '.join(names[arm.name] for arm in arms)}"
+            )
+            x, y = Axis("predicted probability", UNIT_TICKS), Axis("observed frequency", UNIT_TICKS)
+            charts.append(Chart(title, network, x, y, series, described, kind="reliability"))
+        caption = (
+            "On the diagonal, what was predicted is what was observed. Each mark is a tenth of all seeds' "
+            f"predictions. Whiskers are {sized_intervals(results, panel)}."
+        )
+        groups.append(ChartGroup(title, caption, charts, opened=not groups))
+    return groups
+
+
+def _bins(bins: Sequence[Row], style: str, name: str, shift: float) -> list[Series]:
+    known = [b for b in bins if present(b["predicted"]) and present(b["observed"])]
+    whiskers = Series.of_rows(known, "predicted", style, parts=("whisker",), shift=shift, value="observed")
+    return [replace(whiskers, name=name, parts=("line", "mark"), shift=0.0), whiskers]
+
+
+def _by_architecture(
+    results: Results, chosen: dict[str, Row] | dict[str, list[Row]]
+) -> list[tuple[str, list[Arm]]]:
+    groups = [(a, [arm for arm in results.arms_of(a) if arm.name in chosen]) for a in results.architectures]
+    return [(architecture, arms) for architecture, arms in groups if arms]
+
+
+def _seeds(point: Row) -> list[float]:
+    return [s for s in point["seeds"] if present(s)]
+
+
+def _room(low: float, high: float) -> tuple[float, float]:
+    """Scores that are all equal get an axis by which they can be read, not beyond 0 and 1 for their sake."""
+    if high - low > 1e-3:
+        return low, high
+    return max(low - 0.05, min(low, 0.0)), min(high + 0.05, max(high, 1.0))

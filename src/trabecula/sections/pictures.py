@@ -1,0 +1,51 @@
+"""The first images of a store, or of a generator, for the report's grids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trabecula.errors import InputError
+from trabecula.figures.image_sheets import Pixels, to_uint8
+
+
+def store_images(path: Path, number: int) -> list[Pixels]:
+    """The first images of a store by image id, each (C, H, W) uint8."""
+    from trabecula.artifacts.store import Store  # loads torch: only when there are images to show
+
+    store = Store.open(path)
+    order = np.argsort(store.index["image_id"].to_numpy(dtype=str), kind="stable")[:number]
+    return [to_uint8(image.numpy()) for image in store.read(order)]
+
+
+def sample_images(path: Path, number: int) -> list[Pixels]:
+    """A generator's samples: a store, a .npy file, or a folder with one; each (C, H, W) uint8.
+
+    The array is (N, H, W), (N, C, H, W) or (N, H, W, 3); uint8, uint16, or float in [0, 1].
+
+    Raises:
+        InputError: no samples there.
+    """
+    if (path / "store.json").exists():
+        return store_images(path, number)
+    files = sorted(path.glob("*.npy")) if path.is_dir() else [path] if path.is_file() else []
+    if not files:
+        raise InputError(f"{path}: no samples there; give a store, a .npy file, or a folder with one")
+    try:
+        array = np.load(files[0], mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError) as error:
+        raise InputError(f"{files[0]}: not a .npy array ({error}); write it with numpy.save") from None
+    return [to_uint8(image) for image in _channels_first(np.asarray(array[:number]), files[0])]
+
+
+def _channels_first(array: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
+    if array.ndim == 3:
+        return array[:, None]
+    if array.ndim == 4 and array.shape[1] in (1, 3):
+        return array
+    if array.ndim == 4 and array.shape[3] in (1, 3):
+        return array.transpose(0, 3, 1, 2)
+    raise InputError(f"{path}: shape {array.shape}; give (N, H, W), (N, C, H, W) or (N, H, W, C)")
