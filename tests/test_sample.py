@@ -105,7 +105,7 @@ def test_the_store_says_whose_it_is_and_from_whom_it_learned(gan: Path, tmp_path
     assert is_generated(patient)
     made = store.record.plain["generated"]
     assert made["generator"] == patient
-    assert set(made["patients"]) == set(read_encoder_card(gan / "gan").patients) != set()
+    assert set(made.patients) == set(read_encoder_card(gan / "gan").patients) != set()
     assert store.index["image_id"].is_unique
 
 
@@ -232,8 +232,9 @@ def test_what_is_no_generator_is_refused(gan: Path, tmp_path: Path) -> None:
     alone.mkdir(parents=True)
     for name in ("generator.json", "generator.safetensors"):
         shutil.copy(gan / "gan" / name, alone)
-    made = drawn(alone.parent, tmp_path / "b", num=2).record["generated"]  # its own card lists its patients
-    assert set(made["patients"]) == set(read_encoder_card(gan / "gan").patients)
+    made = drawn(alone.parent, tmp_path / "b", num=2).record.generated  # its own card lists its patients
+    assert made is not None
+    assert set(made.patients) == set(read_encoder_card(gan / "gan").patients)
     export(alone)
     exported = drawn(alone.parent, tmp_path / "e", num=2)  # leaves without the encoder, and may be drawn from
     assert (exported.preprocessing, exported.record.generated.patients) == ("", ())
