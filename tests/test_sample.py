@@ -105,7 +105,7 @@ def test_the_store_says_whose_it_is_and_from_whom_it_learned(gan: Path, tmp_path
     assert is_generated(patient)
     made = store.record.plain["generated"]
     assert made["generator"] == patient
-    assert set(made.patients) == set(read_encoder_card(gan / "gan").patients) != set()
+    assert set(made["patients"]) == set(read_encoder_card(gan / "gan").patients) != set()
     assert store.index["image_id"].is_unique
 
 
