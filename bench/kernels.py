@@ -38,6 +38,7 @@ from trabecula.data.views import Views
 from trabecula.kernels import NAMES, VARIABLE
 from trabecula.kernels.matmul import inner_products
 from trabecula.metrics.fidelity import kernel_distance
+from trabecula.nets.devices import Precision
 from trabecula.nets.encoder import make_encoder
 from trabecula.objectives.barlow import Barlow, BarlowConfig
 from trabecula.objectives.mae import Mae, MaeConfig
@@ -46,7 +47,6 @@ from trabecula.objectives.objective import Objective, Setting
 from trabecula.objectives.vicreg import Vicreg, VicregConfig
 from trabecula.objectives.wgan_gp import WganGp, WganGpConfig
 from trabecula.train.loop import train
-from trabecula.train.precision import Precision
 
 BATCH, NUM_IMAGES = 64, 1024
 OF_CRITICS = ("input_gradient", "convolution", "winograd", "matmul", "linear")

@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from trabecula.artifacts.encoder import EncoderCard, PoolChoice, check_fit, weights_file
 from trabecula.artifacts.predictions import region_name
 from trabecula.artifacts.store import Store, to_float
 from trabecula.config import Record
 from trabecula.errors import RunError
 from trabecula.files import open_new_array
 from trabecula.nets.devices import choose_device, exact
-from trabecula.nets.encoder import Card, Encoder, PoolChoice, check_fit, load_encoder, weights_file
+from trabecula.nets.encoder import Encoder, load_encoder
 from trabecula.progress import Meter
 from trabecula.run import Run
 
@@ -94,7 +95,7 @@ def embed(encoder: Encoder, images: torch.Tensor, device: torch.device) -> torch
     return features.float().cpu()
 
 
-def _finite(features: torch.Tensor, store: Store, rows: Any, card: Card) -> Any:
+def _finite(features: torch.Tensor, store: Store, rows: Any, card: EncoderCard) -> Any:
     bad = (~features.isfinite().all(1)).nonzero().flatten().tolist()
     if bad:
         raise RunError(
@@ -104,7 +105,7 @@ def _finite(features: torch.Tensor, store: Store, rows: Any, card: Card) -> Any:
     return features.numpy()
 
 
-def _record(card: Card, config: Config, store: Store) -> dict[str, Any]:
+def _record(card: EncoderCard, config: Config, store: Store) -> dict[str, Any]:
     """What features.json says: the encoder, how it was applied, and to what."""
     with weights_file(config.encoder).open("rb") as file:
         weights = hashlib.file_digest(file, "sha256").hexdigest()

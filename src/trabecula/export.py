@@ -15,7 +15,6 @@ Nothing else of the training's folder comes along: no image, no path, no patient
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, Self
@@ -23,14 +22,16 @@ from typing import Any, Self
 from pydantic import model_validator
 
 from trabecula.artifacts.audit import CLEAR, read_audit
+from trabecula.artifacts.encoder import EncoderCard, write_encoder_card
+from trabecula.artifacts.generator import WEIGHTS_FILE, write_generator
 from trabecula.config import Record, dump
 from trabecula.errors import InputError
-from trabecula.files import write_atomically
+from trabecula.files import sha256_of, write_atomically
 from trabecula.nets.classifier import CARD_FILE as CLASSIFIER_CARD
 from trabecula.nets.classifier import WEIGHTS_FILE as CLASSIFIER_WEIGHTS
 from trabecula.nets.classifier import load_classifier
-from trabecula.nets.encoder import CARD_FILE, Card, Encoder, load_encoder
-from trabecula.nets.generator import WEIGHTS_FILE, load_generator, save_generator
+from trabecula.nets.encoder import Encoder, load_encoder
+from trabecula.nets.generators.generator import load_generator
 from trabecula.nets.library_format import (
     CONFIG_FILE,
     Layout,
@@ -98,14 +99,14 @@ def run(config: Config, out: Run) -> str:
 def _generator(path: Path, audit_path: Path, accept: bool, out: Run) -> str:
     folder = path if path.is_dir() else path.parent
     generator, card = load_generator(folder)
-    weights = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+    weights = sha256_of(folder / WEIGHTS_FILE)
     audit = read_audit(audit_path, weights)
     if not str(audit["finding"]).startswith(CLEAR) and not accept:
         raise InputError(
             f"{audit_path}: the audit says '{audit['finding']}': this generator may give away its training "
             "images; set accept = true to export it all the same"
         )
-    save_generator(generator, card.model_copy(update={"audit": audit, "store": ""}), out)
+    write_generator(out.path, card.exported(audit), generator.state_dict())
     return f"{card.objective} generator of {card.images_seen:,} images seen; {audit['finding']}"
 
 
@@ -119,7 +120,7 @@ def _encoder(path: Path, config: Config, out: Run) -> str:
     layouts = layouts_of(encoder)
     folder = out / HUB
     write_atomically(folder / MODEL_FILE, weights_bytes(encoder))
-    write_atomically(folder / CARD_FILE, _text(dump(card)))
+    write_encoder_card(folder, card)
     ready = next((layout.config for layout in layouts if layout.config is not None), None)
     record: dict[str, Any] = {
         "arm": card.name,
@@ -142,12 +143,12 @@ def _encoder(path: Path, config: Config, out: Run) -> str:
     return f"{card.name}: {_forms(record)}" + "".join(f"; {line}" for line in record["impossible"])
 
 
-def _without_patients(card: Card) -> Card:
+def _without_patients(card: EncoderCard) -> EncoderCard:
     """The name of the key stays: at its own site a folder is refused as weights of unknown patients."""
     return card.model_copy(update={"patients": (), "store": "", "stores": ()})
 
 
-def _impossible(card: Card, layouts: list[Layout]) -> list[str]:
+def _impossible(card: EncoderCard, layouts: list[Layout]) -> list[str]:
     libraries = {layout.library for layout in layouts}
     if not libraries:
         return [f"{card.architecture} is a network of neither timm nor torchvision: use ONNX or Trabecula"]
@@ -156,13 +157,13 @@ def _impossible(card: Card, layouts: list[Layout]) -> list[str]:
     return []
 
 
-def _plain_config(card: Card) -> dict[str, Any]:
+def _plain_config(card: EncoderCard) -> dict[str, Any]:
     """config.json of a network that timm does not have: what a program needs to know to use the weights."""
     return {"network": card.architecture, "input_size": [len(card.mean), card.size, card.size],
             "mean": list(card.mean), "std": list(card.std), "num_features": card.num_features}  # fmt: skip
 
 
-def _told(card: Card) -> dict[str, Any]:
+def _told(card: EncoderCard) -> dict[str, Any]:
     """What the ONNX file says of itself."""
     keys = ("name", "architecture", "channels", "size", "num_features", "objective", "prepared", "version")
     values = dump(card)

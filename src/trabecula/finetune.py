@@ -22,9 +22,8 @@ from trabecula.artifacts.predictions import (
 from trabecula.artifacts.splits import Subset
 from trabecula.config import dump
 from trabecula.nets.classifier import Classifier, ClassifierCard, save_classifier
-from trabecula.nets.devices import choose_device
+from trabecula.nets.devices import choose_device, precision_on
 from trabecula.run import Run
-from trabecula.train.precision import resolve
 from trabecula.transfer.chosen import read_chosen
 from trabecula.transfer.fit import Fitted
 from trabecula.transfer.threshold import thresholds
@@ -65,7 +64,7 @@ def run(config: Config, out: Run) -> str:
     if chosen is not None:
         chosen.check(material.task.name or config.task, material.splits.patients("test"))
     out.log("subset", **material.subset.record)
-    out.used(device=str(device), precision=resolve(tuning.precision, device))
+    out.used(device=str(device), precision=precision_on(device, tuning.precision))
     objective, fitted = tune(tuning, material, config.seed, device, out / "checkpoint.pt")
     out.log("fitted", images_seen=fitted.images_seen, loss=fitted.loss, points=fitted.points,
             train_loss=fitted.train_loss, constant_loss=fitted.constant_loss)  # fmt: skip

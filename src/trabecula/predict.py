@@ -19,11 +19,11 @@ from trabecula.artifacts.predictions import Choice, Origin, prediction_rows, wri
 from trabecula.artifacts.splits import read_splits
 from trabecula.artifacts.store import Store, differing
 from trabecula.artifacts.tasks import Task
+from trabecula.artifacts.weights import read_weights
 from trabecula.config import Record, build
 from trabecula.errors import InputError
 from trabecula.nets.classifier import load_classifier
 from trabecula.nets.devices import choose_device
-from trabecula.nets.weights import read_weights
 from trabecula.run import Run
 
 

@@ -17,10 +17,9 @@ from pydantic import Field, field_validator, model_validator
 
 from trabecula.artifacts.patient_hashes import key_name, mark, site_key
 from trabecula.config import NoEffectOnResult, dump
-from trabecula.nets.devices import choose_device
+from trabecula.nets.devices import choose_device, precision_on
 from trabecula.progress import Meter
 from trabecula.run import Run
-from trabecula.train.precision import resolve as precision_of
 from trabecula.transfer.chosen import FILE, Chosen
 from trabecula.transfer.search import Pruner, Sampler, Search, Trial, best, opened, to_csv
 from trabecula.transfer.spaces import Preset, applied, flat, resolve, touched
@@ -73,7 +72,7 @@ def run(config: Config, out: Run) -> str:
     tuning, space = resolve(config.preset, config.settings, config.space)
     material, device = read_material(config, config.seed), choose_device(config.device)
     out.log("subset", **material.subset.record)
-    out.used(device=str(device), precision=precision_of(tuning.precision, device))
+    out.used(device=str(device), precision=precision_on(device, tuning.precision))
     search = Search(tuning, space, material, config.seed, config.sampler, config.pruner, device)
     trials = _trials(config, search, out)
     chosen = _chosen(config, search, trials)

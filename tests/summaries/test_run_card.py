@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 import probed_study
 from trabecula import cli, embed, evaluate, export, finetune, pretrain, probe, split
+from trabecula.artifacts.encoder import read_encoder_card as encoder_card
 from trabecula.artifacts.patient_hashes import key_name, site_key
-from trabecula.nets.encoder import read_card as encoder_card
 from trabecula.run import execute
 from trabecula.summaries.run_card import RunCard, read_card, read_study
 

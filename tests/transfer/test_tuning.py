@@ -12,12 +12,12 @@ import torch
 
 from trabecula import finetune, predict, pretrain, split
 from trabecula.artifacts.store import to_float
+from trabecula.data.batches import images_in_order
 from trabecula.errors import InputError
 from trabecula.nets.classifier import load_classifier
-from trabecula.nets.critic_file import load_critic
+from trabecula.nets.encoder import load_critic
 from trabecula.nets.heads import HiddenLayer
 from trabecula.run import execute
-from trabecula.transfer import tuning
 from trabecula.transfer.fit import Fitted
 from trabecula.transfer.tuning import FewLabels, Material, Tuning, make_objective, read_material, tune
 
@@ -75,7 +75,7 @@ def test_a_standardised_critic_ranks_as_before(hospital: Path, root: Path) -> No
     known = material(hospital, root)
     objective = make_objective(Tuning(head="critic"), known, seed=3)
     train = known.rows[known.subset.train]
-    tuning.calibrate(objective, known.store, train, CPU)
+    objective.prepare(images_in_order(known.store, train, CPU, 256, equal=True))
     images = to_float(known.store.read(train))
     ours = objective.eval()(images)[:, 1]
     scores = load_critic(root / "gan")(known.encoder.normalise(images))

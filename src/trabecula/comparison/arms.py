@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from trabecula.artifacts.encoder import read_encoder_card
 from trabecula.artifacts.predictions import snapshot_of
 from trabecula.artifacts.results import EvaluatedEncoder, IncompleteArm, MissingBaseline
+from trabecula.config import dump
 from trabecula.errors import InputError
 
 Card = Mapping[str, Any]
@@ -38,20 +39,8 @@ def read_cards(folders: tuple[Path, ...]) -> list[Card]:
     Raises:
         InputError: a folder without a card.
     """
-    cards: list[Card] = []
-    for folder in folders:
-        path = (folder if folder.is_dir() else folder.parent) / "encoder.json"
-        try:
-            card = json.loads(path.read_text(encoding="utf-8"))
-            absent = [key for key in ("name", "architecture", "family") if key not in card]
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such file; name an encoder's folder") from None
-        except (ValueError, TypeError):
-            raise InputError(f"{path}: not an encoder card") from None
-        if absent:
-            raise InputError(f"{path}: not an encoder card: no '{absent[0]}'")
-        cards.append({**card, "arm": card["name"]})
-    return cards
+    cards = [dump(read_encoder_card(folder)) for folder in folders]
+    return [{**card, "arm": card["name"]} for card in cards]
 
 
 def arms_of(cards: Sequence[Card], table: pd.DataFrame) -> list[ComparedArm]:

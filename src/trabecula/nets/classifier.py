@@ -14,17 +14,18 @@ from pydantic import Field
 from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
+from trabecula.artifacts.encoder import EncoderCard
 from trabecula.artifacts.predictions import Choice, Origin
 from trabecula.artifacts.store import Store, check_prepared
 from trabecula.artifacts.tasks import Task
+from trabecula.artifacts.weights import read_weights
 from trabecula.config import Record, build
 from trabecula.data.views import centre
 from trabecula.errors import InputError
 from trabecula.nets.backbone import build_backbone
 from trabecula.nets.devices import exact
-from trabecula.nets.encoder import Card, Encoder
+from trabecula.nets.encoder import Encoder
 from trabecula.nets.heads import HeadChoice, TaskHead, make_head
-from trabecula.nets.weights import read_weights
 from trabecula.run import Run
 
 WEIGHTS_FILE = "classifier.safetensors"
@@ -50,7 +51,7 @@ class ClassifierCard(Record):
     """The settings of that preprocessing."""
     size: int = Field(ge=1)
     """Side of its images, px."""
-    encoder: Card
+    encoder: EncoderCard
     """The encoder it started from."""
     head: HeadChoice = "linear"
     """What stands on the encoder."""

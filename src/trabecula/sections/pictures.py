@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trabecula.artifacts.encoder import has_encoder, read_encoder_card
+from trabecula.artifacts.generator import SAMPLES_FILE
 from trabecula.errors import InputError
 from trabecula.figures.image_sheets import Pixels, montage, png_uri, to_uint8
 from trabecula.sections.section import Block, PagePicture, Section
@@ -45,12 +46,11 @@ def sample_grids(paths: Sequence[Path], number: int) -> list[tuple[str, list[Pix
     found = []
     for path in paths:
         caption, images = "Samples of a generator", path
-        if path.is_dir() and (path / "encoder.json").exists():
-            images = path / "samples.npy"
+        if path.is_dir() and has_encoder(path):
+            images = path / SAMPLES_FILE
             if not images.exists():
                 continue  # an arm that has no generator
-            arm = json.loads((path / "encoder.json").read_text())["name"]
-            caption = f"Samples of the generator of {arm}"
+            caption = f"Samples of the generator of {read_encoder_card(path).name}"
         found.append((caption, sample_images(images, number)))
     return found
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trabecula.artifacts.encoder import has_encoder, read_encoder_card
 from trabecula.artifacts.run_record import read_log
-from trabecula.config import digest
+from trabecula.config import digest, dump
 from trabecula.figures.image_sheets import png_uri
 from trabecula.files import read_json
 from trabecula.sections.formats import Cell, Table
@@ -67,12 +68,12 @@ def _trained(folders: Sequence[Path]) -> list[tuple[Row, dict[str, Any], Path]]:
     """Card, training.json and folder of the runs that trained an encoder, by arm and seed."""
     found = [
         (
-            read_json(folder / "encoder.json", "`trabecula pretrain`"),
+            dump(read_encoder_card(folder)),
             read_json(folder / "training.json", "`trabecula pretrain`"),
             folder,
         )
         for folder in folders
-        if (folder / "training.json").exists() and (folder / "encoder.json").exists()
+        if (folder / "training.json").exists() and has_encoder(folder)
     ]
     return sorted(found, key=lambda one: (str(one[0].get("name")), one[0].get("seed") or 0))
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trabecula.artifacts.encoder import has_encoder, read_encoder_card
 from trabecula.artifacts.manifest import read_manifest
 from trabecula.artifacts.predictions import choice_rows
 from trabecula.errors import InputError
@@ -92,8 +93,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _own_arm(folder: Path, config: dict[str, Any]) -> str:
     """The arm a run names itself: its encoder's, its choices', or what its settings say."""
-    if (folder / "encoder.json").exists():
-        return str(read_json(folder / "encoder.json", "`trabecula pretrain`").get("name") or "")
+    if has_encoder(folder):
+        return read_encoder_card(folder).name
     for row in choice_rows(folder):
         return row.get("arm") or ""
     settings = config.get("settings") or {}

@@ -12,10 +12,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from trabecula.artifacts.encoder import CARD_FILE, CRITIC_FILE, read_encoder_card
+from trabecula.artifacts.generator import CARD_FILE as GENERATOR_CARD
+from trabecula.artifacts.generator import SAMPLES_FILE
 from trabecula.artifacts.predictions import CHOICES, choice_rows
 from trabecula.artifacts.results import METRICS, Comparison, MetricRow, read_counts, read_metrics
 from trabecula.artifacts.run_record import read_log
 from trabecula.comparison.arms import taught_by
+from trabecula.config import dump
 from trabecula.files import read_json
 from trabecula.sections.results import FAMILIES
 from trabecula.sections.wording import (
@@ -90,7 +94,7 @@ def read_card(folder: Path) -> RunCard | None:
     """The card of a run's folder by what is in it; None where there is nothing of its own to show."""
     readers = {
         "classifier.json": _classifier,
-        "encoder.json": _encoder,
+        CARD_FILE: _encoder,
         CHOICES: _choices,
         METRICS: _evaluation,
         "features.json": _features,
@@ -190,7 +194,7 @@ def read_study(folder: Path) -> RunCard:
 
 
 def _encoder(folder: Path) -> RunCard:
-    card = record(folder / "encoder.json")
+    card = dump(read_encoder_card(folder))
     training = record(folder / "training.json")
     made = RunCard(f"{card.get('name')}: an encoder")
     made.add("network", f"{architecture_name(card['architecture'])} ({card['architecture']}), "
@@ -209,8 +213,8 @@ def _encoder(folder: Path) -> RunCard:
             "warning", f"from {count(finding['first'])} to {count(finding['last'])} images: {finding['text']}"
         )
     made.add("patients", _patients(card))
-    others = {"generator.json": "a generator", "critic.safetensors": "its critic",
-              "samples.npy": "samples", "snapshots": "snapshots on the way"}  # fmt: skip
+    others = {GENERATOR_CARD: "a generator", CRITIC_FILE: "its critic", SAMPLES_FILE: "samples",
+              "snapshots": "snapshots on the way"}  # fmt: skip
     made.add("also here", ", ".join(text for name, text in others.items() if (folder / name).exists()))
     store, splits = input_path(folder, "store", "STORE"), input_path(folder, "splits", "SPLITS")
     manifest = input_path(folder, "manifest", "MANIFEST")

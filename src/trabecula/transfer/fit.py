@@ -19,10 +19,10 @@ from trabecula.data.batches import Stream
 from trabecula.data.views import centre
 from trabecula.errors import RunError
 from trabecula.metrics import classification as metrics
+from trabecula.nets.devices import Precision
 from trabecula.objectives.classify import MASKED, Classify
 from trabecula.progress import Meter
 from trabecula.train.loop import train
-from trabecula.train.precision import Precision
 
 Select = Literal["loss", "metric"]
 Told = Callable[[int, float, float], bool]
@@ -120,7 +120,7 @@ def fit(
             f'{memory["points"]} looks; use a lower rate (optimizer.lr), or precision = "float32"'
         )
     objective.load_state_dict(best["weights"])
-    constant = objective.constant_loss(stream.labels) if stream.labels is not None else float("nan")
+    constant = objective.constant_loss(np.asarray(stream.fields["labels"]))
     return Fitted(
         best["images"], best["loss"], best["metric"], memory["points"], memory["spent"],
         memory["train_loss"], constant, ended,

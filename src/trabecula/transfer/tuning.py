@@ -15,21 +15,21 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
+from trabecula.artifacts.encoder import check_fit
 from trabecula.artifacts.manifest import Manifest, read_manifest
 from trabecula.artifacts.splits import Splits, Subset, draw_subset, read_splits
-from trabecula.artifacts.store import Store, rows_of, to_float
+from trabecula.artifacts.store import Store, rows_of
 from trabecula.artifacts.tasks import Task, Truth, find_task, truth
 from trabecula.config import Record
-from trabecula.data.batches import Stream
+from trabecula.data.batches import Stream, images_in_order
 from trabecula.data.views import Views
 from trabecula.errors import InputError
-from trabecula.nets.critic_file import load_critic
-from trabecula.nets.encoder import Encoder, check_fit, load_encoder
+from trabecula.nets.devices import Precision
+from trabecula.nets.encoder import Encoder, load_critic, load_encoder
 from trabecula.nets.heads import HeadChoice, HiddenLayer
 from trabecula.objectives.classify import Classify, ClassifyConfig
 from trabecula.objectives.objective import Setting
 from trabecula.objectives.optim import Optimizer
-from trabecula.train.precision import Precision
 from trabecula.transfer.fit import Fitted, Told, Validation, fit
 
 
@@ -146,8 +146,8 @@ def tune(
     objective = make_objective(tuning, material, seed)
     batch_size = min(tuning.batch_size, len(y))
     if tuning.standardise:
-        calibrate(objective, material.store, rows, device)
-    stream = Stream(material.store, rows, batch_size, seed, device, labels=y)
+        objective.to(device).prepare(images_in_order(material.store, rows, device, 256, equal=True))
+    stream = Stream(material.store, rows, batch_size, seed, device, {"labels": y})
     looks = len(y) if tuning.epochs else max(len(y), 10 * batch_size)
     fitted = fit(
         objective, stream, replace(material.validation, crop=tuning.centre_crop),
@@ -179,22 +179,6 @@ def make_objective(tuning: Tuning, material: Material, seed: int) -> Classify:
     if tuning.head == "critic" and card.family != "random":
         objective.head.output.load_state_dict(load_critic(material.folder).output.state_dict())
     return objective
-
-
-@torch.no_grad()
-def calibrate(objective: Classify, store: Store, rows: NDArray[np.int64], device: torch.device) -> None:
-    """Scale the head's input as training will see it: batch norm by the batch.
-
-    By its running statistics a random network's features are up to a thousand times smaller than in
-    training. These statistics are left as they were.
-    """
-    objective.to(device).train()
-    kept = {name: buffer.clone() for name, buffer in objective.encoder.named_buffers()}
-    parts = np.array_split(rows, -(-len(rows) // 256))
-    features = [objective.encoder(to_float(store.read(part)).to(device)).float() for part in parts]
-    for name, buffer in objective.encoder.named_buffers():
-        buffer.copy_(kept[name])
-    objective.head.calibrate(torch.cat(features), keep_scores=objective.config.head == "critic")
 
 
 def balanced_weights(y: NDArray[np.int64], num_classes: int) -> tuple[float, ...]:
