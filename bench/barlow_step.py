@@ -34,10 +34,10 @@ from turns import options, prepared, record, smooth_images, take_turns, told_of
 from views import ANGLE, BATCH, JITTER, RATIO, SIGMA, SIZE, InMemory, loader
 
 from trabecula.data.views import REFERENCE_SIZE, Views
+from trabecula.nets.devices import Precision
 from trabecula.nets.encoder import make_encoder
 from trabecula.objectives.barlow import Barlow, BarlowConfig
 from trabecula.objectives.objective import Setting
-from trabecula.train.precision import Precision
 
 NUM_IMAGES = 4096
 CROP = (0.08, 1.0)

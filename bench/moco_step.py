@@ -32,10 +32,10 @@ from turns import options, prepared, record, smooth_images, take_turns, told_of
 from views import BATCH, SIGMA, SIZE, InMemory, lightly_transform, loader
 
 from trabecula.data.views import REFERENCE_SIZE, Views
+from trabecula.nets.devices import Precision
 from trabecula.nets.encoder import make_encoder
 from trabecula.objectives.moco import Moco, MocoConfig
 from trabecula.objectives.objective import Setting
-from trabecula.train.precision import Precision
 
 QUEUE, NUM_IMAGES = 4096, 4096
 

@@ -34,11 +34,11 @@ from turns import Memory, against, options, prepared, record, smooth_images, tak
 
 from trabecula.data.batches import Stream
 from trabecula.nets.critic import Critic, Generator, mirrored
+from trabecula.nets.devices import Precision
 from trabecula.nets.encoder import make_encoder
 from trabecula.objectives.objective import Setting
 from trabecula.objectives.wgan_gp import WganGp, WganGpConfig, gradient_penalty
 from trabecula.train.loop import train
-from trabecula.train.precision import Precision
 
 BATCH, CRITIC_STEPS, LATENT, WEIGHT, NUM_IMAGES = 64, 5, 100, 10.0, 1024
 

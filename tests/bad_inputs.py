@@ -92,10 +92,10 @@ REFUSED = {
     "show moko": "'moko' is no verb, objective, run folder or recipe, did you mean 'moco'?",
     f"{FINE} -s task=kl -s head=critic": "head 'critic': a critic has one score, so it can tell two classes apart, not 3 classes; choose a binary task, or head = 'linear'",
     f"{FINE} -s 'task=kl >= 2' -s head=mlp": "'head.name': Input should be 'linear' or 'critic' (got 'mlp')",
-    f"{FINE} -s 'task=kl >= 2' --chosen encoder": "encoder/chosen.json: no such file; `trabecula search` writes one",
+    f"{FINE} -s 'task=kl >= 2' --chosen encoder": "encoder/chosen.json: no such file; it is written by `trabecula search`",
     SEARCH: "there is nothing to search; set a preset, or 'space'",
     f"{SEARCH} -s preset=tabel1": "'preset': Input should be 'none', 'table1', 'rate' or 'rajamohan' (got 'tabel1')",
-    f"{SEARCH} -s 'space.optimzer.lr=[1]'": "space: 'optimzer.lr' is no setting that can be searched, did you mean 'optimizer'?",
+    f"{SEARCH} -s 'space.optimzer.lr=[1]'": "space: 'optimzer.lr' is not a setting that can be searched, did you mean 'optimizer'?",
     f"{SEARCH} -s preset=rate -s settings.imgaes=9": "settings of the search: unknown key 'imgaes', did you mean 'images'?",
     f"{SEARCH} -s preset=rate -s storage=postgres": "storage 'postgres': ",
     # recipes

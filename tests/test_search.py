@@ -11,11 +11,11 @@ import pytest
 
 from searched_study import QUICK, config, labelled, of_part, rows, start, written
 from trabecula import finetune
+from trabecula.artifacts.search_result import read_chosen
 from trabecula.artifacts.splits import read_splits
 from trabecula.errors import InputError, RunError
 from trabecula.run import execute
-from trabecula.transfer import search as searching
-from trabecula.transfer.chosen import read_chosen
+from trabecula.transfer import trials as searching
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,7 @@ def test_finetune_takes_what_was_chosen_also_another_arm(hospital: Path, root: P
     ]
     with pytest.raises(InputError, match="seed 1000: the search itself used the labels of this seed"):
         tuned(hospital, root, tmp_path / "c", chosen=tmp_path / "s", seed=1000)
-    with pytest.raises(InputError, match="no such file; `trabecula search` writes one"):
+    with pytest.raises(InputError, match="no such file; it is written by `trabecula search`"):
         tuned(hospital, root, tmp_path / "d", chosen=root / "encoder0")
 
 
@@ -216,7 +216,7 @@ def test_settings_that_a_test_patient_chose_are_refused(
         tuned(hospital, root, tmp_path / "key", chosen=tmp_path / "s")
     values = json.loads((tmp_path / "s/chosen.json").read_text())
     (tmp_path / "chosen.json").write_text(json.dumps({k: v for k, v in values.items() if k != "patients"}))
-    with pytest.raises(InputError, match="does not tell whose labels the search had; search again"):
+    with pytest.raises(InputError, match="does not say whose labels the search had; search again"):
         tuned(hospital, root, tmp_path / "old", chosen=tmp_path / "chosen.json")
 
 

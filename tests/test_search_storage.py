@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 from searched_study import QUICK, artifacts, config, rows, start
 from trabecula.errors import InputError, RunError
 from trabecula.run import execute
-from trabecula.transfer import search as searching
+from trabecula.transfer import trials as searching
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from trabecula.errors import InputError
+from trabecula.files import read_json
 
 WITHOUT_DEFAULT = ("needed", "not set")
 """What `describe` says in the place of a default: the user must give it, or may leave it away."""
@@ -78,6 +79,18 @@ def build(cls: type[R], values: Mapping[str, Any], where: str) -> R:
     except ValidationError as error:
         problems = "; ".join(_problem(cls, detail) for detail in error.errors())
         raise InputError(f"{where}: {problems}") from None
+
+
+def read_record(cls: type[R], path: Path, made_by: str) -> R:
+    """Read a record from a JSON file.
+
+    Args:
+        made_by: the command that writes the file, for the message.
+
+    Raises:
+        InputError: no such file, not a JSON object, or every problem with its values.
+    """
+    return build(cls, read_json(path, made_by), str(path))
 
 
 def _problem(cls: type[Record], detail: ErrorDetails) -> str:

@@ -23,11 +23,11 @@ from typing import Any, Self
 from pydantic import model_validator
 
 from trabecula.artifacts.audit import CLEAR, read_audit
+from trabecula.artifacts.classifier import CARD_FILE as CLASSIFIER_CARD
+from trabecula.artifacts.classifier import WEIGHTS_FILE as CLASSIFIER_WEIGHTS
 from trabecula.config import Record, dump
 from trabecula.errors import InputError
 from trabecula.files import write_atomically
-from trabecula.nets.classifier import CARD_FILE as CLASSIFIER_CARD
-from trabecula.nets.classifier import WEIGHTS_FILE as CLASSIFIER_WEIGHTS
 from trabecula.nets.classifier import load_classifier
 from trabecula.nets.encoder import CARD_FILE, Card, Encoder, load_encoder
 from trabecula.nets.generator import WEIGHTS_FILE, load_generator, save_generator

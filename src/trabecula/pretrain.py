@@ -39,7 +39,7 @@ from trabecula.monitors.encoder import COLLAPSE, Monitor
 from trabecula.monitors.gan import NUM_IMAGES, Health
 from trabecula.nets.critic import Critic, Generator
 from trabecula.nets.critic_file import save_critic
-from trabecula.nets.devices import choose_device
+from trabecula.nets.devices import Precision, choose_device, precision_on
 from trabecula.nets.encoder import Card, Encoder, make_encoder, save_encoder
 from trabecula.nets.generator import GeneratorCard, sample, save_generator
 from trabecula.nets.published import weights_label
@@ -53,8 +53,7 @@ from trabecula.progress import Meter
 from trabecula.random_numbers import RowRandom, mix
 from trabecula.run import Run
 from trabecula.train.loop import Point, train
-from trabecula.train.precision import Precision, resolve
-from trabecula.transfer.tuning import calibrate
+from trabecula.transfer.fine_tuning import calibrate
 
 _NOBODY = "; whom they go back to is not known, so its card lists no patients and evaluate refuses it"
 
@@ -189,7 +188,7 @@ def run(config: Config, out: Run) -> str:
     )  # fmt: skip
     out.log("pool", images=len(pool), patients=len(patients))
     _tell(objective, encoder, device, foreign)
-    out.used(device=str(device), precision=resolve(config.precision, device))
+    out.used(device=str(device), precision=precision_on(device, config.precision))
     check_contrast(store, evenly(pool, NUM_IMAGES))
     if isinstance(objective, Classify):
         calibrate(objective, store, evenly(pool, NUM_CALIBRATED), device)

@@ -12,7 +12,6 @@ its identity.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import os
@@ -29,7 +28,7 @@ from typing import Any
 import trabecula
 from trabecula.config import Record, digest, dump, inputs, suggest, without_effect
 from trabecula.errors import InputError, disk_full, is_disk_full
-from trabecula.files import locked, make_folder, sweep, write_atomically
+from trabecula.files import locked, make_folder, sha256_of, sweep, write_atomically
 from trabecula.verbs import VERBS
 
 _OWN_FILES = {"config.json", "provenance.json", "log.jsonl", "DONE", ".lock"}
@@ -248,19 +247,14 @@ def identity(path: Path) -> str:
             raise InputError(f"{folder}: this run is not finished; run its command again to go on")
         break
     if place.is_file():
-        return _sha256(place)
+        return sha256_of(place)
     model = (place / "config.json").is_file()  # weights of one network have one size, whatever they hold
     listing = sorted(
-        [str(p.relative_to(place)), _sha256(p) if model else p.stat().st_size]
+        [str(p.relative_to(place)), sha256_of(p) if model else p.stat().st_size]
         for p in place.rglob("*")
         if p.is_file() and not p.name.startswith(".")
     )
     return digest(listing)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _run_id(folder: Path) -> str | None:

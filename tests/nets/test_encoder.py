@@ -13,9 +13,9 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trabecula.artifacts.weights import read_weights
 from trabecula.errors import InputError
 from trabecula.nets.encoder import Card, Encoder, load_encoder, make_encoder, read_card, save_encoder
-from trabecula.nets.weights import read_weights
 from trabecula.run import Run
 
 

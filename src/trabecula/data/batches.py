@@ -7,15 +7,16 @@ of the rank or of how a batch was cut, so accumulation, several processes and re
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from trabecula.artifacts.store import Store
-from trabecula.data.views import Views, view
+from trabecula.data.views import Views, centre, view
 from trabecula.random_numbers import RowRandom, mix
 
 
@@ -122,3 +123,24 @@ class WatchedStream(Stream):
         if self.drawn is not None:
             self.drawn(number * self.batch_size)
         return super().batch(number)
+
+
+def images_in_order(
+    store: Store,
+    rows: NDArray[np.int64],
+    device: torch.device,
+    most: int,
+    crop: float = 1.0,
+    equal: bool = False,
+) -> Iterator[Tensor]:
+    """Rows of a store in their order, as networks take them in evaluation: (b, C, S, S) float32 in [0, 1].
+
+    Args:
+        most: images at a time.
+        crop: part of the side that is seen, about the centre, resized to the whole size.
+        equal: parts of nearly equal size; False: all but the last have `most` images.
+    """
+    starts = range(0, len(rows), most)
+    parts = np.array_split(rows, len(starts)) if equal else [rows[start : start + most] for start in starts]
+    for part in parts:
+        yield centre(store.read(part), store.size, crop).to(device)

@@ -12,11 +12,12 @@ from typing import cast
 from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
+from trabecula.artifacts.weights import read_weights
 from trabecula.errors import InputError
 from trabecula.files import write_atomically
 from trabecula.nets.critic import Critic, is_critic
 from trabecula.nets.encoder import load_encoder
-from trabecula.nets.weights import mismatch, read_weights
+from trabecula.nets.weights import mismatch
 
 WEIGHTS_FILE = "critic.safetensors"
 

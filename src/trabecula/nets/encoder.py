@@ -20,13 +20,14 @@ from torch import Tensor, nn
 
 import trabecula
 from trabecula.artifacts.store import Store, alike, check_prepared
+from trabecula.artifacts.weights import read_weights
 from trabecula.config import Record, build
 from trabecula.errors import InputError
 from trabecula.files import write_atomically
 from trabecula.nets.backbone import Backbone, Stem, build_backbone, per_channel
 from trabecula.nets.critic import is_critic
 from trabecula.nets.published import AUTO, Published, find_published
-from trabecula.nets.weights import fit, load_weights, read_weights
+from trabecula.nets.weights import fit, load_weights
 from trabecula.run import Run
 
 Pool = Literal["mean", "mean+max", "flatten", "token"]

@@ -11,12 +11,12 @@ from pydantic import Field
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
+from trabecula.artifacts.weights import read_weights
 from trabecula.config import Record, build
 from trabecula.errors import InputError
 from trabecula.files import write_atomically
 from trabecula.nets.critic import GENERATOR_WIDTHS, Generator, Norm
 from trabecula.nets.latent import latents
-from trabecula.nets.weights import read_weights
 from trabecula.run import Run
 
 WEIGHTS_FILE = "generator.safetensors"

@@ -23,9 +23,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from trabecula.artifacts.weights import read_weights
 from trabecula.errors import InputError
 from trabecula.nets.backbone import Backbone
-from trabecula.nets.weights import fit, other_keys, read_weights
+from trabecula.nets.weights import fit, other_keys
 
 AUTO = "auto"
 """The architecture that stands for what the given folder holds."""

@@ -22,12 +22,12 @@ from trabecula import distributed
 from trabecula.data.batches import Batch, Stream
 from trabecula.errors import InputError, RunError
 from trabecula.kernels.linear import use_product_linears
+from trabecula.nets.devices import Precision, autocast, precision_on
 from trabecula.nets.norm import use_global_batch_norm
 from trabecula.objectives.objective import Group, Objective, Steps, Update
 from trabecula.train import checkpoint as checkpoints
 from trabecula.train.means import Means
 from trabecula.train.memory import keeping_memory
-from trabecula.train.precision import Precision, autocast, resolve
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def train(
     step_images = objective.batches * stream.batch_size
     num_steps = -(-images // step_images)
     point_steps = max(every // step_images, 1)
-    used, means = resolve(precision, device), Means()
+    used, means = precision_on(device, precision), Means()
     step = _resume(checkpoint, objective, optimizers, memory, device, used)
     save_s = checkpoints.seconds_between() if save_s is None else save_s
     saved = time.monotonic()

@@ -11,15 +11,22 @@ import pytest
 import torch
 
 from trabecula import finetune, predict, pretrain, split
+from trabecula.artifacts.classifier import HiddenLayer
 from trabecula.artifacts.store import to_float
 from trabecula.errors import InputError
 from trabecula.nets.classifier import load_classifier
 from trabecula.nets.critic_file import load_critic
-from trabecula.nets.heads import HiddenLayer
 from trabecula.run import execute
-from trabecula.transfer import tuning
-from trabecula.transfer.fit import Fitted
-from trabecula.transfer.tuning import FewLabels, Material, Tuning, make_objective, read_material, tune
+from trabecula.transfer import fine_tuning
+from trabecula.transfer.fine_tuning import (
+    FewLabels,
+    Fitted,
+    Material,
+    Tuning,
+    make_objective,
+    read_material,
+    tune,
+)
 
 CPU = torch.device("cpu")
 DEEP = (
@@ -75,7 +82,7 @@ def test_a_standardised_critic_ranks_as_before(hospital: Path, root: Path) -> No
     known = material(hospital, root)
     objective = make_objective(Tuning(head="critic"), known, seed=3)
     train = known.rows[known.subset.train]
-    tuning.calibrate(objective, known.store, train, CPU)
+    fine_tuning.calibrate(objective, known.store, train, CPU)
     images = to_float(known.store.read(train))
     ours = objective.eval()(images)[:, 1]
     scores = load_critic(root / "gan")(known.encoder.normalise(images))
