@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from trabecula.transfer import conjugate_gradients, logistic
-from trabecula.transfer.logistic import Problem, balanced_weights, solve
+from trabecula.transfer.logistic import Problem, StrengthPath, balanced_weights, solve
 
 STRENGTHS = (1e-5, 1e-3, 1e-1, 1.0, 1e2, 1e5)
 HARD = ("random", "separable", "one image per class", "duplicates", "constant features", "missing class",

@@ -21,7 +21,7 @@ _WAVELENGTH = 10000.0  # longest of the position code, in patches / (2 pi)
 _TOKEN_STD = 0.02
 
 
-class Masking(NamedTuple):
+class PatchMask(NamedTuple):
     """Which patches of each image are hidden.
 
     visible: (B, V) places of those that are not, in random order.
@@ -114,11 +114,11 @@ def _xavier(part: nn.Module) -> None:
             nn.init.zeros_(part.bias)
 
 
-def hide(noise: Tensor, num_visible: int) -> Masking:
+def hide(noise: Tensor, num_visible: int) -> PatchMask:
     """Uniformly random masks with `num_visible` patches left in each image; noise (B, L) is uniform."""
     order = noise.argsort(dim=1, stable=True)
     restore = order.argsort(dim=1)
-    return Masking(order[:, :num_visible], restore, restore >= num_visible)
+    return PatchMask(order[:, :num_visible], restore, restore >= num_visible)
 
 
 def encode(net: VisionTransformer, x: Tensor, visible: Tensor | None = None) -> Tensor:

@@ -143,7 +143,7 @@ def _check_foreign(path: Path) -> None:
 
 
 def _of_timm(path: Path, name: str, config: Mapping[str, Any]) -> Published:
-    from trabecula.nets import from_timm
+    from trabecula.nets.libraries import timm_model
 
     told = config.get("pretrained_cfg") or config  # older folders have it all on one level
     options = dict(config.get("model_args") or {})
@@ -154,7 +154,7 @@ def _of_timm(path: Path, name: str, config: Mapping[str, Any]) -> Published:
     elif patch:
         model += f"_patch{patch}"
     strange = sorted(options.keys() - _OWN_OPTIONS)
-    if strange or from_timm.known(model) is None:
+    if strange or timm_model(model) is None:
         what = f"options that are not taken here ({', '.join(strange)})" if strange else "a name timm lacks"
         raise InputError(f"{path}: timm's '{config['architecture']}' with {what}; choose another model")
     return Published(path, name, f"timm:{model}", _numbers(told, "mean"), _numbers(told, "std"), config)

@@ -127,7 +127,7 @@ def guess(state: Mapping[str, Tensor]) -> str | None:
     """The common torchvision network that a state dict fits, without regard to its classifier's size."""
     from torchvision import models
 
-    from trabecula.nets.from_torchvision import CLASSIFIERS
+    from trabecula.nets.libraries import CLASSIFIERS
 
     def body(tensors: Mapping[str, Tensor]) -> set[tuple[str, tuple[int, ...]]]:
         kept = (item for item in tensors.items() if item[0].partition(".")[0] not in CLASSIFIERS)

@@ -1,13 +1,17 @@
-"""Networks of torchvision, without classifier and with random weights, in their state dict's own layout."""
+"""Networks of timm and torchvision, without classifier and with random weights, under the libraries' keys."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import timm
 import torch
 import torch.nn.functional as F
+from timm.layers.patch_embed import PatchEmbed
+from timm.models.resnet import ResNet
 from torch import Tensor, nn
 from torchvision import models, ops
 
@@ -16,16 +20,102 @@ from trabecula.kernels.conv import use_small_map_convolutions
 from trabecula.kernels.stem import pool_before_relu
 from trabecula.nets.backbone import IMAGENET_MEAN, IMAGENET_STD, Source
 
+
+@cache
+def timm_names() -> tuple[str, ...]:
+    """Every architecture of timm, without pretrained tags."""
+    return tuple(timm.list_models())
+
+
+@cache
+def timm_model(name: str) -> tuple[str, dict[str, int]] | None:
+    """What timm is asked for under this name: its own name of a network, and options; None for nothing.
+
+    A transformer has its patch size in its name, and any other size may stand there: "vit_tiny_patch8_224"
+    is timm's "vit_tiny_patch16_224" with patch_size=8, "test_vit_patch8" its "test_vit".
+    """
+    if name in timm_names():
+        return name, {}
+    asked = _PATCH.search(name)
+    if asked is None:
+        return None
+    bare = _PATCH.sub("", name, count=1)
+    alike = sorted(other for other in timm_names() if _PATCH.sub("", other, count=1) == bare)
+    usual = [other for other in alike if "_patch16" in other] or alike
+    return (usual[0], {"patch_size": int(asked[1])}) if usual else None
+
+
+_PATCH = re.compile(r"_patch([1-9]\d*)(?=_|$)")
+
+
+def timm_source(name: str, channels: int, size: int) -> Source:
+    """Build one network for `channels` x `size` x `size` px.
+
+    `global_pool=""` leaves the maps or tokens as they are, so that pooling is the encoder's choice.
+
+    Args:
+        name: a name that `timm_model` knows.
+
+    Raises:
+        InputError: timm cannot build it for this size or number of channels.
+    """
+    model, extra = timm_model(name) or (name, {})
+    options: dict[str, Any] = {"in_chans": channels, **extra}
+    if timm.models.get_pretrained_cfg_value(model, "fixed_input_size"):
+        options["img_size"] = size
+    try:
+        net = timm.create_model(model, pretrained=False, num_classes=0, global_pool="", **options)
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(
+            f"timm:{name} cannot be built for {channels} x {size} x {size} px images ({reason}); "
+            "choose another architecture or size"
+        ) from None
+    patches = getattr(net, "patch_embed", None)
+    if isinstance(patches, PatchEmbed) and size % patches.patch_size[0]:
+        # timm itself cuts off what is left over
+        raise InputError(
+            f"timm:{name} cuts images into patches of {patches.patch_size[0]} px, and {size} px is not a "
+            "multiple of it; choose another size, or write another patch size into the name"
+        )
+    if isinstance(net, ResNet):
+        pool_before_relu(net, "act1", "maxpool")
+    use_small_map_convolutions(net)
+    described: dict[str, Any] = net.pretrained_cfg  # type: ignore[assignment]
+    return Source(
+        net=net,
+        call=_channels_first,
+        num_prefix_tokens=int(getattr(net, "num_prefix_tokens", 0)),
+        mean=tuple(described.get("mean") or IMAGENET_MEAN),
+        std=tuple(described.get("std") or IMAGENET_STD),
+        classifier=tuple(f"{prefix}." for prefix in _listed(described.get("classifier"))),
+        first_conv=(_listed(described.get("first_conv")) or ("",))[0],
+    )
+
+
+def _listed(value: Any) -> tuple[str, ...]:
+    if not value:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _channels_first(net: nn.Module, x: Tensor) -> Tensor:
+    raw: Tensor = net(x)
+    if raw.ndim == 4 and str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC"):
+        return raw.permute(0, 3, 1, 2)
+    return raw
+
+
 CLASSIFIERS = ("fc", "classifier", "head", "heads")
 
 
 @cache
-def names() -> tuple[str, ...]:
+def torchvision_names() -> tuple[str, ...]:
     """Every classification network of torchvision."""
     return tuple(models.list_models(module=models))
 
 
-def source(name: str, channels: int, size: int) -> Source:
+def torchvision_source(name: str, channels: int, size: int) -> Source:
     """Build one network for `channels` x `size` x `size` px.
 
     Dropout and stochastic depth are switched off: they would draw from the global generator, and
@@ -39,7 +129,7 @@ def source(name: str, channels: int, size: int) -> Source:
         options["image_size"] = size
     if name.startswith("maxvit"):
         options["input_size"] = (size, size)
-    call = _call_of(name)
+    call = _features_of(name)
     try:
         net = models.get_model(name, **options)
     except (RuntimeError, AssertionError, ValueError) as error:
@@ -90,9 +180,9 @@ def _set_channels(net: nn.Module, name: str, channels: int) -> None:
     net.set_submodule(name, new)
 
 
-def _call_of(name: str) -> Callable[[nn.Module, Tensor], Tensor]:
+def _features_of(name: str) -> Callable[[nn.Module, Tensor], Tensor]:
     """How to get features out of a network before its classifier."""
-    for prefixes, call in _CALLS.items():
+    for prefixes, call in _FEATURES.items():
         if name.startswith(prefixes):
             return call
     raise InputError(
@@ -144,7 +234,7 @@ def _vit(net: Any, x: Tensor) -> Tensor:
     return net.encoder(torch.cat([token, patches], dim=1))  # type: ignore[no-any-return]
 
 
-_CALLS: dict[tuple[str, ...], Callable[[nn.Module, Tensor], Tensor]] = {
+_FEATURES: dict[tuple[str, ...], Callable[[nn.Module, Tensor], Tensor]] = {
     ("resnet", "resnext", "wide_resnet"): _resnet,
     ("densenet",): _densenet,
     ("squeezenet", "vgg", "alexnet", "mobilenet", "efficientnet", "convnext"): _features,
