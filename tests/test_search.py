@@ -63,20 +63,20 @@ def test_random_draws_the_same_heads_for_every_arm(hospital: Path, root: Path, t
 def test_the_median_pruner_waits_and_prunes(
     hospital: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Scripted losses: after five good trials a bad one ends at its sixth look, the first that may."""
-    looks: list[int] = []
+    """Scripted losses: after five good trials a bad one ends at its sixth check, the first that may."""
+    checks: list[int] = []
 
-    def scripted(*_: Any, told: Any, **__: Any) -> Any:
-        good = len(looks) < 5
-        for look in range(1, 10):
-            if told(look, 0.1 if good else 0.9, 0.5):
+    def scripted(*_: Any, should_stop: Any, **__: Any) -> Any:
+        good = len(checks) < 5
+        for check in range(1, 10):
+            if should_stop(check, 0.1 if good else 0.9, 0.5):
                 break
-        looks.append(look)
-        return None, searching.Fitted(8, 0.1 if good else 0.9, 0.5, look, 8 * look, 0.1, 0.7, look < 9)
+        checks.append(check)
+        return None, searching.Fitted(8, 0.1 if good else 0.9, 0.5, check, 8 * check, 0.1, 0.7, check < 9)
 
     monkeypatch.setattr(searching, "tune", scripted)
     said = execute("search", config(hospital, root, trials=7, pruner="median"), tmp_path / "s")
-    assert looks == [9, 9, 9, 9, 9, 6, 6]
+    assert checks == [9, 9, 9, 9, 9, 6, 6]
     assert [row["state"] for row in rows(tmp_path / "s")] == ["complete"] * 5 + ["pruned"] * 2
     assert ", 2 pruned; few patients in val" in said
 
