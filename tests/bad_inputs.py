@@ -90,7 +90,7 @@ REFUSED = {
     "show ./stagge.toml": "'./stagge.toml': no such file or folder, did you mean 'stage.toml'?",
     "show .": "is no run folder; it has no config.json; there are ",
     "show moko": "'moko' is no verb, objective, run folder or recipe, did you mean 'moco'?",
-    f"{FINE} -s task=kl -s head=critic": "head 'critic': a critic has one score, so it can tell two classes apart, not 3 classes; choose a binary task, or head = 'linear'",
+    f"{FINE} -s task=kl -s head=critic": "head 'critic': a critic has one score, so it can separate two classes, not 3 classes; choose a binary task, or head = 'linear'",
     f"{FINE} -s 'task=kl >= 2' -s head=mlp": "'head.name': Input should be 'linear' or 'critic' (got 'mlp')",
     f"{FINE} -s 'task=kl >= 2' --chosen encoder": "encoder/chosen.json: no such file; it is written by `trabecula search`",
     SEARCH: "there is nothing to search; set a preset, or 'space'",

@@ -327,7 +327,7 @@ def _asked(config: Config, store: Store, splits: Splits) -> tuple[Truth, str]:
     if not kept.any() or len(set(labelled.y[kept])) < 2:
         raise InputError(
             f"task '{config.task}': the training and validation images are "
-            f"{'all of one class' if kept.any() else 'none'}; look at the splits"
+            f"{'all of one class' if kept.any() else 'none'}; check the splits"
         )
     chosen = Truth(
         labelled.image_ids[kept], labelled.patient_ids[kept], labelled.y[kept], labelled.class_names, {},

@@ -10,7 +10,7 @@
 A classifier leaves as hub/model.onnx, classifier.safetensors and classifier.json. A generator leaves as
 generator.safetensors and generator.json, with the memorisation audit of these very weights in its card.
 
-Nothing else of the training's folder comes along: no image, no path, no patient's mark.
+Nothing else of the training's folder comes along: no image, no path, no patient's hash.
 """
 
 from __future__ import annotations

@@ -231,7 +231,7 @@ def _remarks(data: _Embedded, subset: Subset, linear: _Linear) -> list[str]:
         notes.append(f"train has class {names[int(y[0])]} only: predicted for every image")
     if not linear.single:
         flat = [name for k, name in enumerate(names) if len(np.unique(y[y[:, k] >= 0, k])) < 2]
-        notes += [f"train does not tell {', '.join(flat)} present from absent"] if flat else []
+        notes += [f"train has one class only of {', '.join(flat)}"] if flat else []
     loose = sum(int((~solution.converged).sum()) for solution in linear.solutions)
     return [*notes, f"{loose} strengths did not converge"] if loose else notes
 

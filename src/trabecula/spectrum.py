@@ -2,7 +2,7 @@
 
 A pool that is nearly all of one grade teaches little of the others (93 % KL 3 in Rajamohan et al. 2026, 3.4,
 by a proxy's calls). Hard calls and mean probabilities are counted as they are; with `validation` they are
-corrected for how the proxy errs. A proxy's shares are no prevalences: docs/guides/controls.md.
+corrected for how the proxy errs. A proxy's shares are not prevalences: docs/guides/controls.md.
 """
 
 from __future__ import annotations
@@ -109,10 +109,10 @@ def _summary(audits: Sequence[SpectrumAudit], asked: bool) -> str:
 
 def _corrected(one: ClassShare) -> str:
     """A corrected share with its interval; where that is too wide to say anything, no share."""
-    if one["high"] - one["low"] > WIDE:
+    low, high = one["low"], one["high"]
+    if low is None or high is None or high - low > WIDE:
         return f"{one['class']}: not known"
-    low, high = (f"{100 * one[key]:.0f}" for key in ("low", "high"))
-    return f"{one['class']}: {100 * one['share']:.1f} % ({low} to {high})"
+    return f"{one['class']}: {100 * one['share']:.1f} % ({100 * low:.0f} to {100 * high:.0f})"
 
 
 def _classes(rows: pd.DataFrame) -> list[str]:

@@ -10,18 +10,19 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
-from torch import Tensor
 
 from trabecula.artifacts.predictions import Choice, Origin
 from trabecula.artifacts.tasks import Task
-from trabecula.artifacts.weights import read_weights, write_weights
 from trabecula.config import Record, dump, read_record
 from trabecula.errors import InputError
 from trabecula.files import write_json
 from trabecula.nets.encoder import Card
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WEIGHTS_FILE, CARD_FILE = "classifier.safetensors", "classifier.json"
 
@@ -80,6 +81,8 @@ class ClassifierCard(Record):
 
 def write_classifier(folder: Path, card: ClassifierCard, state: Mapping[str, Tensor]) -> None:
     """Write the weights, then the card."""
+    from trabecula.artifacts.weights import write_weights
+
     write_weights(folder / WEIGHTS_FILE, state)
     write_json(folder / CARD_FILE, dump(card))
 
@@ -90,6 +93,8 @@ def read_classifier(path: Path) -> tuple[ClassifierCard, dict[str, Tensor]]:
     Raises:
         InputError: no classifier there, or files that this version cannot read.
     """
+    from trabecula.artifacts.weights import read_weights
+
     folder = path if path.is_dir() else path.parent
     if not (folder / CARD_FILE).exists():
         raise InputError(f"{path}: no classifier there ({CARD_FILE} is missing); {_what_writes_one(folder)}")

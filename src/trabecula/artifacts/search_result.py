@@ -104,7 +104,7 @@ class ChosenSettings(Record):
         key = site_key()
         if self.patients_key != key_name(key):
             raise InputError(
-                f"chosen settings: patients of their search are marked under site key {self.patients_key}, "
+                f"chosen settings: patients of their search are hashed under site key {self.patients_key}, "
                 f"this site's is {key_name(key)}; set TRABECULA_SITE_KEY to the key they were searched under"
             )
         ids, searched = sorted(set(held_out)), set(self.patients)

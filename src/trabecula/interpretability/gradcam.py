@@ -87,9 +87,7 @@ def choose_layer(backbone: Backbone, wanted: str = "") -> str:
     if backbone.layout == "tokens":
         places = places[: max(len(places) - 1, 1)]
     if not places:
-        raise InputError(
-            f"{backbone.architecture} gives no maps, so there is no place for Grad-CAM to point at"
-        )
+        raise InputError(f"{backbone.architecture} gives no maps, which Grad-CAM needs")
     fine = [name for name in places if min(shapes[name][1:]) >= _PLACES]
     return (fine or places)[-1]
 

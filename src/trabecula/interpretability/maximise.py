@@ -39,7 +39,7 @@ def noise_images(num: int, channels: int, size: int, seed: int) -> Tensor:
 def maximise(critic: Callable[[Tensor], Tensor], start: Tensor, steps: int, rate: float) -> Climb:
     """Climb the score by Adam, each pixel kept in [-1, 1] by clamping.
 
-    Clamped, the ascent can reach the box's faces, where the maximum of a piecewise linear critic lies;
+    Clamped, the ascent can reach the box's faces, where a piecewise linear critic has its maximum;
     through a tanh it never would.
 
     Args:

@@ -51,7 +51,7 @@ def choose_shapes(encoder: Encoder, wanted: Sequence[str], critic: Critic | None
     known = map_layers(encoder.backbone)
     names = list(wanted) or stages(encoder.backbone)[-_NUM_LAYERS:]
     if not names:
-        raise InputError(f"{encoder.card.architecture} gives no maps, so there are no units to ask")
+        raise InputError(f"{encoder.card.architecture} gives no maps, so there are no units to correlate")
     return {name: known[name] for name in names} | ({SCORE: (1, 1, 1)} if critic and not wanted else {})
 
 

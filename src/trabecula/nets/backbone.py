@@ -31,7 +31,7 @@ _SOURCES = ("hf", "hf-hub", "hf_hub", "local-dir")
 
 
 class Output(NamedTuple):
-    """What a network says of a batch."""
+    """What a network gives for a batch."""
 
     maps: Tensor | None  # (B, K, h, w); None where there is no grid
     token: Tensor | None  # (B, K) class token or pooled vector; None for plain convolutional networks
@@ -108,7 +108,7 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def _probe(self) -> tuple[Layout, int, tuple[int, int] | None]:
-        """Layout, width and grid, asked of the network with one blank image."""
+        """Layout, width and grid, measured with one blank image."""
         training = self.net.training
         self.net.eval()
         try:

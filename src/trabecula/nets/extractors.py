@@ -1,4 +1,4 @@
-"""Feature extractors: in whose eyes generated and real images are compared.
+"""Feature extractors: the networks in whose features generated and real images are compared.
 
     random-conv          wavelets and seeded random convolutions: offline, for any channels and size
     inception-v3         torch-fidelity's Inception v3, from a local weights file
@@ -143,7 +143,7 @@ class RandomConv(nn.Module):
 
     At the image's size and three halvings of it, Gabor wavelets of eight directions give the modulus of
     their complex response. Of each modulus: the logarithm of its root mean square (`contrast`) and how far
-    that of its mean lies from it (`sparsity`: edges are rare and strong, noise is everywhere). A second layer
+    that of its mean is from it (`sparsity`: edges are rare and strong, noise is everywhere). A second layer
     of 16 random filters takes the moduli, each over their local root mean square (`junctions`: what stands
     beside what, whatever the contrast). All these are means over the image, so they do not say where; 48
     random filters as large as the image brought to 16 px do (`layout`), and a mean grey value a channel

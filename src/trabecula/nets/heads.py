@@ -1,4 +1,4 @@
-"""Heads: what stands on an encoder's features, in pretraining or for a task."""
+"""Heads: layers on an encoder's features, in pretraining or for a task."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class TaskHead(nn.Module):
     ) -> None:
         super().__init__()
         if one_logit and num_outputs != 2:
-            raise ValueError(f"one logit tells two classes apart, not {num_outputs}")
+            raise ValueError(f"one logit separates two classes, not {num_outputs}")
         self.one_logit = one_logit
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         width = num_features
@@ -151,13 +151,13 @@ def make_head(head: HeadChoice, num_features: int, num_outputs: int, kind: str) 
         kind: "multilabel", or any other for one class an image.
 
     Raises:
-        InputError: the critic's output layer is asked to tell more than two classes apart.
+        InputError: the critic's output layer is to separate more than two classes.
     """
     binary = kind != "multilabel" and num_outputs == 2
     if head == "critic" and not binary:
         what = f"{num_outputs} labels" if kind == "multilabel" else f"{num_outputs} classes"
         raise InputError(
-            f"head 'critic': a critic has one score, so it can tell two classes apart, not {what}; "
+            f"head 'critic': a critic has one score, so it can separate two classes, not {what}; "
             "choose a binary task, or head = 'linear'"
         )
     hidden = head if isinstance(head, tuple) else ()

@@ -413,7 +413,7 @@ def lots(count: int, most: int) -> Iterator[list[int]]:
     while stride:
         waiting = [i for i in range(0, count, stride) if i not in done]
         if stride == _STRIDE and waiting[-1] != count - 1:
-            waiting.append(count - 1)  # so that all others lie between
+            waiting.append(count - 1)  # so that all others are between
         done.update(waiting)
         size = min(_AHEAD, most) if stride == _STRIDE else most
         number = -(-len(waiting) // size)
