@@ -79,7 +79,7 @@ def test_the_page_names_no_folder_of_missing_weights(study: Config, tmp_path: Pa
 
 def test_the_manual_names_the_sections_with_pictures() -> None:
     root = Path(__file__).parents[2]
-    folder = root / "src/trabecula/reporting"
+    folder = root / "src/trabecula/sections"
     papers = "".join(path.read_text() for path in sorted((folder / "papers").glob("*.j2")))
     template = (folder / "page.html.j2").read_text().replace("{% include paper.template %}", papers)
     sections = re.findall(r'<section id="(\w+)".*?<h2 [^>]*>([^<:]+).*?</section>', template, re.DOTALL)
