@@ -33,17 +33,6 @@ _ONNX_PACKAGES = ("onnx", "onnxscript")
 _CHECKED = 2  # images by which a network in its library is compared with the encoder
 _CHECKED_ONNX = 3  # and a file: another number than it was traced with
 _MOST = 1e-4  # of the largest feature: more is another function, not another order of sums
-# How torchvision's networks give their maps or tokens `m`; `net.features` where none is named.
-_MAPS = {
-    ("resnet", "resnext", "wide_resnet"): "torch.nn.Sequential(*list(net.children())[:-2])(x)",
-    ("shufflenet",): "torch.nn.Sequential(*list(net.children())[:-1])(x)",
-    ("densenet",): "torch.relu(net.features(x))",
-    ("regnet",): "net.trunk_output(net.stem(x))",
-    ("mnasnet",): "net.layers(x)",
-    ("swin",): "net.permute(net.norm(net.features(x)))",
-    ("maxvit",): "torch.nn.Sequential(net.stem, *net.blocks)(x)",
-    ("vit_",): "net.encoder(torch.cat([net.class_token.expand(len(x), -1, -1), net._process_input(x)], 1))",
-}
 
 
 @dataclass(frozen=True)
@@ -177,7 +166,7 @@ def _of_timm(encoder: Encoder, name: str, pooled: bool) -> LibraryFormat | None:
 
 
 def _of_torchvision(encoder: Encoder, name: str) -> LibraryFormat | None:
-    from trabecula.nets.libraries import CLASSIFIERS
+    from trabecula.nets.libraries import CLASSIFIERS, torchvision_features
 
     backbone, size = encoder.backbone, encoder.card.size
     sized = {"vit_": f", image_size={size}", "maxvit": f", input_size=({size}, {size})"}
@@ -191,8 +180,7 @@ def _of_torchvision(encoder: Encoder, name: str) -> LibraryFormat | None:
             f"stride={first.stride}, padding={first.padding}, bias={first.bias is not None})"
         )
         lines.append(f'net.set_submodule("{backbone.first_conv}", {layer})')
-    maps = next((code for names, code in _MAPS.items() if name.startswith(names)), "net.features(x)")
-    features = f"m = {maps}\n{_pooling(encoder)}"
+    features = f"m = {torchvision_features(name)}\n{_pooling(encoder)}"
     return _tried(encoder, LibraryFormat("torchvision", "\n".join(lines), features, None, 0.0))
 
 

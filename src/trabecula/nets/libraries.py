@@ -9,7 +9,6 @@ from typing import Any
 
 import timm
 import torch
-import torch.nn.functional as F
 from timm.layers.patch_embed import PatchEmbed
 from timm.models.resnet import ResNet
 from torch import Tensor, nn
@@ -129,7 +128,9 @@ def torchvision_source(name: str, channels: int, size: int) -> Source:
         options["image_size"] = size
     if name.startswith("maxvit"):
         options["input_size"] = (size, size)
-    call = _features_of(name)
+    call: Callable[[nn.Module, Tensor], Tensor] = eval(
+        f"lambda net, x: {torchvision_features(name)}", {"torch": torch}
+    )
     try:
         net = models.get_model(name, **options)
     except (RuntimeError, AssertionError, ValueError) as error:
@@ -180,68 +181,31 @@ def _set_channels(net: nn.Module, name: str, channels: int) -> None:
     net.set_submodule(name, new)
 
 
-def _features_of(name: str) -> Callable[[nn.Module, Tensor], Tensor]:
-    """How to get features out of a network before its classifier."""
-    for prefixes, call in _FEATURES.items():
+def torchvision_features(name: str) -> str:
+    """The features of a network before its classifier, as Python: of `net` and normalised images `x`.
+
+    Raises:
+        InputError: they cannot be had.
+    """
+    for prefixes, code in _FEATURES.items():
         if name.startswith(prefixes):
-            return call
+            return code
     raise InputError(
         f"torchvision:{name}: its features before the classifier cannot be had; "
         f"timm has most networks under the same name (timm:{name}), or use torchvision:resnet18"
     )
 
 
-def _features(net: Any, x: Tensor) -> Tensor:
-    return net.features(x)  # type: ignore[no-any-return]
-
-
-def _densenet(net: Any, x: Tensor) -> Tensor:
-    return F.relu(net.features(x))
-
-
-def _resnet(net: Any, x: Tensor) -> Tensor:
-    x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
-    return net.layer4(net.layer3(net.layer2(net.layer1(x))))  # type: ignore[no-any-return]
-
-
-def _regnet(net: Any, x: Tensor) -> Tensor:
-    return net.trunk_output(net.stem(x))  # type: ignore[no-any-return]
-
-
-def _shufflenet(net: Any, x: Tensor) -> Tensor:
-    x = net.maxpool(net.conv1(x))
-    return net.conv5(net.stage4(net.stage3(net.stage2(x))))  # type: ignore[no-any-return]
-
-
-def _mnasnet(net: Any, x: Tensor) -> Tensor:
-    return net.layers(x)  # type: ignore[no-any-return]
-
-
-def _swin(net: Any, x: Tensor) -> Tensor:
-    return net.permute(net.norm(net.features(x)))  # type: ignore[no-any-return]
-
-
-def _maxvit(net: Any, x: Tensor) -> Tensor:
-    x = net.stem(x)
-    for block in net.blocks:
-        x = block(x)
-    return x
-
-
-def _vit(net: Any, x: Tensor) -> Tensor:
-    patches = net._process_input(x)  # (B, h * w, K)
-    token = net.class_token.expand(x.shape[0], -1, -1)
-    return net.encoder(torch.cat([token, patches], dim=1))  # type: ignore[no-any-return]
-
-
-_FEATURES: dict[tuple[str, ...], Callable[[nn.Module, Tensor], Tensor]] = {
-    ("resnet", "resnext", "wide_resnet"): _resnet,
-    ("densenet",): _densenet,
-    ("squeezenet", "vgg", "alexnet", "mobilenet", "efficientnet", "convnext"): _features,
-    ("regnet",): _regnet,
-    ("shufflenet",): _shufflenet,
-    ("mnasnet",): _mnasnet,
-    ("swin",): _swin,
-    ("maxvit",): _maxvit,
-    ("vit_",): _vit,
+# Maps, tokens or vectors, in the words of torchvision's own `forward`; an export's README has the same lines.
+_FEATURES = {
+    ("resnet", "resnext", "wide_resnet"): "net.layer4(net.layer3(net.layer2(net.layer1("
+    "net.maxpool(net.relu(net.bn1(net.conv1(x))))))))",
+    ("densenet",): "torch.relu(net.features(x))",
+    ("squeezenet", "vgg", "alexnet", "mobilenet", "efficientnet", "convnext"): "net.features(x)",
+    ("regnet",): "net.trunk_output(net.stem(x))",
+    ("shufflenet",): "net.conv5(net.stage4(net.stage3(net.stage2(net.maxpool(net.conv1(x))))))",
+    ("mnasnet",): "net.layers(x)",
+    ("swin",): "net.permute(net.norm(net.features(x)))",
+    ("maxvit",): "torch.nn.Sequential(net.stem, *net.blocks)(x)",
+    ("vit_",): "net.encoder(torch.cat([net.class_token.expand(len(x), -1, -1), net._process_input(x)], 1))",
 }
