@@ -20,8 +20,8 @@ from trabecula.data.batches import Stream
 from trabecula.data.joined_stores import open_stores
 from trabecula.errors import InputError
 from trabecula.grid.cells import plan
-from trabecula.grid.recipe import parse_recipe
 from trabecula.nets.encoder import read_card
+from trabecula.recipe import parse_recipe
 from trabecula.run import execute
 
 SIDELESS = "{patient_id:3}*_{kl}.png"

@@ -94,7 +94,7 @@ def test_the_public_names_exist_and_are_listed_in_order() -> None:
 @pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda p: p.stem)
 def test_every_recipe_plans(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its keys, references and axes are right; data that is not here is stood in for by an empty folder."""
-    from trabecula.grid.recipe import read_recipe
+    from trabecula.recipe import read_recipe
     from trabecula.study import make_plan
 
     monkeypatch.chdir(tmp_path)  # paths in a recipe are relative to where the command is run

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from trabecula.errors import InputError, RunError
-from trabecula.grid.forecast import write_duration
-from trabecula.study import foretell, make_plan, run_study, summarise
+from trabecula.grid.time_left import write_duration
+from trabecula.study import make_plan, remaining_work, run_study, summarise
 
 RECIPE = """
 title = "Numbers"
@@ -39,7 +39,7 @@ runs = ["@*"]
 """
 ARMS = """
 [stages.number]
-verb = "study_verbs.number"
+verb = "study_verbs.encoder"
 [stages.train]
 verb = "study_verbs.fail"
 start = "@number"
@@ -51,13 +51,13 @@ numbers = ["@number"]
 verb = "study_verbs.report"
 runs = ["@*"]
 [axes.arm.calm]
-number.value = 1
+number = {{ arm = "calm", plus = 1 }}
 train.how = "not"
 [axes.arm.diverging]
-number.value = 20
+number = {{ arm = "diverging", plus = 20 }}
 train.how = "{how} at 1"
 [axes.arm.wide]
-number = {{ value = 1, style.digits = 2 }}
+number = {{ arm = "wide", plus = 1 }}
 train.how = "not"
 """
 TESTS = Path(__file__).parent
@@ -170,10 +170,10 @@ def test_killed_at_random_moments_it_ends_like_an_undisturbed_one(
         process.kill()
         process.communicate()
         unfinished += sum(len(list(cell.glob("step-*"))) in (1, 2) for cell in killed.glob("cells/add-*"))
-    assert unfinished > 0  # else no kill came while a cell was at work
-    said, told = (process := start(recipe, killed, workers=3)).communicate(timeout=120)
-    assert (process.returncode, told) == (0, "")
-    assert "11 cells done" in said
+    assert unfinished > 0  # else no kill came while a cell was running
+    stdout, stderr = (process := start(recipe, killed, workers=3)).communicate(timeout=120)
+    assert (process.returncode, stderr) == (0, "")
+    assert "11 cells done" in stdout
     assert artifacts(killed) == artifacts(calm)
 
 
@@ -188,14 +188,14 @@ def test_ctrl_c_stops_within_seconds_with_one_line(recipe: Path, tmp_path: Path)
         time.sleep(0.05)
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
-    said, told = process.communicate(timeout=30)
+    stdout, stderr = process.communicate(timeout=30)
     assert time.monotonic() - began < 5
     assert process.returncode == 130
-    assert told == "stopped; run the same command again to go on\n"
-    assert said == ""
+    assert stderr == "stopped; run the same command again to go on\n"
+    assert stdout == ""
 
 
-def test_a_failing_cell_is_told_once_and_the_others_go_on(recipe: Path, tmp_path: Path) -> None:
+def test_a_failing_cell_is_named_once_and_the_others_go_on(recipe: Path, tmp_path: Path) -> None:
     text = RECIPE + "[stages.bad]\nverb='study_verbs.fail'\nstart='@number'\nhow='{how}'\n"
     out = tmp_path / "study"
     recipe.write_text(text.format(how="input"))
@@ -235,18 +235,18 @@ def test_arms_that_are_whole_are_reported_though_another_failed(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("how", ["name", "defect"])
-def test_why_an_arm_failed_is_told_here_and_not_in_the_report(how: str, tmp_path: Path) -> None:
+def test_why_an_arm_failed_is_said_here_and_not_in_the_report(how: str, tmp_path: Path) -> None:
     """An error's text may name patients and folders; the page, its cell and their ids hang on neither."""
-    recipe, told = tmp_path / "arms.toml", {"name": "9000099L", "defect": "log.jsonl"}[how]
+    recipe, secret = tmp_path / "arms.toml", {"name": "9000099L", "defect": "log.jsonl"}[how]
     recipe.write_text(ARMS.format(how=how))
     pages = {}
     for folder in ("here", "there"):
         with pytest.raises(RunError) as caught:
             finish(recipe, tmp_path / folder)
-        assert told in str(caught.value)
+        assert secret in str(caught.value)
         (at,) = (tmp_path / folder).glob("cells/report-*")
         pages[at.name] = (tmp_path / folder / "report.html").read_text()
-        assert told not in pages[at.name] + (at / "config.json").read_text()
+        assert secret not in pages[at.name] + (at / "config.json").read_text()
         assert "train of diverging failed" in pages[at.name]
     assert len(pages) == 1
 
@@ -297,7 +297,7 @@ def test_durations_of_cells_begun_anew_are_kept_beside_the_results(recipe: Path,
     lines = [json.loads(line) for line in (out / "logs" / "durations.jsonl").read_text().splitlines()]
     assert {line["id"] for line in lines} == {cell.id for cell in study.cells} - {begun.id}
     assert all(line["seconds"] >= 0.0 for line in lines)
-    assert foretell(make_plan(recipe, out), out) == []
-    more = foretell(make_plan(recipe, out, ["add.axes.plus=[0, 10, 20]"]), out)
-    assert more[0] == "add: about 10 s for 3 cells, as those done took"
+    assert remaining_work(make_plan(recipe, out), out) == []
+    more = remaining_work(make_plan(recipe, out, ["add.axes.plus=[0, 10, 20]"]), out)
+    assert more[0] == "add: about 10 s for 3 cells, as finished ones took"
     assert more[-1].startswith("time of what is known: about 10 s on one worker, without total, report")

@@ -14,7 +14,7 @@ from trabecula.artifacts.splits import read_splits
 from trabecula.config import to_toml
 from trabecula.errors import InputError
 from trabecula.grid.cells import Plan, plan
-from trabecula.grid.recipe import parse_recipe, read_recipe
+from trabecula.recipe import parse_recipe, read_recipe
 from trabecula.run import execute, identity
 
 RECIPE = """

@@ -80,7 +80,6 @@ def run_verb(name: str, given: dict[str, Any]) -> None:
         wished = os.environ.get("OMP_NUM_THREADS", "")
         threads = int(wished) if wished.isdecimal() and int(wished) else cores()
         from trabecula.config import build
-        from trabecula.grid.foresight import check_places
         from trabecula.run import execute, verb_module
 
         os.environ["OMP_NUM_THREADS"] = str(workers or threads)  # before torch is imported
@@ -88,7 +87,6 @@ def run_verb(name: str, given: dict[str, Any]) -> None:
         if workers and "workers" not in cls.model_fields:
             threads = workers
         values = _values(name, cls, given)
-        check_places(name, values, f"trabecula {name}")
         config = build(cls, values, f"trabecula {name}")
         out = given["out"]
         if given["dry_run"]:
@@ -235,7 +233,7 @@ def study(
         from trabecula.study import make_plan, run_study
 
         if out is None and not dry_run:
-            raise InputError("trabecula study: give --out FOLDER, where the cells and the report will lie")
+            raise InputError("trabecula study: give --out FOLDER, for the cells and the report")
         folder = out or Path("study")
         plan = make_plan(recipe, folder, assignments or [])
         if dry_run:
@@ -248,8 +246,8 @@ def _show_plan(plan: Plan, folder: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from trabecula.grid.recipe import told_not_run
-    from trabecula.study import foretell, summarise
+    from trabecula.recipe import not_run_lines
+    from trabecula.study import remaining_work, summarise
 
     table = Table("stage", "verb", "axes", "cells", "done", title=plan.recipe.title or None)
     rows = summarise(plan)
@@ -258,10 +256,10 @@ def _show_plan(plan: Plan, folder: Path) -> None:
     table.add_section()
     table.add_row("all", "", "", str(len(plan.cells)), str(sum(cell.done for cell in plan.cells)))
     Console().print(table)
-    lines = foretell(plan, folder)
+    lines = remaining_work(plan, folder)
     if lines:
         print("to do:\n  " + "\n  ".join(lines))
-    for text in told_not_run(plan.recipe.values, plan.recipe.not_run):
+    for text in not_run_lines(plan.recipe.values, plan.recipe.not_run):
         print(f"not run: {text}")
 
 

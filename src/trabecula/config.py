@@ -169,14 +169,22 @@ def assign(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]
         key, sign, raw = text.partition("=")
         if not sign or not key.strip():
             raise InputError(f"-s {text}: write key=value, for example -s size=64")
-        *parents, last = key.strip().split(".")
-        table = result
-        for parent in parents:
-            table = table.setdefault(parent, {})
-            if not isinstance(table, dict):
-                raise InputError(f"-s {text}: '{parent}' is a value, not a group of settings")
-        table[last] = _parse(raw.strip())
+        put(result, key.strip(), _parse(raw.strip()), f"-s {text}:")
     return result
+
+
+def put(values: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Set a dotted key of plain values.
+
+    Raises:
+        InputError: the key goes through a value; `where` begins the message.
+    """
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise InputError(f"{where} '{parent}' is a value, not a group of settings")
+    values[last] = value
 
 
 def _copy(values: Any) -> Any:

@@ -77,7 +77,11 @@ class Run:
 def verb_module(verb: str) -> Any:
     """The module of a verb: a plain name is one of Trabecula's, a dotted one any importable module.
 
-    A verb's module has a `Config` (a Record) and `run(config, out) -> summary`.
+    A verb's module has a `Config` (a Record) and `run(config, out) -> summary`. For studies it may have:
+    `workload(config)`, quantity -> count, such as {"pretrainings": 1, "images seen": 200_000};
+    `check(config, made)`, which raises InputError if the config does not suit the configs of the cells that
+    are to make its inputs (input's name -> config);
+    `arm(config)`, the arm that it makes, as {"name": ..., "architecture": ..., "family": ...}.
 
     Raises:
         InputError: there is no such verb.
@@ -90,7 +94,7 @@ def verb_module(verb: str) -> Any:
             raise
         raise InputError(f"unknown verb '{verb}'{suggest(verb, tuple(VERBS))}") from None
     if not (hasattr(module, "Config") and hasattr(module, "run")):
-        raise InputError(f"'{verb}' is no verb: its module needs a Config and a run(config, out)")
+        raise InputError(f"'{verb}' is not a verb: its module needs a Config and a run(config, out)")
     return module
 
 

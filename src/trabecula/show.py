@@ -14,8 +14,8 @@ from rich.text import Text
 
 from trabecula.config import WITHOUT_DEFAULT, Record, describe, inline, read_toml, suggest
 from trabecula.errors import InputError
-from trabecula.grid.recipe import leaves, parse_recipe, told_not_run
 from trabecula.objectives import TABLE, find
+from trabecula.recipe import leaves, not_run_lines, parse_recipe
 from trabecula.run import verb_module
 from trabecula.summaries.results_card import read_study
 from trabecula.summaries.run_card import read_card
@@ -163,7 +163,7 @@ def print_run(folder: Path, settings: bool = False) -> None:
 def _in_one_line_a_file(card: RunCard, folder: Path) -> RunCard:
     """A study's card on which what was not run is told once for each missing file."""
     not_run = _read(folder / "cells.json").get("not_run") or {}
-    lines = [("not run", text) for text in told_not_run(read_toml(folder / "recipe.toml"), not_run)]
+    lines = [("not run", text) for text in not_run_lines(read_toml(folder / "recipe.toml"), not_run)]
     at = [what for what, _ in card.lines].index("not run") if lines else 0
     kept = [line for line in card.lines if line[0] != "not run"]
     return replace(card, lines=[*kept[:at], *lines, *kept[at:]])
@@ -260,7 +260,7 @@ def print_recipe(path: Path) -> None:
         for pair in _pairs(stage.values):
             _print_folded(pair, 4, 4)
         for axis in stage.axes:
-            _print_folded(f"axis {axis.key}: {', '.join(axis.labels)}", 4, 4)
+            _print_folded(f"axis {axis.name.removeprefix(stage.name + '.')}: {', '.join(axis.labels)}", 4, 4)
     for axis in recipe.axes:
         print(f"\naxis {axis.name}")
         for label, changes in zip(axis.labels, axis.values, strict=True):
@@ -269,6 +269,6 @@ def print_recipe(path: Path) -> None:
             for name, settings in sets.items():
                 _print_folded(f"{name}: {settings}", 8, 4)
     print()
-    for line in told_not_run(recipe.values, recipe.not_run):
+    for line in not_run_lines(recipe.values, recipe.not_run):
         _print_folded(f"not run: {line}", hanging=4)
     print(f"threads of each cell: {recipe.threads}")

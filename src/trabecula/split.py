@@ -15,7 +15,7 @@ from trabecula.artifacts.rules import number
 from trabecula.artifacts.splits import PARTS, Splits, assign, counts, read_splits, worst_class
 from trabecula.artifacts.tasks import Truth, find_task, truth
 from trabecula.config import Record
-from trabecula.data.leaks import check
+from trabecula.data.leaks import check as check_leaks
 from trabecula.errors import InputError
 from trabecula.run import Run
 from trabecula.spreadsheet import row_numbers
@@ -123,7 +123,7 @@ def _notes(summary: dict[str, dict[str, Any]], manifest: Manifest) -> list[str]:
 def _check(config: Config, manifest: Manifest, out: Run) -> str:
     if config.splits is None:
         raise InputError("split --check: give the splits to look at (--splits FOLDER)")
-    found = check(manifest, config.splits, config.encoders, config.pools)
+    found = check_leaks(manifest, config.splits, config.encoders, config.pools)
     leaks = found.leaks
     out.write_json("check.json", {"leaks": leaks, "unchecked": found.unchecked, "notes": found.notes})
     if leaks:

@@ -11,28 +11,30 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from trabecula.config import to_toml
 from trabecula.errors import InputError, RunError, TrabeculaError
 from trabecula.files import locked, make_folder, sweep, write_atomically
 from trabecula.grid.cells import Cell, Plan, plan
-from trabecula.grid.cost import costs
-from trabecula.grid.forecast import Forecast, kind, read_durations, rounded, write_duration
-from trabecula.grid.local import AtWork, Outcome, run_cells
-from trabecula.grid.recipe import read_recipe, told_not_run
-from trabecula.grid.remainder import without
+from trabecula.grid.executors import Outcome, RunningCell, make_executor, run_cells
+from trabecula.grid.incomplete import without_failed
+from trabecula.grid.time_left import TimeLeft, kind_of, read_durations, rounded, workload, write_duration
 from trabecula.progress import Meter, Steps
+from trabecula.recipe import not_run_lines, read_recipe
 
 _OWN_FILES = {"recipe.toml", "cells.json", "cells", "logs", ".lock", "report.html", "tables", "figures"}
 _SHOWN_FAILURES = 5
+_SETTLED_S = 10.0  # before, a cell estimates its time left from slow first steps
 
 
 def make_plan(recipe: Path, out: Path, assignments: Sequence[str] = ()) -> Plan:
-    """Every cell of a recipe as it would lie in the study folder `out`; writes nothing.
+    """Every cell of a recipe as it would be in the study folder `out`; writes nothing.
 
     Raises:
         InputError: the recipe, or a setting of any of its cells, is wrong.
@@ -55,40 +57,43 @@ def summarise(study: Plan) -> list[tuple[str, str, str, int, int]]:
     return rows
 
 
-def foretell(study: Plan, out: Path) -> list[str]:
-    """What the cells that are not done will cost: what settings say, and times of cells that are done.
+def remaining_work(study: Plan, out: Path) -> list[str]:
+    """What the cells that are not done will cost: what their verbs count, and the time that others took.
 
     Args:
-        out: the study's folder; where it holds no finished cell no time is told, since nobody knows any.
+        out: the study's folder; without finished cells in it no time is known.
     """
-    missing = [cell for cell in study.cells if not cell.done]
-    seconds = read_durations(out / "logs", study.cells)
-    told = costs(missing)
-    lines, total, unknown = [], 0.0, dict[str, None]()
-    for stage in dict.fromkeys(cell.stage for cell in missing):
-        own = Counter(kind(cell) for cell in missing if cell.stage == stage)
-        known = {name: sum(seconds[name]) / len(seconds[name]) for name in own if name in seconds}
-        took = sum(known.get(name, 0.0) * number for name, number in own.items())
-        total += took
-        unknown.update(dict.fromkeys(name for name in own if name not in known))
-        parts = [told[stage]] if stage in told else []
-        if known:
-            parts.append(
-                f"about {rounded(took)} for {_cells(sum(own[name] for name in known))}, as those done took"
-            )
+    known = {kind: fmean(took) for kind, took in read_durations(out / "logs", study.cells).items()}
+    work: dict[str, Counter[str]] = defaultdict(Counter)  # stage -> quantity -> count
+    took: dict[str, list[float]] = defaultdict(list)  # stage -> seconds of its cells, where they are known
+    unknown = dict[str, None]()
+    for cell in (cell for cell in study.cells if not cell.done):
+        work[cell.stage].update(workload(cell))
+        if kind_of(cell) in known:
+            took[cell.stage].append(known[kind_of(cell)])
+        else:
+            unknown[cell.stage] = None
+    lines = []
+    for stage, counts in work.items():
+        parts = [", ".join(_counted(count, what) for what, count in counts.items())] if counts else []
+        if seconds := took[stage]:
+            cells = _counted(len(seconds), "cells")
+            parts.append(f"about {rounded(sum(seconds))} for {cells}, as finished ones took")
         lines += [f"{stage}: {'; '.join(parts)}"] if parts else []
-    if total:
+    if total := sum(map(sum, took.values())):
         without = f", without {', '.join(unknown)}" if unknown else ""
         lines.append(f"time of what is known: about {rounded(total)} on one worker{without}")
     return lines
 
 
-def _cells(number: int) -> str:
-    return f"{number:,} cell{'s' * (number != 1)}"
+def _counted(count: int, what: str) -> str:
+    """ "3 pretrainings", "1 pretraining": the first word that ends in s is the plural."""
+    one = re.sub(r"(?<=ch)es\b|(?<!s)s\b", "", what, count=1)
+    return f"{count:,} {one if count == 1 else what}"
 
 
 def run_study(study: Plan, out: Path, workers: int) -> str:
-    """Run what is missing of a study; returns the report's verdict and where the report lies.
+    """Run what is missing of a study; returns the report's verdict and where the report is.
 
     Args:
         out: the study's folder, the one that the plan was made for.
@@ -143,35 +148,41 @@ def _run_missing(study: Plan, missing: Sequence[Cell], workers: int, out: Path) 
     if not missing:
         return Outcome()
     logs = out / "logs"
-    logs.mkdir(exist_ok=True)
     resumed = {cell.id for cell in missing if (cell.folder / "config.json").exists()}
-    forecast = Forecast(missing, workers, read_durations(logs, study.cells), resumed)
+    time_left = TimeLeft(missing, workers, read_durations(logs, study.cells), resumed)
+    executor = make_executor("local", workers, study.recipe.threads, logs)
     with Meter("study", len(study.cells), "cells", even=False) as meter:
         meter.skip(len(study.cells) - len(missing))
 
-        def told(finished: Cell | None, took: float, at_work: list[AtWork]) -> None:
+        def notify(finished: Cell | None, took: float, running: list[RunningCell]) -> None:
             if finished is not None:
-                forecast.finish(finished, took)
+                time_left.finish(finished, took)
                 if finished.id not in resumed:
                     write_duration(logs, finished, took)
-            note = forecast.note(at_work)
-            if at_work:
-                note += f"{', ' if note else ''}at work: {at_work[0].cell.name}"
-                note += f" and {len(at_work) - 1} more" if len(at_work) > 1 else ""
-            meter.add(int(finished is not None), note)
+            parts = [time_left.note(running), _running_note(running)]
+            meter.add(int(finished is not None), ", ".join(part for part in parts if part))
 
-        return run_cells(missing, workers, study.recipe.threads, logs, told)
+        return run_cells(missing, executor, notify)
+
+
+def _running_note(running: Sequence[RunningCell]) -> str:
+    """Such as "running: pretrain-moco-4e0c2a91 (12 min left) and 1 more"."""
+    if not running:
+        return ""
+    first = running[0]
+    left = "" if first.left_s is None or first.spent_s < _SETTLED_S else f" ({rounded(first.left_s)} left)"
+    return f"running: {first.cell.name}{left}" + (f" and {len(running) - 1} more" if len(running) > 1 else "")
 
 
 def _report_rest(study: Plan, outcome: Outcome, workers: int, out: Path) -> str:
-    """Evaluate and report what is whole after failures: what to say of it, "" if there is no report."""
-    rest, left_out = without(study, outcome.failed.keys())
+    """Evaluate and report what is whole after failures; one phrase about it, "" if there is no report."""
+    rest, left_out = without_failed(study, outcome.failed.keys())
     if not _reports(rest):
         return ""
     missing = [cell for cell in rest.cells if not cell.done]
     again = _run_missing(rest, missing, workers, out)
     if again.failed:
-        return "; what is whole could not be reported: " + next(iter(again.failed.values()))[1]
+        return "; what is whole could not be reported: " + next(iter(again.failed.values())).text
     _conclude(rest, out, len(missing))
     return f"; {out / 'report.html'} leaves out {', '.join(left_out)}"
 
@@ -179,20 +190,20 @@ def _report_rest(study: Plan, outcome: Outcome, workers: int, out: Path) -> str:
 def _failure(study: Plan, outcome: Outcome, out: Path, reported: str) -> TrabeculaError:
     """One error for all failed cells: bad input only if nothing else went wrong."""
     names = {cell.id: cell.name for cell in study.cells}
-    told = [f"{names[cell]}: {text}" for cell, (_, text) in list(outcome.failed.items())[:_SHOWN_FAILURES]]
-    more = len(outcome.failed) - len(told)
-    message = f"{out}: {len(outcome.failed)} cell(s) failed: " + " | ".join(told)
-    message += f" | and {more} more" if more else ""
+    events = list(outcome.failed.values())
+    message = f"{out}: {len(events)} cell(s) failed: "
+    message += " | ".join(f"{names[event.cell]}: {event.text}" for event in events[:_SHOWN_FAILURES])
+    more = len(events) - _SHOWN_FAILURES
+    message += f" | and {more} more" if more > 0 else ""
     if outcome.unreached:
         message += f" ({len(outcome.unreached)} cell(s) that need them were not run)"
     message += reported + "; what is done is kept, run the same command again after the cause is gone"
-    kinds = {kind for kind, _ in outcome.failed.values()}
-    return InputError(message) if kinds == {"input"} else RunError(message)
+    return InputError(message) if all(event.bad_input for event in events) else RunError(message)
 
 
 def _conclude(study: Plan, out: Path, ran: int) -> str:
-    """Put the report on top of the study folder; the last words of the study."""
-    lines = [f"not run: {text}" for text in told_not_run(study.recipe.values, study.recipe.not_run)]
+    """Put the report on top of the study folder; the last lines of the study."""
+    lines = [f"not run: {text}" for text in not_run_lines(study.recipe.values, study.recipe.not_run)]
     reports = _reports(study)
     for cell in reports:
         lines.append((cell.folder / "DONE").read_text().strip())

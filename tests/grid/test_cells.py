@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from trabecula.config import to_toml
 from trabecula.errors import InputError
 from trabecula.grid.cells import Plan, plan
-from trabecula.grid.recipe import parse_recipe, read_recipe
+from trabecula.recipe import parse_recipe, read_recipe
 from trabecula.run import execute
 
 HEAD = "[stages.number]\nverb = 'study_verbs.number'\n"
@@ -203,13 +203,13 @@ def test_a_value_whose_file_is_missing_is_left_out_with_the_reason(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "has no stages"),
-        ("[stage.number]", "unknown part 'stage', did you mean 'stages'?"),
+        ("[stage.number]", "unknown key 'stage', did you mean 'stages'?"),
         ("[stages.nmber]", "unknown verb 'nmber'"),
         ("[stages.prepar]", "unknown verb 'prepar', did you mean 'prepare'?"),
-        ("[stages.x]\nverb='os.path'", "is no verb"),
+        ("[stages.x]\nverb='os.path'", "is not a verb"),
         (HEAD + "vlaue = 3", "unknown key 'vlaue', did you mean 'value'?"),
         (HEAD + "value = 'x'", "'value'"),
         (HEAD + "style.digit = 3", "unknown key 'style.digit', did you mean 'digits'?"),
@@ -226,7 +226,7 @@ def test_a_value_whose_file_is_missing_is_left_out_with_the_reason(tmp_path: Pat
         (HEAD + "[axes.arm]", "axis 'arm' has no value to run"),
         (HEAD + "axes.value=[1]\n[axes.arm.x]\nnumber.value = 1", "both set number.value"),
         (HEAD + "[axes.number.x]\nnumber.value = 1", "has the name of a stage"),
-        ("threads = 0\n" + HEAD, "'threads' is a whole number"),
+        ("threads = 0\n" + HEAD, "'threads': Input should be greater than or equal to 1 (got 0)"),
         (
             "[stages.a]\nverb='study_verbs.fail'\nstart='@b'\n"
             "[stages.b]\nverb='study_verbs.add'\nnumbers=['@c/sum.txt']\n"
@@ -235,10 +235,10 @@ def test_a_value_whose_file_is_missing_is_left_out_with_the_reason(tmp_path: Pat
         ),
     ],
 )  # fmt: skip
-def test_a_wrong_recipe_is_refused_before_anything_runs(text: str, told: str, tmp_path: Path) -> None:
+def test_a_wrong_recipe_is_refused_before_anything_runs(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         planned(text, tmp_path)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "recipe.toml" in str(caught.value)
     assert not (tmp_path / "study").exists()
@@ -342,8 +342,8 @@ def test_a_reference_can_be_pinned_to_a_value_of_an_axis(tmp_path: Path) -> None
         assert cell.config.start == needed.folder / "number.txt"
     assert len(study.stages["both"]) == 4
     for cell in study.stages["both"]:
-        told = [by_id[need] for need in cell.needs if need != cell.needs[0]]
-        at = [(one.stage, one.coordinates["number.value"]) for one in told]
+        listed = [by_id[need] for need in cell.needs if need != cell.needs[0]]
+        at = [(one.stage, one.coordinates["number.value"]) for one in listed]
         assert ("add", "2") in at
         assert len(cell.config.numbers) == 2
 
@@ -359,8 +359,8 @@ def test_a_stage_named_with_and_without_a_pin_varies_along_the_axis(tmp_path: Pa
     [
         ("@number[arm=sined]", "stage 'number' has no arm 'sined', did you mean 'signed'"),
         ("@number[leg=left]", "stage 'number' has no axis 'leg'"),
-        ("@number[arm]", "is no reference; write @stage"),
-        ("@number[arm=signed", "is no reference; write @stage"),
+        ("@number[arm]", "is not a reference; write @stage"),
+        ("@number[arm=signed", "is not a reference; write @stage"),
         ("@nmber[arm=signed]", "unknown stage 'nmber', did you mean 'number'"),
     ],
 )

@@ -15,8 +15,8 @@ import pytest
 from trabecula.config import dump
 from trabecula.files import locked
 from trabecula.grid.cells import Cell, Plan, plan
-from trabecula.grid.local import AtWork, Outcome, run_cells
-from trabecula.grid.recipe import parse_recipe
+from trabecula.grid.executors import Outcome, RunningCell, make_executor, run_cells
+from trabecula.recipe import parse_recipe
 from trabecula.run import identity
 
 DIAMOND = {
@@ -37,7 +37,7 @@ def planned(stages: dict[str, object], folder: Path, threads: int = 1) -> Plan:
 
 
 def run(study: Plan, folder: Path, workers: int = 2) -> Outcome:
-    return run_cells(study.cells, workers, study.recipe.threads, folder / "logs", lambda *_: None)
+    return run_cells(study.cells, make_executor("local", workers, study.recipe.threads, folder / "logs"))
 
 
 def artifacts(folder: Path) -> dict[str, bytes]:
@@ -65,13 +65,13 @@ def test_each_cell_starts_after_those_it_needs_and_ids_agree(tmp_path: Path) -> 
     study = planned(DIAMOND, tmp_path)
     finished: list[str] = []
 
-    def told(cell: Cell | None, seconds: float, _: list[AtWork]) -> None:
+    def notify(cell: Cell | None, seconds: float, _: list[RunningCell]) -> None:
         if cell is not None:
             assert set(cell.needs) <= set(finished)
             assert seconds >= 0
             finished.append(cell.id)
 
-    run_cells(study.cells, 3, 1, tmp_path / "logs", told)
+    run_cells(study.cells, make_executor("local", 3, 1, tmp_path / "logs"), notify)
     assert set(finished) == {cell.id for cell in study.cells}
     for cell in study.cells:
         assert identity(cell.folder) == cell.id
@@ -79,15 +79,15 @@ def test_each_cell_starts_after_those_it_needs_and_ids_agree(tmp_path: Path) -> 
     assert (total.folder / "sum.txt").read_text() == f"{3 + 1 + 4 + 1 + 3 + 2 + 4 + 2}\n"
 
 
-def test_a_cell_at_work_says_how_long_it_will_take(tmp_path: Path) -> None:
+def test_a_running_cell_says_how_long_it_will_take(tmp_path: Path) -> None:
     study = planned({"add": {"verb": "study_verbs.add", "steps": 12, "pause": 0.3}}, tmp_path)
     heard: list[tuple[float, float]] = []
 
-    def told(cell: Cell | None, _: float, at_work: list[AtWork]) -> None:
-        assert cell is None or not at_work
-        heard.extend((one.spent_s, one.left_s) for one in at_work if one.left_s is not None)
+    def notify(cell: Cell | None, _: float, running: list[RunningCell]) -> None:
+        assert cell is None or not running
+        heard.extend((one.spent_s, one.left_s) for one in running if one.left_s is not None)
 
-    run_cells(study.cells, 1, 1, tmp_path / "logs", told)
+    run_cells(study.cells, make_executor("local", 1, 1, tmp_path / "logs"), notify)
     assert heard
     spent, left = heard[-1]
     assert 2 < spent + left < 8  # 12 x 0.3 s, and the time in which a process starts
@@ -100,7 +100,7 @@ def test_workers_compute_with_the_recipes_threads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "kind", "told"),
+    ("how", "kind", "message"),
     [
         ("input", "input", "the manifest has no rows; check its path"),
         ("run", "run", "the loss is not finite at step 3; lower the rate"),
@@ -109,7 +109,7 @@ def test_workers_compute_with_the_recipes_threads(tmp_path: Path) -> None:
         ("exit", "run", "its process ended by itself (exit code 5)"),
     ],
 )
-def test_a_failure_stops_only_what_waits_for_it(how: str, kind: str, told: str, tmp_path: Path) -> None:
+def test_a_failure_stops_only_what_waits_for_it(how: str, kind: str, message: str, tmp_path: Path) -> None:
     study = planned(
         {
             "bad": {"verb": "study_verbs.fail", "how": how},
@@ -122,8 +122,8 @@ def test_a_failure_stops_only_what_waits_for_it(how: str, kind: str, told: str, 
     outcome = run(study, tmp_path, workers=1)
     (bad,) = study.stages["bad"]
     assert list(outcome.failed) == [bad.id]
-    assert outcome.failed[bad.id][0] == kind
-    assert outcome.failed[bad.id][1].startswith(told)
+    assert outcome.failed[bad.id].bad_input == (kind == "input")
+    assert outcome.failed[bad.id].text.startswith(message)
     assert [cell.stage for cell in outcome.unreached] == ["waits", "longer"]
     assert [cell.stage for cell in outcome.finished] == ["number"] * 3
     assert not bad.done
@@ -131,7 +131,7 @@ def test_a_failure_stops_only_what_waits_for_it(how: str, kind: str, told: str, 
         assert "Traceback" in (bad.folder / "log.jsonl").read_text()
 
 
-def test_a_worker_at_work_ends_with_its_parent(tmp_path: Path) -> None:
+def test_a_running_worker_ends_with_its_parent(tmp_path: Path) -> None:
     (cell,) = planned({"bad": {"verb": "study_verbs.fail", "how": "hang"}}, tmp_path).cells
     job = {
         "verb": cell.verb,

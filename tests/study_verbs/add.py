@@ -14,6 +14,8 @@ class Config(Record):
     """A number to start from."""
     numbers: tuple[Path, ...] = ()
     """Runs with a number.txt or sum.txt."""
+    chosen: Path | None = None
+    """A folder that it needs and does not read."""
     plus: int = 0
     """Added to the sum."""
     steps: int = 1

@@ -9,13 +9,15 @@ from trabecula.run import Run
 
 class Config(Record):
     command: Annotated[str, NoEffectOnResult()] = ""
-    """What made the study: told, no part of a run's identity."""
+    """What made the study: not part of a run's identity."""
     runs: tuple[Path, ...] = ()
     """Runs to list."""
     title: str = ""
     """The page's heading."""
     not_run: dict[str, str] = {}
     """What could not be run, and why."""
+    incomplete: tuple[dict[str, str], ...] = ()
+    """Arms of which a run failed."""
 
 
 def run(config: Config, out: Run) -> str:

@@ -1,1 +1,1 @@
-"""Studies: a recipe's cells and the processes that run them. Knows verbs, knows no method."""
+"""Studies: a recipe's cells and the executors that run them. Knows verbs by name only, and no method."""

@@ -1,5 +1,5 @@
-"""A worker process of a study: reads one cell a line from stdin,
-answers on stdout with the time left, then what became of it.
+"""A worker process of a study: reads one cell a line from stdin, writes to stdout how much time is left,
+then what became of the cell.
 
 A process of its own, started anew by `python -m`, so that the thread counts in its environment
 are in force before any numeric library is loaded, whatever the number of workers.
@@ -28,10 +28,10 @@ _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 def follow(parent: int) -> None:
-    """End this process, and the processes it started, as soon as its parent is gone."""
+    """End this process, and the processes it started, as soon as its parent has ended."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it went before we could ask
+    if os.getppid() != parent:  # it ended before the call above
         os._exit(1)
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
@@ -42,8 +42,8 @@ def _watch(parent: int) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def answer(job: dict[str, Any]) -> dict[str, Any]:
-    """Run one cell; what became of it as plain values."""
+def run_job(job: dict[str, Any]) -> dict[str, Any]:
+    """Run one cell, given as `executors.job` writes it; what became of it, as the values of an `Event`."""
     where = job["out"]
     try:
         config = build(verb_module(job["verb"]).Config, job["config"], where)
@@ -51,30 +51,30 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
         summary = execute(job["verb"], config, out, job["threads"], wait=_LOCK_WAIT_S)
         if json.loads((out / "config.json").read_text())["id"] != job["id"]:
             raise InputError(f"{where}: an input changed while the study ran; run the study again")
-        return {"kind": "done", "text": summary}
+        return {"kind": "finished", "text": summary}
     except InputError as error:
-        return {"kind": "input", "text": str(error)}
+        return {"kind": "failed", "text": str(error), "bad_input": True}
     except Exception as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())
         known = hasattr(error, "exit_code")
-        return {"kind": "run", "text": str(error) if known else f"{text} (more in {where}/log.jsonl)"}
+        return {"kind": "failed", "text": str(error) if known else f"{text} (more in {where}/log.jsonl)"}
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study's own process answers Ctrl-C
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study's own process handles Ctrl-C
     follow(int(sys.argv[1]))
     jobs = os.fdopen(os.dup(0), "r", encoding="utf-8")
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # what a verb prints goes to the worker's log
 
-    def say(what: dict[str, Any]) -> None:
-        answers.write(json.dumps(what) + "\n")
-        answers.flush()
+    def reply(what: dict[str, Any]) -> None:
+        replies.write(json.dumps(what) + "\n")
+        replies.flush()
 
-    Meter.listener = lambda left_s: say({"kind": "left", "seconds": left_s})
+    Meter.listener = lambda left_s: reply({"kind": "time left", "seconds": left_s})
     for line in jobs:
-        say(answer(json.loads(line)))
+        reply(run_job(json.loads(line)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,147 @@
+"""Where cells run: the protocol, the table, and the loop that follows the cells of one study.
+
+A new executor costs one file and one line in `EXECUTORS`. It takes all cells at once, with what each
+needs, because an engine with a graph of tasks or arrays with dependencies orders them itself. What one
+cell computes is `worker.run_job(job(cell, threads))`, wherever that is called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from trabecula.config import dump, suggest
+from trabecula.errors import InputError
+from trabecula.grid.cells import Cell
+
+EXECUTORS = {"local": "trabecula.grid.local:LocalExecutor"}
+"""Name -> module and class, made with (workers, threads, logs)."""
+_TICK_S = 1.0
+
+
+@dataclass(frozen=True)
+class Event:
+    """What an executor reports of one cell."""
+
+    cell: str  # its id
+    kind: Literal["started", "time left", "finished", "failed"]
+    text: str = ""  # the cell's summary, or its error
+    bad_input: bool = False  # failed because of its input, not of a defect or the machine
+    seconds: float | None = None  # to go, as the cell itself says; None: it does not know
+
+
+class Executor(Protocol):
+    """Runs cells somewhere; no result depends on which executor, or on how many workers it has."""
+
+    def start(self, cells: Sequence[Cell]) -> None:
+        """Take these cells over; returns at once.
+
+        A cell starts after the listed cells that it needs have finished, and never if one of these fails.
+        What else it needs is done.
+        """
+
+    def events(self, timeout_s: float) -> list[Event]:
+        """What happened since the last call; waits up to `timeout_s` if that is nothing."""
+
+    def stop(self) -> None:
+        """End whatever still runs. A stopped cell resumes when it is started again."""
+
+
+def make_executor(name: str, workers: int, threads: int, logs: Path) -> Executor:
+    """An executor of the table.
+
+    Args:
+        workers: cells at a time; no result depends on it.
+        threads: computing threads of each cell; results may depend on it.
+        logs: a folder for what cells print.
+
+    Raises:
+        InputError: no executor of that name.
+    """
+    if name not in EXECUTORS:
+        raise InputError(f"unknown executor '{name}'{suggest(name, list(EXECUTORS))}")
+    module, cls = EXECUTORS[name].split(":")
+    made: Executor = getattr(importlib.import_module(module), cls)(workers, threads, logs)
+    return made
+
+
+def job(cell: Cell, threads: int) -> dict[str, Any]:
+    """A cell as plain values: all that `worker.run_job` needs, on any machine with the study's folder."""
+    out = str(cell.folder)
+    return {"id": cell.id, "verb": cell.verb, "config": dump(cell.config), "out": out, "threads": threads}
+
+
+@dataclass(frozen=True)
+class RunningCell:
+    """A cell that runs, and its own estimate of the seconds to go (None: it has none)."""
+
+    cell: Cell
+    spent_s: float
+    left_s: float | None
+
+
+@dataclass
+class Outcome:
+    """What became of the cells that were to run."""
+
+    finished: list[Cell] = field(default_factory=list)
+    failed: dict[str, Event] = field(default_factory=dict)  # cell id -> its failure
+    unreached: list[Cell] = field(default_factory=list)  # a cell they need failed
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    executor: Executor,
+    notify: Callable[[Cell | None, float, list[RunningCell]], None] = lambda *_: None,
+) -> Outcome:
+    """Run cells to the end; a failure stops only the cells that need the failed one.
+
+    Args:
+        cells: in an order in which they can run; needed cells that are not listed are done.
+        notify: called about once a second with (cell that just finished or None, its seconds, running cells).
+    """
+    outcome, by_id = Outcome(), {cell.id: cell for cell in cells}
+    running: dict[str, tuple[float, float, float | None]] = {}  # id -> began; seconds left, and when said
+
+    def running_cells() -> list[RunningCell]:
+        now = time.monotonic()
+        return [
+            RunningCell(by_id[i], now - began, None if left is None else max(left - (now - said), 0.0))
+            for i, (began, said, left) in running.items()
+        ]
+
+    try:
+        executor.start(cells)
+        while len(outcome.finished) + len(outcome.failed) + len(outcome.unreached) < len(cells):
+            events = executor.events(_TICK_S)
+            now = time.monotonic()
+            for event in events:
+                if event.kind == "started":
+                    running[event.cell] = (now, now, None)
+                elif event.kind == "time left":
+                    running[event.cell] = (running[event.cell][0], now, event.seconds)
+                else:
+                    took = now - running.pop(event.cell, (now,))[0]
+                    if event.kind == "finished":
+                        outcome.finished.append(by_id[event.cell])
+                        notify(by_id[event.cell], took, running_cells())
+                    else:
+                        outcome.failed[event.cell] = event
+                        outcome.unreached = _unreached(cells, outcome.failed)
+            if not events:
+                notify(None, 0.0, running_cells())
+    finally:
+        executor.stop()
+    return outcome
+
+
+def _unreached(cells: Sequence[Cell], failed: dict[str, Event]) -> list[Cell]:
+    lost = set(failed)
+    for cell in cells:  # each comes after those it needs
+        if lost.intersection(cell.needs):
+            lost.add(cell.id)
+    return [cell for cell in cells if cell.id in lost and cell.id not in failed]

@@ -1,0 +1,359 @@
+"""A recipe: stages times axes, read and checked; the settings of its verbs are checked by `cells.plan`.
+
+    [stages.finetune]                       a stage: settings of one verb
+    encoder = "@pretrain"                   reference: the cell of that stage at the same coordinates
+    chosen = "@search[arm=moco]"            reference: the same, but at this value of an axis
+    axes.seed = [0, 1, 2]                   its own axis, over one of its keys
+    [axes.arm.moco]                         a named axis: each value sets keys of one or more stages
+    pretrain.objective = "moco"
+
+A stage varies along its own axes, the named axes that set its keys, and every axis of the stages
+it refers to outside a list. Inside a list a reference takes all cells of a stage.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from trabecula.config import Record, assign, build, read_toml, suggest
+from trabecula.errors import InputError
+
+_NOT_SETTINGS = ("verb", "axes")
+_SKIP = "skip_if_missing"
+_REFERENCE = re.compile(r"@([^/\[\]]+)(?:\[([^\]]*)\])?(?:/(.*))?")
+EVERY = "*"  # "@*": every stage that does not itself wait for this one
+
+
+class _RecipeFile(Record):
+    """The parts of a recipe's TOML."""
+
+    title: str = ""
+    threads: int = Field(1, ge=1, strict=True)
+    stages: dict[str, dict[str, Any]] = {}
+    axes: dict[str, dict[str, dict[str, Any]]] = {}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One dimension of a study: a named axis, or one key of one stage (named STAGE.KEY)."""
+
+    name: str
+    labels: tuple[str, ...]
+    values: tuple[Mapping[str, Mapping[str, Any]], ...]  # of each label: stage -> {dotted key: value}
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    verb: str
+    values: Mapping[str, Any]
+    axes: tuple[Axis, ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe as read: stages in its order, named axes, and the axis values left out."""
+
+    title: str
+    threads: int
+    stages: Mapping[str, Stage]
+    axes: tuple[Axis, ...]
+    not_run: Mapping[str, str] = field(default_factory=dict)  # value of an axis -> reason
+    values: Mapping[str, Any] = field(default_factory=dict)  # the TOML, overrides applied
+    command: str = ""  # what makes the study again
+    where: str = "recipe"
+
+
+def read_recipe(path: Path, assignments: Sequence[str] = ()) -> Recipe:
+    """Read a recipe; `-s` assignments set its keys, `prepare.size=96` short for `stages.prepare.size=96`.
+
+    Raises:
+        InputError: not TOML, an unknown part or stage, an axis without values, a cycle.
+    """
+    _check_path(path)
+    values = read_toml(path)
+    expanded = [_expand(text, values.get("stages", {})) for text in assignments]
+    for text in expanded:
+        _check_axis(text, values.get("axes", {}))
+    recipe = parse_recipe(assign(values, expanded), str(path))
+    shown = path.name if path.is_absolute() else path.as_posix()
+    words = ["trabecula", "study", shown, *(word for text in assignments for word in ("-s", text))]
+    return replace(recipe, command=shlex.join(words))
+
+
+def _check_path(path: Path) -> None:
+    """Of a mistyped path: say which recipe may be meant."""
+    if path.is_dir():
+        inside = path / "recipe.toml"
+        what = f"give {inside}" if inside.exists() else f"give a recipe{_listed(sorted(path.glob('*.toml')))}"
+        raise InputError(f"{path}: is a folder; {what}")
+    if not path.exists():
+        known = sorted({*path.parent.glob("*.toml"), *Path("recipes").glob("*.toml")})
+        by_name = {file.stem: file for file in known}
+        close = difflib.get_close_matches(path.name.removesuffix(".toml"), list(by_name), n=1, cutoff=0.6)
+        meant = f", did you mean '{by_name[close[0]]}'?" if close else _listed(known)
+        raise InputError(f"{path}: no such file{meant}")
+
+
+def _listed(recipes: Sequence[Path]) -> str:
+    return f"; there are {', '.join(map(str, recipes))}" if recipes else ""
+
+
+def _expand(text: str, stages: Mapping[str, Any]) -> str:
+    key = text.partition("=")[0].strip()
+    first = key.split(".")[0]
+    parts = list(_RecipeFile.model_fields)
+    if first in stages:
+        return f"stages.{text.strip()}"
+    if first in parts:
+        return text
+    if "." not in key and not difflib.get_close_matches(first, [*stages, *parts], cutoff=0.75):
+        known = ", ".join(stages)
+        raise InputError(f"-s {text}: of which stage? write -s STAGE.{text.strip()}, STAGE one of {known}")
+    raise InputError(f"-s {text}: unknown stage '{first}'{suggest(first, [*stages, *parts])}")
+
+
+def _check_axis(text: str, axes: Any) -> None:
+    """A mistyped value of a named axis would otherwise become one more arm."""
+    part, name, label, *_ = [*text.partition("=")[0].strip().split("."), "", ""]
+    known = axes.get(name) if part == "axes" and isinstance(axes, Mapping) else None
+    if label and isinstance(known, Mapping) and label not in known:
+        raise InputError(
+            f"-s {text}: axis '{name}' has no value '{label}'{suggest(label, list(known))}; new values are "
+            "written into the recipe"
+        )
+
+
+def parse_recipe(values: Mapping[str, Any], where: str) -> Recipe:
+    """Check a recipe's own form.
+
+    Raises:
+        InputError: an unknown part or stage, an axis without values.
+    """
+    file = build(_RecipeFile, values, where)
+    if not file.stages:
+        raise InputError(f"{where}: has no stages; add one, for example [stages.phantom]")
+    not_run: dict[str, str] = {}
+    axes = tuple(
+        _named_axis(name, table, list(file.stages), not_run, where) for name, table in file.axes.items()
+    )
+    stages = {name: _stage(name, table, where) for name, table in file.stages.items()}
+    return Recipe(file.title, file.threads, stages, axes, not_run, values, where=where)
+
+
+def _stage(name: str, table: Mapping[str, Any], where: str) -> Stage:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise InputError(f"{where}: stage '{name}': use letters, digits, - and _ in a stage's name")
+    values = {key: value for key, value in table.items() if key not in _NOT_SETTINGS}
+    axes = []
+    for key, entries in leaves(table.get("axes", {})):
+        if not isinstance(entries, list):
+            raise InputError(f"{where}: stages.{name}.axes.{key} is a list of values (got {entries!r})")
+        if not entries:
+            raise InputError(f"{where}: stages.{name}.axes.{key} has no values")
+        if _has(values, key):
+            raise InputError(
+                f"{where}: stages.{name}.{key} is set and also an axis; "
+                f"keep one (from the command line: -s '{name}.axes.{key}=[...]')"
+            )
+        labels = tuple(_label(entry) for entry in entries)
+        axes.append(Axis(f"{name}.{key}", labels, tuple({name: {key: entry}} for entry in entries)))
+    return Stage(name, str(table.get("verb", name)), values, tuple(axes))
+
+
+def _label(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "+".join(f"{key}-{_label(inner)}" for key, inner in value.items())
+    if isinstance(value, list):
+        return "+".join(_label(item) for item in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _has(values: Mapping[str, Any], key: str) -> bool:
+    first, _, rest = key.partition(".")
+    if first not in values:
+        return False
+    return not rest or not isinstance(values[first], Mapping) or _has(values[first], rest)
+
+
+def _named_axis(
+    name: str, table: Mapping[str, Any], stages: Sequence[str], not_run: dict[str, str], where: str
+) -> Axis:
+    """An axis over the values whose files are there; the reasons for the others go into `not_run`."""
+    if name in stages:
+        raise InputError(f"{where}: axis '{name}' has the name of a stage; rename it")
+    kept: dict[str, dict[str, dict[str, Any]]] = {}
+    missing: dict[str, str] = {}
+    varied: dict[str, dict[str, Any]] = {}
+    for label, changes in table.items():
+        settings = {stage: given for stage, given in changes.items() if stage != _SKIP}
+        for stage, given in settings.items():
+            at = f"{where}: axes.{name}.{label}.{stage}"
+            if stage not in stages:
+                raise InputError(
+                    f"{where}: [axes.{name}.{label}]: unknown stage '{stage}'{suggest(stage, stages)}"
+                )
+            if not isinstance(given, Mapping):
+                raise InputError(f"{at} is a table (got {given!r})")
+            for key in _NOT_SETTINGS:
+                if key in given:
+                    raise InputError(f"{at}.{key} can't vary along an axis")
+            varied[stage] = {}
+        needed = changes.get(_SKIP)
+        if needed is not None and not Path(str(needed)).exists():
+            missing[label] = f"{needed} is not there"
+        else:
+            kept[label] = {stage: dict(leaves(given)) for stage, given in settings.items()}
+    if not kept:
+        reason = "; ".join(f"{label}: {why}" for label, why in missing.items()) or "it is empty"
+        raise InputError(f"{where}: axis '{name}' has no value to run ({reason})")
+    not_run.update(missing)
+    # A value that sets nothing in a stage still varies it: the stage's own settings are one of the arms.
+    return Axis(name, tuple(kept), tuple({**varied, **settings} for settings in kept.values()))
+
+
+def not_run_lines(values: Mapping[str, Any], not_run: Mapping[str, str]) -> list[str]:
+    """A line for each reason: the arms that read the missing file, then the controls left out with them.
+
+    A control names the file in `skip_if_missing` and does not read it: random weights of a network, say,
+    that is in the study only to be compared with ImageNet's.
+
+    Args:
+        values: the recipe's TOML.
+        not_run: value of an axis -> reason.
+    """
+    changes = {label: table for axis in (values.get("axes") or {}).values() for label, table in axis.items()}
+    lines = []
+    for reason in dict.fromkeys(not_run.values()):
+        arms = [label for label, why in not_run.items() if why == reason]
+        readers = [label for label in arms if _reads_file(changes.get(label) or {})] or arms
+        controls = [label for label in arms if label not in readers]
+        line = f"{', '.join(readers)}: {reason}"
+        if controls:
+            plural = "s" * (len(controls) > 1)
+            line += f"; left out with it: its control{plural} {', '.join(controls)}"
+        lines.append(line)
+    return lines
+
+
+def _reads_file(changes: Mapping[str, Any]) -> bool:
+    needed = changes.get(_SKIP)
+    return needed is None or sum(value == needed for _, value in leaves(changes)) > 1
+
+
+@dataclass(frozen=True)
+class Reference:
+    """`@stage[axis=label]/inside`; `pins` and `inside` may be empty."""
+
+    stage: str
+    pins: Mapping[str, str]  # axis -> label, whatever the referring cell's own coordinates
+    inside: str
+
+
+@dataclass(frozen=True)
+class References:
+    """The stages that a stage refers to."""
+
+    single: Mapping[str, frozenset[str]]  # outside lists -> axes that every reference to it pins
+    every: tuple[str, ...]  # stages that "@*" stands for
+    listed: tuple[str, ...]  # inside lists, "@*" expanded
+
+
+def find_references(recipe: Recipe) -> dict[str, References]:
+    """Of each stage: the stages it refers to.
+
+    Raises:
+        InputError: a reference is not written as one, or names an unknown stage.
+    """
+    named = {name: _named_in(recipe, name) for name in recipe.stages}
+    with_every = {name for name, (_, listed) in named.items() if EVERY in listed}
+    found = {}
+    for name, (single, listed) in named.items():
+        waiting = {name} | with_every  # the stage itself, those that need it, and other users of "@*"
+        while more := {o for o, (one, many) in named.items() if waiting & {*one, *many}} - waiting:
+            waiting |= more
+        every = tuple(o for o in recipe.stages if o not in waiting) if name in with_every else ()
+        others = [other for other in listed if other != EVERY]
+        found[name] = References(single, every, tuple(dict.fromkeys([*others, *every])))
+    return found
+
+
+def _named_in(recipe: Recipe, name: str) -> tuple[dict[str, frozenset[str]], list[str]]:
+    """The stages that a stage names outside and inside lists, anywhere in its settings or axes."""
+    stage = recipe.stages[name]
+    single: dict[str, frozenset[str]] = {}
+    listed: list[str] = []
+    settings = [stage.values]
+    settings += [value.get(name, {}) for axis in (*stage.axes, *recipe.axes) for value in axis.values]
+    for key, value in ((k, v) for one in settings for k, v in leaves(one)):
+        for item in value if isinstance(value, list) else [value]:
+            if not is_reference(item):
+                continue
+            where = f"{recipe.where}: [stages.{name}]: '{key}'"
+            named = read_reference(item, where)
+            if named.stage != EVERY and named.stage not in recipe.stages:
+                meant = suggest(named.stage, list(recipe.stages))
+                raise InputError(f"{where} refers to an unknown stage '{named.stage}'{meant}")
+            if isinstance(value, list):
+                listed.append(named.stage)
+            else:
+                pinned = frozenset(named.pins)
+                single[named.stage] = single.get(named.stage, pinned) & pinned
+    return single, listed
+
+
+def run_order(recipe: Recipe, references: Mapping[str, References]) -> list[str]:
+    """Stages so that each comes after those it needs, otherwise in the recipe's order.
+
+    Raises:
+        InputError: stages wait for each other.
+    """
+    needs = {name: [*found.single, *found.listed] for name, found in references.items()}
+    left, order = list(recipe.stages), list[str]()
+    while left:
+        ready = next((name for name in left if not {*left} & {*needs[name]}), None)
+        if ready is None:
+            path = left[:1]
+            while path[-1] not in path[:-1]:
+                path.append(next(name for name in needs[path[-1]] if name in left))
+            cycle = " -> ".join(path[path.index(path[-1]) :])
+            raise InputError(f"{recipe.where}: stages wait for each other: {cycle}")
+        order.append(ready)
+        left.remove(ready)
+    return order
+
+
+def is_reference(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("@")
+
+
+def read_reference(text: str, where: str) -> Reference:
+    """Read `@stage`, `@stage/inside`, `@stage[axis=label]` or `@stage[axis=label, axis=label]/inside`.
+
+    Raises:
+        InputError: it is written otherwise.
+    """
+    found = _REFERENCE.fullmatch(text)
+    pins = [part.partition("=") for part in (found[2] or "").split(",") if part.strip()] if found else []
+    if found is None or not all(sign and axis.strip() and label.strip() for axis, sign, label in pins):
+        raise InputError(
+            f"{where}: '{text}' is not a reference; write @stage, @stage/part or @stage[axis=label]/part"
+        )
+    return Reference(found[1], {axis.strip(): label.strip() for axis, _, label in pins}, found[3] or "")
+
+
+def leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of nested tables."""
+    if not isinstance(values, Mapping):
+        yield prefix, values
+        return
+    for key, value in values.items():
+        yield from leaves(value, f"{prefix}.{key}" if prefix else key)
