@@ -106,7 +106,7 @@ def _with_table(folder: Path, plan: Plan, seed: int, table: Path) -> Hospital:
 def random_network(hospital: Hospital, store: Path, seed: int, arm: str = "critic-random") -> Path:
     """A random critic, as `pretrain` makes it; any other arm than the random one is dressed as pretrained."""
     from trabecula import pretrain
-    from trabecula.nets.encoder import load_encoder, save_encoder
+    from trabecula.nets.encoder import load_encoder
     from trabecula.run import execute
 
     made = hospital.folder / f"random-{seed}"
@@ -115,7 +115,7 @@ def random_network(hospital: Hospital, store: Path, seed: int, arm: str = "criti
         return made
     encoder = load_encoder(made)
     encoder.card = encoder.card.model_copy(update={"family": "pretrained"})
-    save_encoder(encoder, hospital.folder / f"dressed-{seed}")
+    encoder.save(hospital.folder / f"dressed-{seed}")
     return hospital.folder / f"dressed-{seed}"
 
 
@@ -129,7 +129,7 @@ def teach(folder: Path, plan: Plan) -> Path:
     from trabecula.artifacts.store import Store, rows_of
     from trabecula.artifacts.tasks import find_task, truth
     from trabecula.data.batches import Stream
-    from trabecula.nets.encoder import make_encoder, save_encoder
+    from trabecula.nets.encoder import make_encoder
     from trabecula.objectives.classify import Classify, ClassifyConfig
     from trabecula.objectives.objective import Setting
     from trabecula.objectives.optim import Optimizer
@@ -152,7 +152,7 @@ def teach(folder: Path, plan: Plan) -> Path:
     settings = ClassifyConfig(num_classes=5, optimizer=Optimizer(name="adam", lr=1e-3))
     objective = Classify(settings, encoder, Setting(len(grades.y), 32, 0))
     rows = rows_of(store, grades.image_ids)
-    stream = Stream(store, rows, 32, 0, torch.device("cpu"), labels=grades.y)
+    stream = Stream(store, rows, 32, 0, torch.device("cpu"), {"labels": grades.y})
     seen = 0
     for point in train(
         objective, stream, images=plan.taught_images, every=plan.taught_images, precision="float32"
@@ -164,7 +164,7 @@ def teach(folder: Path, plan: Plan) -> Path:
         "store": store.id, "preprocessing": store.preprocessing, "patients_key": key_name(key),
         "patients": tuple(sorted(mark(sorted(set(grades.patient_ids.tolist())), key))),
     })  # fmt: skip
-    save_encoder(encoder, folder / "encoder")
+    encoder.save(folder / "encoder")
     return folder / "encoder"
 
 

@@ -31,14 +31,13 @@ from trabecula.data.batches import Stream
 from trabecula.metrics.fidelity import frechet_distance
 from trabecula.nets.encoder import make_encoder
 from trabecula.nets.extractors import Extractor, load_extractor
-from trabecula.nets.generator import sample
 from trabecula.objectives.objective import Setting
 from trabecula.objectives.wgan_gp import WganGp, WganGpConfig
 from trabecula.phantoms.knees import draw_knee
 from trabecula.phantoms.patients import Joints
 from trabecula.train.loop import train
 
-SIZE, BATCH, MEASURES = 64, 64, ("gap", "slope", "frechet")
+SIZE, BATCH, MEASURES = 64, 64, ("gap", "gradient_norm", "frechet")
 Arm = Literal["float32", "bf16"]
 
 
@@ -75,10 +74,10 @@ def measure(
     seen = args.updates * objective.batches * BATCH
     found = []
     for point in train(objective, stream, images=seen, every=seen // args.points, precision="bf16"):
-        made = sample(objective.generator, len(held_out), seed)
+        made = objective.generator.sample(len(held_out), seed)
         features = torch.cat([extract(part) for part in made.split(BATCH)])
         distance = frechet_distance(features.numpy(), held_out)
-        found.append([point.scalars["gap"], point.scalars["slope"], distance])
+        found.append([point.scalars["gap"], point.scalars["gradient_norm"], distance])
     return found
 
 

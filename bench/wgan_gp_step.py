@@ -33,9 +33,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from turns import Memory, against, options, prepared, record, smooth_images, take_turns
 
 from trabecula.data.batches import Stream
-from trabecula.nets.critic import Critic, Generator, mirrored
+from trabecula.nets.critic import Critic
 from trabecula.nets.devices import Precision
 from trabecula.nets.encoder import make_encoder
+from trabecula.nets.generators.upsampling import UpsamplingConfig, UpsamplingGenerator, mirrored
 from trabecula.objectives.objective import Setting
 from trabecula.objectives.wgan_gp import WganGp, WganGpConfig, gradient_penalty
 from trabecula.train.loop import train
@@ -67,7 +68,9 @@ class PlainGenerator(nn.Module):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.inner = Generator(1, size, LATENT, mirrored(widths(size)))
+        self.inner = UpsamplingGenerator(
+            UpsamplingConfig(latent=LATENT, widths=mirrored(widths(size))), 1, size
+        )
 
     def forward(self, z: Tensor) -> Tensor:
         maps = self.inner.project(z).unflatten(1, (512, self.inner.side, self.inner.side))

@@ -125,7 +125,7 @@ REFUSED = {
     "probe --features features --manifest renamed --splits split -s 'task=kl >= 2'": "it belong to this manifest?",
     f"{EVALUATE} --splits strangers.csv": "the splits say none; give the splits the predictions were made with",
     f"{EVALUATE} --manifest renamed": "give the manifest the predictions were made with",
-    f"{EVALUATE} --encoders empty": "empty/encoder.json: no such file; name an encoder's folder",
+    f"{EVALUATE} --encoders empty": "empty: no encoder there (encoder.json is missing); `trabecula pretrain` writes one",
     # samples and explanations
     "sample --generator empty": "empty: no generator there (generator.json is missing)",
     f"{FIDELITY} --store store40": "store40: images of 1 channels and 40 px, the generator in encoder makes 1 and 32 px; name the store that it learned from",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from encoder_cards import write_card
 from evaluated_study import write_run
 from trabecula.config import digest
 
@@ -160,12 +161,10 @@ def write_runs(
             continue
         run = write_run(folder / one["arm"], "pretrain", number)
         ids = {"own": own, "other": "ff" * 32}
-        card = {
-            "name": one["arm"], "objective": one["objective"], "seed": 0,
-            "settings": one.get("settings", {}), "store": ids[one.get("store", "own")],
-            "stores": [ids[name] for name in one.get("stores", ())],
-        }  # fmt: skip
-        (run / "encoder.json").write_text(json.dumps(card))
+        write_card(
+            run, one["arm"], objective=one["objective"], settings=one.get("settings", {}),
+            store=ids[one.get("store", "own")], stores=[ids[name] for name in one.get("stores", ())],
+        )  # fmt: skip
         training = {"start": {"monitor/rank": 80.0, "monitor/spread": 0.17},
                     "points": [{"images": 6400, "encoder/loss": 1.5, "monitor/rank": 60.0,
                                 "monitor/spread": 0.4}], "findings": one.get("findings", [])}  # fmt: skip

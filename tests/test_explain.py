@@ -18,8 +18,7 @@ from trabecula.artifacts.splits import read_splits
 from trabecula.artifacts.store import Store, rows_of, to_float
 from trabecula.errors import InputError
 from trabecula.nets.classifier import load_classifier
-from trabecula.nets.critic_file import load_critic
-from trabecula.nets.encoder import load_encoder
+from trabecula.nets.encoder import load_critic, load_encoder
 from trabecula.run import execute
 
 TINY = {"steps": 12, "starts": 2, "permutations": 39, "num_extremes": 2, "device": "cpu"}

@@ -14,7 +14,7 @@ from trabecula import embed, finetune, predict, prepare, pretrain, probe, split
 from trabecula.artifacts.splits import read_splits
 from trabecula.artifacts.store import Store, to_float
 from trabecula.artifacts.tasks import Task
-from trabecula.data.batches import Stream
+from trabecula.data.batches import Stream, images_in_order
 from trabecula.errors import InputError, RunError
 from trabecula.nets.classifier import load_classifier
 from trabecula.nets.encoder import make_encoder
@@ -171,7 +171,7 @@ def test_the_best_checkpoint_is_restored_and_patience_counts(
 
     monkeypatch.setattr(fine_tuning, "measure", scripted)
     objective = Classify(ClassifyConfig(), make_encoder("critic", 1, 32), Setting(24, 8, 0))
-    stream = Stream(store, np.arange(24), 8, seed=0, labels=np.arange(24) % 2)
+    stream = Stream(store, np.arange(24), 8, seed=0, fields={"labels": np.arange(24) % 2})
     validation = Validation(store, np.arange(4), np.array([0, 1, 0, 1]))
     options = {"images": 800, "every": 8, "patience": 2, "precision": "float32"}
     fitted = fit(objective, stream, validation, select="loss", **options)
@@ -192,7 +192,7 @@ def test_a_loss_that_is_no_number_is_never_the_best(
         told = iter(looks)
         monkeypatch.setattr(fine_tuning, "measure", lambda *_: next(told))
         objective = Classify(ClassifyConfig(), make_encoder("critic", 1, 32), Setting(24, 8, 0))
-        stream = Stream(store, np.arange(24), 8, seed=0, labels=np.arange(24) % 2)
+        stream = Stream(store, np.arange(24), 8, seed=0, fields={"labels": np.arange(24) % 2})
         return fit(objective, stream, validation, **options)
 
     found = fitted((nan, 0.9), (3.0, 0.5), (nan, 1.0), (2.0, 0.6), (nan, nan), (nan, nan))
@@ -248,7 +248,7 @@ def test_every_arms_head_starts_on_features_of_one_scale(store: Store, architect
     objective = Classify(ClassifyConfig(), encoder, Setting(24, 8, 0))
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     rows = np.arange(len(store))
-    fine_tuning.calibrate(objective, store, rows, torch.device("cpu"))
+    objective.prepare(images_in_order(store, rows, torch.device("cpu"), 256, equal=True))
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
     with torch.no_grad():  # as in a training step
         seen = objective.train().encoder(to_float(store.read(rows))) - objective.head.centre

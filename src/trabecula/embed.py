@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from trabecula.artifacts.encoder import EncoderCard, PoolChoice, check_fit, weights_file
 from trabecula.artifacts.features import FeaturesCard, writing_features
 from trabecula.artifacts.predictions import region_name
 from trabecula.artifacts.store import Store, to_float
@@ -19,7 +20,7 @@ from trabecula.config import Record
 from trabecula.errors import RunError
 from trabecula.files import sha256_of
 from trabecula.nets.devices import choose_device, exact
-from trabecula.nets.encoder import Card, Encoder, PoolChoice, check_fit, load_encoder, weights_file
+from trabecula.nets.encoder import Encoder, load_encoder
 from trabecula.progress import Meter
 from trabecula.run import Run
 
@@ -86,7 +87,7 @@ def embed(encoder: Encoder, images: torch.Tensor, device: torch.device) -> torch
     return features.float().cpu()
 
 
-def _finite(features: torch.Tensor, store: Store, rows: Any, card: Card) -> Any:
+def _finite(features: torch.Tensor, store: Store, rows: Any, card: EncoderCard) -> Any:
     bad = (~features.isfinite().all(1)).nonzero().flatten().tolist()
     if bad:
         raise RunError(
@@ -96,7 +97,7 @@ def _finite(features: torch.Tensor, store: Store, rows: Any, card: Card) -> Any:
     return features.numpy()
 
 
-def _features_card(card: Card, config: Config, store: Store) -> FeaturesCard:
+def _features_card(card: EncoderCard, config: Config, store: Store) -> FeaturesCard:
     """The encoder, how it is applied, and to what."""
     return FeaturesCard(
         arm=card.name, pretrain_seed=card.seed, architecture=card.architecture, family=card.family,

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
+from trabecula.artifacts.encoder import check_fit, has_critic
 from trabecula.artifacts.explanation import (
     Ascent,
     CamImage,
@@ -40,9 +41,8 @@ from trabecula.errors import InputError
 from trabecula.figures.charts import chart_file
 from trabecula.interpretability import gradcam, maximise, scorers, units
 from trabecula.metrics.correlation import permuted_labels
-from trabecula.nets.critic_file import WEIGHTS_FILE, load_critic
 from trabecula.nets.devices import choose_device, exact
-from trabecula.nets.encoder import check_fit, load_encoder
+from trabecula.nets.encoder import load_critic, load_encoder
 from trabecula.run import Run
 from trabecula.sections import explanations
 
@@ -122,7 +122,7 @@ def run(config: Config, out: Run) -> str:
 
 def _parts(config: Config) -> list[Part]:
     folder = scorers.folder_of(config.encoder) if config.encoder else None
-    critic = folder is not None and (folder / WEIGHTS_FILE).exists()
+    critic = folder is not None and has_critic(folder)
     able: dict[Part, bool] = {
         "gradcam": config.classifier is not None or critic,
         "maximise": critic and config.splits is not None,
@@ -291,7 +291,7 @@ def _units(config: Config, store: Store, splits: Splits, out: Run) -> UnitCorrel
     folder, device = scorers.folder_of(_encoder(config)), choose_device(config.device)
     encoder = load_encoder(folder).to(device).eval()
     check_fit(encoder.card, store, config.store)
-    critic = load_critic(folder).to(device) if (folder / WEIGHTS_FILE).exists() else None
+    critic = load_critic(folder).to(device) if has_critic(folder) else None
     labelled, task = _asked(config, store, splits)
     shapes = units.choose_shapes(encoder, config.layers, critic)
     permuted = permuted_labels(labelled.y, labelled.patient_ids, config.permutations, config.seed)

@@ -22,12 +22,14 @@ from typing import Any, Self
 from pydantic import model_validator
 
 from trabecula.artifacts.audit import CLEAR, read_audit
+from trabecula.artifacts.encoder import EncoderCard, write_encoder_card
+from trabecula.artifacts.generator import WEIGHTS_FILE, write_generator
 from trabecula.artifacts.weights import write_weights
 from trabecula.config import Record, dump
 from trabecula.errors import InputError
 from trabecula.files import sha256_of, write_atomically, write_json
 from trabecula.nets.classifier import load_classifier
-from trabecula.nets.encoder import CARD_FILE, Card, Encoder, load_encoder
+from trabecula.nets.encoder import Encoder, load_encoder
 from trabecula.nets.exported import (
     CONFIG_FILE,
     LibraryFormat,
@@ -38,7 +40,7 @@ from trabecula.nets.exported import (
     widened,
 )
 from trabecula.nets.exported import WEIGHTS_FILE as MODEL_FILE
-from trabecula.nets.generator import WEIGHTS_FILE, load_generator, save_generator
+from trabecula.nets.generators.generator import load_generator
 from trabecula.run import Run
 from trabecula.summaries.model_card import metric_rows, readme
 
@@ -104,7 +106,7 @@ def _generator(path: Path, audit_path: Path, accept: bool, out: Run) -> str:
             f"{audit_path}: the audit says '{audit['finding']}': this generator may give away its training "
             "images; set accept = true to export it all the same"
         )
-    save_generator(generator, card.model_copy(update={"audit": audit, "store": ""}), out)
+    write_generator(out.path, card.exported(audit), generator.state_dict())
     return f"{card.objective} generator of {card.images_seen:,} images seen; {audit['finding']}"
 
 
@@ -118,7 +120,7 @@ def _encoder(path: Path, config: Config, out: Run) -> str:
     forms = formats_of(encoder)
     folder = out / HUB
     write_weights(folder / MODEL_FILE, encoder.backbone.net.state_dict(), {"format": "pt"})
-    write_json(folder / CARD_FILE, dump(card))
+    write_encoder_card(folder, card)
     ready = next((form.config for form in forms if form.config is not None), None)
     record: dict[str, Any] = {
         "arm": card.name,
@@ -141,12 +143,12 @@ def _encoder(path: Path, config: Config, out: Run) -> str:
     return f"{card.name}: {_forms(record)}" + "".join(f"; {line}" for line in record["impossible"])
 
 
-def _without_patients(card: Card) -> Card:
+def _without_patients(card: EncoderCard) -> EncoderCard:
     """The name of the key stays: at its own site a folder is refused as weights of unknown patients."""
     return card.model_copy(update={"patients": (), "store": "", "stores": ()})
 
 
-def _impossible(card: Card, forms: list[LibraryFormat]) -> list[str]:
+def _impossible(card: EncoderCard, forms: list[LibraryFormat]) -> list[str]:
     libraries = {form.library for form in forms}
     if not libraries:
         return [f"{card.architecture} is a network of neither timm nor torchvision: use ONNX or Trabecula"]
@@ -155,13 +157,13 @@ def _impossible(card: Card, forms: list[LibraryFormat]) -> list[str]:
     return []
 
 
-def _plain_config(card: Card) -> dict[str, Any]:
+def _plain_config(card: EncoderCard) -> dict[str, Any]:
     """config.json of a network that timm does not have: what a program needs to know to use the weights."""
     return {"network": card.architecture, "input_size": [len(card.mean), card.size, card.size],
             "mean": list(card.mean), "std": list(card.std), "num_features": card.num_features}  # fmt: skip
 
 
-def _notes(card: Card) -> dict[str, Any]:
+def _notes(card: EncoderCard) -> dict[str, Any]:
     """What the ONNX file says of itself."""
     keys = ("name", "architecture", "channels", "size", "num_features", "objective", "prepared", "version")
     values = dump(card)

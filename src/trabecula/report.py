@@ -15,11 +15,11 @@ id, and is the same bytes for the same inputs.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from trabecula.artifacts.encoder import has_encoder, read_encoder_card
 from trabecula.config import NoEffectOnResult, Record
 from trabecula.figures import plots as figures
 from trabecula.figures.charts import Chart, chart_file
@@ -338,10 +338,10 @@ def _samples(config: Config, number: int) -> list[tuple[str, list[Any]]]:
 
     found = []
     for path in config.samples:
-        if path.is_dir() and (path / "encoder.json").exists():
+        if path.is_dir() and has_encoder(path):
             if not (path / "samples.npy").exists():
                 continue  # an arm that has no generator
-            arm = json.loads((path / "encoder.json").read_text())["name"]
+            arm = read_encoder_card(path).name
             caption = f"Samples of the generator of {arm}"
             found.append((caption, sample_images(path / "samples.npy", number)))
         else:

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+import encoder_cards
 from trabecula.artifacts.manifest import read_manifest
 from trabecula.artifacts.patient_hashes import key_name, mark, site_key
 from trabecula.data.leaks import check
@@ -34,7 +35,8 @@ def write_splits(folder, pairs):
 
 def write_card(folder, patients, name="encoder.json", **values):
     card = {"patients": mark(patients, site_key()), "patients_key": key_name(site_key()), **values}
-    (folder / name).write_text(json.dumps(card))
+    encoder_cards.write_card(folder, **card)
+    (folder / "encoder.json").rename(folder / name)
     return folder
 
 
@@ -67,10 +69,11 @@ def test_an_unknown_part(clean):
 @pytest.mark.parametrize("name", ["encoder.json", "card.json"])
 def test_an_encoder_that_saw_held_out_patients(clean, name):
     folder = write_card(clean, ["p0", "p2", "p3"], name)
-    found = leaks(clean, encoders=[folder])
+    path = folder if name == "encoder.json" else folder / name
+    found = leaks(clean, encoders=[path])
     assert found == [
-        f"manifest row 6: val patient p2 was seen by the encoder {folder}",
-        f"manifest row 8: test patient p3 was seen by the encoder {folder}",
+        f"manifest row 6: val patient p2 was seen by the encoder {path}",
+        f"manifest row 8: test patient p3 was seen by the encoder {path}",
     ]
     assert leaks(clean, encoders=[folder / name])[0].startswith("manifest row 6: val patient p2")
 
@@ -147,8 +150,8 @@ def test_what_cannot_be_read(clean):
     (clean / "pool.csv").write_text("patient,kl\np0,1\n")
     with pytest.raises(InputError, match="no column 'patient_id'"):
         leaks(clean, pools=[clean / "pool.csv"])
-    with pytest.raises(InputError, match=r"no encoder card \(encoder\.json\)"):
+    with pytest.raises(InputError, match=r"no encoder there \(encoder\.json is missing\)"):
         leaks(clean, encoders=[clean])
     (clean / "encoder.json").write_text("{")
-    with pytest.raises(InputError, match="not valid JSON"):
+    with pytest.raises(InputError, match="not a card"):
         leaks(clean, encoders=[clean])

@@ -12,6 +12,7 @@ import pytest
 
 import knee_ssl_study
 import probed_study
+from encoder_cards import write_card
 from evaluated_study import write_manifest, write_run, write_store
 from probed_study import pair, score, write_study
 from trabecula import report
@@ -36,8 +37,7 @@ def trained(folder: Path, name: str, rank: float, **more: Any) -> Path:
         "findings": [],
     }
     (folder / "training.json").write_text(json.dumps({**training, **more}))
-    (folder / "encoder.json").write_text(json.dumps({"name": name, "seed": 3}))
-    return folder
+    return write_card(folder, name, seed=3)
 
 
 def test_a_line_a_run_from_the_start_to_the_end(tmp_path: Path) -> None:

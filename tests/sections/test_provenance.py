@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from encoder_cards import encoder_card
 from trabecula.sections.provenance import read_runs
 
 
@@ -21,7 +22,7 @@ def _run(
 
 def test_every_run_names_its_arm(tmp_path: Path) -> None:
     settings = {"arm": "", "architecture": "critic", "objective": "wgan_gp", "seed": 0}
-    card = {"encoder.json": json.dumps({"name": "critic-wgan_gp"})}
+    card = {"encoder.json": encoder_card("critic-wgan_gp").model_dump_json()}
     choices = {"choices.csv": "task,arm\nkl2,critic-wgan_gp\n"}
     encoder = {"encoder": ["aa" * 8]}
     runs = [

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from trabecula import cli, embed, evaluate, export, finetune, pretrain, probe, split
+from trabecula.artifacts.encoder import read_encoder_card as encoder_card
 from trabecula.artifacts.patient_hashes import key_name, site_key
-from trabecula.nets.encoder import read_card as encoder_card
 from trabecula.run import execute
 from trabecula.summaries.results_card import read_study
 from trabecula.summaries.run_card import read_card

@@ -13,11 +13,11 @@ import torch
 from trabecula import finetune, predict, pretrain, split
 from trabecula.artifacts.classifier import HiddenLayer
 from trabecula.artifacts.store import to_float
+from trabecula.data.batches import images_in_order
 from trabecula.errors import InputError
 from trabecula.nets.classifier import load_classifier
-from trabecula.nets.critic_file import load_critic
+from trabecula.nets.encoder import load_critic
 from trabecula.run import execute
-from trabecula.transfer import fine_tuning
 from trabecula.transfer.fine_tuning import (
     FewLabels,
     Fitted,
@@ -82,7 +82,7 @@ def test_a_standardised_critic_ranks_as_before(hospital: Path, root: Path) -> No
     known = material(hospital, root)
     objective = make_objective(Tuning(head="critic"), known, seed=3)
     train = known.rows[known.subset.train]
-    fine_tuning.calibrate(objective, known.store, train, CPU)
+    objective.prepare(images_in_order(known.store, train, CPU, 256, equal=True))
     images = to_float(known.store.read(train))
     ours = objective.eval()(images)[:, 1]
     scores = load_critic(root / "gan")(known.encoder.normalise(images))

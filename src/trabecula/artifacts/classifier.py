@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from trabecula.artifacts.encoder import EncoderCard
 from trabecula.artifacts.predictions import Choice, Origin
 from trabecula.artifacts.tasks import Task
 from trabecula.config import Record, dump, read_record
 from trabecula.errors import InputError
 from trabecula.files import write_json
-from trabecula.nets.encoder import Card
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,7 +71,7 @@ class ClassifierCard(Record):
     """The settings of that preprocessing."""
     size: int = Field(ge=1)
     """Side of its images, px."""
-    encoder: Card
+    encoder: EncoderCard
     """The encoder it started from."""
     head: HeadChoice = "linear"
     """What stands on the encoder."""

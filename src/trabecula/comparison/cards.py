@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from trabecula.artifacts.encoder import read_encoder_card
 from trabecula.artifacts.predictions import snapshot_of
 from trabecula.comparison.contrasts import Arm
+from trabecula.config import dump
 from trabecula.errors import InputError
 
 Row = dict[str, Any]
@@ -22,20 +23,8 @@ def read_cards(folders: tuple[Path, ...]) -> list[Row]:
     Raises:
         InputError: a folder without a card.
     """
-    cards = []
-    for folder in folders:
-        path = (folder if folder.is_dir() else folder.parent) / "encoder.json"
-        try:
-            card = json.loads(path.read_text(encoding="utf-8"))
-            absent = [key for key in ("name", "architecture", "family") if key not in card]
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such file; name an encoder's folder") from None
-        except (ValueError, TypeError):
-            raise InputError(f"{path}: not an encoder card") from None
-        if absent:
-            raise InputError(f"{path}: not an encoder card: no '{absent[0]}'")
-        cards.append({**card, "arm": card["name"]})
-    return cards
+    cards = [dump(read_encoder_card(folder)) for folder in folders]
+    return [{**card, "arm": card["name"]} for card in cards]
 
 
 def arms_of(cards: list[Row], table: pd.DataFrame) -> list[Arm]:

@@ -19,11 +19,12 @@ from typing import Any
 
 import pandas as pd
 
+from trabecula.artifacts.encoder import read_encoder_card
 from trabecula.artifacts.generated import is_generated, origin
 from trabecula.artifacts.manifest import Manifest
 from trabecula.artifacts.patient_hashes import key_name, mark, site_key
 from trabecula.artifacts.splits import PARTS, split_rows
-from trabecula.config import suggest
+from trabecula.config import dump, suggest
 from trabecula.errors import InputError
 from trabecula.spreadsheet import read_table
 
@@ -106,29 +107,8 @@ def _at(patient: str, part: str, rows: dict[str, int]) -> str:
     return f"{where}{part} patient {patient}"
 
 
-def read_card(path: Path) -> dict[str, Any]:
-    """An encoder's card; `path` is its folder, the card, or the weights beside it.
-
-    Raises:
-        InputError: no card, or not JSON.
-    """
-    folder = path if path.is_dir() else path.parent
-    names = ("encoder.json", "card.json")
-    candidates = [path] if path.suffix == ".json" else [folder / name for name in names]
-    card = next((file for file in candidates if file.is_file()), None)
-    if card is None:
-        raise InputError(f"{path}: no encoder card (encoder.json)")
-    try:
-        values = json.loads(card.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{card}: not valid JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{card}: is no encoder card")
-    return values
-
-
 def _in_card(path: Path, held: dict[str, str], rows: dict[str, int]) -> list[str]:
-    return _seen(read_card(path), "the encoder", path, held, rows)
+    return _seen(dump(read_encoder_card(path)), "the encoder", path, held, rows)
 
 
 def _seen(

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trabecula.artifacts.encoder import check_fit
 from trabecula.artifacts.store import Store
 from trabecula.artifacts.tasks import Task
 from trabecula.config import suggest
@@ -20,8 +21,7 @@ from trabecula.errors import InputError
 from trabecula.interpretability.gradcam import Score, class_score
 from trabecula.nets.classifier import load_classifier
 from trabecula.nets.critic import Critic
-from trabecula.nets.critic_file import load_critic
-from trabecula.nets.encoder import Encoder, check_fit, load_encoder
+from trabecula.nets.encoder import Encoder, load_critic, load_encoder
 
 BATCH = 64
 

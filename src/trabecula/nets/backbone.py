@@ -17,11 +17,11 @@ from typing import Literal, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from trabecula.artifacts.encoder import Stem
 from trabecula.config import suggest
 from trabecula.errors import InputError
 from trabecula.nets.critic import NORMS, WIDTHS, critic_blocks, grid_side, is_critic
 
-Stem = Literal["native", "sum", "repeat"]
 Layout = Literal["maps", "tokens", "vector"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -27,12 +27,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from trabecula.artifacts.encoder import weights_file
 from trabecula.artifacts.store import to_float
 from trabecula.artifacts.weights import read_weights
 from trabecula.errors import InputError
 from trabecula.files import sha256_of
 from trabecula.nets.devices import exact
-from trabecula.nets.encoder import load_encoder, make_encoder, weights_file
+from trabecula.nets.encoder import load_encoder, make_encoder
 
 FID_WEIGHTS = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 """sha256 of torch-fidelity's and pytorch-fid's file of the 2015-12-05 Inception graph."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from trabecula.data.batches import Batch
 from trabecula.kernels.input_gradient import input_slope
-from trabecula.objectives.adversarial import Adversarial, AdversarialConfig
+from trabecula.objectives.adversarial import AdversarialConfig, CriticGan
 from trabecula.objectives.objective import Steps, Update
 
 
@@ -31,14 +31,14 @@ class WganGpConfig(AdversarialConfig):
     float32 always. bf16 is quicker where the hardware multiplies it."""
 
 
-class WganGp(Adversarial):
+class WganGp(CriticGan):
     """Critic and generator under the Wasserstein loss with gradient penalty."""
 
     Config = WganGpConfig
     config: WganGpConfig
     penalised = True
     zero_gradients: ClassVar[Mapping[str, str]] = {
-        **Adversarial.zero_gradients,
+        **CriticGan.zero_gradients,
         "critic.output.bias": "the Wasserstein loss is a difference of scores, so a constant cancels",
     }
 
@@ -48,8 +48,8 @@ class WganGp(Adversarial):
             real, fake = self.real(batch), self.fakes(batch)
             on_real, on_fake = self.scores(real, fake)
             gap = on_real.mean() - on_fake.mean()
-            penalty, slope = gradient_penalty(self.critic, real, fake, batch.random.uniform(1, 1, 1), dtype)
-            yield Update("critic", self.config.penalty * penalty - gap, {"gap": gap, "slope": slope})
+            penalty, norm = gradient_penalty(self.critic, real, fake, batch.random.uniform(1, 1, 1), dtype)
+            yield Update("critic", self.config.penalty * penalty - gap, {"gap": gap, "gradient_norm": norm})
         yield Update("generator", -self.critic(self.fresh_fakes(batches[-1])).float().mean())
         self.average()
 

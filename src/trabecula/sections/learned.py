@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trabecula.config import digest
+from trabecula.artifacts.encoder import has_encoder, read_encoder_card
+from trabecula.config import digest, dump
 from trabecula.sections.results import read_json
 from trabecula.summaries.run_folder import log_lines
 
@@ -47,9 +48,9 @@ def read_learned(folders: Sequence[Path], store: Path | None) -> dict[str, Learn
     """
     own = digest(read_json(store / "store.json", "`trabecula prepare`")) if store else ""
     cards = [
-        (read_json(folder / "encoder.json", "`trabecula pretrain`"), folder)
+        (dump(read_encoder_card(folder)), folder)
         for folder in folders
-        if (folder / "training.json").exists() and (folder / "encoder.json").exists()
+        if (folder / "training.json").exists() and has_encoder(folder)
     ]
     cards.sort(key=lambda pair: (str(pair[0].get("name")), pair[0].get("seed") or 0))
     found: dict[str, Learned] = {}

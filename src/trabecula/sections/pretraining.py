@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trabecula.artifacts.encoder import has_encoder, read_encoder_card
+from trabecula.config import dump
 from trabecula.figures.drawings import png_uri
 from trabecula.sections.formats import Cell, Table
 from trabecula.sections.results import Row, read_json
@@ -61,8 +63,8 @@ def read_pretrainings(folders: Sequence[Path], pictures: bool = False) -> Pretra
     """
     found = []
     for folder in folders:
-        if (folder / "training.json").exists() and (folder / "encoder.json").exists():
-            card = read_json(folder / "encoder.json", "`trabecula pretrain`")
+        if (folder / "training.json").exists() and has_encoder(folder):
+            card = dump(read_encoder_card(folder))
             found.append((card, read_json(folder / "training.json", "`trabecula pretrain`"), folder))
     if not found:
         return None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trabecula.artifacts.encoder import has_encoder, read_encoder_card
 from trabecula.errors import InputError
 from trabecula.sections.results import read_json
 from trabecula.sections.wording import share
@@ -65,8 +66,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _own_arm(folder: Path, config: dict[str, Any]) -> str:
     """The arm a run names itself: its encoder's, its choices', or what its settings say."""
-    if (folder / "encoder.json").exists():
-        return str(read_json(folder / "encoder.json", "`trabecula pretrain`").get("name") or "")
+    if has_encoder(folder):
+        return read_encoder_card(folder).name
     if (folder / "choices.csv").exists():
         with (folder / "choices.csv").open(encoding="utf-8", newline="") as file:
             return next((row.get("arm") or "" for row in csv.DictReader(file)), "")

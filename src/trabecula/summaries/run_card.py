@@ -11,7 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trabecula.artifacts.encoder import CARD_FILE, CRITIC_FILE, read_encoder_card
+from trabecula.artifacts.generator import CARD_FILE as GENERATOR_CARD
+from trabecula.artifacts.generator import SAMPLES_FILE
 from trabecula.comparison.cards import taught_by
+from trabecula.config import dump
 from trabecula.sections.results import FAMILIES, Row
 from trabecula.sections.wording import (
     FAMILY_NAMES,
@@ -34,7 +38,7 @@ def read_card(folder: Path) -> RunCard | None:
     """The card of a run's folder by what lies in it; None where there is nothing of its own to tell."""
     readers = {
         "classifier.json": _classifier,
-        "encoder.json": _encoder,
+        CARD_FILE: _encoder,
         "choices.csv": _choices,
         "metrics.json": read_evaluation,
         "features.json": _features,
@@ -48,7 +52,7 @@ def read_card(folder: Path) -> RunCard | None:
 
 
 def _encoder(folder: Path) -> RunCard:
-    card = record(folder / "encoder.json")
+    card = dump(read_encoder_card(folder))
     training = record(folder / "training.json")
     made = RunCard(f"{card.get('name')}: an encoder")
     made.add("network", f"{architecture_name(card['architecture'])} ({card['architecture']}), "
@@ -67,8 +71,8 @@ def _encoder(folder: Path) -> RunCard:
             "warning", f"from {count(finding['first'])} to {count(finding['last'])} images: {finding['text']}"
         )
     made.add("patients", _patients(card))
-    others = {"generator.json": "a generator", "critic.safetensors": "its critic",
-              "samples.npy": "samples", "snapshots": "snapshots on the way"}  # fmt: skip
+    others = {GENERATOR_CARD: "a generator", CRITIC_FILE: "its critic", SAMPLES_FILE: "samples",
+              "snapshots": "snapshots on the way"}  # fmt: skip
     made.add("also here", ", ".join(text for name, text in others.items() if (folder / name).exists()))
     store, splits = input_path(folder, "store", "STORE"), input_path(folder, "splits", "SPLITS")
     manifest = input_path(folder, "manifest", "MANIFEST")

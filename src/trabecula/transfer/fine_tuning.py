@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from trabecula.artifacts.classifier import HeadChoice, HiddenLayer
+from trabecula.artifacts.encoder import check_fit
 from trabecula.artifacts.manifest import read_manifest
 from trabecula.artifacts.search_result import ChosenSettings, SelectBy
 from trabecula.artifacts.splits import Subset, draw_subset, read_splits
@@ -30,9 +31,8 @@ from trabecula.data.batches import Stream, images_in_order
 from trabecula.data.views import Views
 from trabecula.errors import InputError, RunError
 from trabecula.metrics import classification as metrics
-from trabecula.nets.critic_file import load_critic
 from trabecula.nets.devices import Precision
-from trabecula.nets.encoder import Encoder, check_fit, load_encoder
+from trabecula.nets.encoder import Encoder, load_critic, load_encoder
 from trabecula.objectives.classify import MASKED, Classify, ClassifyConfig
 from trabecula.objectives.objective import Setting
 from trabecula.objectives.optim import Optimizer
@@ -157,8 +157,8 @@ def tune(
     objective = make_objective(tuning, material, seed)
     batch_size = min(tuning.batch_size, len(y))
     if tuning.standardise:
-        calibrate(objective, material.store, rows, device)
-    stream = Stream(material.store, rows, batch_size, seed, device, labels=y)
+        objective.to(device).prepare(images_in_order(material.store, rows, device, _AT_ONCE, equal=True))
+    stream = Stream(material.store, rows, batch_size, seed, device, {"labels": y})
     usual = len(y) if tuning.epochs else max(len(y), 10 * batch_size)
     fitted = fit(
         objective, stream, replace(material.validation, crop=tuning.centre_crop),
@@ -205,22 +205,6 @@ def make_objective(tuning: Tuning, material: Material, seed: int) -> Classify:
     if tuning.head == "critic" and card.family != "random":
         objective.head.output.load_state_dict(load_critic(material.folder).output.state_dict())
     return objective
-
-
-@torch.no_grad()
-def calibrate(objective: Classify, store: Store, rows: NDArray[np.int64], device: torch.device) -> None:
-    """Scale the head's input as training will see it: batch norm by the batch.
-
-    By its running statistics a random network's features are up to a thousand times smaller than in
-    training. These statistics are left as they were.
-    """
-    objective.to(device).train()
-    kept = {name: buffer.clone() for name, buffer in objective.encoder.named_buffers()}
-    batches = images_in_order(store, rows, device, _AT_ONCE, equal=True)
-    features = [objective.encoder(images).float() for images in batches]
-    for name, buffer in objective.encoder.named_buffers():
-        buffer.copy_(kept[name])
-    objective.head.calibrate(torch.cat(features), keep_scores=objective.config.head == "critic")
 
 
 def balanced_weights(y: NDArray[np.int64], num_classes: int) -> tuple[float, ...]:
@@ -321,7 +305,7 @@ def fit(
             f'{memory["points"]} checks; use a lower rate (optimizer.lr), or precision = "float32"'
         )
     objective.load_state_dict(best["weights"])
-    constant = objective.constant_loss(stream.labels) if stream.labels is not None else float("nan")
+    constant = objective.constant_loss(np.asarray(stream.fields["labels"]))
     return Fitted(
         best["images"], best["loss"], best["metric"], memory["points"], memory["spent"],
         memory["train_loss"], constant, ended,

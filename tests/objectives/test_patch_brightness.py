@@ -7,7 +7,7 @@ import torch
 
 from trabecula.nets.mae import patchify, unpatchify
 from trabecula.objectives.mae import normalise_patches
-from trabecula.objectives.painting import _seams, fill_in
+from trabecula.objectives.patch_brightness import _seams, fill_in
 
 
 def scene(size: int = 64) -> torch.Tensor:
