@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trabecula.artifacts.classifier import CARD_FILE as CLASSIFIER_CARD
 from trabecula.artifacts.encoder import CARD_FILE, CRITIC_FILE, read_encoder_card
+from trabecula.artifacts.features import CARD_FILE as FEATURES_CARD
 from trabecula.artifacts.generator import CARD_FILE as GENERATOR_CARD
 from trabecula.artifacts.generator import SAMPLES_FILE
 from trabecula.comparison.cards import taught_by
@@ -37,11 +39,11 @@ _INITS = {"random": "random weights", "weights": "given weights", "encoder": "an
 def read_card(folder: Path) -> RunCard | None:
     """The card of a run's folder by what lies in it; None where there is nothing of its own to tell."""
     readers = {
-        "classifier.json": _classifier,
+        CLASSIFIER_CARD: _classifier,
         CARD_FILE: _encoder,
         "choices.csv": _choices,
         "metrics.json": read_evaluation,
-        "features.json": _features,
+        FEATURES_CARD: _features,
         "store.json": _store,
         "export.json": _export,
     }
@@ -182,7 +184,7 @@ def _patients(card: Row) -> str:
 
 
 def _classifier(folder: Path) -> RunCard:
-    card = record(folder / "classifier.json")
+    card = record(folder / CLASSIFIER_CARD)
     origin, choice, encoder = card["origin"], card["choice"], card["encoder"]
     made = RunCard(f"{origin['arm']} for {origin['task']}: a classifier")
     made.add("predicts", _task(card))
@@ -257,7 +259,7 @@ def _choices(folder: Path) -> RunCard:
 
 
 def _features(folder: Path) -> RunCard:
-    told = record(folder / "features.json")
+    told = record(folder / FEATURES_CARD)
     made = RunCard(f"{told.get('arm')}: features of {count(told.get('num'))} images")
     made.add("features", f"{count(told.get('num_features'))}, pool {told.get('pool')}, {told.get('dtype')}")
     made.add("region", "" if told.get("region", "all") == "all" else str(told["region"]))
