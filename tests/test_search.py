@@ -100,7 +100,7 @@ def test_a_trial_that_diverges_is_an_answer(
         "step 3: the loss of 'all' is nan"
     }
     only = config(hospital, root, space={"patience": [1]}, trials=2)
-    with pytest.raises(RunError, match="none of 2 trials came to its end: step 3"):
+    with pytest.raises(RunError, match="none of 2 trials completed: step 3"):
         execute("search", only, tmp_path / "none")
 
 

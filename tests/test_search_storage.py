@@ -127,7 +127,7 @@ def test_a_journal_that_was_cut_off_goes_on(tmp_path: Path) -> None:
     other = tmp_path / "notes.txt"
     other.write_text("my notes")
     with (
-        pytest.raises(InputError, match=r"notes.txt': is no journal of trials; give an Optuna"),
+        pytest.raises(InputError, match=r"notes.txt': is not a journal of trials; give an Optuna"),
         searching.opened(f"journal:///{other}", "study", "loss", "none"),
     ):
         pass
