@@ -181,7 +181,7 @@ def test_a_store_that_no_splits_know_is_told_before_and_after(
     text = "none of store 2 is in the splits, are they of this store?"
     assert text in execute("pretrain", config(domains, also_splits=()), tmp_path / "run")
     capsys.readouterr()
-    monkeypatch.setattr("trabecula.pretrain.train", lambda *_, **__: iter(()))
+    monkeypatch.setattr("trabecula.train.pretraining.train", lambda *_, **__: iter(()))
     execute("pretrain", config(domains, also_splits=()), tmp_path / "untrained")
     assert f"warning: every image of the pool is learned from; {text}" in capsys.readouterr().err
 

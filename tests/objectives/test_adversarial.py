@@ -18,6 +18,7 @@ from trabecula.errors import InputError
 from trabecula.kernels.input_gradient import input_slope
 from trabecula.nets.critic import Critic
 from trabecula.nets.encoder import make_encoder
+from trabecula.nets.generators.upsampling import UpsamplingGenerator
 from trabecula.objectives import find
 from trabecula.objectives.adversarial import Adversarial
 from trabecula.objectives.gan_r1 import GanR1Config, zero_gradient_penalty
@@ -239,7 +240,7 @@ def test_one_seed_is_one_start_of_the_critic_whatever_the_method(name: str, stor
 def test_other_widths_and_a_critic_with_batch_norm_train(name: str, store: Store) -> None:
     for architecture in ("critic:4-8-16", "critic_bn:4-8-16"):
         objective, stream = make(name, store, architecture)
-        assert objective.generator.widths == (16, 8, 4, 2)
+        assert cast("UpsamplingGenerator", objective.generator).config.widths == (16, 8, 4, 2)
         points = list(train(objective, stream, images=16, every=8, precision="float32"))
         assert np.isfinite([v for p in points for v in p.scalars.values()]).all()
         x = objective.real(stream.batch(0))
