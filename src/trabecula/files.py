@@ -65,7 +65,7 @@ def read_json(path: Path, made_by: str) -> dict[str, Any]:
         InputError: no such file, or not a JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: no such file; it is written by {made_by}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -10,13 +10,11 @@ from typing import Any
 import timm
 import torch
 from timm.layers.patch_embed import PatchEmbed
-from timm.models.resnet import ResNet
 from torch import Tensor, nn
 from torchvision import models, ops
 
 from trabecula.errors import InputError
 from trabecula.kernels.conv import use_small_map_convolutions
-from trabecula.kernels.stem import pool_before_relu
 from trabecula.nets.backbone import IMAGENET_MEAN, IMAGENET_STD, Source
 
 
@@ -77,8 +75,6 @@ def timm_source(name: str, channels: int, size: int) -> Source:
             f"timm:{name} cuts images into patches of {patches.patch_size[0]} px, and {size} px is not a "
             "multiple of it; choose another size, or write another patch size into the name"
         )
-    if isinstance(net, ResNet):
-        pool_before_relu(net, "act1", "maxpool")
     use_small_map_convolutions(net)
     described: dict[str, Any] = net.pretrained_cfg  # type: ignore[assignment]
     return Source(
@@ -143,8 +139,6 @@ def torchvision_source(name: str, channels: int, size: int) -> Source:
         if hasattr(net, child):
             setattr(net, child, nn.Identity())
     _quieten(net)
-    if isinstance(net, models.ResNet):
-        pool_before_relu(net, "relu", "maxpool")
     first = next(key for key, module in net.named_modules() if isinstance(module, nn.Conv2d))
     _set_channels(net, first, channels)
     use_small_map_convolutions(net)
