@@ -211,7 +211,7 @@ def test_features_that_are_no_numbers_stop_the_run(inputs: dict[str, Path], tmp_
     encoder = load_encoder(inputs["encoder"])
     encoder.backbone.net.get_parameter("conv1.weight").data.fill_(float("nan"))
     encoder.save(inputs["encoder"])
-    with pytest.raises(RunError, match="'res' gives features that are no numbers, first for image 'i00'"):
+    with pytest.raises(RunError, match="'res' gives features that are not finite, first for image 'i00'"):
         execute("embed", embed.Config(**inputs, device="cpu"), tmp_path / "out")
 
 

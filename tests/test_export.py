@@ -21,10 +21,10 @@ from trabecula import embed, export, finetune, pretrain, split
 from trabecula.artifacts.encoder import read_encoder_card
 from trabecula.artifacts.store import Store, to_float
 from trabecula.errors import InputError
-from trabecula.nets import onnx_file
+from trabecula.nets import exported
 from trabecula.nets.classifier import load_classifier
 from trabecula.nets.encoder import load_encoder
-from trabecula.nets.library_format import layouts_of, widened
+from trabecula.nets.exported import formats_of, widened
 from trabecula.run import execute, identity
 from trabecula.summaries.model_card import metric_rows
 
@@ -191,7 +191,7 @@ def test_every_family_loads_in_its_library(architecture: str) -> None:
     from trabecula.nets.encoder import make_encoder
 
     encoder = make_encoder(architecture, 1, 64).eval()
-    layouts = layouts_of(encoder)
+    layouts = formats_of(encoder)
     assert architecture.partition(":")[0] in {layout.library for layout in layouts}
     assert all(layout.difference < CLOSE for layout in layouts)
 
@@ -369,7 +369,7 @@ def test_refusals_say_what_to_do(arms: Path, tmp_path: Path, monkeypatch: pytest
         execute("export", wanted, tmp_path / "a")
     with pytest.raises(InputError, match=r"rgb is for grey images .* this is a critic; leave rgb out"):
         execute("export", export.Config(encoder=arms / "critic", rgb=True), tmp_path / "b")
-    monkeypatch.setattr(onnx_file, "_NEEDED", ("onnx", "a_package_that_nobody_has"))
+    monkeypatch.setattr(exported, "_ONNX_PACKAGES", ("onnx", "a_package_that_nobody_has"))
     with pytest.raises(InputError, match=r"need a_package_that_nobody_has: .*'trabecula\[export\]'"):
         execute("export", export.Config(encoder=arms / "vit"), tmp_path / "c")
 

@@ -64,7 +64,10 @@ def write_features(folder: Path, values: np.ndarray, table: pd.DataFrame) -> Non
     folder.mkdir()
     np.save(folder / "features.npy", values.astype(np.float32))
     table[["image_id", "patient_id"]].to_csv(folder / "index.csv", index=False)
-    record = {"arm": "resnet-moco", "architecture": "timm:resnet18", "pretrain_seed": 3}
+    record = {
+        "arm": "resnet-moco", "architecture": "timm:resnet18", "pretrain_seed": 3, "weights": "a" * 64,
+        "resize": "none", "dtype": "float32", "num": len(values), "num_features": values.shape[1],
+    }  # fmt: skip
     (folder / "features.json").write_text(json.dumps(record))
 
 
@@ -239,7 +242,7 @@ def test_bad_features_are_named(hospital: Path, tmp_path: Path) -> None:
     values = np.load(hospital / "features" / "features.npy")
     values[5, 2] = np.nan
     write_features(tmp_path / "nan", values, index)
-    with pytest.raises(InputError, match=f"image '{index['image_id'][5]}' are no numbers"):
+    with pytest.raises(InputError, match=f"image '{index['image_id'][5]}' are not finite"):
         execute("probe", config(hospital, features=tmp_path / "nan"), tmp_path / "out")
     write_features(tmp_path / "short", values[:9], index)
     with pytest.raises(InputError, match=r"shape \(9, 24\), index\.csv names 237 images"):

@@ -13,7 +13,6 @@ once, at the end, for the last generator only.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from dataclasses import asdict, dataclass
@@ -27,7 +26,14 @@ from pydantic import Field
 
 from trabecula.artifacts.audit import make_audit, nearest_pairs, write_audit
 from trabecula.artifacts.encoder import has_critic
-from trabecula.artifacts.features import Features, check_comparable, read_features
+from trabecula.artifacts.features import CARD_FILE as FEATURES_CARD
+from trabecula.artifacts.features import (
+    Features,
+    FeaturesCard,
+    check_comparable,
+    read_features,
+    writing_features,
+)
 from trabecula.artifacts.generated import is_generated
 from trabecula.artifacts.generator import WEIGHTS_FILE, GeneratorCard, has_generator, read_generator_card
 from trabecula.artifacts.patient_hashes import key_name, mark, site_key
@@ -164,7 +170,7 @@ class _Work:
         """Features of a part: read where an earlier run left them, else made and written."""
         if name not in self._reals:
             folder = self.out / "features" / name
-            if not (folder / "features.json").exists():
+            if not (folder / FEATURES_CARD).exists():
                 self._embed(self.parts[name], folder)
             self._reals[name] = read_features(folder)
             check_comparable(next(iter(self._reals.values())), self._reals[name])
@@ -180,18 +186,12 @@ class _Work:
         values = np.concatenate(made)
         if not np.isfinite(values).all():
             raise InputError(
-                f"extractor '{self.extractor.protocol.name}' gives features that are no numbers for "
+                f"extractor '{self.extractor.protocol.name}' gives features that are not finite for "
                 f"{part.name} images; take another extractor"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        np.save(buffer, values)
-        name = f"features/{part.name}"
-        self.out.write(f"{name}/features.npy", buffer.getvalue())
-        index = self.store.index.iloc[part.rows][["image_id", "patient_id"]]
-        self.out.write(f"{name}/index.csv", index.to_csv(index=False, lineterminator="\n"))
-        protocol = self.extractor.protocol.record()
-        self.out.write_json(f"{name}/features.json", {**protocol, "num": len(values), "store": self.store.id})
+        card = FeaturesCard(**self.extractor.protocol.record(), num=len(values), store=self.store.id)
+        with writing_features(folder, card, self.store.index.iloc[part.rows]) as features:
+            features[:] = values
 
     def fakes(self, place: Path) -> NDArray[np.float32]:
         """Features of a generator's first `num` images of the seed."""

@@ -17,7 +17,7 @@ from trabecula.config import build
 from trabecula.data.batches import Stream
 from trabecula.errors import InputError
 from trabecula.nets.encoder import load_encoder, make_encoder
-from trabecula.nets.mae import Masking, patchify, unpatchify
+from trabecula.nets.mae import PatchMask, patchify, unpatchify
 from trabecula.objectives.mae import Mae, MaeConfig, masked_error, normalise_patches, visible_patches
 from trabecula.objectives.objective import Setting
 from trabecula.random_numbers import RowRandom
@@ -215,7 +215,7 @@ def test_norm_pix_predicts_patches_up_to_brightness_and_contrast(store: Store) -
 
 def test_the_step_hides_each_image_s_own_patches_and_counts_the_blank_ones(store: Store) -> None:
     mae, stream = make(store, mask_ratio=0.75)
-    seen: list[Masking] = []
+    seen: list[PatchMask] = []
     hide = mae.hide
     mae.hide = lambda random: seen.append(hide(random)) or seen[-1]  # type: ignore[method-assign,func-returns-value,assignment]
     batch = stream.batch(0)

@@ -48,20 +48,20 @@ class Published:
 
     folder: Path
     name: str
-    """What people call it: "facebook/dinov2-small@1a2b3c", or the folder's name."""
+    """Its name: "facebook/dinov2-small@1a2b3c", or the folder's name."""
     architecture: str
     """The network's name here."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    """Of images in [0, 1]; empty where the folder tells none."""
+    """Of images in [0, 1]; empty where the folder gives none."""
     config: Mapping[str, Any]
     """Its config.json; {} of an own export."""
 
-    def load(self, backbone: Backbone, told: str) -> dict[str, str]:
+    def load(self, backbone: Backbone, name_given: str) -> dict[str, str]:
         """Put the weights into a backbone; gives a card's `family` and `weights`.
 
         Args:
-            told: what a person calls the weights; "imagenet", a setting's default, says nothing.
+            name_given: the name given to the weights; "imagenet", a setting's default, says nothing.
 
         Raises:
             InputError: no weights there, a pickle with more than tensors, weights of another network, or
@@ -77,12 +77,12 @@ class Published:
         elif self.config:
             state = _as_timm_loads(backbone, state)
         fit(backbone, state, str(self.folder))
-        name = self.called(told)
+        name = self.called(name_given)
         return {"family": self.family(name), "weights": f"{name} sha256:{sha256}"}
 
-    def called(self, told: str) -> str:
-        """What the weights are called; "imagenet", a setting's default, says nothing."""
-        return self.name if told == "imagenet" else told
+    def called(self, name_given: str) -> str:
+        """Name of the weights; "imagenet", a setting's default, says nothing."""
+        return self.name if name_given == "imagenet" else name_given
 
     def family(self, name: str) -> Literal["imagenet", "weights"]:
         """The family of weights of this name."""
@@ -146,9 +146,9 @@ def _check_foreign(path: Path) -> None:
 
 
 def _of_timm(path: Path, name: str, config: Mapping[str, Any]) -> Published:
-    from trabecula.nets import from_timm
+    from trabecula.nets.libraries import timm_model
 
-    told = config.get("pretrained_cfg") or config  # older folders have it all on one level
+    described = config.get("pretrained_cfg") or config  # older folders have it all on one level
     options = dict(config.get("model_args") or {})
     model = str(config["architecture"]).partition(".")[0]
     patch = options.get("patch_size")
@@ -157,10 +157,12 @@ def _of_timm(path: Path, name: str, config: Mapping[str, Any]) -> Published:
     elif patch:
         model += f"_patch{patch}"
     strange = sorted(options.keys() - _OWN_OPTIONS)
-    if strange or from_timm.known(model) is None:
+    if strange or timm_model(model) is None:
         what = f"options that are not taken here ({', '.join(strange)})" if strange else "a name timm lacks"
         raise InputError(f"{path}: timm's '{config['architecture']}' with {what}; choose another model")
-    return Published(path, name, f"timm:{model}", _numbers(told, "mean"), _numbers(told, "std"), config)
+    return Published(
+        path, name, f"timm:{model}", _numbers(described, "mean"), _numbers(described, "std"), config
+    )
 
 
 def _of_transformers(path: Path, name: str, config: Mapping[str, Any]) -> Published:
@@ -184,7 +186,7 @@ def _of_transformers(path: Path, name: str, config: Mapping[str, Any]) -> Publis
     mean, std = _numbers(prepared, "image_mean"), _numbers(prepared, "image_std")
     if prepared.get("do_normalize") is False:
         mean, std = (0.0,), (1.0,)
-    if prepared:  # told of pixels times rescale_factor; ours are bytes by 255
+    if prepared:  # of pixels times rescale_factor; ours are bytes by 255
         factor = prepared.get("rescale_factor", _BYTE) if prepared.get("do_rescale", True) else 1.0
         scale = _BYTE / factor
         mean, std = (tuple(value * scale for value in part) for part in (mean, std))
@@ -281,7 +283,7 @@ def find_published(architecture: str, init: str, weights: Path | None) -> Publis
 
 
 def _model_folder(weights: Path) -> Path | None:
-    """A model's folder; that of an encoder's weights file too, whose card tells what it is."""
+    """A model's folder; that of an encoder's weights file too, whose card says what it is."""
     if weights.is_dir():
         return weights
     beside = weights.name in _WEIGHTS and has_encoder(weights.parent)

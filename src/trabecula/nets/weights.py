@@ -18,7 +18,7 @@ _SHOWN = 3
 _NONE = torch.empty(0)
 _COUNTER = ".num_batches_tracked"  # of a batch norm: read only where its momentum is None, in no network here
 _POSITIONS = ("pos_embed", "encoder.pos_embedding")  # of timm's and torchvision's vision transformers
-# Networks whose weights files people hold: offered when a file fits another network than the one asked for.
+# Networks whose weights files are common: offered when a file fits another network than the one asked for.
 _COMMON = (
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "densenet121",
     "densenet169", "squeezenet1_0", "squeezenet1_1", "vgg11", "vgg16", "vgg16_bn", "vgg19", "alexnet",
@@ -103,8 +103,8 @@ def mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
         for key in own
         if key in given and own[key].shape != given[key].shape
     ]
-    told = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
-    return "; ".join(f"{len(keys)} {what} ({_few(keys)})" for what, keys in told if keys)
+    groups = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+    return "; ".join(f"{len(keys)} {what} ({_few(keys)})" for what, keys in groups if keys)
 
 
 def _few(keys: Sequence[str]) -> str:
@@ -127,7 +127,7 @@ def guess(state: Mapping[str, Tensor]) -> str | None:
     """The common torchvision network that a state dict fits, without regard to its classifier's size."""
     from torchvision import models
 
-    from trabecula.nets.from_torchvision import CLASSIFIERS
+    from trabecula.nets.libraries import CLASSIFIERS
 
     def body(tensors: Mapping[str, Tensor]) -> set[tuple[str, tuple[int, ...]]]:
         kept = (item for item in tensors.items() if item[0].partition(".")[0] not in CLASSIFIERS)

@@ -18,13 +18,14 @@ from scipy.special import entr
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from trabecula.artifacts.classifier import HeadChoice
 from trabecula.artifacts.store import to_float
 from trabecula.artifacts.tasks import Task
 from trabecula.config import Record
 from trabecula.data.batches import Batch
 from trabecula.data.views import Views
 from trabecula.nets.encoder import Encoder
-from trabecula.nets.heads import HeadChoice, make_head
+from trabecula.nets.heads import make_head
 from trabecula.objectives.objective import Group, Objective, Product, Setting, Steps, Update
 from trabecula.objectives.optim import Optimizer
 from trabecula.random_numbers import RowRandom, mix

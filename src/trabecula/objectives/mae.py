@@ -37,7 +37,7 @@ from trabecula.errors import InputError
 from trabecula.nets.encoder import Encoder
 from trabecula.nets.mae import (
     Decoder,
-    Masking,
+    PatchMask,
     encode,
     hide,
     patchify,
@@ -140,13 +140,13 @@ class Mae(Objective):
         loss = masked_error(self(x, masking).float(), target, masking.mask)
         yield Update("autoencoder", loss, {"blank": blank})
 
-    def forward(self, x: Tensor, masking: Masking) -> Tensor:
+    def forward(self, x: Tensor, masking: PatchMask) -> Tensor:
         """(B, C, H, W) normalised -> (B, L, patch * patch * C) of all patches; hidden ones are not seen."""
         tokens = encode(vision_transformer(self.encoder.backbone, "mae"), x, masking.visible)
         values: Tensor = self.decoder(tokens, masking.restore)
         return values
 
-    def hide(self, random: RowRandom) -> Masking:
+    def hide(self, random: RowRandom) -> PatchMask:
         """Masks for a batch."""
         return hide(random.uniform(self.num_patches), self.num_visible)
 

@@ -12,7 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from trabecula.artifacts.classifier import CARD_FILE as CLASSIFIER_CARD
 from trabecula.artifacts.encoder import CARD_FILE, CRITIC_FILE, read_encoder_card
+from trabecula.artifacts.features import CARD_FILE as FEATURES_CARD
 from trabecula.artifacts.generator import CARD_FILE as GENERATOR_CARD
 from trabecula.artifacts.generator import SAMPLES_FILE
 from trabecula.artifacts.predictions import CHOICES, choice_rows
@@ -93,11 +95,11 @@ def duration(folder: Path) -> str:
 def read_card(folder: Path) -> RunCard | None:
     """The card of a run's folder by what is in it; None where there is nothing of its own to show."""
     readers = {
-        "classifier.json": _classifier,
+        CLASSIFIER_CARD: _classifier,
         CARD_FILE: _encoder,
         CHOICES: _choices,
         METRICS: _evaluation,
-        "features.json": _features,
+        FEATURES_CARD: _features,
         "store.json": _store,
         "export.json": _export,
     }
@@ -324,7 +326,7 @@ def _patients(card: Row) -> str:
 
 
 def _classifier(folder: Path) -> RunCard:
-    card = record(folder / "classifier.json")
+    card = record(folder / CLASSIFIER_CARD)
     origin, choice, encoder = card["origin"], card["choice"], card["encoder"]
     made = RunCard(f"{origin['arm']} for {origin['task']}: a classifier")
     made.add("predicts", _task(card))
@@ -398,7 +400,7 @@ def _choices(folder: Path) -> RunCard:
 
 
 def _features(folder: Path) -> RunCard:
-    told = record(folder / "features.json")
+    told = record(folder / FEATURES_CARD)
     made = RunCard(f"{told.get('arm')}: features of {count(told.get('num'))} images")
     made.add("features", f"{count(told.get('num_features'))}, pool {told.get('pool')}, {told.get('dtype')}")
     made.add("region", "" if told.get("region", "all") == "all" else str(told["region"]))

@@ -11,15 +11,22 @@ import pytest
 import torch
 
 from trabecula import finetune, predict, pretrain, split
+from trabecula.artifacts.classifier import HiddenLayer
 from trabecula.artifacts.store import to_float
 from trabecula.data.batches import images_in_order
 from trabecula.errors import InputError
 from trabecula.nets.classifier import load_classifier
 from trabecula.nets.encoder import load_critic
-from trabecula.nets.heads import HiddenLayer
 from trabecula.run import execute
-from trabecula.transfer.fit import Fitted
-from trabecula.transfer.tuning import FewLabels, Material, Tuning, make_objective, read_material, tune
+from trabecula.transfer.fine_tuning import (
+    FewLabels,
+    Fitted,
+    Material,
+    Tuning,
+    make_objective,
+    read_material,
+    tune,
+)
 
 CPU = torch.device("cpu")
 DEEP = (
@@ -161,8 +168,8 @@ def test_dropout_and_batch_norm_resume_bit_for_bit(
     class KilledError(Exception):
         pass
 
-    def kill(looks: int, *_: float) -> bool:
-        if looks == 4:
+    def kill(checks: int, *_: float) -> bool:
+        if checks == 4:
             raise KilledError
         return False
 
@@ -173,13 +180,13 @@ def test_dropout_and_batch_norm_resume_bit_for_bit(
     assert [k for k, v in whole.state_dict().items() if not torch.equal(v, ended[k])] == []
 
 
-def test_epochs_count_passes_and_looks(hospital: Path, root: Path) -> None:
-    """Den Boer's setting: at most so many epochs, a look after each, patience in epochs."""
+def test_epochs_count_passes_and_checks(hospital: Path, root: Path) -> None:
+    """Den Boer's setting: at most so many epochs, a check after each, patience in epochs."""
     known = material(hospital, root)
     num = len(known.subset.train)
     seen: list[int] = []
     settings = Tuning(epochs=5, patience=50, batch_size=num, precision="float32")
-    _, fitted = tune(settings, known, 0, CPU, told=lambda looks, *_: bool(seen.append(looks)))
+    _, fitted = tune(settings, known, 0, CPU, should_stop=lambda checks, *_: bool(seen.append(checks)))
     assert seen == [1, 2, 3, 4, 5]
     assert fitted.images_spent == 5 * num
 
@@ -210,6 +217,6 @@ def test_a_run_that_stays_on_the_plateau_says_so(hospital: Path, root: Path, tmp
 
 def test_one_class_alone_has_no_plateau() -> None:
     known = {"images_seen": 8, "loss": 0.1, "metric": 0.5, "points": 1, "images_spent": 8}
-    assert not Fitted(**known, train_loss=0.01, constant_loss=0.0).plateau
-    assert Fitted(**known, train_loss=0.69, constant_loss=0.693).plateau
-    assert not Fitted(**known, train_loss=0.6, constant_loss=0.693).plateau
+    assert not Fitted(**known, train_loss=0.01, constant_loss=0.0).stayed_at_chance
+    assert Fitted(**known, train_loss=0.69, constant_loss=0.693).stayed_at_chance
+    assert not Fitted(**known, train_loss=0.6, constant_loss=0.693).stayed_at_chance

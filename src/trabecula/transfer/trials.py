@@ -7,8 +7,6 @@ on makes the same trials as one that was not.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -27,49 +25,24 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from trabecula.artifacts.predictions import PLATEAU
+from trabecula.artifacts.search_result import SelectBy, Trial
 from trabecula.errors import InputError, RunError
 from trabecula.random_numbers import mix
-from trabecula.transfer.fit import Fitted, task_metric
-from trabecula.transfer.spaces import Space, applied
-from trabecula.transfer.tuning import Material, Tuning, make_objective, tune
+from trabecula.transfer.fine_tuning import Fitted, Material, Tuning, make_objective, task_metric, tune
+from trabecula.transfer.search_space import SearchSpace, applied
 
 Sampler = Literal["tpe", "random"]
 Pruner = Literal["median", "none"]
-By = Literal["loss", "metric"]
 WARMUP = 5
-"""Looks at validation before the median pruner may end a trial (Rajamohan et al. 2026, C.4.3)."""
-_COLUMNS = ("trial", "state", "loss", "metric", "images_seen", "images_spent", "note")
+"""Validation checks before the median pruner may end a trial (Rajamohan et al. 2026, C.4.3)."""
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One fine-tuning of a search.
-
-    state: "complete", "pruned" (ended early), "diverged" (a loss that is no number) or "invalid" (settings
-    that do not go together: nothing was trained).
-    loss, metric: of validation at the chosen checkpoint.
-    """
-
-    number: int
-    state: str
-    loss: float
-    metric: float
-    images_seen: int
-    images_spent: int
-    note: str
-    values: Mapping[str, Any]
-
-    def score(self, by: By) -> tuple[float, ...]:
-        """The larger the better; the metric's ties are broken by the loss."""
-        return (-self.loss,) if by == "loss" else (self.metric, -self.loss)
-
-
-@dataclass(frozen=True)
-class Search:
+class SettingsSearch:
     """What is searched and how."""
 
     tuning: Tuning
-    space: Space
+    space: SearchSpace
     material: Material
     seed: int
     sampler: Sampler
@@ -77,7 +50,7 @@ class Search:
     device: torch.device
 
     @property
-    def by(self) -> By:
+    def by(self) -> SelectBy:
         """What trials are compared by: as checkpoints are, but the loss where the metric is not estimable."""
         y, num = self.material.validation.y, self.material.task.num_outputs
         known = math.isfinite(task_metric(y, np.full((len(y), num), 1 / num)))
@@ -103,10 +76,10 @@ class Search:
     def _one(self, study: optuna.Study, trial: optuna.Trial) -> Trial:
         by, values = self.by, self.space.draw(trial)
 
-        def told(looks: int, loss: float, metric: float) -> bool:
+        def should_stop(checks: int, loss: float, metric: float) -> bool:
             if self.pruner == "none":
                 return False
-            trial.report(loss if by == "loss" else metric, looks - 1)
+            trial.report(loss if by == "loss" else metric, checks - 1)
             return trial.should_prune()
 
         done = Trial(-1, "diverged", math.nan, math.nan, 0, 0, "", values)
@@ -114,21 +87,21 @@ class Search:
             tuning = applied(self.tuning, values)
             make_objective(tuning, self.material, self.seed)  # first, as what tune refuses may be no setting
         except InputError as error:  # two settings may exclude each other, and another draw does not
-            return _tell(study, trial, replace(done, state="invalid", note=str(error)), by)
+            return _stored(study, trial, replace(done, state="invalid", note=str(error)), by)
         try:
-            _, fitted = tune(tuning, self.material, self.seed, self.device, told=told, label="")
-            done = _told(fitted, values)
+            _, fitted = tune(tuning, self.material, self.seed, self.device, should_stop=should_stop, label="")
+            done = _finished(fitted, values)
         except RunError as error:  # a rate too high is an answer, not the end of the search
             done = replace(done, note=str(error))
-        return _tell(study, trial, done, by)
+        return _stored(study, trial, done, by)
 
 
-def _tell(study: optuna.Study, trial: optuna.Trial, done: Trial, by: By) -> Trial:
-    """To the storage; what did not come to its end ranks below all that did."""
+def _stored(study: optuna.Study, trial: optuna.Trial, done: Trial, by: SelectBy) -> Trial:
+    """Put a trial into the storage; one that did not complete ranks below all that did."""
     value = done.loss if by == "loss" else done.metric
     if done.state != "invalid" and not math.isfinite(value):
         done = replace(done, state="diverged")
-    trial.set_user_attr("told", {**vars(done), "loss": repr(done.loss), "metric": repr(done.metric)})
+    trial.set_user_attr("result", {**vars(done), "loss": repr(done.loss), "metric": repr(done.metric)})
     if done.state == "complete":
         study.tell(trial, value)
     else:
@@ -136,12 +109,12 @@ def _tell(study: optuna.Study, trial: optuna.Trial, done: Trial, by: By) -> Tria
     return done
 
 
-def best(trials: list[Trial], by: By) -> Trial:
+def best(trials: list[Trial], by: SelectBy) -> Trial:
     """The complete trial with the best score, the first of equals.
 
     Raises:
         InputError: no trial had settings that go together.
-        RunError: no trial came to its end.
+        RunError: no trial completed.
     """
     complete = [trial for trial in trials if trial.state == "complete"]
     tried = [trial for trial in trials if trial.state != "invalid"]
@@ -151,26 +124,12 @@ def best(trials: list[Trial], by: By) -> Trial:
         )
     if not complete:
         reason = tried[-1].note or "search lower rates"
-        raise RunError(f"none of {len(trials)} trials came to its end: {reason}")
+        raise RunError(f"none of {len(trials)} trials completed: {reason}")
     return max(complete, key=lambda trial: (trial.score(by), -trial.number))
 
 
-def to_csv(trials: list[Trial]) -> str:
-    """trials.csv: a row a trial, a column a setting; lists and words as JSON has them."""
-    keys = list(dict.fromkeys(key for trial in trials for key in trial.values))
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*_COLUMNS, *keys])
-    for trial in trials:
-        told = (trial.number, trial.state, f"{trial.loss:.8g}", f"{trial.metric:.8g}", trial.images_seen,
-                trial.images_spent, trial.note)  # fmt: skip
-        settings = [trial.values[key] for key in keys]
-        writer.writerow([*told, *(v if isinstance(v, str) else json.dumps(v) for v in settings)])
-    return file.getvalue()
-
-
 @contextmanager
-def opened(url: str, name: str, by: By, pruner: Pruner) -> Iterator[optuna.Study]:
+def opened(url: str, name: str, by: SelectBy, pruner: Pruner) -> Iterator[optuna.Study]:
     """A study in an Optuna storage, made or gone on with; let go of at the end.
 
     Raises:
@@ -221,7 +180,7 @@ def _journal(path: Path) -> optuna.storages.BaseStorage:
         with path.open("rb+") as file:
             lines = file.read()
             if not lines.startswith(b"{"[: len(lines)]):
-                raise ValueError("is no journal of trials")
+                raise ValueError("is not a journal of trials")
             file.truncate(lines.rfind(b"\n") + 1)
     finally:
         lock.release()
@@ -240,8 +199,8 @@ def _reason(error: Exception) -> str:
     return str(error.__cause__ or error).splitlines()[0]
 
 
-def _told(fitted: Fitted, values: Mapping[str, Any]) -> Trial:
-    note = PLATEAU if fitted.plateau else ""
+def _finished(fitted: Fitted, values: Mapping[str, Any]) -> Trial:
+    note = PLATEAU if fitted.stayed_at_chance else ""
     return Trial(
         -1, "pruned" if fitted.ended else "complete", fitted.loss, fitted.metric, fitted.images_seen,
         fitted.images_spent, note, values,
@@ -249,6 +208,6 @@ def _told(fitted: Fitted, values: Mapping[str, Any]) -> Trial:
 
 
 def _read(number: int, trial: FrozenTrial) -> Trial:
-    told = trial.user_attrs["told"]
-    numbers = {key: float(told[key]) for key in ("loss", "metric")}  # JSON has no NaN
-    return Trial(**{**told, **numbers, "number": number})
+    result = trial.user_attrs["result"]
+    numbers = {key: float(result[key]) for key in ("loss", "metric")}  # JSON has no NaN
+    return Trial(**{**result, **numbers, "number": number})

@@ -17,7 +17,7 @@ from pydantic import model_validator
 
 from trabecula.config import Record, build, dump, suggest
 from trabecula.errors import InputError
-from trabecula.transfer.tuning import Tuning
+from trabecula.transfer.fine_tuning import Tuning
 
 if TYPE_CHECKING:
     import optuna
@@ -37,7 +37,7 @@ _AT_ONCE = 3  # other settings that a value may need: `peak` one_cycle, and that
 _NOT_SEARCHED = ("select", "precision")  # trials are compared by the one, and the other changes only digits
 
 
-class Range(Record):
+class SearchRange(Record):
     """Numbers from low to high, both included."""
 
     low: int | float
@@ -61,10 +61,10 @@ class Range(Record):
 
 
 @dataclass(frozen=True)
-class Space:
+class SearchSpace:
     """Dotted settings, each with what it may be."""
 
-    parts: Mapping[str, Range | tuple[Any, ...] | str]
+    parts: Mapping[str, SearchRange | tuple[Any, ...] | str]
 
     def draw(self, trial: optuna.Trial) -> dict[str, Any]:
         """Values of one trial by dotted setting."""
@@ -73,7 +73,7 @@ class Space:
     def edges(self) -> Iterator[dict[str, Any]]:
         """One setting at a time at each end of its range, or at each of its choices."""
         for key, part in self.parts.items():
-            if isinstance(part, Range):
+            if isinstance(part, SearchRange):
                 yield from ({key: part.low}, {key: part.high})
             elif isinstance(part, tuple):
                 yield from ({key: value} for value in part)
@@ -109,7 +109,7 @@ _PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def resolve(preset: str, settings: Mapping[str, Any], space: Mapping[str, Any]) -> tuple[Tuning, Space]:
+def resolve(preset: str, settings: Mapping[str, Any], space: Mapping[str, Any]) -> tuple[Tuning, SearchSpace]:
     """The settings that a search starts from, and its space; what is given wins over the preset.
 
     Raises:
@@ -117,7 +117,7 @@ def resolve(preset: str, settings: Mapping[str, Any], space: Mapping[str, Any]) 
     """
     fixed, parts = _PRESETS[preset]
     tuning = build(Tuning, merged(fixed, settings), "settings of the search")
-    whole = Space({key: _part(key, part) for key, part in {**parts, **dict(flat(space))}.items()})
+    whole = SearchSpace({key: _part(key, part) for key, part in {**parts, **dict(flat(space))}.items()})
     if not whole.parts:
         raise InputError("search: there is nothing to search; set a preset, or 'space'")
     for values in whole.edges():
@@ -129,7 +129,7 @@ def _check_edge(tuning: Tuning, values: dict[str, Any], edges: list[dict[str, An
     """A value that fine-tuning takes with the settings as they are, or with others of its group in the space.
 
     `peak` needs one_cycle, which may be a choice of the same space: draws that do not go together are
-    trials that are told apart, not the end of the search.
+    trials marked as invalid, not the end of the search.
     """
     try:
         applied(tuning, values)
@@ -160,7 +160,7 @@ def applied(tuning: Tuning, values: Mapping[str, Any]) -> Tuning:
     return build(Tuning, result, "space of the search")
 
 
-def touched(preset: str, settings: Mapping[str, Any], space: Space) -> list[str]:
+def touched(preset: str, settings: Mapping[str, Any], space: SearchSpace) -> list[str]:
     """The top-level settings that a search fixes or searches, in the order of `Tuning`."""
     names = {*_PRESETS[preset][0], *settings, *(key.partition(".")[0] for key in space.parts)}
     return [name for name in Tuning.model_fields if name in names]
@@ -190,13 +190,13 @@ def flat(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{key}", part
 
 
-def _part(key: str, part: Any) -> Range | tuple[Any, ...] | str:
+def _part(key: str, part: Any) -> SearchRange | tuple[Any, ...] | str:
     first = key.partition(".")[0]
     if first in _NOT_SEARCHED or first not in Tuning.model_fields:
         known = [name for name in Tuning.model_fields if name not in _NOT_SEARCHED]
-        raise InputError(f"space: '{key}' is no setting that can be searched{suggest(first, known)}")
+        raise InputError(f"space: '{key}' is not a setting that can be searched{suggest(first, known)}")
     if isinstance(part, Mapping):
-        return build(Range, part, f"space: {key}")
+        return build(SearchRange, part, f"space: {key}")
     if key == "head" and part == _HEAD_SPACE:
         return _HEAD_SPACE
     if isinstance(part, list | tuple) and part:
@@ -208,7 +208,7 @@ def _part(key: str, part: Any) -> Range | tuple[Any, ...] | str:
     )
 
 
-def _drawn(trial: optuna.Trial, key: str, part: Range | tuple[Any, ...] | str) -> Any:
+def _drawn(trial: optuna.Trial, key: str, part: SearchRange | tuple[Any, ...] | str) -> Any:
     if isinstance(part, tuple):
         # As text: a storage keeps plain values only, and a choice may be a list of layers.
         return json.loads(str(trial.suggest_categorical(key, [json.dumps(value) for value in part])))

@@ -9,10 +9,10 @@ from typing import Any
 import optuna
 import pytest
 
+from trabecula.artifacts.classifier import HiddenLayer
 from trabecula.config import dump
 from trabecula.errors import InputError
-from trabecula.nets.heads import HiddenLayer
-from trabecula.transfer.spaces import applied, merged, resolve, touched
+from trabecula.transfer.search_space import applied, merged, resolve, touched
 
 
 def draws(space: Any, num: int, seed: int = 0) -> list[dict[str, Any]]:
@@ -105,10 +105,10 @@ def test_merging_goes_into_tables() -> None:
         ({}, "nothing to search"),
         (
             {"optimzer.lr": [1e-3]},
-            "'optimzer.lr' is no setting that can be searched, did you mean 'optimizer'",
+            "'optimzer.lr' is not a setting that can be searched, did you mean 'optimizer'",
         ),
         ({"optimizer.rl": [1e-3]}, "unknown key 'optimizer.rl'; known: betas, .* lr, "),
-        ({"select": ["loss", "metric"]}, "'select' is no setting that can be searched"),
+        ({"select": ["loss", "metric"]}, "'select' is not a setting that can be searched"),
         ({"optimizer.lr": [1e-3, -1]}, "'optimizer.lr': Input should be greater than 0"),
         ({"optimizer.lr": {"low": 1e-3, "high": 1e-5}}, "low < high"),
         ({"optimizer.lr": {"low": 0.0, "high": 1e-5, "log": True}}, "above 0 where log"),

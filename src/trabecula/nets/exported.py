@@ -1,43 +1,42 @@
-"""An encoder's weights as its own library holds them, and the lines of Python that load them there.
+"""Networks in the forms in which they leave: weights as their own library has them, and ONNX files.
 
 A network here keeps the keys of timm or torchvision, so its weights load there with strict=True. What differs
-is said in the lines: how many channels the first layer takes, and how maps or tokens become the features.
+is said in lines of Python: how many channels the first layer takes, and how maps or tokens become the
+features. An ONNX file takes images in [0, 1] and gives features or probabilities, the normalisation inside.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import io
 import json
-from dataclasses import dataclass
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from trabecula.errors import InputError
 from trabecula.nets.backbone import build_backbone
+from trabecula.nets.classifier import Classifier
 from trabecula.nets.critic import is_critic
 from trabecula.nets.devices import exact
 from trabecula.nets.encoder import Encoder
 
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
-_CHECKED = 2  # images by which a network in its library is held against the encoder
+_INPUT = "images"  # of an ONNX file
+_ONNX_PACKAGES = ("onnx", "onnxscript")
+_CHECKED = 2  # images by which a network in its library is compared with the encoder
+_CHECKED_ONNX = 3  # and a file: another number than it was traced with
 _MOST = 1e-4  # of the largest feature: more is another function, not another order of sums
-# How torchvision's networks give their maps or tokens `m`; `net.features` where none is named.
-_MAPS = {
-    ("resnet", "resnext", "wide_resnet"): "torch.nn.Sequential(*list(net.children())[:-2])(x)",
-    ("shufflenet",): "torch.nn.Sequential(*list(net.children())[:-1])(x)",
-    ("densenet",): "torch.relu(net.features(x))",
-    ("regnet",): "net.trunk_output(net.stem(x))",
-    ("mnasnet",): "net.layers(x)",
-    ("swin",): "net.permute(net.norm(net.features(x)))",
-    ("maxvit",): "torch.nn.Sequential(net.stem, *net.blocks)(x)",
-    ("vit_",): "net.encoder(torch.cat([net.class_token.expand(len(x), -1, -1), net._process_input(x)], 1))",
-}
 
 
 @dataclass(frozen=True)
-class Layout:
+class LibraryFormat:
     """How to load an encoder's weights in a library, and what comes out."""
 
     library: str
@@ -72,13 +71,6 @@ class Layout:
         )
 
 
-def weights_bytes(encoder: Encoder) -> bytes:
-    """The network's state dict as a safetensors file; the same encoder gives the same bytes."""
-    state = encoder.backbone.net.state_dict()
-    plain = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
-    return safetensors_bytes(plain, metadata={"format": "pt"})
-
-
 def widened(encoder: Encoder) -> Encoder:
     """The same function of grey images with a first layer for RGB, which is shown them three times.
 
@@ -100,12 +92,12 @@ def widened(encoder: Encoder) -> Encoder:
     state, first = dict(backbone.net.state_dict()), f"{backbone.first_conv}.weight"
     state[first] = state[first].repeat(1, 3, 1, 1) / 3
     wide.net.load_state_dict(state, strict=True)
-    told = {"stem": "repeat", "mean": card.mean * 3, "std": card.std * 3}
-    made = Encoder(card.model_copy(update=told), wide)
+    changed = {"stem": "repeat", "mean": card.mean * 3, "std": card.std * 3}
+    made = Encoder(card.model_copy(update=changed), wide)
     return made.train(encoder.training)
 
 
-def layouts_of(encoder: Encoder) -> list[Layout]:
+def formats_of(encoder: Encoder) -> list[LibraryFormat]:
     """Each library that takes the weights and gives the encoder's features, tried out; none for a critic.
 
     A network of torchvision that timm has too, under the same keys, is given for both.
@@ -116,16 +108,16 @@ def layouts_of(encoder: Encoder) -> list[Layout]:
         return []
     if library == "timm":
         found = [_of_timm(encoder, name, pooled) for pooled in (True, False)]
-        return [layout for layout in found if layout][:1]
+        return [form for form in found if form][:1]
     twins = [_of_torchvision(encoder, name), _of_timm(encoder, name, True)]
-    return [layout for layout in twins if layout]
+    return [form for form in twins if form]
 
 
-def _of_timm(encoder: Encoder, name: str, pooled: bool) -> Layout | None:
+def _of_timm(encoder: Encoder, name: str, pooled: bool) -> LibraryFormat | None:
     """timm's network, with timm's own pooling or with lines that pool what it gives."""
-    from trabecula.nets import from_timm
+    from trabecula.nets.libraries import timm_model
 
-    known = from_timm.known(name)
+    known = timm_model(name)
     if known is None:
         return None
     import timm
@@ -170,11 +162,11 @@ def _of_timm(encoder: Encoder, name: str, pooled: bool) -> Layout | None:
             "custom_load": False,
         },
     }
-    return _tried(encoder, Layout("timm", build, features, config, 0.0))
+    return _tried(encoder, LibraryFormat("timm", build, features, config, 0.0))
 
 
-def _of_torchvision(encoder: Encoder, name: str) -> Layout | None:
-    from trabecula.nets.from_torchvision import CLASSIFIERS
+def _of_torchvision(encoder: Encoder, name: str) -> LibraryFormat | None:
+    from trabecula.nets.libraries import CLASSIFIERS, torchvision_features
 
     backbone, size = encoder.backbone, encoder.card.size
     sized = {"vit_": f", image_size={size}", "maxvit": f", input_size=({size}, {size})"}
@@ -188,9 +180,8 @@ def _of_torchvision(encoder: Encoder, name: str) -> Layout | None:
             f"stride={first.stride}, padding={first.padding}, bias={first.bias is not None})"
         )
         lines.append(f'net.set_submodule("{backbone.first_conv}", {layer})')
-    maps = next((code for names, code in _MAPS.items() if name.startswith(names)), "net.features(x)")
-    features = f"m = {maps}\n{_pooling(encoder)}"
-    return _tried(encoder, Layout("torchvision", "\n".join(lines), features, None, 0.0))
+    features = f"m = {torchvision_features(name)}\n{_pooling(encoder)}"
+    return _tried(encoder, LibraryFormat("torchvision", "\n".join(lines), features, None, 0.0))
 
 
 def _pooling(encoder: Encoder) -> str:
@@ -217,30 +208,109 @@ def _channels_last(net: nn.Module) -> bool:
     return str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC")
 
 
-def _tried(encoder: Encoder, layout: Layout) -> Layout | None:
-    """The layout with the difference it makes, by running its own lines; None where they do not fit."""
+def _tried(encoder: Encoder, form: LibraryFormat) -> LibraryFormat | None:
+    """The form with the difference it makes, by running its own lines; None where they do not fit."""
     card = encoder.card
     random = torch.Generator().manual_seed(0)
     images = torch.rand(_CHECKED, card.channels, card.size, card.size, generator=random)
     places: dict[str, Any] = {"torch": torch}
     with torch.random.fork_rng(devices=[]), torch.inference_mode(), exact():
         try:  # the very lines that a person is given, made of names that both libraries list
-            exec(f"import {layout.library}\n{layout.build}", places)
+            exec(f"import {form.library}\n{form.build}", places)
             net: nn.Module = places["net"]
             net.load_state_dict(encoder.backbone.net.state_dict(), strict=True)
             net.eval()
             places["x"] = encoder.normalise(images)
-            exec(layout.features, places)
+            exec(form.features, places)
             wanted, got = encoder(images), places["features"]
         except (TypeError, RuntimeError, AssertionError, AttributeError, ValueError):
             return None
     if got.shape != wanted.shape:
         return None
-    difference = _largest(got - wanted) / max(_largest(wanted), 1e-12)
-    if difference > _MOST:
+    difference = _difference(got, wanted)
+    return replace(form, difference=difference) if difference <= _MOST else None
+
+
+def _difference(got: Tensor, wanted: Tensor) -> float:
+    """The largest, of the largest value."""
+    return float((got - wanted).abs().max() / max(float(wanted.abs().max()), 1e-12))
+
+
+def check_onnx_installed() -> None:
+    """Before any work.
+
+    Raises:
+        InputError: a package is missing, with the command that installs it.
+    """
+    missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"ONNX files need {' and '.join(missing)}: python -m pip install 'trabecula[export]', or set "
+            "onnx = false"
+        )
+
+
+def onnx_bytes(net: Encoder | Classifier, channels: int, size: int, output: str, notes: Any) -> bytes:
+    """The network in evaluation mode as an ONNX file for any number of images.
+
+    Nothing of this machine is in it: the exporter's notes on source files are taken out.
+
+    Args:
+        output: name of the output; the input is called "images".
+        notes: plain values for the file's metadata, under "trabecula".
+    """
+    import onnx
+
+    was_training = net.training
+    net = net.cpu().eval()
+    images = torch.rand(2, channels, size, size, generator=torch.Generator().manual_seed(0))
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            net, (images,), dynamo=True, input_names=[_INPUT], output_names=[output],
+            dynamic_shapes=({0: torch.export.Dim("batch")},), external_data=False, verbose=False,
+        )  # fmt: skip
+    net.train(was_training)
+    model: Any = program.model_proto  # type: ignore[union-attr]
+    for part in (model, model.graph, *model.functions):
+        part.doc_string = ""
+        del part.metadata_props[:]
+    for value in (*model.graph.node, *model.graph.initializer, *model.graph.value_info,
+                  *model.graph.input, *model.graph.output):  # fmt: skip
+        value.doc_string = ""
+        del value.metadata_props[:]
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "trabecula", json.dumps(notes, sort_keys=True)
+    model.producer_name = "trabecula"
+    onnx.checker.check_model(model)
+    written: bytes = model.SerializeToString(deterministic=True)
+    return written
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's messages on its inner parts."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def onnx_difference(net: Encoder | Classifier, file: bytes, channels: int, size: int) -> float | None:
+    """Largest difference between ONNX Runtime's output and the network's, of the largest output.
+
+    On random images on the CPU; None where ONNX Runtime is not installed.
+    """
+    if importlib.util.find_spec("onnxruntime") is None:
         return None
-    return Layout(layout.library, layout.build, layout.features, layout.config, difference)
+    import onnxruntime
 
-
-def _largest(values: Tensor) -> float:
-    return float(values.abs().max())
+    net = net.cpu().eval()
+    images = torch.rand(_CHECKED_ONNX, channels, size, size, generator=torch.Generator().manual_seed(1))
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    got: Any = session.run(None, {_INPUT: images.numpy()})[0]
+    with torch.inference_mode():
+        return _difference(torch.from_numpy(got), net(images))
