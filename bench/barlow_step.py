@@ -30,14 +30,14 @@ from lightly.utils.lars import LARS
 from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms
-from turns import options, prepared, record, smooth_images, take_turns, told_of
+from turns import options, prepared, record, smooth_images, speeds, take_turns
 from views import ANGLE, BATCH, JITTER, RATIO, SIGMA, SIZE, InMemory, loader
 
 from trabecula.data.views import REFERENCE_SIZE, Views
+from trabecula.nets.devices import Precision
 from trabecula.nets.encoder import make_encoder
 from trabecula.objectives.barlow import Barlow, BarlowConfig
 from trabecula.objectives.objective import Setting
-from trabecula.train.precision import Precision
 
 NUM_IMAGES = 4096
 CROP = (0.08, 1.0)
@@ -102,8 +102,8 @@ def main() -> None:
         loops[f"lightly {precision}"] = lightly(images, precision, args.steps, workers, args.width)
     turns = {name: partial(next, loop) for name, loop in loops.items()}
     found, _ = take_turns(turns, args.steps * BATCH, args)
-    told = told_of(found, precisions)
-    print(json.dumps(record("barlow_step", "images", args, width=args.width, **told)))
+    values = speeds(found, precisions)
+    print(json.dumps(record("barlow_step", "images", args, width=args.width, **values)))
 
 
 if __name__ == "__main__":

@@ -25,9 +25,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from trabecula.metrics.bootstrap import crossed_variance, interval, resample, resample_seeds, variance
+from trabecula.metrics.bootstrap import (
+    MIN_SEEDS,
+    crossed_variance,
+    interval,
+    layout_of,
+    resample,
+    resample_seeds,
+    variance,
+)
 from trabecula.metrics.classification import auroc
-from trabecula.metrics.seeds import MIN_SEEDS, layout_of
 
 Floats = NDArray[np.float64]
 METHODS = ("ours", "percentile", "bca", "no patients")  # the last resamples images

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from trabecula.metrics.fidelity import frechet_distance
 from trabecula.nets.extractors import load_extractor
-from trabecula.nets.generator import load_generator, sample
+from trabecula.nets.generators.generator import load_generator
 from trabecula.phantom import drawer
 from trabecula.phantoms.patients import Joints
 
@@ -142,7 +142,7 @@ def sets(images: Tensor, generator: Path | None) -> dict[str, list[tuple[str, Te
     if generator:
         made["generator"] = []
         for folder in sorted((generator / "snapshots").iterdir(), reverse=True):
-            fakes = sample(load_generator(folder)[0], NUM, 0).float() / 255
+            fakes = load_generator(folder)[0].sample(NUM, 0).float() / 255
             made["generator"].append((str(int(folder.name)), fakes))
     return made
 

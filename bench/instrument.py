@@ -106,7 +106,7 @@ def _with_table(folder: Path, plan: Plan, seed: int, table: Path) -> Hospital:
 def random_network(hospital: Hospital, store: Path, seed: int, arm: str = "critic-random") -> Path:
     """A random critic, as `pretrain` makes it; any other arm than the random one is dressed as pretrained."""
     from trabecula import pretrain
-    from trabecula.nets.encoder import load_encoder, save_encoder
+    from trabecula.nets.encoder import load_encoder
     from trabecula.run import execute
 
     made = hospital.folder / f"random-{seed}"
@@ -115,7 +115,7 @@ def random_network(hospital: Hospital, store: Path, seed: int, arm: str = "criti
         return made
     encoder = load_encoder(made)
     encoder.card = encoder.card.model_copy(update={"family": "pretrained"})
-    save_encoder(encoder, hospital.folder / f"dressed-{seed}")
+    encoder.save(hospital.folder / f"dressed-{seed}")
     return hospital.folder / f"dressed-{seed}"
 
 
@@ -129,7 +129,7 @@ def teach(folder: Path, plan: Plan) -> Path:
     from trabecula.artifacts.store import Store, rows_of
     from trabecula.artifacts.tasks import find_task, truth
     from trabecula.data.batches import Stream
-    from trabecula.nets.encoder import make_encoder, save_encoder
+    from trabecula.nets.encoder import make_encoder
     from trabecula.objectives.classify import Classify, ClassifyConfig
     from trabecula.objectives.objective import Setting
     from trabecula.objectives.optim import Optimizer
@@ -152,7 +152,7 @@ def teach(folder: Path, plan: Plan) -> Path:
     settings = ClassifyConfig(num_classes=5, optimizer=Optimizer(name="adam", lr=1e-3))
     objective = Classify(settings, encoder, Setting(len(grades.y), 32, 0))
     rows = rows_of(store, grades.image_ids)
-    stream = Stream(store, rows, 32, 0, torch.device("cpu"), labels=grades.y)
+    stream = Stream(store, rows, 32, 0, torch.device("cpu"), {"labels": grades.y})
     seen = 0
     for point in train(
         objective, stream, images=plan.taught_images, every=plan.taught_images, precision="float32"
@@ -164,7 +164,7 @@ def teach(folder: Path, plan: Plan) -> Path:
         "store": store.id, "preprocessing": store.preprocessing, "patients_key": key_name(key),
         "patients": tuple(sorted(mark(sorted(set(grades.patient_ids.tolist())), key))),
     })  # fmt: skip
-    save_encoder(encoder, folder / "encoder")
+    encoder.save(folder / "encoder")
     return folder / "encoder"
 
 
@@ -209,9 +209,8 @@ def compare(hospital: Hospital, name: str, arms: Sequence[Probed]) -> dict[str, 
 def sabotage(how: str) -> None:
     """Break the instrument in this process: what the bars are there to notice."""
     from trabecula import evaluate
-    from trabecula.comparison import contrasts
+    from trabecula.comparison import differences
     from trabecula.metrics import bootstrap
-    from trabecula.metrics import compare as comparing
 
     if how == "labels":  # test labels of other images
 
@@ -231,12 +230,12 @@ def sabotage(how: str) -> None:
 
         def narrow(*results: Any) -> Any:
             *_, df, level, _ = results
-            found = comparing.difference(*results)
+            found = bootstrap.difference(*results)
             error = (found.high - found.low) / 2 / stats.t.ppf((1 + level) / 2, df) / 2
             p = float(2 * stats.t.sf(abs(found.value) / error, df))
-            return comparing.Difference(found.value, found.low, found.high, p, found.num_seeds, found.note)
+            return bootstrap.Difference(found.value, found.low, found.high, p, found.num_seeds, found.note)
 
-        contrasts.difference = narrow
+        differences.difference = narrow
 
 
 def with_effect(folder: Path, plan: Plan, taught: Path, repeat: int) -> list[dict[str, Any]]:

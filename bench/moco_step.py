@@ -28,14 +28,14 @@ from lightly.models.modules import MoCoProjectionHead
 from lightly.models.utils import batch_shuffle, batch_unshuffle, deactivate_requires_grad, update_momentum
 from PIL import Image
 from torch import Tensor, nn
-from turns import options, prepared, record, smooth_images, take_turns, told_of
+from turns import options, prepared, record, smooth_images, speeds, take_turns
 from views import BATCH, SIGMA, SIZE, InMemory, lightly_transform, loader
 
 from trabecula.data.views import REFERENCE_SIZE, Views
+from trabecula.nets.devices import Precision
 from trabecula.nets.encoder import make_encoder
 from trabecula.objectives.moco import Moco, MocoConfig
 from trabecula.objectives.objective import Setting
-from trabecula.train.precision import Precision
 
 QUEUE, NUM_IMAGES = 4096, 4096
 
@@ -102,7 +102,7 @@ def main() -> None:
         loops[f"lightly {precision}"] = lightly(images, precision, args.steps, workers)
     turns = {name: partial(next, loop) for name, loop in loops.items()}
     found, _ = take_turns(turns, args.steps * BATCH, args)
-    print(json.dumps(record("moco_step", "images", args, **told_of(found, precisions))))
+    print(json.dumps(record("moco_step", "images", args, **speeds(found, precisions))))
 
 
 if __name__ == "__main__":

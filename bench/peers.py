@@ -17,9 +17,9 @@ from turns import Memory
 from views import BATCH
 
 from trabecula.data.batches import Stream
+from trabecula.nets.devices import Precision
 from trabecula.objectives.objective import Objective
 from trabecula.train.loop import train
-from trabecula.train.precision import Precision
 
 
 def ours(objective: Objective, images: Tensor, precision: Precision, steps: int) -> Iterator[None]:

@@ -4,15 +4,16 @@
     python bench/penalty_quality.py --extractor torchvision:squeezenet1_0 --weights FILE
 
 For each seed the same GAN is trained twice on phantom knees of 64 px, in bf16 but for the penalty of the
-first: same start, images, noise and steps. At each point the critic's gap and its slope between real and
-made images (means since the last point) and the Frechet distance of samples to knees of other patients are
-compared. Widths are narrower than the paper's by default, to be quick.
+first: same start, images, noise and steps. At each point the critic's gap and the norm of its input
+gradient between real and made images (means since the last point) and the Frechet distance of samples to
+knees of other patients are compared. Widths are narrower than the paper's by default, to be quick.
 
 One JSON line. For each measure and point: its mean in float32 and the spread (standard deviation) of that
-over seeds; the mean difference, bf16 minus float32, and its standard error over seeds. Training is chaotic:
-a last bit makes two runs of one seed part until they differ as two seeds do. So a difference is shown where
-it is beyond its t interval, and matters where it is large beside the spread over seeds. `undecided` is half
-the width of the difference's 95 % t interval at the last point: a harm that such a run could have missed.
+over seeds; the mean difference, bf16 minus float32, and its standard error over seeds. Training is
+chaotic: a last bit makes two runs of one seed part until they differ as two seeds do. So a difference is
+shown where it is beyond its t interval, and matters where it is large beside the spread over seeds.
+`undecided` is half the width of the difference's 95 % t interval at the last point: a harm that such a run
+could have missed.
 """
 
 from __future__ import annotations
@@ -26,37 +27,29 @@ import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
+from turns import Memory
 
 from trabecula.data.batches import Stream
 from trabecula.metrics.fidelity import frechet_distance
 from trabecula.nets.encoder import make_encoder
 from trabecula.nets.extractors import Extractor, load_extractor
-from trabecula.nets.generator import sample
 from trabecula.objectives.objective import Setting
 from trabecula.objectives.wgan_gp import WganGp, WganGpConfig
 from trabecula.phantoms.knees import draw_knee
 from trabecula.phantoms.patients import Joints
 from trabecula.train.loop import train
 
-SIZE, BATCH, MEASURES = 64, 64, ("gap", "slope", "frechet")
+SIZE, BATCH, MEASURES = 64, 64, ("gap", "gradient_norm", "frechet")
 Arm = Literal["float32", "bf16"]
-
-
-class Memory:
-    """The part of a store that a stream reads."""
-
-    def __init__(self, images: Tensor) -> None:
-        self.images = images
-
-    def read(self, rows: np.ndarray) -> Tensor:
-        return self.images[torch.from_numpy(rows)]
 
 
 def knees(num_patients: int, seed: int) -> Tensor:
     """(2 num_patients, 1, SIZE, SIZE) uint8."""
     joints = Joints(num_patients=num_patients, size=SIZE, seed=seed)
-    films = [draw_knee(joints, patient, side).image for patient in range(num_patients) for side in ("L", "R")]
-    return torch.from_numpy(np.stack(films)).unsqueeze(1)
+    images = [
+        draw_knee(joints, patient, side).image for patient in range(num_patients) for side in ("L", "R")
+    ]
+    return torch.from_numpy(np.stack(images)).unsqueeze(1)
 
 
 def measure(
@@ -75,10 +68,10 @@ def measure(
     seen = args.updates * objective.batches * BATCH
     found = []
     for point in train(objective, stream, images=seen, every=seen // args.points, precision="bf16"):
-        made = sample(objective.generator, len(held_out), seed)
+        made = objective.generator.sample(len(held_out), seed)
         features = torch.cat([extract(part) for part in made.split(BATCH)])
         distance = frechet_distance(features.numpy(), held_out)
-        found.append([point.scalars["gap"], point.scalars["slope"], distance])
+        found.append([point.scalars["gap"], point.scalars["gradient_norm"], distance])
     return found
 
 

@@ -77,7 +77,7 @@ def against(mine: Sequence[float], theirs: Sequence[float]) -> tuple[float, list
     return round(statistics.median(ratios), 2), [round(min(ratios), 2), round(max(ratios), 2)]
 
 
-def told_of(rates: Mapping[str, Sequence[float]], precisions: Sequence[str]) -> dict[str, Any]:
+def speeds(rates: Mapping[str, Sequence[float]], precisions: Sequence[str]) -> dict[str, Any]:
     """Median rates of ours and of lightly's, and our ratio to it in the same precision."""
     speed = {name: round(statistics.median(values), 1) for name, values in rates.items()}
     ratios = {p: against(rates[f"ours {p}"], rates[f"lightly {p}"]) for p in precisions}
@@ -90,7 +90,7 @@ def told_of(rates: Mapping[str, Sequence[float]], precisions: Sequence[str]) -> 
 
 
 def record(name: str, unit: str, args: argparse.Namespace, **values: Any) -> dict[str, Any]:
-    """What the JSON line says, whatever was measured."""
+    """The parts of the JSON line that every script has."""
     per = f"{unit}/s" if args.wall else f"{unit} per CPU second"
     run = {"threads": args.threads, "repeats": args.repeats, "torch": torch.__version__}
     return {"name": name, "unit": per, **values, **run}

@@ -33,12 +33,13 @@ from torch.utils.data import DataLoader, TensorDataset
 from turns import Memory, against, options, prepared, record, smooth_images, take_turns
 
 from trabecula.data.batches import Stream
-from trabecula.nets.critic import Critic, Generator, mirrored
+from trabecula.nets.critic import Critic
+from trabecula.nets.devices import Precision
 from trabecula.nets.encoder import make_encoder
+from trabecula.nets.generators.upsampling import UpsamplingConfig, UpsamplingGenerator, mirrored
 from trabecula.objectives.objective import Setting
 from trabecula.objectives.wgan_gp import WganGp, WganGpConfig, gradient_penalty
 from trabecula.train.loop import train
-from trabecula.train.precision import Precision
 
 BATCH, CRITIC_STEPS, LATENT, WEIGHT, NUM_IMAGES = 64, 5, 100, 10.0, 1024
 
@@ -67,7 +68,9 @@ class PlainGenerator(nn.Module):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.inner = Generator(1, size, LATENT, mirrored(widths(size)))
+        self.inner = UpsamplingGenerator(
+            UpsamplingConfig(latent=LATENT, widths=mirrored(widths(size))), 1, size
+        )
 
     def forward(self, z: Tensor) -> Tensor:
         maps = self.inner.project(z).unflatten(1, (512, self.inner.side, self.inner.side))
@@ -82,10 +85,10 @@ def penalty_by_autograd(critic: nn.Module, real: Tensor, fake: Tensor, e: Tensor
     """The usual gradient penalty of public loops, with one e a sample."""
     between = (e * real + (1 - e) * fake).requires_grad_(True)
     scores = critic(between)
-    slope = torch.autograd.grad(
+    gradient = torch.autograd.grad(
         scores, between, torch.ones_like(scores), create_graph=True, retain_graph=True, only_inputs=True
     )[0]
-    penalty: Tensor = ((slope.view(len(slope), -1).norm(2, dim=1) - 1) ** 2).mean()
+    penalty: Tensor = ((gradient.view(len(gradient), -1).norm(2, dim=1) - 1) ** 2).mean()
     return penalty
 
 
@@ -167,7 +170,7 @@ def result(
 ) -> dict[str, Any]:
     """The JSON line."""
     ratios = {name.removeprefix("ours "): against(found[name], found["peer"]) for name in gaps}
-    told = {
+    values = {
         "size": args.size,
         "images_per_s": {name: round(statistics.median(values), 1) for name, values in found.items()},
         "ratio": {p: ratio for p, (ratio, _) in ratios.items()},
@@ -176,7 +179,7 @@ def result(
         "gradient_difference": float(f"{difference:.2g}"),
         "critic_gap": {name: [round(v, 3) for v in values] for name, values in gaps.items()},
     }
-    return record("wgan_gp_step", "real images", args, **told)
+    return record("wgan_gp_step", "real images", args, **values)
 
 
 if __name__ == "__main__":

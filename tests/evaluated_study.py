@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from compared_arms import cards_with_controls
+
 ARCHITECTURES = ("timm:resnet18", "timm:resnet50", "critic")
 NETWORKS = {"timm:resnet18": "resnet18", "timm:resnet50": "resnet50", "critic": "critic"}
 OBJECTIVES = ("moco", "wgan_gp")
@@ -179,7 +181,7 @@ def flow() -> dict[str, Any]:
          "num_val_patients": PATIENTS[f] // 4}
         for t in TASKS for f in FRACTIONS for s in SEEDS
     ]  # fmt: skip
-    return {"tasks": tasks, "subsets": subsets, "arms": arms()}
+    return {"tasks": tasks, "subsets": subsets, "arms": cards_with_controls(arms())}
 
 
 FILES = {"metrics.json": metrics, "comparisons.json": comparisons, "curves.json": curves, "flow.json": flow}

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from compared_arms import cards_with_controls
+from encoder_cards import write_card
 from evaluated_study import write_run
 from trabecula.config import digest
 
@@ -107,8 +109,12 @@ def write_study(
         "metrics.json": {"level": 0.95, "alpha": 0.01, "num_resamples": 2000, "rows": rows},
         "comparisons.json": {"pairs": pairs, "label_multipliers": multipliers, "not_run": [], "pools": []},
         "curves.json": {"roc": [], "reliability": [], "learning": []},
-        "flow.json": {"tasks": {asked["task"]: record}, "subsets": subsets, "arms": cards},
-    }
+        "flow.json": {
+            "tasks": {asked["task"]: record},
+            "subsets": subsets,
+            "arms": cards_with_controls(cards),
+        },
+    }  # fmt: skip
     for name, value in files.items():
         (folder / name).write_text(json.dumps(value))
     return folder
@@ -160,12 +166,10 @@ def write_runs(
             continue
         run = write_run(folder / one["arm"], "pretrain", number)
         ids = {"own": own, "other": "ff" * 32}
-        card = {
-            "name": one["arm"], "objective": one["objective"], "seed": 0,
-            "settings": one.get("settings", {}), "store": ids[one.get("store", "own")],
-            "stores": [ids[name] for name in one.get("stores", ())],
-        }  # fmt: skip
-        (run / "encoder.json").write_text(json.dumps(card))
+        write_card(
+            run, one["arm"], objective=one["objective"], settings=one.get("settings", {}),
+            store=ids[one.get("store", "own")], stores=[ids[name] for name in one.get("stores", ())],
+        )  # fmt: skip
         training = {"start": {"monitor/rank": 80.0, "monitor/spread": 0.17},
                     "points": [{"images": 6400, "encoder/loss": 1.5, "monitor/rank": 60.0,
                                 "monitor/spread": 0.4}], "findings": one.get("findings", [])}  # fmt: skip

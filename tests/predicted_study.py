@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from encoder_cards import write_card
 from trabecula import evaluate
 from trabecula.config import build
 
@@ -83,9 +84,7 @@ def make_study(root: Path):
     table = hospital(root / "hospital", rng)
     for arm, (architecture, family, signal) in ARMS.items():
         predict(table, root / f"predictions-{arm}", arm, signal, rng)
-        card = {"name": arm, "architecture": architecture, "family": family, "objective": "none", "seed": 0}
-        (root / f"encoder-{arm}").mkdir()
-        (root / f"encoder-{arm}" / "encoder.json").write_text(json.dumps(card))
+        write_card(root / f"encoder-{arm}", arm, architecture=architecture, family=family)
     return root, table
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from compared_arms import cards_with_controls
+
 ARMS: dict[str, dict[str, Any]] = {
     "critic-random": {"family": "random", "objective": "none", "images_seen": 0, "num_patients_seen": 0},
     "critic-random-augmented": {
@@ -76,7 +78,7 @@ def write_study(
         "curves.json": {"roc": [], "reliability": [], "learning": []},
         "flow.json": {
             "tasks": tasks, "subsets": subsets,
-            "arms": [card(arm) for arm in dict.fromkeys(row["arm"] for row in scores)],
+            "arms": cards_with_controls([card(arm) for arm in dict.fromkeys(row["arm"] for row in scores)]),
         },
     }  # fmt: skip
     for name, value in files.items():

@@ -31,7 +31,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random and a pretrained arm, probed, searched, fine-tuned, predicted, evaluated, reported."""
     base = tmp_path_factory.mktemp("chests")
     go(base, "phantom", "films", kind="chest", num_patients=60, num_unlabelled_patients=6, size=32,
-       chest={"films": 1.5, "odds": 4.0})  # fmt: skip
+       chest={"images": 1.5, "odds": 4.0})  # fmt: skip
     table = base / "films" / "table.csv"
     rows = pd.read_csv(table, dtype=str, keep_default_na=False)
     told = rows["Finding Labels"].str.replace(r"\|?Hernia", "", regex=True).str.strip("|")

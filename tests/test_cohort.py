@@ -226,11 +226,11 @@ GRADE = {"kind": "ordinal", "labels": ["kl"], "classes": ["0", "1", "2"]}
         (ROWS.format(last=3), {"columns": {"patient_id": "Patient"}},
          r"no column 'Patient' \(for patient_id\), did you mean 'patient_id'"),
         ("patient_id,side,kl\n007,L,0\n012,R,1\n7,R,1\n007,left,2\n", {},
-         r"patient_id\+side '007 L' stands in rows 2, 5"),
+         r"patient_id\+side '007 L' is in rows 2, 5"),
         ("patient_id,Seite,kl\n007,links,0\n007,rechts,2\n012,links,1\n", {},
-         r"patient_id '007' stands in rows 2, 3; if each row is of one side, name the column that says it "
+         r"patient_id '007' is in rows 2, 3; if each row is of one side, name the column that says it "
          r"with -s columns\.side=COLUMN \(columns: patient_id, Seite, kl\)"),
-        ("image_id,kl\n007L,0\n007R,1\n007L,2\n", {}, r"image_id '007L' stands in rows 2, 4"),
+        ("image_id,kl\n007L,0\n007R,1\n007L,2\n", {}, r"image_id '007L' is in rows 2, 4"),
         ("patient_id,side,kl\n7,L,0\n12,R,1\n", {},
          "the images are called '007 L', the rows '7 L'; they agree but for leading zeros"),
         ("file,patient_id\na.png,1\n", {}, "no row belongs to an image; by file name"),
@@ -268,7 +268,7 @@ def test_bad_tables(films, content, values, message):
          r"no file matches the pattern '\{patient_id\}\.jpg'; the first image is 'a\.png'$"),
         (lambda root: ((root / "x").mkdir(parents=True), [(root / f).touch() for f in ("a.txt", "x/7.png")]),
          {"pattern": "{patient_id}.png"},
-         r"the first image is 'x/7\.png'; the files lie in folders: begin the pattern with \*\*/$"),
+         r"the first image is 'x/7\.png'; the files are in folders: begin the pattern with \*\*/$"),
         (lambda root: (root.mkdir(), (root / "a.txt").touch()), {"pattern": "{patient_id}.png"},
          r"the first file is 'a\.txt'$"),
         (lambda root: (root.mkdir(), (root / "a.png").touch()), {"pattern": "{kl}.png"},

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from trabecula.nets.encoder import read_card
+from trabecula.artifacts.encoder import read_encoder_card
 
 ROOT = Path(__file__).parent.parent
 
@@ -46,7 +46,7 @@ def cells(folder: Path, stage: str) -> list[Path]:
 
 def pool_size(out: Path) -> None:
     said = page(out)
-    cards = {card.name: card for card in map(read_card, cells(out, "pretrain"))}
+    cards = {card.name: card for card in map(read_encoder_card, cells(out, "pretrain"))}
     assert {card.images_seen for card in cards.values() if card.objective != "none"} == {6_400}
     sizes = [len(cards[f"resnet10t-moco{part}"].patients) for part in ("-pool10", "-pool30", "")]
     assert sizes == [82, 246, 820]
@@ -62,12 +62,12 @@ def natural_images(out: Path) -> None:
     said = page(out)
     assert "Figure 2:" in said
     assert "images of another kind" in said
-    cards = {card.name: card for card in map(read_card, cells(out, "pretrain"))}
+    cards = {card.name: card for card in map(read_encoder_card, cells(out, "pretrain"))}
     natural, knees = cards["resnet10t-moco-natural"], cards["resnet10t-moco-knees"]
     assert len(natural.patients) == 1600  # each photograph its own patient
     assert not set(natural.patients) & set(knees.patients)
     assert natural.store != knees.store
-    (log,) = [p for p in cells(out, "pretrain") if read_card(p).name == natural.name]
+    (log,) = [p for p in cells(out, "pretrain") if read_encoder_card(p).name == natural.name]
     assert "are they of this store?" in (log / "DONE").read_text()
 
 
@@ -86,7 +86,7 @@ def objects(out: Path) -> None:
 
 
 def domains(out: Path) -> None:
-    cards = {card.name: card for card in map(read_card, cells(out, "pretrain"))}
+    cards = {card.name: card for card in map(read_encoder_card, cells(out, "pretrain"))}
     for method in ("moco", "vicreg"):
         knee, chest, both = (cards[f"{method}-{pool}"] for pool in ("knee", "chest", "both"))
         assert not set(knee.patients) & set(chest.patients)
@@ -129,12 +129,12 @@ def mae_ratios(out: Path) -> None:
     said = page(out)
     assert "Table B.1" in said
     assert "weights/vit_tiny_patch16_224-imagenet.safetensors is not there" in said
-    cards = {card.name: card for card in map(read_card, cells(out, "pretrain"))}
+    cards = {card.name: card for card in map(read_encoder_card, cells(out, "pretrain"))}
     ratios = sorted(card.settings["mask_ratio"] for card in cards.values() if card.objective == "mae")
     assert ratios == [0.25, 0.35, 0.5, 0.6, 0.7]
     assert {card.architecture for card in cards.values()} == {"timm:vit_tiny_patch4_224"}
     for folder in cells(out, "pretrain"):
-        assert (folder / "reconstructions.png").exists() == (read_card(folder).objective == "mae")
+        assert (folder / "reconstructions.png").exists() == (read_encoder_card(folder).objective == "mae")
 
 
 def spectrum(out: Path) -> None:

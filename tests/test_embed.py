@@ -15,7 +15,7 @@ import torch
 from trabecula import embed
 from trabecula.artifacts.store import Store, to_float
 from trabecula.errors import InputError, RunError
-from trabecula.nets.encoder import Encoder, load_encoder, make_encoder, save_encoder
+from trabecula.nets.encoder import Encoder, load_encoder, make_encoder
 from trabecula.run import execute
 
 SIZE, NUM = 32, 11
@@ -43,7 +43,7 @@ def write_store(folder: Path, bits: int = 8, **changes: Any) -> Path:
 def write_encoder(folder: Path, **changes: Any) -> Encoder:
     encoder = make_encoder("torchvision:resnet18", 1, SIZE, pool="mean+max", seed=2, name="res")
     encoder.card = encoder.card.model_copy(update={"preprocessing": "p" * 64, **changes})
-    save_encoder(encoder, folder)
+    encoder.save(folder)
     return encoder.eval()
 
 
@@ -189,7 +189,7 @@ def test_a_refusal_names_each_setting_in_which_a_store_differs(tmp_path: Path) -
     with pytest.raises(InputError) as caught:
         execute("embed", embed.Config(encoder=tmp_path / "encoder", store=store), tmp_path / "out")
     assert str(caught.value) == (
-        f"{store}: prepared otherwise than the images of encoder 'res': fit is "
+        f"{store}: prepared in another way than the images of encoder 'res': fit is "
         '"pad", wanted "crop"; flip_side is "", wanted "R"; intensity.rule is "as-is", wanted "percentile"; '
         "size is 64, wanted 32; prepare these images with the settings of that store"
     )
@@ -210,8 +210,8 @@ def test_an_encoder_without_history_takes_any_preprocessing(tmp_path: Path) -> N
 def test_features_that_are_no_numbers_stop_the_run(inputs: dict[str, Path], tmp_path: Path) -> None:
     encoder = load_encoder(inputs["encoder"])
     encoder.backbone.net.get_parameter("conv1.weight").data.fill_(float("nan"))
-    save_encoder(encoder, inputs["encoder"])
-    with pytest.raises(RunError, match="'res' gives features that are no numbers, first for image 'i00'"):
+    encoder.save(inputs["encoder"])
+    with pytest.raises(RunError, match="'res' gives features that are not finite, first for image 'i00'"):
         execute("embed", embed.Config(**inputs, device="cpu"), tmp_path / "out")
 
 

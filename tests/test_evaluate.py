@@ -12,7 +12,8 @@ from sklearn import metrics as sk
 
 from predicted_study import ARMS, FILES, SEEDS, config_of, copied, make_study, row_of, spoil
 from trabecula import evaluate
-from trabecula.comparison import contrasts
+from trabecula.artifacts.results import VERSION, Comparison, read_results
+from trabecula.comparison.arms import ComparedArm, missing_baselines
 from trabecula.errors import InputError
 from trabecula.run import execute
 
@@ -110,8 +111,9 @@ def test_every_baseline_is_compared_or_named_as_not_run(done):
 
 
 def test_the_last_line_tells_what_could_not_be_tested_from_what_shows_no_difference():
+    place = ("oa", "probe", 1.0, "auroc", "moco", "random", "random", True, 60, 0.1, 0.0, 0.2, 0.01, 5)
     rows = [
-        {"claim": claim, "p_holm": p}
+        Comparison(*place, p, claim)
         for claim, p in (("better", 0.001), ("worse", 0.002), ("none", 0.4), ("none", float("nan")))
     ]
     told = "1 better, 1 worse, 1 not told apart"
@@ -157,6 +159,80 @@ def test_flow_counts_patients_and_exclusions(done):
     assert len(flow["subsets"]) == 2 * 2 * 5
     assert flow["subsets"][0]["num_train_patients"] == 6
     assert [arm["arm"] for arm in flow["arms"]] == sorted(ARMS)
+
+
+def test_every_arm_names_its_control(done):
+    cards = {arm["arm"]: (arm["control"], arm["control_reason"]) for arm in done[0]["flow.json"]["arms"]}
+    assert cards == {
+        "resnet-random": (None, ""),
+        "resnet-moco": ("resnet-random", ""),
+        "resnet-same": ("resnet-random", ""),
+        "vgg-imagenet": (None, "no random arm of this architecture"),
+    }
+
+
+def test_an_incomplete_control_is_not_replaced_and_incomplete_arms_are_in_no_table(study, tmp_path):
+    """Another random arm of the same network is there, and some runs of the arms that are left out."""
+    path, _ = copied(study, tmp_path, "resnet-same")
+    for file in (path, path.with_name("choices.csv")):
+        spoil(file, lambda t: t.assign(arm="resnet-random-2"))
+    card = {"name": "resnet-random-2", "architecture": "timm:resnet18", "family": "random", "seed": 0}
+    (tmp_path / "encoder-resnet-same" / "encoder.json").write_text(json.dumps(card))
+    lost = {
+        "name": "resnet-random",
+        "architecture": "timm:resnet18",
+        "family": "random",
+        "reason": "it failed",
+    }
+    also = {**lost, "name": "resnet-same", "family": "pretrained"}
+    config = config_of(study[0], incomplete=[lost, also])
+    config = config.model_copy(
+        update={
+            "predictions": (*config.predictions, path.parent),
+            "encoders": (*config.encoders, tmp_path / "encoder-resnet-same"),
+        }
+    )
+    summary = execute("evaluate", config, tmp_path / "out")
+    assert summary.endswith("; left out: resnet-random (it failed); left out: resnet-same (it failed)")
+    metrics, comparisons, curves, flow = read_results(tmp_path / "out")
+    kept = {"resnet-moco", "resnet-random-2", "vgg-imagenet"}
+    assert {row.arm for row in metrics.rows} == {row.arm for row in curves.roc} == kept
+    assert {(pair.arm, pair.baseline) for pair in comparisons.pairs} == {("resnet-moco", "vgg-imagenet")}
+    assert {m.baseline for m in comparisons.label_multipliers} == {"vgg-imagenet"}
+    reason = "the control resnet-random is incomplete: it failed"
+    assert {arm.arm: (arm.control, arm.control_reason) for arm in flow.arms if "resnet" in arm.arm} == {
+        "resnet-moco": (None, reason),
+        "resnet-random-2": (None, reason),
+    }
+    assert [arm.name for arm in flow.incomplete] == ["resnet-random", "resnet-same"]
+    missing = {row.architecture: row.reason for row in comparisons.not_run if row.family == "random"}
+    assert missing["timm:resnet18"] == "it failed"
+
+
+def test_nothing_is_evaluated_where_every_arm_is_incomplete(study, tmp_path):
+    lost = [{"name": a, "architecture": k, "family": f, "reason": "no disk"} for a, (k, f, _) in ARMS.items()]
+    with pytest.raises(InputError, match=r"every arm .* 'resnet-random' \(no disk\); nothing is left"):
+        execute("evaluate", config_of(study[0], incomplete=lost), tmp_path / "out")
+
+
+def test_an_incomplete_arm_is_named_as_on_its_card(study, tmp_path):
+    """Otherwise the failed control of resnet18 would not be known as that of timm:resnet18."""
+    lost = {"name": "resnet-a", "architecture": "resnet18", "family": "random", "reason": "it failed"}
+    with pytest.raises(InputError, match=r"'resnet18' is 'timm:resnet18' on the cards; name it so"):
+        execute("evaluate", config_of(study[0], incomplete=[lost]), tmp_path / "out")
+
+
+def test_the_old_key_of_lost_controls_names_the_new_one(study):
+    with pytest.raises(InputError, match="'lost_controls' was replaced by 'incomplete'") as error:
+        config_of(study[0], lost_controls={"timm:resnet18": "it failed"})
+    assert "\n" not in str(error.value)
+
+
+def test_records_read_back_are_the_values_of_the_files(done):
+    for name, value in zip(FILES, read_results(done[1]), strict=True):
+        again = json.loads(json.dumps(value, default=dict))
+        assert again == {k: v for k, v in done[0][name].items() if k != "version"}
+        assert done[0][name]["version"] == VERSION
 
 
 def test_the_same_input_gives_the_same_bytes(study, done, tmp_path):
@@ -292,15 +368,16 @@ def test_evaluate_does_not_load_torch():
 
 
 def test_an_arm_that_a_study_left_out_gives_its_reason():
-    arms = [contrasts.Arm("resnet-moco", "timm:resnet18", "pretrained")]
-    rows = contrasts.not_run(arms, {"resnet18-imagenet": "weights.safetensors is not there"})
-    assert {row["family"]: row["reason"] for row in rows} == {
+    arms = [ComparedArm("resnet-moco", "timm:resnet18", "pretrained", None, "no random arm")]
+    rows = missing_baselines(arms, {"resnet18-imagenet": "weights.safetensors is not there"})
+    assert {row.family: row.reason for row in rows} == {
         "random": "no random arm of this architecture among the predictions",
         "imagenet": "weights.safetensors is not there",
     }
 
 
-def test_runs_on_the_plateau_are_counted(study, tmp_path):
+@pytest.mark.parametrize("note", ["stayed at chance", "never left the plateau"])  # the latter of old files
+def test_runs_on_the_plateau_are_counted(study, tmp_path, note):
     root, _ = study
     folders = []
     for arm in ARMS:
@@ -312,7 +389,7 @@ def test_runs_on_the_plateau_are_counted(study, tmp_path):
             if name == "choices.csv" and arm == "resnet-random":
                 at = (table["task"] == "oa") & (table["fraction"] == "0.1") & table["seed"].isin(["1", "3"])
                 assert at.sum() == 2
-                table.loc[at, "note"] = "2 more patients; never left the plateau (training loss 0.69)"
+                table.loc[at, "note"] = f"2 more patients; {note} (training loss 0.69)"
             table.to_csv(folder / name, index=False)
         folders.append(folder)
     said = execute("evaluate", config_of(root, predictions=folders), tmp_path / "out")
@@ -322,7 +399,7 @@ def test_runs_on_the_plateau_are_counted(study, tmp_path):
         {"task": "oa", "arm": "resnet-random", "mode": "finetune", "fraction": 0.1, "num_runs": 5,
          "num_plateau": 2}
     ]  # fmt: skip
-    assert said.endswith("; 2 of 20 fine-tunings of resnet-random never left the plateau")
+    assert said.endswith("; 2 of 20 fine-tunings of resnet-random stayed at chance")
 
 
 def _with_snapshots(study, tmp_path, *images: int):

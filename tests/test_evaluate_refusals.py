@@ -30,7 +30,7 @@ def test_an_encoder_that_saw_a_test_patient_is_refused(study, tmp_path, monkeypa
     path.write_text(json.dumps(card))
     config = config_of(tmp_path, ("resnet-moco",))
     if key != "a site's secret":
-        with pytest.raises(InputError, match="marked under site key"):
+        with pytest.raises(InputError, match="hashed under site key"):
             execute("evaluate", config, tmp_path / "out")
         return
     execute("evaluate", config, tmp_path / "fine")
@@ -83,7 +83,7 @@ def test_missing_folders_and_unknown_names_are_refused(study, tmp_path):
         ({"metrics": {"binary": ["auc"]}}, "no metric 'auc'"),
         ({"strata": ["height"]}, "no column 'height'"),
         ({"predictions": [root / "encoder-resnet-moco"]}, "predictions.csv: no such file"),
-        ({"encoders": [root / "hospital"]}, "encoder.json: no such file"),
+        ({"encoders": [root / "hospital"]}, "no encoder there (encoder.json is missing)"),
     ):
         with pytest.raises(InputError, match=message):
             execute("evaluate", config_of(root, **settings), tmp_path / message[:5])

@@ -18,8 +18,7 @@ from trabecula.artifacts.splits import read_splits
 from trabecula.artifacts.store import Store, rows_of, to_float
 from trabecula.errors import InputError
 from trabecula.nets.classifier import load_classifier
-from trabecula.nets.critic_file import load_critic
-from trabecula.nets.encoder import load_encoder
+from trabecula.nets.encoder import load_critic, load_encoder
 from trabecula.run import execute
 
 TINY = {"steps": 12, "starts": 2, "permutations": 39, "num_extremes": 2, "device": "cpu"}
@@ -193,7 +192,7 @@ def test_the_same_bytes_each_time_and_after_a_kill(
             "1 of 2 images are not in the store (nobody)",
         ),
         ({"classifier": "fine", "splits": None}, "Grad-CAM needs image_ids, or --splits"),
-        ({"classifier": "fine", "target": "3"}, "target '3': no class of task 'kl >= 1'; known: 0, 1"),
+        ({"classifier": "fine", "target": "3"}, "target '3': not a class of task 'kl >= 1'; known: 0, 1"),
         ({"encoder": "gan", "parts": ["gradcam"], "target": "1"}, "target '1': a critic has one score"),
         ({"classifier": "fine", "layer": "act33"}, "layer 'act33' of critic gives no maps or is not there"),
         (

@@ -18,12 +18,13 @@ import torchvision
 from safetensors.torch import load_file
 
 from trabecula import embed, export, finetune, pretrain, split
+from trabecula.artifacts.encoder import read_encoder_card
 from trabecula.artifacts.store import Store, to_float
 from trabecula.errors import InputError
-from trabecula.nets import onnx_file
+from trabecula.nets import exported
 from trabecula.nets.classifier import load_classifier
-from trabecula.nets.encoder import load_encoder, read_card, save_encoder
-from trabecula.nets.library_format import layouts_of, widened
+from trabecula.nets.encoder import load_encoder
+from trabecula.nets.exported import formats_of, widened
 from trabecula.run import execute, identity
 from trabecula.summaries.model_card import metric_rows
 
@@ -119,7 +120,7 @@ def test_timm_puts_a_classifier_of_its_own_on_the_folder(left: Path) -> None:
 def test_timm_loads_the_weights_with_strict(left: Path, arms: Path, hospital: Path) -> None:
     net = timm.create_model("resnet18", num_classes=0, in_chans=1).eval()
     net.load_state_dict(load_file(left / "resnet" / "hub" / "model.safetensors"), strict=True)
-    card = read_card(arms / "resnet")
+    card = read_encoder_card(arms / "resnet")
     images = images_of(hospital)
     with torch.inference_mode():
         got = net((images - card.mean[0]) / card.std[0])
@@ -132,7 +133,7 @@ def test_torchvision_loads_the_weights_with_strict(arms: Path, hospital: Path, t
     net = torchvision.models.resnet18()
     net.fc = torch.nn.Identity()
     net.load_state_dict(load_file(tmp_path / "out" / "hub" / "model.safetensors"), strict=True)
-    card = read_card(tmp_path / "out" / "hub")
+    card = read_encoder_card(tmp_path / "out" / "hub")
     assert (card.stem, len(card.mean)) == ("repeat", 3)
     images = images_of(hospital)
     x = torchvision.transforms.functional.normalize(images.expand(-1, 3, -1, -1), card.mean, card.std)
@@ -190,7 +191,7 @@ def test_every_family_loads_in_its_library(architecture: str) -> None:
     from trabecula.nets.encoder import make_encoder
 
     encoder = make_encoder(architecture, 1, 64).eval()
-    layouts = layouts_of(encoder)
+    layouts = formats_of(encoder)
     assert architecture.partition(":")[0] in {layout.library for layout in layouts}
     assert all(layout.difference < CLOSE for layout in layouts)
 
@@ -199,7 +200,7 @@ def test_every_family_loads_in_its_library(architecture: str) -> None:
 
 
 def test_no_patient_path_or_store_leaves(left: Path, arms: Path) -> None:
-    card = read_card(arms / "resnet")
+    card = read_encoder_card(arms / "resnet")
     assert card.patients
     hub = left / "resnet" / "hub"
     made = {"README.md", "config.json", "encoder.json", "model.onnx", "model.safetensors"}
@@ -208,7 +209,7 @@ def test_no_patient_path_or_store_leaves(left: Path, arms: Path) -> None:
         content = file.read_bytes()
         for secret in (*card.patients, card.store, str(Path(export.__file__).parent), str(arms)):
             assert secret.encode() not in content, (file.name, secret)
-    leaving = read_card(hub)
+    leaving = read_encoder_card(hub)
     assert (leaving.patients, leaving.store, leaving.name) == ((), "", card.name)
     told = onnx.load(hub / "model.onnx")
     assert [entry.key for entry in told.metadata_props] == ["trabecula"]
@@ -230,7 +231,7 @@ def test_an_exported_folder_is_an_arm_at_another_site(
         execute("pretrain", pretrain.Config(**values), tmp_path / "home")
     monkeypatch.setenv("TRABECULA_SITE_KEY", "another hospital's")
     execute("pretrain", pretrain.Config(**values, weights_name="their vicreg"), tmp_path / "there")
-    card = read_card(tmp_path / "there")
+    card = read_encoder_card(tmp_path / "there")
     assert (card.name, card.family, card.images_seen) == ("resnet18-their vicreg", "weights", 0)
     images = images_of(hospital)
     assert torch.equal(features(tmp_path / "there", images), features(arms / "resnet", images))
@@ -243,7 +244,7 @@ def test_an_encoder_of_unknown_patients_is_no_weights_at_home(
     """Exported, it would pass for an arm that has seen nobody."""
     encoder = load_encoder(arms / "resnet")
     encoder.card = encoder.card.model_copy(update={"patients": (), "patients_key": ""})
-    save_encoder(encoder, tmp_path / "unknown")
+    encoder.save(tmp_path / "unknown")
     child = {"store": hospital / "store", "architecture": "auto"}
     start = pretrain.Config(**child, init="encoder", weights=tmp_path / "unknown")
     execute("pretrain", start, tmp_path / "child")
@@ -265,7 +266,7 @@ def results(folder: Path, arm: str) -> Path:
     }  # fmt: skip
     others = [{**row, "cohort": "north", "value": 0.1}, {**row, "seed": 3, "value": 0.2}, {**row, "arm": "x"}]
     folder.mkdir()
-    (folder / "metrics.json").write_text(json.dumps({"level": 0.95, "rows": [row, *others]}))
+    (folder / "metrics.json").write_text(json.dumps({"level": 0.95, "alpha": 0.01, "rows": [row, *others]}))
     return folder
 
 
@@ -276,7 +277,7 @@ def test_the_model_card_tells_use_data_limits_and_licence(left: Path, arms: Path
     assert "library_name: timm\n" in head
     headings = re.findall(r"^## (.+)$", body, re.M)
     assert headings == ["Use", "Training data", "Training", "Intended use", "Limits", "Metrics", "Licence"]
-    num = len(read_card(arms / "resnet").patients)
+    num = len(read_encoder_card(arms / "resnet").patients)
     assert f"16 images seen of {num} patients" in body
     assert "ResNet-18, pretrained with VICReg" in body
     assert "None were given at export: (fill in)." in body
@@ -368,7 +369,7 @@ def test_refusals_say_what_to_do(arms: Path, tmp_path: Path, monkeypatch: pytest
         execute("export", wanted, tmp_path / "a")
     with pytest.raises(InputError, match=r"rgb is for grey images .* this is a critic; leave rgb out"):
         execute("export", export.Config(encoder=arms / "critic", rgb=True), tmp_path / "b")
-    monkeypatch.setattr(onnx_file, "_NEEDED", ("onnx", "a_package_that_nobody_has"))
+    monkeypatch.setattr(exported, "_ONNX_PACKAGES", ("onnx", "a_package_that_nobody_has"))
     with pytest.raises(InputError, match=r"need a_package_that_nobody_has: .*'trabecula\[export\]'"):
         execute("export", export.Config(encoder=arms / "vit"), tmp_path / "c")
 
@@ -396,5 +397,5 @@ def test_an_exported_folder_embeds_and_starts_as_the_encoder_does(
     assert told["weights"] == hashlib.sha256((hub / "model.safetensors").read_bytes()).hexdigest()
     child = pretrain.Config(store=store, architecture="auto", init="encoder", weights=hub)
     execute("pretrain", child, tmp_path / "child")
-    assert read_card(tmp_path / "child").parent == told["weights"]
-    assert read_card(tmp_path / "child").images_seen == 16
+    assert read_encoder_card(tmp_path / "child").parent == told["weights"]
+    assert read_encoder_card(tmp_path / "child").images_seen == 16

@@ -14,15 +14,15 @@ import torch
 
 from trabecula import export, fidelity, pretrain, split
 from trabecula.artifacts.features import read_features
+from trabecula.artifacts.generator import write_generator
 from trabecula.artifacts.patient_hashes import mark, site_key
 from trabecula.artifacts.splits import read_splits
 from trabecula.artifacts.store import Store, to_float
 from trabecula.errors import InputError, RunError
 from trabecula.metrics import fidelity as measures
-from trabecula.nets.critic_file import load_critic
-from trabecula.nets.encoder import load_encoder
+from trabecula.nets.encoder import load_critic, load_encoder
 from trabecula.nets.extractors import load_extractor
-from trabecula.nets.generator import load_generator, sample, save_generator
+from trabecula.nets.generators.generator import load_generator
 from trabecula.run import execute
 from trabecula.sections.generators import read_generators
 
@@ -90,7 +90,7 @@ def test_a_point_is_what_the_metrics_say_of_the_same_images(study: Path, done: P
     store = Store.open(study / "store")
     folder = study / "gan" / "snapshots" / "000000032"
     extractor = load_extractor("random-conv", 1, 32)
-    fakes = extractor(sample(load_generator(folder)[0], 16, 0)).numpy()
+    fakes = extractor(load_generator(folder)[0].sample(16, 0)).numpy()
     part = read_features(done / "features" / "val")
     chosen = [store.index["image_id"].tolist().index(image) for image in part.image_ids[:16]]
     reals = extractor(store.read(chosen)).numpy()
@@ -129,7 +129,7 @@ def test_the_critic_is_read_on_the_same_images(study: Path, done: Path) -> None:
         return mean(store.read([ids.index(image) for image in taken]))
 
     row = read(done)["critic"][0]
-    fake = mean(sample(load_generator(folder)[0], 16, 0))
+    fake = mean(load_generator(folder)[0].sample(16, 0))
     assert (row["images"], len(read(done)["critic"])) == (16, 3)
     assert [row["train"], row["val"], row["fake"]] == pytest.approx(
         [real("train"), real("val"), fake], rel=1e-4
@@ -254,7 +254,7 @@ def test_export_carries_the_audit_and_no_patient(study: Path, done: Path, tmp_pa
     assert (tmp_path / "out" / "generator.safetensors").read_bytes() == (
         study / "gan" / "generator.safetensors"
     ).read_bytes()
-    assert torch.equal(sample(generator, 2, 5), sample(load_generator(study / "gan")[0], 2, 5))
+    assert torch.equal(generator.sample(2, 5), load_generator(study / "gan")[0].sample(2, 5))
     made = {"generator.safetensors", "generator.json"}
     own = {"config.json", "provenance.json", "log.jsonl", "DONE", ".lock"}
     assert {p.name for p in (tmp_path / "out").iterdir()} - own == made
@@ -313,8 +313,8 @@ def test_a_generator_gone_to_nan_is_told(study: Path, tmp_path: Path) -> None:
     generator, card = load_generator(tmp_path / "gan")
     with torch.no_grad():
         generator.output.weight.fill_(float("nan"))
-    save_generator(generator, card, tmp_path / "gan")
-    with pytest.raises(RunError, match="weights are no numbers"):
+    write_generator(tmp_path / "gan", card, generator.state_dict())
+    with pytest.raises(RunError, match="weights are not finite"):
         execute("fidelity", config(study, generator=tmp_path / "gan"), tmp_path / "run")
 
 
@@ -325,7 +325,7 @@ def test_a_folder_without_a_generator_is_refused(study: Path, tmp_path: Path) ->
 
 def test_another_site_key_is_told(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRABECULA_SITE_KEY", "another key")
-    with pytest.raises(InputError, match="marked with another site key"):
+    with pytest.raises(InputError, match="hashed with another site key"):
         execute("fidelity", config(study), tmp_path / "run")
 
 

@@ -14,17 +14,16 @@ from trabecula import embed, finetune, predict, prepare, pretrain, probe, split
 from trabecula.artifacts.splits import read_splits
 from trabecula.artifacts.store import Store, to_float
 from trabecula.artifacts.tasks import Task
-from trabecula.data.batches import Stream
+from trabecula.data.batches import Stream, images_in_order
 from trabecula.errors import InputError, RunError
 from trabecula.nets.classifier import load_classifier
 from trabecula.nets.encoder import make_encoder
 from trabecula.objectives.classify import Classify, ClassifyConfig
 from trabecula.objectives.objective import Setting
 from trabecula.run import execute
-from trabecula.transfer import fit as fitting
-from trabecula.transfer import tuning
-from trabecula.transfer.fit import Validation, fit
-from trabecula.transfer.threshold import thresholds
+from trabecula.transfer import fine_tuning
+from trabecula.transfer.few_labels import thresholds
+from trabecula.transfer.fine_tuning import Validation, fit
 
 
 @pytest.fixture(scope="module")
@@ -170,9 +169,9 @@ def test_the_best_checkpoint_is_restored_and_patience_counts(
         weights.append(objective.head.output.weight.detach().clone())
         return next(told)
 
-    monkeypatch.setattr(fitting, "measure", scripted)
+    monkeypatch.setattr(fine_tuning, "measure", scripted)
     objective = Classify(ClassifyConfig(), make_encoder("critic", 1, 32), Setting(24, 8, 0))
-    stream = Stream(store, np.arange(24), 8, seed=0, labels=np.arange(24) % 2)
+    stream = Stream(store, np.arange(24), 8, seed=0, fields={"labels": np.arange(24) % 2})
     validation = Validation(store, np.arange(4), np.array([0, 1, 0, 1]))
     options = {"images": 800, "every": 8, "patience": 2, "precision": "float32"}
     fitted = fit(objective, stream, validation, select="loss", **options)
@@ -189,23 +188,23 @@ def test_a_loss_that_is_no_number_is_never_the_best(
     nan, validation = float("nan"), Validation(store, np.arange(4), np.array([0, 1, 0, 1]))
     options = {"images": 800, "every": 8, "patience": 2, "precision": "float32", "select": select}
 
-    def fitted(*looks: tuple[float, float]) -> fitting.Fitted:
+    def fitted(*looks: tuple[float, float]) -> fine_tuning.Fitted:
         told = iter(looks)
-        monkeypatch.setattr(fitting, "measure", lambda *_: next(told))
+        monkeypatch.setattr(fine_tuning, "measure", lambda *_: next(told))
         objective = Classify(ClassifyConfig(), make_encoder("critic", 1, 32), Setting(24, 8, 0))
-        stream = Stream(store, np.arange(24), 8, seed=0, labels=np.arange(24) % 2)
+        stream = Stream(store, np.arange(24), 8, seed=0, fields={"labels": np.arange(24) % 2})
         return fit(objective, stream, validation, **options)
 
     found = fitted((nan, 0.9), (3.0, 0.5), (nan, 1.0), (2.0, 0.6), (nan, nan), (nan, nan))
     assert (found.images_seen, found.loss, found.points) == (32, 2.0, 6)
-    with pytest.raises(RunError, match="no number at any of 3 looks"):
+    with pytest.raises(RunError, match="not finite at any of 3 checks"):
         fitted((nan, nan), (nan, 0.5), (nan, 0.9), (0.1, 1.0))
 
 
 def test_measure_is_the_loss_and_metric_of_plain_images(store: Store) -> None:
     objective = Classify(ClassifyConfig(), make_encoder("critic", 1, 32), Setting(24, 8, 0))
     y = np.arange(24) % 2
-    loss, metric = fitting.measure(objective, Validation(store, np.arange(24), y), torch.device("cpu"))
+    loss, metric = fine_tuning.measure(objective, Validation(store, np.arange(24), y), torch.device("cpu"))
     with torch.no_grad():
         logits = objective(to_float(store.read(np.arange(24))))
     from sklearn.metrics import log_loss, roc_auc_score
@@ -231,8 +230,8 @@ def test_thresholds_fall_back_where_validation_has_one_class() -> None:
 
 
 def test_balanced_weights() -> None:
-    assert tuning.balanced_weights(np.array([0, 0, 0, 1]), 2) == pytest.approx((4 / 6, 2.0))
-    assert tuning.balanced_weights(np.array([[1, 1], [0, 1], [0, -1], [0, 0]]), 2) == pytest.approx(
+    assert fine_tuning.balanced_weights(np.array([0, 0, 0, 1]), 2) == pytest.approx((4 / 6, 2.0))
+    assert fine_tuning.balanced_weights(np.array([[1, 1], [0, 1], [0, -1], [0, 0]]), 2) == pytest.approx(
         (3.0, 0.5)
     )
 
@@ -249,7 +248,7 @@ def test_every_arms_head_starts_on_features_of_one_scale(store: Store, architect
     objective = Classify(ClassifyConfig(), encoder, Setting(24, 8, 0))
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     rows = np.arange(len(store))
-    tuning.calibrate(objective, store, rows, torch.device("cpu"))
+    objective.prepare(images_in_order(store, rows, torch.device("cpu"), 256, equal=True))
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
     with torch.no_grad():  # as in a training step
         seen = objective.train().encoder(to_float(store.read(rows))) - objective.head.centre

@@ -81,15 +81,15 @@ CHESTS = phantom.Config(
     num_unlabelled_patients=2,
     size=40,
     seed=9,
-    chest={"films": 2.5, "odds": 5.0},
+    chest={"images": 2.5, "odds": 5.0},
 )
 
 
 def test_chests_have_the_table_of_nih(tmp_path: Path) -> None:
     said = execute("phantom", CHESTS, tmp_path / "p")
     people = [draw_person(CHESTS, CHESTS.chest, p) for p in range(6)]
-    labelled, films = sum(p.num_films for p in people[:4]), sum(p.num_films for p in people)
-    assert said == f"{films} chest films of 6 patients at 40 px, {films - labelled} of them unlabelled"
+    labelled, films = sum(p.num_images for p in people[:4]), sum(p.num_images for p in people)
+    assert said == f"{films} chest radiographs of 6 patients at 40 px, {films - labelled} of them unlabelled"
     header = (tmp_path / "p/table.csv").read_text().splitlines()[0]
     assert header == (  # as in Data_Entry_2017.csv, commas and all
         "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
@@ -100,7 +100,7 @@ def test_chests_have_the_table_of_nih(tmp_path: Path) -> None:
     assert list(table["Finding Labels"] == "") == [False] * labelled + [True] * (films - labelled)
     row = 0
     for number, person in enumerate(people):
-        for follow_up in range(person.num_films):
+        for follow_up in range(person.num_images):
             told, film = table.iloc[row], draw_chest(CHESTS, CHESTS.chest, number, follow_up)
             assert told["Image Index"] == f"{person.patient_id}_{follow_up:03d}.png"
             assert (told["Patient ID"], told["Follow-up #"]) == (person.patient_id, str(follow_up))

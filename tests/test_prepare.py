@@ -126,10 +126,10 @@ def test_a_folder_that_vanishes_during_the_run_is_looked_for_again(tmp_path, mon
     source = spread(tmp_path / "c")
     decode_shard = shards.decode_shard
 
-    def vanishing(shard, recipe, folder):
+    def vanishing(shard, rendering, readers, folder):
         if shard.number == 1:
             (source / "b").rename(source / "away")
-        return decode_shard(shard, recipe, folder)
+        return decode_shard(shard, rendering, readers, folder)
 
     monkeypatch.setattr(shards, "decode_shard", vanishing)
     with pytest.raises(InputError, match="6 of 10 files are gone"):
@@ -180,11 +180,11 @@ def test_an_interrupted_run_redoes_only_what_is_missing(tmp_path, monkeypatch):
     go(source, tmp_path / "whole")
     decode_shard, done = shards.decode_shard, []
 
-    def interrupted(shard, recipe, folder):
+    def interrupted(shard, rendering, readers, folder):
         if len(done) == 3:
             raise KeyboardInterrupt
         done.append(shard.number)
-        return decode_shard(shard, recipe, folder)
+        return decode_shard(shard, rendering, readers, folder)
 
     monkeypatch.setattr(shards, "decode_shard", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -275,7 +275,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path, monkeypatch):
 def test_preprocessing_is_of_pixels_not_of_the_cohort(tmp_path):
     a, b = cohort(tmp_path / "a"), cohort(tmp_path / "b", n=4, name="d")
     go(a, tmp_path / "sa")
-    go(b, tmp_path / "sb", shard_images=2, max_pixels=10**6)
+    go(b, tmp_path / "sb", shard_images=2, readers={"raster": {"max_pixels": 10**6}})
     one, other = Store.open(tmp_path / "sa"), Store.open(tmp_path / "sb")
     assert one.preprocessing == other.preprocessing
     assert one.id != other.id

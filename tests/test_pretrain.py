@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from trabecula import pretrain, split
+from trabecula.artifacts.encoder import read_encoder_card
 from trabecula.artifacts.patient_hashes import key_name, mark, site_key
 from trabecula.artifacts.splits import read_splits
 from trabecula.artifacts.store import Store
 from trabecula.config import build
 from trabecula.errors import InputError
-from trabecula.nets.critic_file import load_critic
-from trabecula.nets.encoder import load_encoder, read_card
-from trabecula.nets.generator import load_generator, sample
+from trabecula.nets.encoder import load_critic, load_encoder
+from trabecula.nets.generators.generator import load_generator
 from trabecula.objectives.wgan_gp import WganGp
 from trabecula.progress import Meter
 from trabecula.run import execute, identity, recorded
@@ -66,7 +66,7 @@ def test_an_arm_without_pretraining_says_what_it_starts_from(
 
 def test_the_card_says_what_was_seen_and_by_whom(hospital: Path, splits: Path, tmp_path: Path) -> None:
     summary = execute("pretrain", config(hospital, splits), tmp_path / "run")
-    card = read_card(tmp_path / "run")
+    card = read_encoder_card(tmp_path / "run")
     assert (card.name, card.family, card.objective, card.images_seen) == (
         "critic-wgan_gp",
         "pretrained",
@@ -141,7 +141,7 @@ def test_arms_without_pretraining(hospital: Path, tmp_path: Path) -> None:
     values = {"store": hospital / "store", "architecture": "critic"}
     execute("pretrain", pretrain.Config(**values, seed=1), tmp_path / "one")
     execute("pretrain", pretrain.Config(**values, seed=2), tmp_path / "two")
-    cards = [read_card(tmp_path / name) for name in ("one", "two")]
+    cards = [read_encoder_card(tmp_path / name) for name in ("one", "two")]
     assert [(c.name, c.family, c.objective, c.images_seen, c.patients) for c in cards] == [
         ("critic-random", "random", "none", 0, ())
     ] * 2
@@ -175,9 +175,9 @@ def test_a_second_pretraining_keeps_what_the_first_has_seen(
     execute("pretrain", again, tmp_path / "second")
     card = load_encoder(tmp_path / "second").card
     assert (card.name, card.images_seen) == ("twice", 128)
-    assert card.patients == read_card(tmp_path / "first").patients
+    assert card.patients == read_encoder_card(tmp_path / "first").patients
     monkeypatch.setenv("TRABECULA_SITE_KEY", "another key")
-    with pytest.raises(InputError, match="marked with another site key"):
+    with pytest.raises(InputError, match="hashed with another site key"):
         execute("pretrain", again, tmp_path / "third")
     assert not (tmp_path / "third" / "checkpoint.pt").exists()
     assert '"point"' not in (tmp_path / "third" / "log.jsonl").read_text()  # refused before the work
@@ -213,7 +213,7 @@ def test_snapshots_hold_what_the_run_held_then(hospital: Path, splits: Path, tmp
             held = early.read_bytes().replace(f'"{arm}"'.encode(), b'"critic-wgan_gp"')
             assert held == (tmp_path / run / name).read_bytes(), name
     early = tmp_path / "long" / "snapshots" / "000000032"
-    assert (read_card(early).name, read_card(early).images_seen) == ("critic-wgan_gp@32", 32)
+    assert (read_encoder_card(early).name, read_encoder_card(early).images_seen) == ("critic-wgan_gp@32", 32)
     assert load_generator(early)[1].images_seen == 32
     assert identity(early) == f"{identity(tmp_path / 'long')}/snapshots/000000032"
 
@@ -279,15 +279,15 @@ def test_what_is_wrong_is_said_on_the_terminal_in_the_log_and_in_the_curve(
         "pretrain", config(hospital, splits, **values, settings={**settings, "penalty": 0}), tmp_path / "ill"
     )
     training = json.loads((tmp_path / "ill" / "training.json").read_text())
-    (slope,) = [finding for finding in training["findings"] if finding["name"] == "slope"]
+    (slope,) = [finding for finding in training["findings"] if finding["name"] == "gradient norm"]
     assert (slope["first"] <= slope["last"], slope["last"]) == (True, 960)
     assert "far from 1" in slope["text"]
-    assert training["points"][-1]["health/slope"] > 2
+    assert training["points"][-1]["health/gradient_norm"] > 2
     told = capsys.readouterr().err
     assert told.count("the critic's slope between real and made images is") == 1  # once, not at each point
     assert told.startswith("warning: at ")
     log = [json.loads(line) for line in (tmp_path / "ill" / "log.jsonl").read_text().splitlines()]
-    assert "slope" in [line["name"] for line in log if line["event"] == "finding"]
+    assert "gradient norm" in [line["name"] for line in log if line["event"] == "finding"]
 
 
 def test_pools_in_which_there_is_nothing_to_see_are_refused(
@@ -316,7 +316,7 @@ def test_every_adversarial_method_leaves_a_critic_and_a_generator(
     for folder in (tmp_path / "run", tmp_path / "run" / "snapshots" / "000000016"):
         critic, (generator, card) = load_critic(folder), load_generator(folder)
         assert (card.objective, card.widths) == (name, (8, 4, 2))
-        images = sample(generator, 3, seed=0).float() / 127.5 - 1
+        images = generator.sample(3, seed=0).float() / 127.5 - 1
         with torch.no_grad():
             scores = critic(images)
         assert scores.shape == (3,)

@@ -13,13 +13,14 @@ import pytest
 from torch import nn
 
 from trabecula import finetune, pretrain, split
+from trabecula.artifacts.encoder import read_encoder_card
 from trabecula.artifacts.manifest import read_manifest
 from trabecula.artifacts.patient_hashes import mark, site_key
 from trabecula.artifacts.splits import read_splits
 from trabecula.config import build
 from trabecula.data.leaks import check
 from trabecula.errors import InputError
-from trabecula.nets.encoder import Encoder, make_encoder, read_card
+from trabecula.nets.encoder import Encoder, make_encoder
 from trabecula.run import execute
 
 
@@ -54,7 +55,7 @@ def relabelled(hospital: Path, out: Path, patients: list[str]) -> Path:
 def test_no_held_out_patient_is_learned_from(hospital: Path, splits: Path, tmp_path: Path) -> None:
     """The card lists the training part alone, and says which labels."""
     said = execute("pretrain", config(hospital, splits), tmp_path / "run")
-    card, parts = read_card(tmp_path / "run"), read_splits(splits)
+    card, parts = read_encoder_card(tmp_path / "run"), read_splits(splits)
     assert (card.family, card.objective, card.labels) == ("pretrained", "classify", "kl >= 1")
     assert (card.settings["kind"], card.settings["num_classes"]) == ("single", 2)
     assert (card.num_labelled_patients, card.batch_size, card.parent) == (6, 8, "")
@@ -91,7 +92,9 @@ def test_patients_without_a_split_or_a_label_teach_nothing(
     table.loc[table["patient_id"] == unlabelled, "kl"] = ""
     table.to_csv(manifest / "manifest.csv", index=False)
     execute("pretrain", config(hospital, tmp_path / "splits.csv", manifest=manifest), tmp_path / "run")
-    assert list(read_card(tmp_path / "run").patients) == sorted(mark(parts.patients("train")[2:], site_key()))
+    assert list(read_encoder_card(tmp_path / "run").patients) == sorted(
+        mark(parts.patients("train")[2:], site_key())
+    )
 
 
 def test_an_encoder_keeps_what_labels_it_saw(hospital: Path, splits: Path, tmp_path: Path) -> None:
@@ -99,13 +102,13 @@ def test_an_encoder_keeps_what_labels_it_saw(hospital: Path, splits: Path, tmp_p
     settings = {"objective": "wgan_gp", "settings": {"critic_steps": 1}, "task": "", "manifest": None}
     start = {"init": "encoder", "weights": tmp_path / "first"}
     execute("pretrain", config(hospital, splits, arm="then", **settings, **start), tmp_path / "second")
-    second = read_card(tmp_path / "second")
+    second = read_encoder_card(tmp_path / "second")
     assert (second.labels, second.num_labelled_patients) == ("kl >= 1", 6)
     weights = (tmp_path / "first" / "encoder.safetensors").read_bytes()
     assert second.parent == hashlib.sha256(weights).hexdigest()
     execute("pretrain", config(hospital, splits, arm="both", task="kl", **start), tmp_path / "third")
-    assert read_card(tmp_path / "third").labels == "kl >= 1; kl"
-    assert read_card(tmp_path / "third").settings["num_classes"] == 3
+    assert read_encoder_card(tmp_path / "third").labels == "kl >= 1; kl"
+    assert read_encoder_card(tmp_path / "third").settings["num_classes"] == 3
 
 
 def test_it_resumes_to_the_same_bytes_and_is_fine_tuned(
@@ -146,7 +149,7 @@ def test_neighbours_are_asked_and_nothing_learns_from_them(
     execute("pretrain", config(hospital, splits, **gan, task="", manifest=None), tmp_path / "without")
     weights = [(tmp_path / name / "encoder.safetensors").read_bytes() for name in ("with", "without")]
     assert weights[0] == weights[1]
-    assert read_card(tmp_path / "with").labels == ""
+    assert read_encoder_card(tmp_path / "with").labels == ""
     told = [json.loads((tmp_path / name / "training.json").read_text()) for name in ("with", "without")]
     assert set(told[0]["start"]) == {"monitor/rank", "monitor/rankme", "monitor/spread", "monitor/knn"}
     assert set(told[1]["start"]) == {"monitor/rank", "monitor/rankme", "monitor/spread"}

@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 
 from trabecula import cohort, embed, prepare, pretrain, split
+from trabecula.artifacts.encoder import read_encoder_card
 from trabecula.artifacts.patient_hashes import mark, site_key
 from trabecula.artifacts.splits import read_splits
-from trabecula.artifacts.store import Store
+from trabecula.artifacts.store import Store, open_stores
 from trabecula.data.batches import Stream
-from trabecula.data.joined_stores import open_stores
 from trabecula.errors import InputError
 from trabecula.grid.cells import plan
-from trabecula.nets.encoder import read_card
 from trabecula.recipe import parse_recipe
 from trabecula.run import execute
 
@@ -86,7 +85,7 @@ def test_the_pool_is_the_union_and_the_card_lists_the_patients_of_both(
 
     monkeypatch.setattr(Stream, "batch", batch)
     told = execute("pretrain", config(domains, images=96), tmp_path / "run")
-    card, stores = read_card(tmp_path / "run"), [Store.open(domain.store) for domain in domains]
+    card, stores = read_encoder_card(tmp_path / "run"), [Store.open(domain.store) for domain in domains]
     assert set(card.patients) == set(mark(trained(domains), site_key()))
     assert card.stores == tuple(store.id for store in stores)
     assert card.store not in card.stores
@@ -101,7 +100,7 @@ def test_the_pool_is_the_union_and_the_card_lists_the_patients_of_both(
 def test_the_order_of_the_stores_changes_no_patient(domains: tuple[Domain, Domain], tmp_path: Path) -> None:
     execute("pretrain", config(domains, pool_fraction=0.5), tmp_path / "one")
     execute("pretrain", config(domains[::-1], pool_fraction=0.5), tmp_path / "two")
-    cards = [read_card(tmp_path / name) for name in ("one", "two")]
+    cards = [read_encoder_card(tmp_path / name) for name in ("one", "two")]
     assert cards[0].patients == cards[1].patients
     assert len(cards[0].patients) == 6
     assert cards[0].preprocessing == cards[1].preprocessing
@@ -169,7 +168,7 @@ def test_a_patient_held_out_for_one_domain_is_in_no_image_of_the_other(
     given = config(domains, also=(tmp_path / "store",), also_splits=())
     execute("pretrain", given, tmp_path / "run")
     train = read_splits(domains[0].split).patients("train")
-    assert set(read_card(tmp_path / "run").patients) == set(mark(train, site_key()))
+    assert set(read_encoder_card(tmp_path / "run").patients) == set(mark(train, site_key()))
 
 
 def test_a_store_that_no_splits_know_is_told_before_and_after(
@@ -181,7 +180,7 @@ def test_a_store_that_no_splits_know_is_told_before_and_after(
     text = "none of store 2 is in the splits, are they of this store?"
     assert text in execute("pretrain", config(domains, also_splits=()), tmp_path / "run")
     capsys.readouterr()
-    monkeypatch.setattr("trabecula.pretrain.train", lambda *_, **__: iter(()))
+    monkeypatch.setattr("trabecula.train.pretraining.train", lambda *_, **__: iter(()))
     execute("pretrain", config(domains, also_splits=()), tmp_path / "untrained")
     assert f"warning: every image of the pool is learned from; {text}" in capsys.readouterr().err
 
@@ -194,7 +193,7 @@ def test_labels_are_those_of_the_first_store(domains: tuple[Domain, Domain], tmp
     )  # fmt: skip
     execute("pretrain", given, tmp_path / "run")
     train = read_splits(knees.split).patients("train")
-    assert set(read_card(tmp_path / "run").patients) == set(mark(train, site_key()))
+    assert set(read_encoder_card(tmp_path / "run").patients) == set(mark(train, site_key()))
 
 
 def test_an_encoder_of_one_domain_reads_the_other(domains: tuple[Domain, Domain], tmp_path: Path) -> None:
@@ -244,7 +243,7 @@ def test_generated_images_beside_real_ones_list_whom_their_generator_saw(
         table.to_csv(index, index=False)
         out = tmp_path / f"run-{listed}"
         told = execute("pretrain", config(domains, also=(tmp_path / "made",), also_splits=()), out)
-        patients = set(read_card(out).patients)
+        patients = set(read_encoder_card(out).patients)
         if listed:
             knees = read_splits(domains[0].split).patients("train")
             assert patients == {*mark([*knees, "generator-0123456789ab"], site_key()), *seen}

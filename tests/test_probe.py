@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 
 from trabecula import probe
 from trabecula.artifacts.manifest import read_manifest
-from trabecula.artifacts.read_predictions import groups, read_choices, read_predictions
+from trabecula.artifacts.predictions import arm_predictions, read_choices, read_predictions
 from trabecula.artifacts.splits import draw_subset, read_splits
 from trabecula.artifacts.tasks import find_task, truth
 from trabecula.config import build
@@ -64,7 +64,10 @@ def write_features(folder: Path, values: np.ndarray, table: pd.DataFrame) -> Non
     folder.mkdir()
     np.save(folder / "features.npy", values.astype(np.float32))
     table[["image_id", "patient_id"]].to_csv(folder / "index.csv", index=False)
-    record = {"arm": "resnet-moco", "architecture": "timm:resnet18", "pretrain_seed": 3}
+    record = {
+        "arm": "resnet-moco", "architecture": "timm:resnet18", "pretrain_seed": 3, "weights": "a" * 64,
+        "resize": "none", "dtype": "float32", "num": len(values), "num_features": values.shape[1],
+    }  # fmt: skip
     (folder / "features.json").write_text(json.dumps(record))
 
 
@@ -89,7 +92,9 @@ def test_evaluate_can_read_every_probe(hospital: Path, done: Path) -> None:
         labelled = truth(manifest.tasks[name], manifest)
         known = np.isin(labelled.image_ids, pd.read_csv(hospital / "features" / "index.csv")["image_id"])
         test = known & splits.rows("test", labelled.patient_ids)
-        found = list(groups(predictions, choices, name, labelled.image_ids[test], labelled.class_names))
+        found = list(
+            arm_predictions(predictions, choices, name, labelled.image_ids[test], labelled.class_names)
+        )
         assert [g.fraction for g in found] == [0.1, 1.0]
         assert found[0].p.shape == (2, test.sum(), len(labelled.class_names))
         if name != "findings":
@@ -237,7 +242,7 @@ def test_bad_features_are_named(hospital: Path, tmp_path: Path) -> None:
     values = np.load(hospital / "features" / "features.npy")
     values[5, 2] = np.nan
     write_features(tmp_path / "nan", values, index)
-    with pytest.raises(InputError, match=f"image '{index['image_id'][5]}' are no numbers"):
+    with pytest.raises(InputError, match=f"image '{index['image_id'][5]}' are not finite"):
         execute("probe", config(hospital, features=tmp_path / "nan"), tmp_path / "out")
     write_features(tmp_path / "short", values[:9], index)
     with pytest.raises(InputError, match=r"shape \(9, 24\), index\.csv names 237 images"):

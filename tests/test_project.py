@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,42 @@ SOURCE = ROOT / "src" / "trabecula"
 FILES = sorted(SOURCE.rglob("*.py"))
 VERB_FILES = {SOURCE / f"{verb}.py" for verb in VERBS} & set(FILES)
 ENTRANCES = {SOURCE / name for name in ("cli.py", "show.py", "doctor.py", "__init__.py")}
-LONGEST_FILE, LONGEST_FUNCTION, LONGEST_LOOP = 400, 60, 200
+LONGEST_FILE, LONGEST_FUNCTION, LONGEST_LOOP = 500, 60, 200
+GROUND = (
+    "config",
+    "distributed",
+    "errors",
+    "files",
+    "progress",
+    "random_numbers",
+    "recipe",
+    "spreadsheet",
+    "verbs",
+)
+"""Files that everything else may import; `run` is above the artifacts and below what starts verbs."""
+ARTIFACTS = {
+    "manifest.csv": "artifacts/manifest.py", "tasks.json": "artifacts/manifest.py",
+    "missing.csv": "artifacts/manifest.py", "skipped.csv": "artifacts/manifest.py",
+    "splits.csv": "artifacts/splits.py",
+    "store.json": "artifacts/store.py", "index.csv": "artifacts/store.py",
+    "rejected.csv": "artifacts/store.py", "images-": "artifacts/store.py",
+    "audit.json": "artifacts/audit.py",
+    "config.json": "artifacts/run_record.py", "provenance.json": "artifacts/run_record.py",
+    "log.jsonl": "artifacts/run_record.py", "DONE": "artifacts/run_record.py",
+    "encoder.json": "artifacts/encoder.py", "encoder.safetensors": "artifacts/encoder.py",
+    "generator.json": "artifacts/generator.py", "generator.safetensors": "artifacts/generator.py",
+    "classifier.json": "artifacts/classifier.py", "classifier.safetensors": "artifacts/classifier.py",
+    "features.json": "artifacts/features.py", "features.npy": "artifacts/features.py",
+    "predictions.csv": "artifacts/predictions.py", "choices.csv": "artifacts/predictions.py",
+    "metrics.json": "artifacts/results.py", "comparisons.json": "artifacts/results.py",
+    "curves.json": "artifacts/results.py", "flow.json": "artifacts/results.py",
+}  # fmt: skip
+"""Each artifact's file name and the one module that knows it."""
+HUGGING_FACE = {"nets/library_format.py", "nets/published.py"}
+"""Modules whose config.json is that of timm and transformers, not that of a run."""
+TEXT_OF_THE_COMMAND_LINE = {"verbs.py"}
+"""Help texts name artifacts for the reader; nothing there opens a file."""
+SHARED_CLASS_NAMES = {"Config"}  # of verbs
 
 
 def imports(path: Path) -> set[str]:
@@ -33,6 +69,94 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def node(module: str) -> str:
+    """The folder of a module, or what a top-level file belongs to."""
+    top = module.split(".")[1] if "." in module else ""
+    if (SOURCE / top).is_dir():
+        return top
+    return "ground" if top in GROUND else top if top == "run" else "verbs"
+
+
+def folder_imports() -> dict[str, set[str]]:
+    """Folder -> folders that any file of it imports, also within functions."""
+    graph: dict[str, set[str]] = {}
+    for path in FILES:
+        module = ".".join(("trabecula", *path.relative_to(SOURCE).with_suffix("").parts))
+        mine = node(module)
+        if module == "trabecula.__init__":
+            continue
+        targets = {node(name) for name in imports(path) if name.startswith("trabecula.")}
+        graph.setdefault(mine, set()).update(targets - {mine})
+    return graph
+
+
+def plain_strings(path: Path) -> list[str]:
+    """String literals and the literal parts of f-strings, docstrings left out."""
+    tree = ast.parse(path.read_text())
+    docstrings = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr)}
+    return [
+        n.value
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in docstrings
+    ]
+
+
+@pytest.mark.xfail(strict=False, reason="other folders still form cycles")
+def test_folders_form_no_cycle() -> None:
+    graph = folder_imports()
+    while leaves := {name for name, targets in graph.items() if not targets & graph.keys()}:
+        graph = {name: targets for name, targets in graph.items() if name not in leaves}
+    cycles = {name: sorted(targets & graph.keys()) for name, targets in graph.items()}
+    assert cycles == {}
+
+
+def _artifact_rows() -> list[Any]:
+    later = pytest.mark.xfail(strict=False, reason="the artifact still has several owners")
+    return [
+        pytest.param(name, home, marks=() if Path(home).stem == "manifest" else later, id=name)
+        for name, home in ARTIFACTS.items()
+    ]
+
+
+@pytest.mark.parametrize(("name", "home"), _artifact_rows())
+def test_each_artifact_has_one_home(name: str, home: str) -> None:
+    """The name of its file is in one module; everything else imports it from there."""
+    named = re.compile(rf"(?<![\w.-]){re.escape(name)}" + ("" if name.endswith("-") else r"(?![\w])"))
+    exempt = TEXT_OF_THE_COMMAND_LINE | (HUGGING_FACE if name == "config.json" else set())
+    found = {str(path.relative_to(SOURCE)) for path in FILES if any(map(named.search, plain_strings(path)))}
+    assert found - exempt == {home}
+
+
+@pytest.mark.xfail(strict=False, reason="pretrain still branches by method")
+def test_pretrain_names_no_method() -> None:
+    from trabecula.objectives import TABLE
+
+    path = SOURCE / "pretrain.py"
+    tree = ast.parse(path.read_text())
+    classes = {line[0].split(":")[1] for line in TABLE.values()}
+    words = {word for text in plain_strings(path) for word in re.findall(r"\w+", text)}
+    names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+    names |= {name.split(".")[-1] for name in imports(path)}
+    assert (words | names) & (TABLE.keys() | classes | {"isinstance"}) == set()
+
+
+def test_the_grid_runs_cells_and_knows_nothing_else() -> None:
+    verbs = {f"trabecula.{path.stem}" for path in VERB_FILES}
+    foreign = tuple(f"{name}." for name in (*verbs, "trabecula.objectives", "trabecula.nets"))
+    for path in (SOURCE / "grid").glob("*.py"):
+        assert {name for name in imports(path) if f"{name}.".startswith(foreign)} == set(), path
+
+
+@pytest.mark.xfail(strict=False, reason="two classes of one name are left in other folders")
+def test_no_two_classes_have_one_name() -> None:
+    homes: dict[str, list[str]] = {}
+    for path in FILES:
+        for n in ast.walk(ast.parse(path.read_text())):
+            if isinstance(n, ast.ClassDef) and n.name not in SHARED_CLASS_NAMES:
+                homes.setdefault(n.name, []).append(str(path.relative_to(SOURCE)))
+    assert {name: its for name, its in homes.items() if len(its) > 1} == {}
+
+
 def test_verbs_import_nouns_never_the_reverse() -> None:
     verbs = {f"trabecula.{path.stem}" for path in VERB_FILES}
     wrong = {
@@ -43,10 +167,14 @@ def test_verbs_import_nouns_never_the_reverse() -> None:
     assert wrong == {}
 
 
-def test_metrics_need_neither_torch_nor_scikit_learn() -> None:
-    heavy = {"torch", "sklearn", "timm", "torchvision"}
+def test_metrics_are_numpy_and_scipy_alone() -> None:
+    """No torch, no tables, no files: of the package they import each other and the errors."""
     for path in (SOURCE / "metrics").glob("*.py"):
-        assert {name.split(".")[0] for name in imports(path)} & heavy == set(), path
+        found = imports(path)
+        own = {name for name in found if name.split(".")[0] == "trabecula"}
+        known = {"numpy", "scipy", *sys.stdlib_module_names}
+        assert {name.split(".")[0] for name in found - own} <= known, path
+        assert all(name.startswith(("trabecula.errors", "trabecula.metrics")) for name in own), path
 
 
 def test_import_and_help_load_no_torch() -> None:

@@ -11,10 +11,10 @@ import pytest
 
 from searched_study import config, labelled, of_part, rows, start, written
 from trabecula import embed, evaluate, finetune, prepare, pretrain, probe, search
+from trabecula.artifacts.search_result import read_chosen
 from trabecula.recipe import read_recipe
 from trabecula.run import execute
 from trabecula.study import make_plan
-from trabecula.transfer.chosen import read_chosen
 
 
 @pytest.fixture(scope="module")

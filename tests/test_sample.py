@@ -14,17 +14,18 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from trabecula import pretrain, sample, split
+from trabecula.artifacts.encoder import read_encoder_card
 from trabecula.artifacts.generated import is_generated
+from trabecula.artifacts.generator import read_generator_card
 from trabecula.artifacts.manifest import read_manifest
 from trabecula.artifacts.patient_hashes import mark, site_key
 from trabecula.artifacts.splits import read_splits
 from trabecula.artifacts.store import Store
 from trabecula.comparison.leakage import check_cards
+from trabecula.config import Record
 from trabecula.errors import InputError, RunError
-from trabecula.nets.critic import Generator
-from trabecula.nets.encoder import read_card
-from trabecula.nets.generator import load_generator
-from trabecula.nets.generator import sample as draw
+from trabecula.nets.generators.generator import Generator, load_generator
+from trabecula.nets.generators.upsampling import UpsamplingConfig, UpsamplingGenerator
 from trabecula.nets.latent import latents, slerp
 from trabecula.run import execute
 
@@ -52,7 +53,7 @@ def drawn(gan: Path, out: Path, **settings: Any) -> Store:
 def test_an_image_is_the_same_however_many_are_drawn(gan: Path, tmp_path: Path) -> None:
     many = drawn(gan, tmp_path / "many", num=70, seed=5)
     few = drawn(gan, tmp_path / "few", num=33, seed=5, shard_images=7)
-    assert (len(many), len(few), few.bits, len(few.record["shards"])) == (70, 33, 8, 5)
+    assert (len(many), len(few), few.bits, len(few.record.shards)) == (70, 33, 8, 5)
     assert torch.equal(many.read(slice(0, 33)), few.read(slice(0, 33)))
     assert many.index["image_id"].tolist()[:33] == few.index["image_id"].tolist()
     other = drawn(gan, tmp_path / "other", num=4, seed=6)
@@ -65,17 +66,19 @@ def test_images_are_the_generators_own(gan: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         expected = generator(latents(range(5), 12, 1))
     assert torch.allclose(store.read(slice(0, 5)) / 127.5 - 1, expected, atol=0.5 / 127.5 + 1e-4)
-    assert torch.equal(store.read(slice(0, 5)), draw(generator, 5, 1))  # as pretrain and fidelity draw them
-    assert store.preprocessing == read_card(gan / "gan").preprocessing
+    assert torch.equal(store.read(slice(0, 5)), generator.sample(5, 1))  # as pretrain and fidelity draw them
+    assert store.preprocessing == read_encoder_card(gan / "gan").preprocessing
 
 
 def test_colours_are_written_as_they_are_drawn(gan: Path) -> None:
-    generator = Generator(3, 32, latent=12).to(memory_format=torch.channels_last).eval()
+    generator = (
+        UpsamplingGenerator(UpsamplingConfig(latent=12), 3, 32).to(memory_format=torch.channels_last).eval()
+    )
     images = sample.images_of(sample.Config(generator=gan, num=5, seed=1), generator, range(5))
     assert images.flags.c_contiguous
     assert images.shape == (5, 3, 32, 32)
-    assert np.array_equal(images, draw(generator, 5, 1).numpy())
-    assert draw(generator, 5, 1).is_contiguous()
+    assert np.array_equal(images, generator.sample(5, 1).numpy())
+    assert generator.sample(5, 1).is_contiguous()
 
 
 def test_walks_go_from_one_sample_to_the_next_on_the_sphere(gan: Path, tmp_path: Path) -> None:
@@ -100,9 +103,9 @@ def test_the_store_says_whose_it_is_and_from_whom_it_learned(gan: Path, tmp_path
     store = drawn(gan, tmp_path / "s", num=3)
     (patient,) = set(store.index["patient_id"])
     assert is_generated(patient)
-    made = store.record["generated"]
+    made = store.record.plain["generated"]
     assert made["generator"] == patient
-    assert set(made["patients"]) == set(read_card(gan / "gan").patients) != set()
+    assert set(made["patients"]) == set(read_encoder_card(gan / "gan").patients) != set()
     assert store.index["image_id"].is_unique
 
 
@@ -123,9 +126,9 @@ def test_generated_images_belong_in_train(gan: Path, hospital: Path, tmp_path: P
             assert f"{patient},train" in (out / "splits.csv").read_text()
     held = tmp_path / "held.csv"
     held.write_text((gan / "split/splits.csv").read_text() + f"{patient},val\n")
-    with pytest.raises(InputError, match=f"'{patient}' is a generator, no patient, and stands in val"):
+    with pytest.raises(InputError, match=f"'{patient}' is a generator, not a patient, and is in val"):
         pretrain.read_splits(held)
-    with pytest.raises(InputError, match=f"{patient} is a generator and stands in val"):
+    with pytest.raises(InputError, match=f"{patient} is a generator and is in val"):
         execute("split", split.Config(manifest=hospital / "cohort", splits=held, check=True), tmp_path / "c")
 
 
@@ -147,13 +150,19 @@ def test_an_encoder_pretrained_on_samples_names_the_generators_patients(gan: Pat
     config = pretrain.Config(store=tmp_path / "s", splits=gan / "split", **ADVERSARIAL)
     told = execute("pretrain", config, tmp_path / "second")
     assert "are they of this store" not in told
-    before, after = read_card(gan / "gan"), read_card(tmp_path / "second")
+    before, after = read_encoder_card(gan / "gan"), read_encoder_card(tmp_path / "second")
     assert set(after.patients) > set(before.patients)
     made = mark(Store.open(tmp_path / "s").index["patient_id"].tolist()[:1], site_key())
     assert set(after.patients) - set(before.patients) == set(made)
     random = pretrain.Config(store=tmp_path / "s", architecture="critic", device="cpu")
     execute("pretrain", random, tmp_path / "random")
-    assert read_card(tmp_path / "random").patients == ()
+    assert read_encoder_card(tmp_path / "random").patients == ()
+
+
+def export(folder: Path) -> None:
+    """Make a generator's card as `export` writes it."""
+    card = read_generator_card(folder).exported({"finding": "no sign of copying"})
+    (folder / "generator.json").write_text(card.model_dump_json())
 
 
 def test_an_encoder_pretrained_on_samples_of_an_exported_generator_is_refused(
@@ -164,11 +173,10 @@ def test_an_encoder_pretrained_on_samples_of_an_exported_generator_is_refused(
     alone.mkdir()
     for name in ("generator.json", "generator.safetensors"):
         shutil.copy(gan / "gan" / name, alone)
-    card = json.loads((alone / "generator.json").read_text())
-    (alone / "generator.json").write_text(json.dumps({**card, "audit": {"finding": "no sign of copying"}}))
+    export(alone)
     drawn(alone.parent, tmp_path / "s", num=8, generator=alone)
     config = pretrain.Config(store=tmp_path / "s", splits=gan / "split", **ADVERSARIAL)
-    assert "whom they go back to is not known" in execute("pretrain", config, tmp_path / "second")
+    assert "its patients are not known" in execute("pretrain", config, tmp_path / "second")
     further = {"store": hospital / "store", "init": "encoder", "weights": tmp_path / "second"}
     execute("pretrain", config.model_copy(update=further), tmp_path / "third")
     manifest = read_manifest(hospital / "cohort")
@@ -224,17 +232,17 @@ def test_what_is_no_generator_is_refused(gan: Path, tmp_path: Path) -> None:
     alone.mkdir(parents=True)
     for name in ("generator.json", "generator.safetensors"):
         shutil.copy(gan / "gan" / name, alone)
-    with pytest.raises(InputError, match=r"encoder\.json, which says whose images it learned from"):
-        drawn(alone.parent, tmp_path / "b")
-    card = json.loads((alone / "generator.json").read_text())
-    (alone / "generator.json").write_text(json.dumps({**card, "audit": {"finding": "no sign of copying"}}))
+    made = drawn(alone.parent, tmp_path / "b", num=2).record.generated  # its own card lists its patients
+    assert made is not None
+    assert set(made.patients) == set(read_encoder_card(gan / "gan").patients)
+    export(alone)
     exported = drawn(alone.parent, tmp_path / "e", num=2)  # leaves without the encoder, and may be drawn from
-    assert (exported.preprocessing, exported.record["generated"]["patients"]) == ("", [])
+    assert (exported.preprocessing, exported.record.generated.patients) == ("", ())
     shutil.copy(gan / "gan/encoder.json", alone)
     state = load_file(alone / "generator.safetensors")
     state["output.bias"].fill_(float("nan"))
     save_file(state, alone / "generator.safetensors")
-    with pytest.raises(RunError, match="images that are no numbers"):
+    with pytest.raises(RunError, match="images that are not finite"):
         drawn(alone.parent, tmp_path / "c")
 
 
@@ -250,3 +258,27 @@ def test_grid_shows_the_first_samples(gan: Path, tmp_path: Path) -> None:
     real = store.read(slice(0, 9)).float().mean((1, 2, 3)).numpy()
     assert np.abs(np.array(means) - real).max() < 12
     assert json.loads((tmp_path / "s/store.json").read_text())["num_images"] == 30
+
+
+class BlankConfig(Record):
+    """Settings of `Blank`."""
+
+
+class Blank(Generator):
+    """A generator without a random input."""
+
+    Config = BlankConfig
+
+    def sample(self, num: int, seed: int, first: int = 0) -> torch.Tensor:  # noqa: ARG002
+        return torch.full((num, self.channels, self.size, self.size), 7, dtype=torch.uint8)
+
+
+def test_a_generator_of_another_kind_draws_single_images_and_has_no_walks(
+    gan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Blank, "kind", staticmethod(lambda: "blank"))
+    monkeypatch.setattr("trabecula.nets.generators.generator.find", lambda kind: {"blank": Blank}[kind])
+    Blank(BlankConfig(), 1, 32).save(tmp_path, read_encoder_card(gan / "gan"), 8)
+    assert (drawn(tmp_path, tmp_path / "s", num=3, generator=tmp_path).read(slice(0, 3)) == 7).all()
+    with pytest.raises(InputError, match="kind 'blank' has no random input to walk in; use kind = independ"):
+        drawn(tmp_path, tmp_path / "w", generator=tmp_path, kind="interpolate")

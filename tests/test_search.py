@@ -11,11 +11,11 @@ import pytest
 
 from searched_study import QUICK, config, labelled, of_part, rows, start, written
 from trabecula import finetune
+from trabecula.artifacts.search_result import read_chosen
 from trabecula.artifacts.splits import read_splits
 from trabecula.errors import InputError, RunError
 from trabecula.run import execute
-from trabecula.transfer import search as searching
-from trabecula.transfer.chosen import read_chosen
+from trabecula.transfer import trials as searching
 
 
 @pytest.fixture(scope="module")
@@ -63,20 +63,20 @@ def test_random_draws_the_same_heads_for_every_arm(hospital: Path, root: Path, t
 def test_the_median_pruner_waits_and_prunes(
     hospital: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Scripted losses: after five good trials a bad one ends at its sixth look, the first that may."""
-    looks: list[int] = []
+    """Scripted losses: after five good trials a bad one ends at its sixth check, the first that may."""
+    checks: list[int] = []
 
-    def scripted(*_: Any, told: Any, **__: Any) -> Any:
-        good = len(looks) < 5
-        for look in range(1, 10):
-            if told(look, 0.1 if good else 0.9, 0.5):
+    def scripted(*_: Any, should_stop: Any, **__: Any) -> Any:
+        good = len(checks) < 5
+        for check in range(1, 10):
+            if should_stop(check, 0.1 if good else 0.9, 0.5):
                 break
-        looks.append(look)
-        return None, searching.Fitted(8, 0.1 if good else 0.9, 0.5, look, 8 * look, 0.1, 0.7, look < 9)
+        checks.append(check)
+        return None, searching.Fitted(8, 0.1 if good else 0.9, 0.5, check, 8 * check, 0.1, 0.7, check < 9)
 
     monkeypatch.setattr(searching, "tune", scripted)
     said = execute("search", config(hospital, root, trials=7, pruner="median"), tmp_path / "s")
-    assert looks == [9, 9, 9, 9, 9, 6, 6]
+    assert checks == [9, 9, 9, 9, 9, 6, 6]
     assert [row["state"] for row in rows(tmp_path / "s")] == ["complete"] * 5 + ["pruned"] * 2
     assert ", 2 pruned; few patients in val" in said
 
@@ -100,7 +100,7 @@ def test_a_trial_that_diverges_is_an_answer(
         "step 3: the loss of 'all' is nan"
     }
     only = config(hospital, root, space={"patience": [1]}, trials=2)
-    with pytest.raises(RunError, match="none of 2 trials came to its end: step 3"):
+    with pytest.raises(RunError, match="none of 2 trials completed: step 3"):
         execute("search", only, tmp_path / "none")
 
 
@@ -181,7 +181,7 @@ def test_finetune_takes_what_was_chosen_also_another_arm(hospital: Path, root: P
     ]
     with pytest.raises(InputError, match="seed 1000: the search itself used the labels of this seed"):
         tuned(hospital, root, tmp_path / "c", chosen=tmp_path / "s", seed=1000)
-    with pytest.raises(InputError, match="no such file; `trabecula search` writes one"):
+    with pytest.raises(InputError, match="no such file; it is written by `trabecula search`"):
         tuned(hospital, root, tmp_path / "d", chosen=root / "encoder0")
 
 
@@ -216,7 +216,7 @@ def test_settings_that_a_test_patient_chose_are_refused(
         tuned(hospital, root, tmp_path / "key", chosen=tmp_path / "s")
     values = json.loads((tmp_path / "s/chosen.json").read_text())
     (tmp_path / "chosen.json").write_text(json.dumps({k: v for k, v in values.items() if k != "patients"}))
-    with pytest.raises(InputError, match="does not tell whose labels the search had; search again"):
+    with pytest.raises(InputError, match="does not say whose labels the search had; search again"):
         tuned(hospital, root, tmp_path / "old", chosen=tmp_path / "chosen.json")
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 from searched_study import QUICK, artifacts, config, rows, start
 from trabecula.errors import InputError, RunError
 from trabecula.run import execute
-from trabecula.transfer import search as searching
+from trabecula.transfer import trials as searching
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_a_journal_that_was_cut_off_goes_on(tmp_path: Path) -> None:
     other = tmp_path / "notes.txt"
     other.write_text("my notes")
     with (
-        pytest.raises(InputError, match=r"notes.txt': is no journal of trials; give an Optuna"),
+        pytest.raises(InputError, match=r"notes.txt': is not a journal of trials; give an Optuna"),
         searching.opened(f"journal:///{other}", "study", "loss", "none"),
     ):
         pass

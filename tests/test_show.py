@@ -218,7 +218,7 @@ def test_a_studys_card_tells_once_of_a_missing_file(
 def test_a_cards_own_indents_are_kept(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trabecula.summaries.run_folder import RunCard
+    from trabecula.summaries.run_card import RunCard
 
     monkeypatch.setenv("COLUMNS", "50")
     print_card(RunCard("a title", [("AUROC", "of kl:"), ("", "  an arm with a name and a value: 0.7")]))

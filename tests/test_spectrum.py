@@ -107,7 +107,7 @@ def test_what_the_calls_cannot_tell_is_not_told(hospital: Path, tmp_path: Path) 
     mixed = [k % 2 if k < 40 else 2 for k in range(60)]
     proxy = predictions(tmp_path / "mixed", known, mixed, "val")
     told = execute("spectrum", config(hospital, validation=(proxy,)), tmp_path / "out")
-    assert "corrected 0: not told, 1: not told, 2: 90.0 % (" in told
+    assert "corrected 0: not known, 1: not known, 2: 90.0 % (" in told
     assert "how much of 0, 1 there is" in read(tmp_path / "out")["correction"]
 
 
@@ -181,7 +181,7 @@ def test_what_cannot_be_counted_is_refused_in_one_line(hospital: Path, tmp_path:
     stranger = predictions(tmp_path / "stranger", ["z1"], [1], "test")
     validation = predictions(tmp_path / "validation", ["b00L"], [1], "val")
     for settings, said in (
-        ({"predictions": (several,)}, "task 'kl' names no one class an image"),
+        ({"predictions": (several,)}, "task 'kl' does not give one class an image"),
         ({"predictions": (labelled,)}, "no predicted image is left"),
         ({"predictions": (stranger,)}, "1 of 1 predicted images are not in it, the first is 'z1'"),
         ({"predictions": (hospital / "proxy",)}, "no predictions of a test part"),

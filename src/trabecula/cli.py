@@ -6,20 +6,21 @@ their inputs stand in a table (`verbs.py`), which a test holds against each verb
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trabecula import __version__
-from trabecula.cli_errors import answered
-from trabecula.errors import InputError
+from trabecula.errors import InputError, TrabeculaError, disk_full, is_disk_full
 from trabecula.verbs import INPUTS, VERBS, Verb
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Image encoders from many medical images and few labels, and whether it paid. "
+    help="Image encoders from many medical images and few labels, and whether the pretraining paid. "
     "The verbs below stand in the order in which they run; each writes one folder.",
 )
 
@@ -44,11 +45,14 @@ Assignments = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; do nothing.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes or threads at a time.")]
 
+_NAMES = (errno.ENOTDIR, errno.ENAMETOOLONG)
+_DRIVES = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.ENXIO)
+
 
 def main() -> None:
     """The entry point."""
     signal.signal(signal.SIGTERM, _terminated)
-    with answered():
+    with one_line_errors():
         code = app(standalone_mode=False)
         sys.stdout.flush()  # here, where a reader that has seen enough is answered
         sys.exit(code)
@@ -64,6 +68,63 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Errors that the user can fix become one line and an exit code, never a traceback."""
+    try:
+        yield
+    except TrabeculaError as error:
+        _stop(f"error: {error}", error.exit_code)
+    except KeyboardInterrupt:
+        _stop("stopped; run the same command again to go on", 130)
+    except PermissionError as error:
+        _stop(f"error: {error.filename}: not allowed; choose another folder or change its rights", 2)
+    except BrokenPipeError:  # the program that reads the output has stopped reading
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        _os(error)
+    except MemoryError as error:
+        _stop(f"error: out of memory ({error or 'no detail'}); lower size, batch_size or --workers", 1)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # a usage error of typer, whose classes are private
+            _usage(error)
+        if type(error).__name__ != "OutOfMemoryError":  # torch's own, which is not imported here
+            raise
+        _stop("error: the device is out of memory; lower batch_size, or raise accumulate", 1)
+
+
+def _os(error: OSError) -> None:
+    """Failures of the machine; any other operating-system error is a defect of Trabecula."""
+    place = error.filename or "the output"
+    if is_disk_full(error):
+        _stop(f"error: {disk_full(place)}", 1)
+    if error.errno in _NAMES:
+        _stop(f"error: {place}: {error.strerror}; choose another name", 2)
+    if error.errno in _DRIVES:
+        _stop(f"error: {place}: {error.strerror}; check the drive and run the same command again", 1)
+    raise error
+
+
+def _usage(error: Any) -> None:
+    """A mistyped verb or option in one line; bare `trabecula` shows the help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        sys.exit(error.exit_code)
+    context = getattr(error, "ctx", None)
+    path = f"trabecula {context.info_name}" if context and context.parent else "trabecula"
+    message = error.format_message().rstrip(".")
+    if message.startswith("Got unexpected extra argument") and context and context.info_name in VERBS:
+        message += "; inputs are given by name, each with its own flag, such as --store PATH"
+    _stop(f"error: {message}; see `{path} --help`", error.exit_code)
+
+
+def _stop(line: str, code: int) -> None:
+    sys.stdout.flush()
+    print(" ".join(line.splitlines()), file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
 @app.callback()
 def _options(
     version: Annotated[
@@ -75,10 +136,11 @@ def _options(
 
 def run_verb(name: str, given: dict[str, Any]) -> None:
     """One verb from the command line: settings, then a run folder, then its summary on stdout."""
-    with answered():
+    with one_line_errors():
         workers = given["workers"]
         wished = os.environ.get("OMP_NUM_THREADS", "")
         threads = int(wished) if wished.isdecimal() and int(wished) else cores()
+        from trabecula.artifacts.run_record import DONE_FILE, is_done
         from trabecula.config import build
         from trabecula.run import execute, verb_module
 
@@ -95,9 +157,9 @@ def run_verb(name: str, given: dict[str, Any]) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 print(execute(name, config, Path(folder), threads))
         elif out is None:
-            raise InputError(f"trabecula {name}: give --out FOLDER, where the result will lie")
+            raise InputError(f"trabecula {name}: give --out FOLDER for the result")
         else:
-            already = "DONE already: " if (out / "DONE").exists() else ""
+            already = f"{DONE_FILE} already: " if is_done(out) else ""
             print(already + execute(name, config, out, threads))
 
 
@@ -151,6 +213,7 @@ def _siblings(cpu: int) -> str:
 
 
 def _show_dry_run(name: str, config: Record, out: Path | None) -> None:
+    from trabecula.artifacts.run_record import DONE_FILE, is_done
     from trabecula.config import dump, inputs, to_toml
 
     print(f"# trabecula {name}: its settings; nothing is run\n{to_toml(dump(config)).strip()}")
@@ -165,7 +228,7 @@ def _show_dry_run(name: str, config: Record, out: Path | None) -> None:
         new = (
             "a new folder" if not out.exists() else "an unfinished run, resumed" if out.is_dir() else "a file"
         )
-        state = f"{out}   ({'DONE already' if (out / 'DONE').exists() else new})"
+        state = f"{out}   ({f'{DONE_FILE} already' if is_done(out) else new})"
     print(f"# writes\n#   {state}")
     if missing:
         raise InputError(f"{missing[0]}: no such file or folder")
@@ -201,7 +264,7 @@ def _command(name: str, verb: Verb) -> Callable[..., None]:
         inspect.Parameter(
             "assignments", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Assignments
         ),
-        _parameter("seed", int | None, typer.Option("--seed", help="Of everything random.")),
+        _parameter("seed", int | None, typer.Option("--seed", help="Seed of everything random.")),
         _parameter("device", str | None, typer.Option("--device", help="cpu, cuda, cuda:1 or auto.")),
         inspect.Parameter("workers", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Workers),
         inspect.Parameter("dry_run", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=DryRun),
@@ -229,11 +292,11 @@ def study(
     dry_run: DryRun = False,
 ) -> None:
     """Run a recipe's whole grid of verbs, or what is missing of it."""
-    with answered():
+    with one_line_errors():
         from trabecula.study import make_plan, run_study
 
         if out is None and not dry_run:
-            raise InputError("trabecula study: give --out FOLDER, for the cells and the report")
+            raise InputError("trabecula study: give --out FOLDER for the cells and the report")
         folder = out or Path("study")
         plan = make_plan(recipe, folder, assignments or [])
         if dry_run:
@@ -271,7 +334,7 @@ def show(
     ] = False,
 ) -> None:
     """Show a verb's or objective's settings, or what is in a run folder or recipe."""
-    with answered():
+    with one_line_errors():
         from trabecula.show import print_names, print_subject
 
         print_subject(name, settings) if name else print_names()
@@ -279,10 +342,10 @@ def show(
 
 @app.command(epilog="Example: trabecula doctor --out runs")
 def doctor(
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where runs will lie.")] = Path("."),
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The folder of the runs.")] = Path("."),
 ) -> None:
     """Say what this machine has: versions, devices, disk, rights."""
-    with answered():
+    with one_line_errors():
         from trabecula.doctor import examine
 
         examine(out)

@@ -13,12 +13,13 @@ import tomllib
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from trabecula.errors import InputError
+from trabecula.files import read_json
 
 WITHOUT_DEFAULT = ("needed", "not set")
 """What `describe` says in the place of a default: the user must give it, or may leave it away."""
@@ -44,6 +45,11 @@ class Record(BaseModel):
             return values
         fields = {k: cls.model_fields[k].default for k in values if k in cls.model_fields}
         return {**values, **{k: _over(default, values[k]) for k, default in fields.items()}}
+
+    @classmethod
+    def of_kind(cls, values: Mapping[str, Any]) -> type[Self]:  # noqa: ARG003
+        """The record that these values are of; one whose other settings depend on a kind overrides this."""
+        return cls
 
 
 def _over(default: Any, given: Any) -> Any:
@@ -74,10 +80,26 @@ def build(cls: type[R], values: Mapping[str, Any], where: str) -> R:
         InputError: every problem in one line, a mistyped key with the likely one.
     """
     try:
+        cls = cls.of_kind(values)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    try:
         return cls.model_validate(dict(values))
     except ValidationError as error:
         problems = "; ".join(_problem(cls, detail) for detail in error.errors())
         raise InputError(f"{where}: {problems}") from None
+
+
+def read_record(cls: type[R], path: Path, made_by: str) -> R:
+    """Read a record from a JSON file.
+
+    Args:
+        made_by: the command that writes the file, for the message.
+
+    Raises:
+        InputError: no such file, not a JSON object, or every problem with its values.
+    """
+    return build(cls, read_json(path, made_by), str(path))
 
 
 def _problem(cls: type[Record], detail: ErrorDetails) -> str:

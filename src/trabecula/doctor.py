@@ -17,13 +17,14 @@ from rich.table import Table
 
 import trabecula
 from trabecula.artifacts.patient_hashes import SITE_KEY, key_file
+from trabecula.nets.devices import choose_device, precision_on
 
 _GIB = 2**30
 _NOT_FOR_USERS = ("dev", "docs")
 
 
 def examine(out: Path) -> None:
-    """Print the table; `out` is where runs will lie."""
+    """Print the table; `out` is the folder of the runs."""
     table = Table("what", "found")
     for what, found in findings(out):
         table.add_row(what, found.replace("[", "\\["))
@@ -31,7 +32,7 @@ def examine(out: Path) -> None:
 
 
 def findings(out: Path) -> Iterator[tuple[str, str]]:
-    """(what was looked at, what was found)."""
+    """(what was examined, what was found)."""
     yield "trabecula", trabecula.__version__
     yield "python", f"{platform.python_version()} on {platform.platform()}"
     yield from _requirements()
@@ -66,15 +67,15 @@ def _found(package: str) -> str:
 
 def _extras() -> str:
     """Each extra as installed, or the command that installs it."""
-    told = []
+    found = []
     names = metadata.metadata("trabecula").get_all("Provides-Extra") or []
     for extra in (name for name in names if name not in _NOT_FOR_USERS):
         lines = [line for line in metadata.requires("trabecula") or [] if f'extra == "{extra}"' in line]
         missing = [name for name, _ in map(_parts, lines) if not _found(name)]
-        told.append(
+        found.append(
             f"{extra}: python -m pip install 'trabecula[{extra}]'" if missing else f"{extra}: installed"
         )
-    return "\n".join(told) or "none are offered"
+    return "\n".join(found) or "none are offered"
 
 
 def _gpus() -> list[str]:
@@ -86,18 +87,13 @@ def _gpus() -> list[str]:
 
 
 def _bf16() -> str:
-    if torch.cuda.is_available():
-        return "fast on the GPU" if torch.cuda.is_bf16_supported() else "the GPU has none; float32 is used"
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return "unknown on this system; float32 is safe"
-    fast = "avx512_bf16" in flags or "amx_bf16" in flags
-    return "fast on this CPU" if fast else "slow on this CPU; float32 is used"
+    device = choose_device("auto")
+    place = "the GPU" if device.type == "cuda" else "this CPU"
+    return f"fast on {place}" if precision_on(device) == "bf16" else f"slow on {place}; float32 is used"
 
 
 def _site_key() -> str:
-    """Whether there is one; looking must not make one."""
+    """Whether there is one; examining must not make one."""
     if os.environ.get(SITE_KEY):
         return f"from ${SITE_KEY}"
     return str(key_file()) if key_file().exists() else f"none yet; made at first need in {key_file()}"

@@ -1,13 +1,10 @@
 """encoder + store -> features: one vector an image, for probes, distances and neighbours.
 
-features.npy      (N, D) float32, in the order of the store
-features.json     the encoder, its weights' hash, the store and its preprocessing
-index.csv         image_id, patient_id, in the same order
+What it writes: `artifacts/features.py`.
 """
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,17 +12,17 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from trabecula.artifacts.encoder import EncoderCard, PoolChoice, check_fit, weights_file
+from trabecula.artifacts.features import FeaturesCard, writing_features
 from trabecula.artifacts.predictions import region_name
 from trabecula.artifacts.store import Store, to_float
 from trabecula.config import Record
 from trabecula.errors import RunError
-from trabecula.files import open_new_array
+from trabecula.files import sha256_of
 from trabecula.nets.devices import choose_device, exact
-from trabecula.nets.encoder import Card, Encoder, PoolChoice, check_fit, load_encoder, weights_file
+from trabecula.nets.encoder import Encoder, load_encoder
 from trabecula.progress import Meter
 from trabecula.run import Run
-
-FORMAT = 1
 
 
 class Config(Record):
@@ -39,7 +36,7 @@ class Config(Record):
     """From maps to features: mean, mean+max, flatten or token; auto takes the encoder's own."""
     region: Literal["all", "corners"] = "all"
     """corners: the encoder is shown the four corners of each image and mid-grey elsewhere, so that a probe
-    tells whether markers, borders or the film's brightness give a label away."""
+    shows whether markers, borders or the image's brightness give a label away."""
     corner: float = Field(0.25, gt=0, le=0.5)
     """With corners: side of each, as a fraction of the image's side."""
     batch_size: int = Field(64, ge=1)
@@ -57,9 +54,10 @@ def run(config: Config, out: Run) -> str:
     card, device = encoder.card, choose_device(config.device)
     out.used(device=str(device))
     encoder = encoder.to(device).to(memory_format=torch.channels_last).eval()
-    shape = (len(store), card.num_features)
-    features = open_new_array(out.scratch("features.npy"), shape, np.float32)
-    with Meter(f"embedding with {card.name}", len(store), "images") as meter:
+    with (
+        writing_features(out.path, _features_card(card, config, store), store.index) as features,
+        Meter(f"embedding with {card.name}", len(store), "images") as meter,
+    ):
         for start in range(0, len(store), config.batch_size):
             rows = np.arange(start, min(start + config.batch_size, len(store)))
             images = store.read(rows)
@@ -67,11 +65,6 @@ def run(config: Config, out: Run) -> str:
                 images = corners_only(images, config.corner)
             features[rows] = _finite(embed(encoder, images, device), store, rows, card)
             meter.add(len(rows))
-    features.flush()
-    del features
-    out.publish("features.npy")
-    out.write("index.csv", store.index[["image_id", "patient_id"]].to_csv(index=False, lineterminator="\n"))
-    out.write_json("features.json", _record(card, config, store))
     shown = "" if config.region == "all" else f", their {config.region} alone"
     return f"{card.name}: {card.num_features} features of each of {len(store):,} images{shown}"
 
@@ -94,36 +87,24 @@ def embed(encoder: Encoder, images: torch.Tensor, device: torch.device) -> torch
     return features.float().cpu()
 
 
-def _finite(features: torch.Tensor, store: Store, rows: Any, card: Card) -> Any:
+def _finite(features: torch.Tensor, store: Store, rows: Any, card: EncoderCard) -> Any:
     bad = (~features.isfinite().all(1)).nonzero().flatten().tolist()
     if bad:
         raise RunError(
-            f"encoder '{card.name}' gives features that are no numbers, first for image "
+            f"encoder '{card.name}' gives features that are not finite, first for image "
             f"'{store.index['image_id'].iloc[rows[bad[0]]]}'; its pretraining diverged, use an earlier one"
         )
     return features.numpy()
 
 
-def _record(card: Card, config: Config, store: Store) -> dict[str, Any]:
-    """What features.json says: the encoder, how it was applied, and to what."""
-    with weights_file(config.encoder).open("rb") as file:
-        weights = hashlib.file_digest(file, "sha256").hexdigest()
-    told = ("architecture", "family", "objective", "init", "images_seen", "pool", "stem", "channels", "size")
-    values = card.model_dump(mode="json")
-    return {
-        "format": FORMAT,
-        "arm": card.name,
-        "pretrain_seed": card.seed,
-        **{key: values[key] for key in told},
-        "normalisation": {"mean": values["mean"], "std": values["std"]},
-        "weights": weights,
-        "resize": "none: images as they are in the store",
-        "region": region_name(config.region, config.corner),
-        "dtype": "float32",
-        "num": len(store),
-        "num_features": card.num_features,
-        "store": store.id,
-        "preprocessing": store.preprocessing,
-        "prepared": store.prepared,
-        "manifest": store.record.get("manifest", ""),
-    }
+def _features_card(card: EncoderCard, config: Config, store: Store) -> FeaturesCard:
+    """The encoder, how it is applied, and to what."""
+    return FeaturesCard(
+        arm=card.name, pretrain_seed=card.seed, architecture=card.architecture, family=card.family,
+        objective=card.objective, init=card.init, images_seen=card.images_seen, pool=card.pool,
+        stem=card.stem, channels=card.channels, size=card.size,
+        normalisation={"mean": card.mean, "std": card.std}, weights=sha256_of(weights_file(config.encoder)),
+        resize="none: images as they are in the store", region=region_name(config.region, config.corner),
+        dtype="float32", num=len(store), num_features=card.num_features, store=store.id,
+        preprocessing=store.preprocessing, prepared=store.prepared, manifest=store.record.manifest,
+    )  # fmt: skip

@@ -1,45 +1,60 @@
 """evaluate: predictions + manifest -> metrics, curves and comparisons, with intervals.
 
-metrics.json        every metric of every arm, by seed and over seeds with its interval
-comparisons.json    arms against their baselines, label multipliers, smaller pretraining pools against the
-                    largest, baselines that were not run
-curves.json         ROC, reliability and learning curves; scores over pretraining, on validation images
-flow.json           how many images and patients each task, part, subset and arm had
+metrics.json  comparisons.json  curves.json  flow.json      see artifacts/results.py
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from trabecula.artifacts import read_predictions as reading
+from trabecula.artifacts import predictions as reading
 from trabecula.artifacts.manifest import Manifest, read_manifest
-from trabecula.artifacts.predictions import PLATEAU, snapshot_of
-from trabecula.artifacts.read_predictions import Group
+from trabecula.artifacts.predictions import PLATEAU, ArmPredictions, snapshot_of
+from trabecula.artifacts.results import (
+    Comparison,
+    Comparisons,
+    Curves,
+    Flow,
+    IncompleteArm,
+    LabelSubset,
+    LearningCurve,
+    LearningPoint,
+    MetricRow,
+    Metrics,
+    PlateauCount,
+    ReliabilityBin,
+    ReliabilityCurve,
+    RocCurve,
+    SnapshotCurve,
+    TaskFlow,
+    write_results,
+)
 from trabecula.artifacts.splits import FEW_VAL, PARTS, Splits, counts, read_splits
 from trabecula.artifacts.store import Store
 from trabecula.artifacts.tasks import Task, Truth, find_task, truth
-from trabecula.comparison import contrasts, leakage
-from trabecula.comparison.cards import arms_of, flow_arms, read_cards, upper_bounds
-from trabecula.comparison.pretraining_pools import compare_pools
+from trabecula.comparison import arms as arms_
+from trabecula.comparison import leakage
+from trabecula.comparison.arms import ComparedArm
+from trabecula.comparison.differences import ArmScores, compare, compare_pools, multipliers
 from trabecula.comparison.snapshots import snapshot_curves
 from trabecula.config import Record
 from trabecula.errors import InputError
-from trabecula.metrics import curves, scores
+from trabecula.metrics import classification as scores
+from trabecula.metrics import curves
 from trabecula.metrics.bootstrap import interval, resample
-from trabecula.metrics.scores import Sample
+from trabecula.metrics.classification import Sample
 from trabecula.progress import Meter
 from trabecula.run import Run
 
-Row = dict[str, Any]
 _BAND_RESAMPLES = 500  # a pointwise band of a curve is drawn, not tested: fewer do
 
 
@@ -73,75 +88,110 @@ class Config(Record):
     not_run: dict[str, str] = Field(default_factory=dict)
     """Arms that a study left out, with the reason; a study fills this in. An arm named after its
     architecture, such as resnet18-imagenet, explains that architecture's missing baseline."""
-    lost_controls: dict[str, str] = Field(default_factory=dict)
-    """Architectures whose planned control, the first random arm, a study left out, with the reason; a study
-    fills this in. No other random arm takes its place: their arms have no control."""
+    incomplete: tuple[IncompleteArm, ...] = ()
+    """Arms that were planned and whose runs are not all there; a study fills this in. They are in no table
+    and no comparison. Where one of them is the control of an architecture no other random arm replaces it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _replaced(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "lost_controls" in values:
+            raise ValueError(
+                "'lost_controls' was replaced by 'incomplete': list the arms whose runs are not all there, "
+                "each with name, architecture, family and reason"
+            )
+        return values
 
 
 def run(config: Config, out: Run) -> str:
     """Evaluate every prediction of finished arms on the test part, once; snapshots on validation images."""
     manifest, splits = read_manifest(config.manifest), read_splits(config.splits)
-    cards = read_cards(config.encoders)
-    table = reading.read_predictions(config.predictions)
-    choices = reading.read_choices(config.predictions)
+    table = _complete(reading.read_predictions(config.predictions), config.incomplete)
+    choices = _complete(reading.read_choices(config.predictions), config.incomplete)
+    cards = [c for c in arms_.read_cards(config.encoders) if not arms_.left_out(c["arm"], config.incomplete)]
     leakage.check_parts(table, manifest, splits)
     leakage.check_cards(cards, splits.patients("test"), manifest)
-    lost = config.lost_controls
-    arms = [replace(arm, lost_control=lost.get(arm.architecture, "")) for arm in arms_of(cards, table)]
+    arms = arms_.decide_controls(arms_.arms_of(cards, table), config.incomplete)
     finished = [arm for arm in arms if not snapshot_of(arm.name)]
-    if not finished:
-        raise InputError(
-            f"every arm among the predictions is a snapshot, such as '{arms[0].name}', and these stand "
-            "beside finished arms only; add the predictions of one, of the random arm say"
-        )
+    _check_arms(arms, finished, config.incomplete)
     work = _Work(config, manifest, splits, {arm.name: arm for arm in arms})
     work.seen = {card["arm"]: card.get("images_seen") or 0 for card in cards}
-    whole, table = table, table[(table["split"] == "test") & table["arm"].isin([a.name for a in finished])]
-    num = table.groupby(reading.RUN, sort=False).ngroups
-    with Meter("evaluating", num, "predictions") as meter:
-        for name in sorted(table["task"].unique()):
-            work.task(name, table, choices, meter)
-            work.sweeps(name, whole)
-    pairs = contrasts.compare(work.results, finished, config.level, config.alpha)
-    multipliers = contrasts.multipliers(work.results, finished, config.level, config.seed)
-    missing = contrasts.not_run(finished, config.not_run)
-    _write(out, "metrics.json", {
-        "level": config.level, "alpha": config.alpha, "num_resamples": config.num_resamples,
-        "rows": work.rows,
-    })  # fmt: skip
-    _write(out, "comparisons.json", {
-        "pairs": pairs, "label_multipliers": multipliers,
-        "pools": compare_pools(work.results, cards, config.level, config.alpha),
-        "not_run": missing,
-    })  # fmt: skip
-    work.curves["learning"] = contrasts.learning_curves(work.points)
-    _write(out, "curves.json", work.curves)
+    tested = table[(table["split"] == "test") & table["arm"].isin([arm.name for arm in finished])]
+    with Meter("evaluating", tested.groupby(reading.RUN, sort=False).ngroups, "predictions") as meter:
+        for name in sorted(tested["task"].unique()):
+            work.task(name, tested, choices, meter)
+            work.sweeps(name, table)
+    pairs = compare(work.results, finished, config.level, config.alpha)
+    missing = arms_.missing_baselines(finished, config.not_run, config.incomplete)
     plateaus = reading.plateaus(choices)
-    _write(out, "flow.json", {
-        "tasks": work.flow, "subsets": _subsets(choices), "arms": flow_arms(cards), "plateaus": plateaus,
-    })  # fmt: skip
-    tasks, swept = ", ".join(work.flow), len(arms) - len(finished)
+    write_results(
+        out,
+        Metrics(config.level, config.alpha, work.rows, config.num_resamples),
+        Comparisons(
+            pairs, multipliers(work.results, finished, config.level, config.seed), missing,
+            compare_pools(work.results, cards, config.level, config.alpha),
+        ),
+        Curves(work.roc, work.reliability, work.learning_curves(), work.snapshots),
+        Flow(
+            work.flow, _subsets(choices), arms_.evaluated_encoders(cards, arms), plateaus, config.incomplete
+        ),
+    )  # fmt: skip
     compared = _compared(pairs)
     if not pairs:
-        why = contrasts.why_none((arm.family for arm in finished), missing)
+        why = arms_.why_none((arm.family for arm in finished), missing)
         compared = f"nothing to compare ({why})"
+    swept = len(arms) - len(finished)
+    notes = [f"{swept} snapshot{'s' * (swept > 1)} on validation images"] if swept else []
+    notes += [
+        f"{lost} of {labelled} labelled test images of {name} are not in the store"
+        for name, (lost, labelled) in work.lost.items()
+        if lost
+    ]
+    notes += arms_.upper_bounds(cards)
+    notes += [f"left out: {arm.name} ({arm.reason})" for arm in config.incomplete]
     return (
-        f"{len(finished)} arms on {tasks}: {compared} "
+        f"{len(finished)} arms on {', '.join(work.flow)}: {compared} "
         f"({config.level * 100:g} % intervals over patients){_stuck(plateaus)}"
-        + (f"; {swept} snapshot{'s' * (swept > 1)} on validation images" if swept else "")
-        + "".join(
-            f"; {lost} of {labelled} labelled test images of {name} are not in the store"
-            for name, (lost, labelled) in work.lost.items()
-            if lost
-        )
-        + "".join(f"; {told}" for told in upper_bounds(cards))
+        + "".join(f"; {note}" for note in notes)
     )
 
 
-def _compared(pairs: list[Row]) -> str:
+def _complete(table: pd.DataFrame, incomplete: Sequence[IncompleteArm]) -> pd.DataFrame:
+    """The rows of arms that are complete."""
+    gone = [name for name in table["arm"].unique() if arms_.left_out(name, incomplete)]
+    return table[~table["arm"].isin(gone)]
+
+
+def _check_arms(
+    arms: Sequence[ComparedArm], finished: Sequence[ComparedArm], incomplete: Sequence[IncompleteArm]
+) -> None:
+    """Refuse an evaluation without a finished arm, and incomplete arms not named as on the cards."""
+    known = {arm.architecture for arm in arms}
+    for one in incomplete:
+        alike = [name for name in known - {one.architecture} if name.endswith(f":{one.architecture}")]
+        if alike:
+            raise InputError(
+                f"incomplete arm '{one.name}': architecture '{one.architecture}' is '{alike[0]}' on the "
+                "cards; name it so"
+            )
+    if not arms:
+        raise InputError(
+            f"every arm among the predictions is incomplete, such as '{incomplete[0].name}' "
+            f"({incomplete[0].reason}); nothing is left to evaluate"
+        )
+    if not finished:
+        raise InputError(
+            f"every arm among the predictions is a snapshot, such as '{arms[0].name}', and these are shown "
+            "beside finished arms only; add the predictions of one, of the random arm say"
+        )
+
+
+def _compared(pairs: Sequence[Comparison]) -> str:
     """The middle of the summary: "8 comparisons with a baseline: 5 better, 2 worse, 1 not told apart"."""
-    better, worse = (sum(row["claim"] == claim for row in pairs) for claim in ("better", "worse"))
-    gone = sum(not math.isfinite(row["p_holm"]) for row in pairs)  # without p there is no claim
+    better, worse = (sum(row.claim == claim for row in pairs) for claim in ("better", "worse"))
+    gone = sum(
+        row.p_holm is None or not math.isfinite(row.p_holm) for row in pairs
+    )  # without p there is no claim
     rest = len(pairs) - better - worse - gone
     return (
         f"{len(pairs)} comparison{'s' * (len(pairs) > 1)} with a baseline: {better} better, {worse} worse, "
@@ -149,28 +199,30 @@ def _compared(pairs: list[Row]) -> str:
     )
 
 
-def _stuck(plateaus: list[Row]) -> str:
-    """The end of the summary: "; 3 of 10 fine-tunings of critic-random never left the plateau"."""
-    told = ""
-    for arm in dict.fromkeys(row["arm"] for row in plateaus if not snapshot_of(row["arm"])):
-        mine = [row for row in plateaus if row["arm"] == arm]
-        stuck, runs = (sum(row[key] for row in mine) for key in ("num_plateau", "num_runs"))
-        told += f"; {stuck} of {runs} fine-tunings of {arm} {PLATEAU}" if stuck else ""
-    return told
+def _stuck(plateaus: Sequence[PlateauCount]) -> str:
+    """The end of the summary: "; 3 of 10 fine-tunings of critic-random stayed at chance"."""
+    text = ""
+    for arm in dict.fromkeys(row.arm for row in plateaus if not snapshot_of(row.arm)):
+        mine = [row for row in plateaus if row.arm == arm]
+        stuck, runs = sum(row.num_plateau for row in mine), sum(row.num_runs for row in mine)
+        text += f"; {stuck} of {runs} fine-tunings of {arm} {PLATEAU}" if stuck else ""
+    return text
 
 
 class _Work:
-    """What is gathered while the tasks are gone through."""
+    """Rows, curves and counts of the tasks evaluated so far."""
 
     def __init__(
-        self, config: Config, manifest: Manifest, splits: Splits, arms: dict[str, contrasts.Arm]
+        self, config: Config, manifest: Manifest, splits: Splits, arms: dict[str, ComparedArm]
     ) -> None:
         self.config, self.manifest, self.splits, self.arms = config, manifest, splits, arms
-        self.rows: list[Row] = []
-        self.results: list[contrasts.Result] = []
-        self.points: dict[tuple[str, str, str, str], list[Row]] = defaultdict(list)
-        self.curves: dict[str, list[Row]] = {"roc": [], "reliability": [], "snapshots": []}
-        self.flow: dict[str, Row] = {}
+        self.rows: list[MetricRow] = []
+        self.results: list[ArmScores] = []
+        self.points: dict[tuple[str, str, str, str], list[LearningPoint]] = defaultdict(list)
+        self.roc: list[RocCurve] = []
+        self.reliability: list[ReliabilityCurve] = []
+        self.snapshots: list[SnapshotCurve] = []
+        self.flow: dict[str, TaskFlow] = {}
         self.known: dict[str, Truth] = {}
         self.seen: dict[str, int] = {}
         self.lost: dict[str, tuple[int, int]] = {}  # of a task's labelled test images, those not in the store
@@ -197,7 +249,7 @@ class _Work:
         leakage.check_predicted(mine, known.image_ids[at], patients, self.manifest)
         parts = self._parts(known.rows[at])
         chosen = _chosen(task.kind, self.config)
-        for group in reading.groups(table, choices, name, known.image_ids[at], known.class_names):
+        for group in reading.arm_predictions(table, choices, name, known.image_ids[at], known.class_names):
             for cohort, stratum, mask in parts:
                 sample = whole if mask.all() else whole.only(mask)
                 self._group(name, group, sample, group.p[:, mask], (cohort, stratum), chosen)
@@ -208,7 +260,7 @@ class _Work:
         """Scores over pretraining, for a task gone through before: validation images only."""
         task, draws = find_task(name, self.manifest), (self.config.num_resamples, self.config.seed)
         known, level = self.known[name], self.config.level
-        self.curves["snapshots"] += snapshot_curves(task, known, table, self.arms, self.seen, draws, level)
+        self.snapshots += snapshot_curves(task, known, table, self.arms, self.seen, draws, level)
 
     def _parts(self, rows: NDArray[np.int64]) -> list[tuple[str, str, NDArray[np.bool_]]]:
         """(cohort, stratum, mask): all test images, then each cohort, then each stratum."""
@@ -227,7 +279,7 @@ class _Work:
     def _group(
         self,
         task: str,
-        group: Group,
+        group: ArmPredictions,
         sample: Sample,
         p: NDArray[np.float64],
         place: tuple[str, str],
@@ -238,7 +290,7 @@ class _Work:
         points = [scores.score(sample, q, t, chosen, weighted=False) for q, t in pairs]
         draws = [scores.score(sample, q, t, chosen, weighted=True) for q, t in pairs]
         for metric in points[0]:
-            result = contrasts.Result(
+            result = ArmScores(
                 task, group.arm, group.mode, group.fraction, metric, group.units,
                 np.array([point[metric][0] for point in points]),
                 np.stack([draw[metric] for draw in draws], axis=1),
@@ -248,44 +300,45 @@ class _Work:
             has_threshold = not np.isnan(group.thresholds).any()
             self._metric(result, sample, place, scores.remark(sample, metric, has_threshold))
 
-    def _metric(self, result: contrasts.Result, sample: Sample, place: tuple[str, str], remark: str) -> None:
+    def _metric(self, result: ArmScores, sample: Sample, place: tuple[str, str], remark: str) -> None:
         scale = scores.scale_of(result.metric)
         found = interval(
             result.values, result.draws, result.df_patients, self.config.level, scale, result.units
         )
         arm = self.arms[result.arm]
         pretraining = {unit[0] for unit in result.units}
-        shared: Row = {
-            "task": result.task, "arm": result.arm, "architecture": arm.architecture, "family": arm.family,
-            "mode": result.mode, "fraction": result.fraction, "cohort": place[0], "stratum": place[1],
-            "metric": result.metric, "num_images": len(sample.y), "num_patients": sample.num_patients,
-            "num_events": scores.num_events(sample, result.metric),
-        }  # fmt: skip
+        shared = (
+            result.task, result.arm, arm.architecture, arm.family, result.mode, result.fraction, *place,
+            result.metric, len(sample.y), sample.num_patients, scores.num_events(sample, result.metric),
+        )  # fmt: skip
         notes = dict.fromkeys((remark, found.note if np.isfinite(found.value) else ""))
         note = "; ".join(filter(None, notes)) or found.note
-        self.rows.append({
-            **shared, "seed": "all", "pretrain_seed": "all" if len(pretraining) > 1 else min(pretraining),
-            "value": found.value, "low": found.low, "high": found.high, "sd_seeds": found.sd_seeds,
-            "num_seeds": found.num_seeds, "note": note,
-        })  # fmt: skip
+        self.rows.append(MetricRow(
+            *shared, "all", "all" if len(pretraining) > 1 else min(pretraining), found.value, found.low,
+            found.high, found.sd_seeds, found.num_seeds, note,
+        ))  # fmt: skip
         if place != ("all", "all"):
             return
-        for (pretrain_seed, seed), value in zip(result.units, result.values, strict=True):
-            self.rows.append({
-                **shared, "seed": seed, "pretrain_seed": pretrain_seed, "value": float(value), "low": None,
-                "high": None, "sd_seeds": None, "num_seeds": 1, "note": remark,
-            })  # fmt: skip
-        if result.metric in scores.COMPARED[sample.kind] and np.isfinite(result.values).all():
-            self.results.append(result)
+        self.rows += [
+            MetricRow(*shared, seed, pretrain_seed, float(value), None, None, None, 1, remark)
+            for (pretrain_seed, seed), value in zip(result.units, result.values, strict=True)
+        ]
         if result.metric in scores.COMPARED[sample.kind]:
-            self.points[(result.task, result.arm, result.mode, result.metric)].append({
-                "fraction": result.fraction, "num_patients": _rounded(result.train_patients),
-                "value": found.value, "low": found.low, "high": found.high,
-                "seeds": [float(value) for value in result.values],
-            })  # fmt: skip
+            if np.isfinite(result.values).all():
+                self.results.append(result)
+            self.points[(result.task, result.arm, result.mode, result.metric)].append(LearningPoint(
+                result.fraction, _rounded(result.train_patients), found.value, found.low, found.high,
+                [float(value) for value in result.values],
+            ))  # fmt: skip
 
-    def _curves(self, task: str, group: Group, sample: Sample) -> None:
-        shared = {"task": task, "arm": group.arm, "mode": group.mode, "fraction": group.fraction}
+    def learning_curves(self) -> list[LearningCurve]:
+        return [
+            LearningCurve(*place, sorted(points, key=lambda point: point.fraction))
+            for place, points in sorted(self.points.items())
+        ]
+
+    def _curves(self, task: str, group: ArmPredictions, sample: Sample) -> None:
+        shared = task, group.arm, group.mode, group.fraction
         weights, level = sample.weights[:_BAND_RESAMPLES], self.config.level
         classes = [1] if sample.kind == "binary" else range(len(sample.class_names))
         for k in classes:
@@ -295,23 +348,12 @@ class _Work:
                 known, label = np.ones(len(sample.y), bool), (sample.y == k).astype(np.int64)
             if np.unique(label[known]).size < 2:
                 continue
-            tpr, low, high = curves.roc_band(
-                label[known], list(group.p[:, known, k]), weights.T[known].T, level
-            )
-            self.curves["roc"].append(
-                {
-                    **shared,
-                    "class": sample.class_names[k],
-                    "fpr": curves.GRID,
-                    "tpr": tpr,
-                    "low": low,
-                    "high": high,
-                }
-            )
+            band = curves.roc_band(label[known], list(group.p[:, known, k]), weights.T[known].T, level)
+            self.roc.append(RocCurve(*shared, sample.class_names[k], curves.GRID, *band))
         if sample.kind != "multilabel":
             p = list(group.p[:, :, 1] if sample.kind == "binary" else group.p)
             bins = curves.reliability(sample.y, p, sample.patients, weights, level)
-            self.curves["reliability"].append({**shared, "bins": bins})
+            self.reliability.append(ReliabilityCurve(*shared, [ReliabilityBin(**one) for one in bins]))
 
 
 def _chosen(kind: str, config: Config) -> tuple[str, ...]:
@@ -324,14 +366,12 @@ def _chosen(kind: str, config: Config) -> tuple[str, ...]:
     return (*compared, *chosen)
 
 
-def _flow(task: Task, known: Truth, splits: Splits) -> Row:
+def _flow(task: Task, known: Truth, splits: Splits) -> TaskFlow:
     parts = {part: counts(known, np.flatnonzero(splits.rows(part, known.patient_ids))) for part in PARTS}
-    return {
-        "kind": task.kind, "classes": list(known.class_names), "exclusions": known.exclusions, "parts": parts,
-    }  # fmt: skip
+    return TaskFlow(task.kind, list(known.class_names), known.exclusions, parts)
 
 
-def _subsets(choices: pd.DataFrame) -> list[Row]:
+def _subsets(choices: pd.DataFrame) -> list[LabelSubset]:
     """How many labels each task, fraction and seed had; arms share them, or the note says they do not."""
     rows = []
     for key, same in choices.groupby(["task", "fraction", "seed"], sort=True):
@@ -341,30 +381,10 @@ def _subsets(choices: pd.DataFrame) -> list[Row]:
         notes = [] if alike else ["arms had different subsets"]
         if first["num_val_patients"] < FEW_VAL:
             notes.append("few validation patients: what is chosen on them is partly chance")
-        rows.append({
-            "task": task, "fraction": float(fraction), "seed": int(seed),
-            **{name: _rounded(first[name]) for name in reading.COUNTS},
-            "note": "; ".join(notes),
-        })  # fmt: skip
+        drawn = {name: _rounded(first[name]) for name in reading.COUNTS}
+        rows.append(LabelSubset(task, float(fraction), int(seed), **drawn, note="; ".join(notes)))
     return rows
 
 
 def _rounded(value: float) -> int | None:
     return round(float(value)) if math.isfinite(value) else None
-
-
-def _write(out: Run, name: str, value: Any) -> None:
-    out.write_json(name, _plain(value))
-
-
-def _plain(value: Any) -> Any:
-    """JSON values: six digits, null where a number is not finite."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(item) for item in value]
-    if isinstance(value, bool | np.bool_):
-        return bool(value)
-    if isinstance(value, float | np.floating):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value

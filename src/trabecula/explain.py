@@ -1,4 +1,4 @@
-"""What a network sees: where it looks, what it likes best, and which of its units know the label.
+"""What a network sees: where its score comes from, what raises it most, and which units go with the label.
 
     explain.json            every number
     gradcam.png, gradcam/   Grad-CAM of a classifier (or of a critic's score) on chosen images
@@ -20,24 +20,34 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
+from trabecula.artifacts.encoder import check_fit, has_critic
+from trabecula.artifacts.explanation import (
+    Ascent,
+    CamImage,
+    CamMethod,
+    Explanation,
+    GradCam,
+    Maximised,
+    ScoreDistribution,
+    UnitCorrelations,
+    write_explanation,
+)
 from trabecula.artifacts.manifest import read_manifest
 from trabecula.artifacts.splits import Splits, read_splits
 from trabecula.artifacts.store import Store, rows_of, to_float
 from trabecula.artifacts.tasks import Truth, find_task, truth
-from trabecula.config import Record
+from trabecula.config import Record, dump
 from trabecula.errors import InputError
 from trabecula.figures.charts import chart_file
 from trabecula.figures.image_sheets import to_uint8
 from trabecula.interpretability import gradcam, maximise, scorers, units
 from trabecula.metrics.correlation import permuted_labels
-from trabecula.nets.critic_file import WEIGHTS_FILE, load_critic
 from trabecula.nets.devices import choose_device, exact
-from trabecula.nets.encoder import check_fit, load_encoder
+from trabecula.nets.encoder import load_critic, load_encoder
 from trabecula.run import Run
 from trabecula.sections import explanations
 
 Part = Literal["gradcam", "maximise", "units"]
-FORMAT = 1
 
 
 class Config(Record):
@@ -65,7 +75,7 @@ class Config(Record):
     """Grad-CAM: the class that is explained; empty: the last, which for a binary task is the positive one."""
     layer: str = ""
     """Grad-CAM: the layer; empty: the last stage whose maps have 4 x 4 positions or more."""
-    method: gradcam.Method = "gradcam"
+    method: CamMethod = "gradcam"
     """Grad-CAM: hirescam weighs each position by itself, as a critic does, whose maps are not averaged."""
     layers: tuple[str, ...] = ()
     """Units: the layers; empty: the last three stages, and the critic's score if there is one."""
@@ -89,32 +99,31 @@ def run(config: Config, out: Run) -> str:
     parts = _parts(config)
     out.used(device=str(choose_device(config.device)))
     splits = read_splits(config.splits) if config.splits else None
-    record: dict[str, Any] = {"format": FORMAT, "store": store.id}
-    told = []
+    found: dict[str, Any] = {}
+    summary = []
     with exact():
         if "gradcam" in parts:
-            record["gradcam"] = _gradcam(config, store, splits, out)
-            shown = record["gradcam"]
-            told.append(f"Grad-CAM of {len(shown['images'])} images at {shown['layer']}{_empty(shown)}")
+            cams = found["gradcam"] = _gradcam(config, store, splits, out)
+            summary.append(f"Grad-CAM of {len(cams.images)} images at {cams.layer}{_empty(cams)}")
         if "maximise" in parts:
-            record["maximise"] = climbed = _maximise(config, store, _needed(splits, "maximise"), out)
-            best = max(climbed["starts"], key=lambda start: start["score"])
-            told.append(
-                f"score raised from {best['first']:.3g} to {best['score']:.4g}, above "
-                f"{best['above_real']:.4g} % of real images"
+            found["maximise"] = climbed = _maximise(config, store, _needed(splits, "maximise"), out)
+            best = max(climbed.starts, key=lambda start: start.score)
+            summary.append(
+                f"score raised from {best.first:.3g} to {best.score:.4g}, above "
+                f"{best.above_real:.4g} % of real images"
             )
         if "units" in parts:
-            record["units"] = asked = _units(config, store, _needed(splits, "units"), out)
-            top = max(asked["rows"], key=lambda row: abs(row["largest"] or 0))
-            known = f"{top['largest']:+.3f}, p {top['p']:.3f}" if top["largest"] is not None else "none"
-            told.append(f"largest correlation of a unit with {asked['task']}: {known}")
-    out.write_json("explain.json", record)
-    return "; ".join(told)
+            found["units"] = asked = _units(config, store, _needed(splits, "units"), out)
+            top = max(asked.rows, key=lambda row: abs(row.largest or 0))
+            known = f"{top.largest:+.3f}, p {top.p:.3f}" if top.largest is not None else "none"
+            summary.append(f"largest correlation of a unit with {asked.task}: {known}")
+    write_explanation(out.path, Explanation(store=store.id, **found))
+    return "; ".join(summary)
 
 
 def _parts(config: Config) -> list[Part]:
     folder = scorers.folder_of(config.encoder) if config.encoder else None
-    critic = folder is not None and (folder / WEIGHTS_FILE).exists()
+    critic = folder is not None and has_critic(folder)
     able: dict[Part, bool] = {
         "gradcam": config.classifier is not None or critic,
         "maximise": critic and config.splits is not None,
@@ -143,7 +152,7 @@ def _parts(config: Config) -> list[Part]:
 
 def _needed(splits: Splits | None, part: str) -> Splits:
     if splits is None:
-        raise InputError(f"explain: {part} needs --splits, so that no test image is looked at")
+        raise InputError(f"explain: {part} needs --splits, so that no test image is used")
     return splits
 
 
@@ -153,7 +162,7 @@ def _encoder(config: Config) -> Path:
     return config.encoder
 
 
-def _gradcam(config: Config, store: Store, splits: Splits | None, out: Run) -> dict[str, Any]:
+def _gradcam(config: Config, store: Store, splits: Splits | None, out: Run) -> GradCam:
     device = choose_device(config.device)
     if config.classifier is not None:
         seen = scorers.of_classifier(config.classifier, store, config.target, device)
@@ -166,48 +175,38 @@ def _gradcam(config: Config, store: Store, splits: Splits | None, out: Run) -> d
     pictures = scorers.recentred(store.read(rows), seen.crop)
     maps = []
     for part in to_float(pictures).split(scorers.BATCH):
-        cams = gradcam.grad_cam(seen.score, seen.encoder.backbone, layer, part.to(device), config.method)
-        maps.append(cams.maps.cpu())
+        made = gradcam.grad_cam(seen.score, seen.encoder.backbone, layer, part.to(device), config.method)
+        maps.append(made.maps.cpu())
     coarse = torch.cat(maps)
     heats = gradcam.upsample(coarse, store.size).numpy()
     labels = _labels(config, store, seen, rows)
-    record = {
-        "arm": seen.arm,
-        "images_seen": seen.encoder.card.images_seen,
-        "pretrain_seed": seen.encoder.card.seed,
-        "task": seen.task_name,
-        "target": seen.target,
-        "method": config.method,
-        "layer": layer,
-        "grid": list(coarse.shape[1:]),
-        "images": [
-            {
-                "image_id": store.index["image_id"].iloc[row],
-                "file": f"gradcam/{i:03d}.png",
-                "group": group,
-                "value": float(value),
-                "label": label,
-                "peak": float(heat.max()),
-                "share": _share(heat),
-            }
+    cams = GradCam(
+        arm=seen.arm, images_seen=seen.encoder.card.images_seen, pretrain_seed=seen.encoder.card.seed,
+        task=seen.task_name, target=seen.target, method=config.method, layer=layer,
+        grid=(coarse.shape[1], coarse.shape[2]),
+        images=tuple(
+            CamImage(
+                image_id=store.index["image_id"].iloc[row], file=f"gradcam/{i:03d}.png", group=group,
+                value=float(value), label=label, peak=float(heat.max()), share=_share(heat),
+            )
             for i, (row, value, group, label, heat) in enumerate(
                 zip(rows, values, groups, labels, heats, strict=True)
             )
-        ],
-    }
+        ),
+    )  # fmt: skip
     shown = np.stack([to_uint8(image.numpy()) for image in pictures])
     (out / "gradcam").mkdir(exist_ok=True)
-    for name, content in explanations.gradcam_files(record, shown, heats).items():
+    for name, content in explanations.gradcam_files(dump(cams), shown, heats).items():
         out.write(name, content)
-    return record
+    return cams
 
 
-def _empty(record: dict[str, Any]) -> str:
+def _empty(cams: GradCam) -> str:
     """What to try where maps show nothing."""
-    empty = sum(image["peak"] <= 0 for image in record["images"])
+    empty = sum(image.peak <= 0 for image in cams.images)
     if not empty:
         return ""
-    other = "-s layer=..." if record["method"] == "hirescam" else "-s method=hirescam, or -s layer=..."
+    other = "-s layer=..." if cams.method == "hirescam" else "-s method=hirescam, or -s layer=..."
     return f" ({empty} show nothing: try {other})"
 
 
@@ -250,7 +249,7 @@ def _labels(config: Config, store: Store, seen: scorers.Scorer, rows: NDArray[np
     return [of.get(store.index["image_id"].iloc[row], "") for row in rows]
 
 
-def _maximise(config: Config, store: Store, splits: Splits, out: Run) -> dict[str, Any]:
+def _maximise(config: Config, store: Store, splits: Splits, out: Run) -> Maximised:
     device = choose_device(config.device)
     encoder, critic = scorers.load_pair(_encoder(config), store, device)
     patients = store.index["patient_id"]
@@ -262,65 +261,50 @@ def _maximise(config: Config, store: Store, splits: Splits, out: Run) -> dict[st
     start = maximise.noise_images(config.starts, store.channels, store.size, config.seed).to(device)
     climb = maximise.maximise(critic, start, config.steps, config.rate)
     curves = climb.scores.double().cpu().numpy()  # (steps + 1, starts)
-    record = {
-        "arm": encoder.card.name,
-        "images_seen": encoder.card.images_seen,
-        "pretrain_seed": encoder.card.seed,
-        "steps": config.steps,
-        "rate": config.rate,
-        "real": {part: _distribution(values) for part, values in scores.items() if len(values)},
-        "starts": [
-            {
-                "first": float(curve[0]),
-                "score": float(curve.max()),
-                "step": int(at),
-                "above_real": float(100 * (both < curve.max()).mean()),
-                "climb": [float(value) for value in curve],
-            }
+    record = Maximised(
+        arm=encoder.card.name, images_seen=encoder.card.images_seen, pretrain_seed=encoder.card.seed,
+        steps=config.steps, rate=config.rate,
+        real={part: _distribution(values) for part, values in scores.items() if len(values)},
+        starts=tuple(
+            Ascent(
+                first=float(curve[0]), score=float(curve.max()), step=int(at),
+                above_real=float(100 * (both < curve.max()).mean()), climb=tuple(map(float, curve)),
+            )
             for curve, at in zip(curves.T, climb.best.cpu(), strict=True)
-        ],
-    }
+        ),
+    )  # fmt: skip
     median = rows[np.argsort(both, kind="stable")[(len(both) - 1) // 2]]
     typical = to_uint8(store.read([int(median)])[0].numpy())
     before, after = (((x + 1) * 127.5).round().byte().cpu().numpy() for x in (climb.start, climb.images))
-    out.write("maximise.png", explanations.maximise_file(record, before, after, typical))
-    out.write("climb.svg", chart_file(explanations.climb_chart(record)))
+    out.write("maximise.png", explanations.maximise_file(dump(record), before, after, typical))
+    out.write("climb.svg", chart_file(explanations.climb_chart(dump(record))))
     return record
 
 
-def _distribution(values: NDArray[np.float64]) -> dict[str, Any]:
+def _distribution(values: NDArray[np.float64]) -> ScoreDistribution:
     quantiles = {f"{q:g}": float(np.quantile(values, q)) for q in (0.0, 0.05, 0.5, 0.95, 1.0)}
-    return {
-        "num": len(values),
-        "mean": float(values.mean()),
-        "sd": float(values.std()),
-        "quantiles": quantiles,
-    }
+    return ScoreDistribution(
+        num=len(values), mean=float(values.mean()), sd=float(values.std()), quantiles=quantiles
+    )
 
 
-def _units(config: Config, store: Store, splits: Splits, out: Run) -> dict[str, Any]:
+def _units(config: Config, store: Store, splits: Splits, out: Run) -> UnitCorrelations:
     folder, device = scorers.folder_of(_encoder(config)), choose_device(config.device)
     encoder = load_encoder(folder).to(device).eval()
     check_fit(encoder.card, store, config.store)
-    critic = load_critic(folder).to(device) if (folder / WEIGHTS_FILE).exists() else None
+    critic = load_critic(folder).to(device) if has_critic(folder) else None
     labelled, task = _asked(config, store, splits)
     shapes = units.choose_shapes(encoder, config.layers, critic)
     permuted = permuted_labels(labelled.y, labelled.patient_ids, config.permutations, config.seed)
     rows = rows_of(store, labelled.image_ids)
     read = units.activations_of(encoder, critic, store, rows, list(shapes))
     found = units.correlate(read, shapes, labelled.y, permuted)
-    record = {
-        "arm": encoder.card.name,
-        "images_seen": encoder.card.images_seen,
-        "pretrain_seed": encoder.card.seed,
-        "task": task,
-        "num_images": len(labelled),
-        "num_patients": len(set(labelled.patient_ids)),
-        "permutations": config.permutations,
-        "paper": units.PAPER_BOUND,
-        "rows": units.summarise(found, shapes),
-    }
-    out.write("units.svg", chart_file(explanations.units_chart(record)))
+    record = UnitCorrelations(
+        arm=encoder.card.name, images_seen=encoder.card.images_seen, pretrain_seed=encoder.card.seed,
+        task=task, num_images=len(labelled), num_patients=len(set(labelled.patient_ids)),
+        permutations=config.permutations, paper=units.PAPER_BOUND, rows=units.summarise(found, shapes),
+    )  # fmt: skip
+    out.write("units.svg", chart_file(explanations.units_chart(dump(record))))
     return record
 
 
@@ -344,7 +328,7 @@ def _asked(config: Config, store: Store, splits: Splits) -> tuple[Truth, str]:
     if not kept.any() or len(set(labelled.y[kept])) < 2:
         raise InputError(
             f"task '{config.task}': the training and validation images are "
-            f"{'all of one class' if kept.any() else 'none'}; look at the splits"
+            f"{'all of one class' if kept.any() else 'none'}; check the splits"
         )
     chosen = Truth(
         labelled.image_ids[kept], labelled.patient_ids[kept], labelled.y[kept], labelled.class_names, {},

@@ -10,12 +10,11 @@
 A classifier leaves as hub/model.onnx, classifier.safetensors and classifier.json. A generator leaves as
 generator.safetensors and generator.json, with the memorisation audit of these very weights in its card.
 
-Nothing else of the training's folder comes along: no image, no path, no patient's mark.
+Nothing else of the training's folder comes along: no image, no path, no patient's hash.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, Self
@@ -23,23 +22,25 @@ from typing import Any, Self
 from pydantic import model_validator
 
 from trabecula.artifacts.audit import CLEAR, read_audit
+from trabecula.artifacts.encoder import EncoderCard, write_encoder_card
+from trabecula.artifacts.generator import WEIGHTS_FILE, write_generator
+from trabecula.artifacts.weights import write_weights
 from trabecula.config import Record, dump
 from trabecula.errors import InputError
-from trabecula.files import write_atomically
-from trabecula.nets.classifier import CARD_FILE as CLASSIFIER_CARD
-from trabecula.nets.classifier import WEIGHTS_FILE as CLASSIFIER_WEIGHTS
+from trabecula.files import sha256_of, write_atomically, write_json
 from trabecula.nets.classifier import load_classifier
-from trabecula.nets.encoder import CARD_FILE, Card, Encoder, load_encoder
-from trabecula.nets.generator import WEIGHTS_FILE, load_generator, save_generator
-from trabecula.nets.library_format import (
+from trabecula.nets.encoder import Encoder, load_encoder
+from trabecula.nets.exported import (
     CONFIG_FILE,
-    Layout,
-    layouts_of,
-    weights_bytes,
+    LibraryFormat,
+    check_onnx_installed,
+    formats_of,
+    onnx_bytes,
+    onnx_difference,
     widened,
 )
-from trabecula.nets.library_format import WEIGHTS_FILE as MODEL_FILE
-from trabecula.nets.onnx_file import Predictor, check_installed, difference, onnx_bytes
+from trabecula.nets.exported import WEIGHTS_FILE as MODEL_FILE
+from trabecula.nets.generators.generator import load_generator
 from trabecula.run import Run
 from trabecula.summaries.model_card import metric_rows, readme
 
@@ -86,7 +87,7 @@ def run(config: Config, out: Run) -> str:
     if config.generator is not None and config.audit is not None:
         return _generator(config.generator, config.audit, config.accept, out)
     if config.onnx:
-        check_installed()
+        check_onnx_installed()
     (out / HUB).mkdir(exist_ok=True)
     if config.classifier is not None:
         return _classifier(config.classifier, config.onnx, out)
@@ -98,14 +99,14 @@ def run(config: Config, out: Run) -> str:
 def _generator(path: Path, audit_path: Path, accept: bool, out: Run) -> str:
     folder = path if path.is_dir() else path.parent
     generator, card = load_generator(folder)
-    weights = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+    weights = sha256_of(folder / WEIGHTS_FILE)
     audit = read_audit(audit_path, weights)
     if not str(audit["finding"]).startswith(CLEAR) and not accept:
         raise InputError(
             f"{audit_path}: the audit says '{audit['finding']}': this generator may give away its training "
             "images; set accept = true to export it all the same"
         )
-    save_generator(generator, card.model_copy(update={"audit": audit, "store": ""}), out)
+    write_generator(out.path, card.exported(audit), generator.state_dict())
     return f"{card.objective} generator of {card.images_seen:,} images seen; {audit['finding']}"
 
 
@@ -116,39 +117,39 @@ def _encoder(path: Path, config: Config, out: Run) -> str:
     if config.rgb:
         encoder = widened(encoder)
     card = _without_patients(encoder.card)
-    layouts = layouts_of(encoder)
+    forms = formats_of(encoder)
     folder = out / HUB
-    write_atomically(folder / MODEL_FILE, weights_bytes(encoder))
-    write_atomically(folder / CARD_FILE, _text(dump(card)))
-    ready = next((layout.config for layout in layouts if layout.config is not None), None)
+    write_weights(folder / MODEL_FILE, encoder.backbone.net.state_dict(), {"format": "pt"})
+    write_encoder_card(folder, card)
+    ready = next((form.config for form in forms if form.config is not None), None)
     record: dict[str, Any] = {
         "arm": card.name,
         "architecture": card.architecture,
         "num_features": card.num_features,
-        "differences": {layout.library: layout.difference for layout in layouts},
-        "impossible": _impossible(card, layouts),
+        "differences": {form.library: form.difference for form in forms},
+        "impossible": _impossible(card, forms),
     }
-    write_atomically(folder / CONFIG_FILE, _text(ready or _plain_config(card)))
+    write_json(folder / CONFIG_FILE, ready or _plain_config(card))
     if config.onnx:
-        file = onnx_bytes(encoder, card.channels, card.size, "features", _told(card))
-        record["differences"]["onnxruntime"] = difference(encoder, file, card.channels, card.size)
+        file = onnx_bytes(encoder, card.channels, card.size, "features", _notes(card))
+        record["differences"]["onnxruntime"] = onnx_difference(encoder, file, card.channels, card.size)
         write_atomically(folder / ONNX_FILE, file)
-    said = _programs(encoder, layouts, ready is not None, config.onnx)
+    programs = _programs(encoder, forms, ready is not None, config.onnx)
     warnings = _warnings(path)
     counted = {**dump(card), "patients": whole.patients}
-    text = readme(counted, said, record["impossible"], config.license, metrics, warnings)
+    text = readme(counted, programs, record["impossible"], config.license, metrics, warnings)
     write_atomically(folder / "README.md", text)
     out.write_json("export.json", record)
     return f"{card.name}: {_forms(record)}" + "".join(f"; {line}" for line in record["impossible"])
 
 
-def _without_patients(card: Card) -> Card:
+def _without_patients(card: EncoderCard) -> EncoderCard:
     """The name of the key stays: at its own site a folder is refused as weights of unknown patients."""
     return card.model_copy(update={"patients": (), "store": "", "stores": ()})
 
 
-def _impossible(card: Card, layouts: list[Layout]) -> list[str]:
-    libraries = {layout.library for layout in layouts}
+def _impossible(card: EncoderCard, forms: list[LibraryFormat]) -> list[str]:
+    libraries = {form.library for form in forms}
     if not libraries:
         return [f"{card.architecture} is a network of neither timm nor torchvision: use ONNX or Trabecula"]
     if "timm" not in libraries:
@@ -156,28 +157,28 @@ def _impossible(card: Card, layouts: list[Layout]) -> list[str]:
     return []
 
 
-def _plain_config(card: Card) -> dict[str, Any]:
+def _plain_config(card: EncoderCard) -> dict[str, Any]:
     """config.json of a network that timm does not have: what a program needs to know to use the weights."""
     return {"network": card.architecture, "input_size": [len(card.mean), card.size, card.size],
             "mean": list(card.mean), "std": list(card.std), "num_features": card.num_features}  # fmt: skip
 
 
-def _told(card: Card) -> dict[str, Any]:
+def _notes(card: EncoderCard) -> dict[str, Any]:
     """What the ONNX file says of itself."""
     keys = ("name", "architecture", "channels", "size", "num_features", "objective", "prepared", "version")
     values = dump(card)
     return {**{key: values[key] for key in keys}, "input": "float32 in [0, 1], N x C x S x S"}
 
 
-def _programs(encoder: Encoder, layouts: list[Layout], ready: bool, onnx: bool) -> list[tuple[str, str]]:
+def _programs(encoder: Encoder, forms: list[LibraryFormat], ready: bool, onnx: bool) -> list[tuple[str, str]]:
     """What to type, a program for each library, in this folder."""
     card = encoder.card
-    said = []
+    programs = []
     if ready:
         lines = 'import timm\n\nnet = timm.create_model("local-dir:.", pretrained=True).eval()'
-        said.append(("The network with timm, from this folder (on the hub: `hf-hub:OWNER/NAME`):", lines))
-    for layout in layouts:
-        said.append((f"The features with {layout.library}:", layout.code(encoder)))
+        programs.append(("The network with timm, from this folder (on the hub: `hf-hub:OWNER/NAME`):", lines))
+    for form in forms:
+        programs.append((f"The features with {form.library}:", form.code(encoder)))
     if onnx:
         lines = (
             "import numpy\nimport onnxruntime\n\n"
@@ -185,12 +186,12 @@ def _programs(encoder: Encoder, layouts: list[Layout], ready: bool, onnx: bool) 
             f'images = numpy.random.rand(2, {card.channels}, {card.size}, {card.size}).astype("float32")\n'
             'features = session.run(None, {"images": images})[0]'
         )
-        said.append(("The features with ONNX Runtime, normalisation inside:", lines))
+        programs.append(("The features with ONNX Runtime, normalisation inside:", lines))
     own = (
         "from pathlib import Path\n\nfrom trabecula import load_encoder\n\n"
         'encoder = load_encoder(Path(".")).eval()'
     )
-    return [*said, ("In Trabecula:", own)]
+    return [*programs, ("In Trabecula:", own)]
 
 
 def _warnings(path: Path) -> list[str]:
@@ -206,11 +207,11 @@ def _warnings(path: Path) -> list[str]:
 def _forms(record: dict[str, Any]) -> str:
     """ "largest difference of features, of the largest: timm 0, ONNX Runtime 4e-07"."""
     names = {"timm": "timm", "torchvision": "torchvision", "onnxruntime": "ONNX Runtime"}
-    told = [
+    parts = [
         f"{names[key]} {'not checked, it is not installed' if value is None else f'{value:.1g}'}"
         for key, value in record["differences"].items()
     ]
-    return "largest difference of features, of the largest: " + ", ".join(told) if told else "own format"
+    return "largest difference of features, of the largest: " + ", ".join(parts) if parts else "own format"
 
 
 def _classifier(path: Path, onnx: bool, out: Run) -> str:
@@ -221,21 +222,16 @@ def _classifier(path: Path, onnx: bool, out: Run) -> str:
             "ONNX file does not do here; set onnx = false, and apply it with `trabecula predict`"
         )
     card = classifier.card.model_copy(update={"encoder": _without_patients(classifier.card.encoder)})
-    folder = path if path.is_dir() else path.parent
-    write_atomically(out / HUB / CLASSIFIER_WEIGHTS, (folder / CLASSIFIER_WEIGHTS).read_bytes())
-    write_atomically(out / HUB / CLASSIFIER_CARD, _text(dump(card)))
+    classifier.card = card
+    classifier.save(out / HUB)
     record: dict[str, Any] = {"arm": card.origin.arm, "task": card.origin.task, "differences": {}}
     if onnx:
-        predictor, channels = Predictor(classifier), card.encoder.channels
-        told = {**_told(card.encoder), "task": dump(card.task), "class_names": list(card.class_names),
+        channels = card.encoder.channels
+        notes = {**_notes(card.encoder), "task": dump(card.task), "class_names": list(card.class_names),
                 "threshold": list(card.choice.threshold), "output": "probabilities"}  # fmt: skip
-        file = onnx_bytes(predictor, channels, card.size, "probabilities", told)
-        record["differences"]["onnxruntime"] = difference(predictor, file, channels, card.size)
+        file = onnx_bytes(classifier, channels, card.size, "probabilities", notes)
+        record["differences"]["onnxruntime"] = onnx_difference(classifier, file, channels, card.size)
         write_atomically(out / HUB / ONNX_FILE, file)
     out.write_json("export.json", record)
-    said = _forms(record).replace("features", "probabilities")
-    return f"{card.origin.arm}, {card.origin.task}: {said}"
-
-
-def _text(values: Any) -> str:
-    return json.dumps(values, indent=1, sort_keys=True) + "\n"
+    forms = _forms(record).replace("features", "probabilities")
+    return f"{card.origin.arm}, {card.origin.task}: {forms}"

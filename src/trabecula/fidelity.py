@@ -13,8 +13,6 @@ once, at the end, for the last generator only.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import math
 from dataclasses import asdict, dataclass
@@ -26,25 +24,32 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from trabecula.artifacts.audit import make_audit, nearest_pairs
-from trabecula.artifacts.features import Features, check_comparable, read_features
+from trabecula.artifacts.audit import make_audit, nearest_pairs, write_audit
+from trabecula.artifacts.encoder import has_critic
+from trabecula.artifacts.features import CARD_FILE as FEATURES_CARD
+from trabecula.artifacts.features import (
+    Features,
+    FeaturesCard,
+    check_comparable,
+    read_features,
+    writing_features,
+)
 from trabecula.artifacts.generated import is_generated
+from trabecula.artifacts.generator import WEIGHTS_FILE, GeneratorCard, has_generator, read_generator_card
 from trabecula.artifacts.patient_hashes import key_name, mark, site_key
 from trabecula.artifacts.splits import read_splits
 from trabecula.artifacts.store import Store, to_float
 from trabecula.config import Record
 from trabecula.errors import InputError, RunError
 from trabecula.figures.charts import chart_file
+from trabecula.files import sha256_of
 from trabecula.kernels.matmul import inner_products
 from trabecula.metrics.fidelity import NEAREST, Fidelity, fidelity
-from trabecula.metrics.memorisation import memorisation
-from trabecula.metrics.overfit import critic_gap
-from trabecula.nets.critic_file import WEIGHTS_FILE as CRITIC_FILE
-from trabecula.nets.critic_file import load_critic
+from trabecula.metrics.memorisation import critic_gap, memorisation
 from trabecula.nets.devices import choose_device, exact
-from trabecula.nets.encoder import load_encoder, read_card
+from trabecula.nets.encoder import load_critic, load_encoder
 from trabecula.nets.extractors import Extractor, load_extractor
-from trabecula.nets.generator import CARD_FILE, WEIGHTS_FILE, load_generator, sample
+from trabecula.nets.generators.generator import load_generator
 from trabecula.progress import Meter
 from trabecula.run import Run
 from trabecula.sections.generators import distance_chart, gap_chart
@@ -54,7 +59,7 @@ class Config(Record):
     """Settings of `fidelity`."""
 
     generator: Path
-    """A folder written by `pretrain` with an adversarial method; its snapshots make the curves."""
+    """A folder written by `pretrain` with a method that trains a generator; its snapshots make the curves."""
     store: Path
     """The images it learned from, and held-out ones: a folder written by `prepare`."""
     splits: Path
@@ -95,10 +100,14 @@ class Part:
 def run(config: Config, out: Run) -> str:
     """Measure each snapshot, then the last generator once more against the test images; write the files."""
     folder = config.generator if config.generator.is_dir() else config.generator.parent
-    store = Store.open(config.store)
-    generators = _generators(folder)
-    _check_images(folder, store, config.store)
-    parts, num = _parts(config, folder, store)
+    store, card = Store.open(config.store), read_generator_card(folder)
+    generators = _generators(folder, card)
+    if (card.channels, card.size) != (store.channels, store.size):
+        raise InputError(
+            f"{config.store}: images of {store.channels} channels and {store.size} px, the generator in "
+            f"{folder} makes {card.channels} and {card.size} px; name the store that it learned from"
+        )
+    parts, num = _parts(config, card, folder, store)
     device = choose_device(config.device)
     out.used(device=str(device))
     extractor = load_extractor(
@@ -127,18 +136,18 @@ def run(config: Config, out: Run) -> str:
         "level": config.level, "seed": config.seed, "store": store.id,
         "frechet": extractor.protocol.frechet_name, "kernel": extractor.protocol.kernel_name,
     }  # fmt: skip
-    weights = hashlib.sha256((last / WEIGHTS_FILE).read_bytes()).hexdigest()
+    weights = sha256_of(last / WEIGHTS_FILE)
     held_out_patients = len(np.unique(parts["val"].patients))
     in_all = parts["train"].in_all
     audit = make_audit(found, weights, protocol, len(train.values), held_out_patients, in_all)
     pairs = nearest_pairs(found, train.image_ids)
     record = {
-        "arm": read_card(folder).name, "pretrain_seed": read_card(folder).seed,
+        "arm": card.name, "pretrain_seed": card.seed,
         "extractor": extractor.protocol.name, "protocol": protocol,
         "points": [*floor, *points, *tested], "critic": critic,
         "memorisation": {"finding": audit["finding"], **audit["measures"], "nearest_pairs": pairs},
     }  # fmt: skip
-    out.write_json("audit.json", audit)
+    write_audit(out.path, audit)
     for name, svg in _figures(record).items():
         out.write(name, svg)
     out.write_json("fidelity.json", record)
@@ -161,7 +170,7 @@ class _Work:
         """Features of a part: read where an earlier run left them, else made and written."""
         if name not in self._reals:
             folder = self.out / "features" / name
-            if not (folder / "features.json").exists():
+            if not (folder / FEATURES_CARD).exists():
                 self._embed(self.parts[name], folder)
             self._reals[name] = read_features(folder)
             check_comparable(next(iter(self._reals.values())), self._reals[name])
@@ -177,18 +186,12 @@ class _Work:
         values = np.concatenate(made)
         if not np.isfinite(values).all():
             raise InputError(
-                f"extractor '{self.extractor.protocol.name}' gives features that are no numbers for "
+                f"extractor '{self.extractor.protocol.name}' gives features that are not finite for "
                 f"{part.name} images; take another extractor"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        np.save(buffer, values)
-        name = f"features/{part.name}"
-        self.out.write(f"{name}/features.npy", buffer.getvalue())
-        index = self.store.index.iloc[part.rows][["image_id", "patient_id"]]
-        self.out.write(f"{name}/index.csv", index.to_csv(index=False, lineterminator="\n"))
-        protocol = self.extractor.protocol.record()
-        self.out.write_json(f"{name}/features.json", {**protocol, "num": len(values), "store": self.store.id})
+        card = FeaturesCard(**self.extractor.protocol.record(), num=len(values), store=self.store.id)
+        with writing_features(folder, card, self.store.index.iloc[part.rows]) as features:
+            features[:] = values
 
     def fakes(self, place: Path) -> NDArray[np.float32]:
         """Features of a generator's first `num` images of the seed."""
@@ -201,10 +204,10 @@ class _Work:
         generator, _ = load_generator(place)
         if not all(value.isfinite().all() for value in generator.parameters()):
             raise RunError(
-                f"{place}: its weights are no numbers; the training diverged, use an earlier snapshot"
+                f"{place}: its weights are not finite; the training diverged, use an earlier snapshot"
             )
         with exact():
-            images = sample(generator.to(self.device), self.num, self.config.seed).cpu()
+            images = generator.to(self.device).sample(self.num, self.config.seed)
         self._sampled = (place, images)
         return images
 
@@ -231,7 +234,7 @@ class _Work:
             return done
         fakes = self.fakes(place)
         rows = [row for part in ("train", "val") for row in self.compare(images, part, part, fakes)]
-        critic = [self._critic(images, place)] if (place / CRITIC_FILE).exists() else []
+        critic = [self._critic(images, place)] if has_critic(place) else []
         file.parent.mkdir(exist_ok=True)
         self.out.write_json(f"points/{file.name}", {"points": rows, "critic": critic})
         self.out.log("point", images=images, **{f"{r['set']}_{r['metric']}": r["value"] for r in rows})
@@ -261,25 +264,14 @@ class _Work:
         }  # fmt: skip
 
 
-def _generators(folder: Path) -> list[tuple[int, Path]]:
+def _generators(folder: Path, card: GeneratorCard) -> list[tuple[int, Path]]:
     """(images seen, folder) of each snapshot and of the end, in order; the end alone without snapshots."""
-    found = {}
-    for card in sorted((folder / "snapshots").glob(f"*/{CARD_FILE}")):
-        found[load_generator(card.parent)[1].images_seen] = card.parent
-    found[load_generator(folder)[1].images_seen] = folder
-    return sorted(found.items())
+    snapshots = [place for place in sorted((folder / "snapshots").glob("*")) if has_generator(place)]
+    found = {read_generator_card(place).images_seen: place for place in snapshots}
+    return sorted({**found, card.images_seen: folder}.items())
 
 
-def _check_images(folder: Path, store: Store, path: Path) -> None:
-    _, card = load_generator(folder)
-    if (card.channels, card.size) != (store.channels, store.size):
-        raise InputError(
-            f"{path}: images of {store.channels} channels and {store.size} px, the generator in {folder} "
-            f"makes {card.channels} and {card.size} px; name the store that it learned from"
-        )
-
-
-def _parts(config: Config, folder: Path, store: Store) -> tuple[dict[str, Part], int]:
+def _parts(config: Config, card: GeneratorCard, folder: Path, store: Store) -> tuple[dict[str, Part], int]:
     """The real images of each part, and the number that every set has.
 
     Training images are those of patients whom the generator has seen; validation and test images those of
@@ -290,7 +282,7 @@ def _parts(config: Config, folder: Path, store: Store) -> tuple[dict[str, Part],
     patients = store.index["patient_id"].to_numpy(dtype=str)
     real = np.array([not is_generated(patient) for patient in patients])
     of = np.array([splits.of.get(patient, "train") for patient in patients])
-    seen = _seen(folder, patients)
+    seen = _seen(card, folder, patients)
     leaked = sorted(set(patients[(of != "train") & seen & real]))
     if leaked:
         raise InputError(
@@ -336,19 +328,18 @@ def _of_cohorts(store: Store, rows: NDArray[np.int64], like: NDArray[np.int64]) 
     return found if found.any() else np.ones(len(rows), dtype=bool)
 
 
-def _seen(folder: Path, patients: NDArray[np.str_]) -> NDArray[np.bool_]:
-    """(n,) whether the encoder beside the generator lists the patient."""
-    card = read_card(folder)
+def _seen(card: GeneratorCard, folder: Path, patients: NDArray[np.str_]) -> NDArray[np.bool_]:
+    """(n,) whether the generator's card lists the patient."""
     key = site_key()
     if not card.patients:
         raise InputError(
-            f"{folder}: its card lists no patients, so training and held-out images cannot be told apart; "
+            f"{folder}: its card lists no patients, so training and held-out images cannot be separated; "
             "measure a generator whose pool is known"
         )
     if card.patients_key != key_name(key):
         raise InputError(
-            f"{folder}: its patients were marked with another site key ({card.patients_key}), so training "
-            "and held-out images could not be told apart; set TRABECULA_SITE_KEY to that site's key"
+            f"{folder}: its patients were hashed with another site key ({card.patients_key}), so training "
+            "and held-out images could not be separated; set TRABECULA_SITE_KEY to that site's key"
         )
     listed = set(card.patients)
     ids = sorted(set(patients))

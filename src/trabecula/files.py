@@ -7,6 +7,7 @@ holes ends the process with a bus error when the disk cannot fill them: arrays a
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import time
@@ -52,6 +53,32 @@ def write_atomically(path: Path, content: str | bytes) -> Path:
 def write_json(path: Path, value: Any) -> Path:
     """Write plain values as JSON, keys sorted, so that equal values give equal bytes."""
     return write_atomically(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, made_by: str) -> dict[str, Any]:
+    """Read one JSON object.
+
+    Args:
+        made_by: the command that writes the file, for the message.
+
+    Raises:
+        InputError: no such file, or not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path}: no such file; it is written by {made_by}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid JSON ({error}); write it again with {made_by}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: holds no JSON object; write it again with {made_by}")
+    return value
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sweep(partials: Iterable[Path]) -> None:

@@ -11,24 +11,23 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from trabecula.artifacts.predictions import (
-    PLATEAU,
-    Choice,
-    Origin,
-    cohorts_of,
-    prediction_rows,
-    write_predictions,
-)  # fmt: skip
-from trabecula.artifacts.splits import Subset
+from trabecula.artifacts.classifier import ClassifierCard
+from trabecula.artifacts.predictions import PLATEAU, Origin, write_predictions
+from trabecula.artifacts.search_result import read_chosen
 from trabecula.config import dump
-from trabecula.nets.classifier import Classifier, ClassifierCard, save_classifier
-from trabecula.nets.devices import choose_device
+from trabecula.nets.classifier import Classifier
+from trabecula.nets.devices import choose_device, precision_on
 from trabecula.run import Run
-from trabecula.train.precision import resolve
-from trabecula.transfer.chosen import read_chosen
-from trabecula.transfer.fit import Fitted
-from trabecula.transfer.threshold import thresholds
-from trabecula.transfer.tuning import FewLabels, Material, Tuning, read_material, tune
+from trabecula.transfer.few_labels import choice_of, predict_held_out
+from trabecula.transfer.fine_tuning import (
+    FewLabels,
+    Fitted,
+    Material,
+    Tuning,
+    read_material,
+    tune,
+    with_chosen,
+)
 
 
 class Labels(FewLabels):
@@ -54,77 +53,65 @@ class Config(Tuning, Labels):
     """cpu, cuda, cuda:1; auto takes a GPU if there is one."""
 
 
+def workload(config: Config) -> dict[str, int]:
+    """What a study of this fine-tuning has to do; with `chosen` its length depends on the search."""
+    work = {"fine-tunings": 1}
+    if config.chosen is not None:
+        return work | {"fine-tunings as long as their search chooses": 1}
+    if config.epochs:
+        return work | {"passes over the labelled images at most": config.epochs}
+    return work | {"images seen at most": config.images}
+
+
 def run(config: Config, out: Run) -> str:
     """Write predictions.csv, choices.csv and, if kept, the classifier."""
     tuning: Tuning = config
     chosen = read_chosen(config.chosen) if config.chosen is not None else None
     if chosen is not None:
-        tuning = chosen.over(config, config.seed)
+        tuning = with_chosen(config, chosen, config.seed)
         out.write_json("settings.json", dump(tuning))
     material, device = read_material(config, config.seed), choose_device(config.device)
     if chosen is not None:
         chosen.check(material.task.name or config.task, material.splits.patients("test"))
     out.log("subset", **material.subset.record)
-    out.used(device=str(device), precision=resolve(tuning.precision, device))
+    out.used(device=str(device), precision=precision_on(device, tuning.precision))
     objective, fitted = tune(tuning, material, config.seed, device, out / "checkpoint.pt")
     out.log("fitted", images_seen=fitted.images_seen, loss=fitted.loss, points=fitted.points,
             train_loss=fitted.train_loss, constant_loss=fitted.constant_loss)  # fmt: skip
-    card = _card(config, tuning, material, fitted)
-    classifier = Classifier(card, objective.encoder, objective.head)
-    _predict(classifier, material, config, out)
+    classifier = Classifier(_card(config, tuning, material, fitted), objective.encoder, objective.head)
+    origin, note = classifier.card.origin, classifier.card.choice.note
+    choice, frames = predict_held_out(
+        material, material.subset, origin, classifier.card.choice,
+        lambda positions: classifier.probabilities(material.store, material.rows[positions], device),
+    )  # fmt: skip
+    classifier.card = classifier.card.model_copy(update={"choice": choice})
+    if config.keep:
+        classifier.save(out.path)
+    write_predictions(out, frames, [(origin, choice)])
     (out / "checkpoint.pt").unlink(missing_ok=True)
     known = f"{fitted.metric:.3f}" if np.isfinite(fitted.metric) else "not estimable"
-    note = card.choice.note
     return (
-        f"{card.origin.arm}, {card.origin.task}, {config.fraction:.3g} of labels, seed {config.seed}: "
-        f"stopped at {fitted.images_seen:,} images, validation metric {known}" + (f"; {note}" if note else "")
+        f"{origin.arm}, {origin.task}, {config.fraction:.3g} of labels, seed {config.seed}: stopped at "
+        f"{fitted.images_seen:,} images, validation metric {known}" + (f"; {note}" if note else "")
     )
 
 
 def _card(config: Config, tuning: Tuning, material: Material, fitted: Fitted) -> ClassifierCard:
-    encoder = material.encoder.card
+    """The classifier's card, without a threshold yet."""
+    encoder, store, notes = material.encoder.card, material.store, []
+    if fitted.stayed_at_chance:
+        notes.append(
+            f"{PLATEAU} (training loss {fitted.train_loss:.3g}, of the class frequencies alone "
+            f"{fitted.constant_loss:.3g})"
+        )
     origin = Origin(
         task=material.task.name or config.task, arm=encoder.name,
         mode=f"finetune:{config.variant}" if config.variant else "finetune",
         fraction=config.fraction, seed=config.seed, pretrain_seed=encoder.seed,
     )  # fmt: skip
     return ClassifierCard(
-        task=material.task, class_names=material.labelled.class_names, origin=origin,
-        size=material.store.size, choice=_choice(material.subset, fitted), head=tuning.head,
-        preprocessing=material.store.preprocessing, prepared=material.store.prepared, encoder=encoder,
+        task=material.task, class_names=material.labelled.class_names, origin=origin, size=store.size,
+        choice=choice_of(material.subset, notes, images_seen=fitted.images_seen), head=tuning.head,
+        preprocessing=store.preprocessing, prepared=store.prepared, encoder=encoder,
         centre_crop=tuning.centre_crop,
-    )  # fmt: skip
-
-
-def _predict(classifier: Classifier, material: Material, config: Config, out: Run) -> None:
-    """Predict validation, fix the threshold on it, predict the test part."""
-    labelled, card, frames = material.labelled, classifier.card, []
-    test = np.flatnonzero(material.splits.rows("test", labelled.patient_ids))
-    device = choose_device(config.device)
-    for part, positions in (("val", material.subset.val), ("test", test)):
-        p = classifier.probabilities(material.store, material.rows[positions], device)
-        if part == "val":
-            threshold, note = thresholds(material.task, labelled.y[positions], p)
-            notes = "; ".join(filter(None, (card.choice.note, note)))
-            choice = card.choice.model_copy(update={"threshold": threshold, "note": notes})
-            classifier.card = card.model_copy(update={"choice": choice})
-        cohorts = cohorts_of(material.manifest, labelled.rows[positions])
-        ids = labelled.image_ids[positions]
-        frames.append(prediction_rows(card.origin, ids, cohorts, part, p, labelled.class_names))
-    if config.keep:
-        save_classifier(classifier, out)
-    write_predictions(out, frames, [(card.origin, classifier.card.choice)])
-
-
-def _choice(subset: Subset, fitted: Fitted) -> Choice:
-    train, val, notes = subset.record["train"], subset.record["val"], [subset.record["note"]]
-    if fitted.plateau:
-        notes.append(
-            f"{PLATEAU} (training loss {fitted.train_loss:.3g}, of the class frequencies alone "
-            f"{fitted.constant_loss:.3g})"
-        )
-    return Choice(
-        images_seen=fitted.images_seen, num_train_images=train["images"],
-        num_train_patients=train["patients"], num_val_images=val["images"],
-        num_val_patients=val["patients"], note="; ".join(filter(None, notes)),
     )  # fmt: skip

@@ -1,9 +1,9 @@
-"""Write make-believe patients to try, test and calibrate everything else on.
+"""Write phantom patients to try, test and calibrate everything else on.
 
-    images/1000001L.png ...     8-bit grey films, <patient_id><side>.png; of chests <patient_id>_<film>.png
+    images/1000001L.png ...     8-bit grey, <patient_id><side>.png; of chests <patient_id>_<number>.png
     table.csv                   file, patient_id, side, kl, sex, age, site[, cohort]; no kl: unlabelled
 
-Objects are no patients but coloured photographs, images/train/star/1000019.png and so on, for pretraining
+Objects are not patients but coloured photographs, images/train/star/1000019.png and so on, for pretraining
 on images of another world.
 
 Patient ids have seven digits and start with 1, so that none can be taken for an OAI id.
@@ -28,7 +28,7 @@ from pydantic import Field, model_validator
 
 from trabecula.config import Record
 from trabecula.phantoms.chest import draw_chest, draw_person, findings_of, view_of
-from trabecula.phantoms.chest_findings import NO_FINDING, SEPARATOR, Films
+from trabecula.phantoms.chest_findings import NO_FINDING, SEPARATOR, ChestSettings
 from trabecula.phantoms.hips import draw_hip
 from trabecula.phantoms.knees import draw_knee
 from trabecula.phantoms.objects import draw_object, object_of
@@ -51,7 +51,7 @@ _NIH_COLUMNS = (
     "View Position", "OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x", "y]",
 )  # fmt: skip
 """As in the file itself, where the last two names were cut in two at their commas."""
-_CHEST_MM = 400  # what a film shows, side to side
+_CHEST_MM = 400  # what a radiograph shows, side to side
 _OBJECT_COLUMNS = ("file", "patient_id", "object")
 _SIDES: tuple[Side, Side] = ("L", "R")
 LABELLED, UNLABELLED = "check-like", "oai-like"
@@ -64,9 +64,9 @@ class Second(Record):
     prevalence: Shares = (0.62, 0.22, 0.10, 0.05, 0.01)
     """Share of its joints with grade 0 to 4: the OAI's hips are healthier than CHECK's."""
     blur: float = Field(2.2, ge=0, le=5)
-    """Its films' blur, in the place of the labelled cohort's."""
+    """Its radiographs' blur, in the place of the labelled cohort's."""
     brightness: float = Field(0.7, ge=-3, le=3)
-    """Its films' brightness, in the place of the labelled cohort's."""
+    """Its radiographs' brightness, in the place of the labelled cohort's."""
 
     @model_validator(mode="after")
     def _prevalence_is_a_distribution(self) -> Self:
@@ -83,8 +83,8 @@ class Config(Joints):
     """Patients beyond `num_patients` whose grades or findings the table leaves empty."""
     unlabelled: Second | None = None
     """The unlabelled patients as a cohort of their own: hips are that by default, knees are not."""
-    chest: Films = Films()
-    """What chests alone have: films a patient, and how common findings are."""
+    chest: ChestSettings = ChestSettings()
+    """What chests alone have: radiographs a patient, and how common findings are."""
 
     @model_validator(mode="after")
     def _ids_suffice(self) -> Self:
@@ -103,7 +103,7 @@ class Config(Joints):
             )
         if self.kind == "objects" and (joints or self.num_unlabelled_patients):
             raise ValueError("objects have their kind in their folder and no grade: give num_patients alone")
-        if self.kind != "chest" and self.chest != Films():
+        if self.kind != "chest" and self.chest != ChestSettings():
             raise ValueError(f"'chest' is for kind 'chest', not '{self.kind}'")
         return self
 
@@ -119,7 +119,7 @@ class Config(Joints):
 
 
 @dataclass(frozen=True)
-class _Film:
+class _Picture:
     """One file, its row of the table, whether its label is told, and what draws it."""
 
     name: str
@@ -131,24 +131,24 @@ class _Film:
 def run(config: Config, out: Run) -> str:
     """Draw what is missing in `out`; returns a one-line summary."""
     total = config.num_patients + config.num_unlabelled_patients
-    films = [film for patient in range(total) for film in _films(config, patient)]
+    pictures = [picture for patient in range(total) for picture in _pictures(config, patient)]
     rows, drawn = [",".join(_columns(config))], 0
-    with Meter("drawing", len(films), config.kind) as meter:
-        for film in films:
-            if (out / film.name).exists():
+    with Meter("drawing", len(pictures), config.kind) as meter:
+        for picture in pictures:
+            if (out / picture.name).exists():
                 meter.skip(1)
             else:
-                (out / film.name).parent.mkdir(parents=True, exist_ok=True)
-                out.write(film.name, _png(film.draw()))
+                (out / picture.name).parent.mkdir(parents=True, exist_ok=True)
+                out.write(picture.name, _png(picture.draw()))
                 meter.add(1)
                 drawn += 1
-            rows.append(",".join(film.cells))
+            rows.append(",".join(picture.cells))
     out.write("table.csv", "\n".join(rows) + "\n")
     out.log("drawn", **{config.kind: drawn})
-    without = sum(not film.labelled for film in films)
+    without = sum(not picture.labelled for picture in pictures)
     unlabelled = f", {without} of them unlabelled" if without else ""
-    what = "chest films" if config.kind == "chest" else config.kind
-    return f"{len(films)} {what} of {total} patients at {config.size} px{unlabelled}"
+    what = "chest radiographs" if config.kind == "chest" else config.kind
+    return f"{len(pictures)} {what} of {total} patients at {config.size} px{unlabelled}"
 
 
 def _columns(config: Config) -> tuple[str, ...]:
@@ -158,12 +158,12 @@ def _columns(config: Config) -> tuple[str, ...]:
     return (*_COLUMNS, "cohort") if config.second is not None else _COLUMNS
 
 
-def _films(config: Config, patient: int) -> Iterator[_Film]:
+def _pictures(config: Config, patient: int) -> Iterator[_Picture]:
     labelled = patient < config.num_patients
     yield from {"chest": _chest, "objects": _object}.get(config.kind, _joint)(config, patient, labelled)
 
 
-def _joint(config: Config, number: int, labelled: bool) -> Iterator[_Film]:
+def _joint(config: Config, number: int, labelled: bool) -> Iterator[_Picture]:
     joints = config.joints(number)
     patient = draw_patient(joints, number)
     cohort = (LABELLED if labelled else UNLABELLED,) if config.second is not None else ()
@@ -171,12 +171,12 @@ def _joint(config: Config, number: int, labelled: bool) -> Iterator[_Film]:
         name = f"images/{patient.patient_id}{side}.png"
         kl = str(patient.grades[side]) if labelled else ""
         cells = (name, patient.patient_id, side, kl, patient.sex, str(patient.age), patient.site, *cohort)
-        yield _Film(name, cells, labelled, partial(drawer(config.kind), joints, number, side))
+        yield _Picture(name, cells, labelled, partial(drawer(config.kind), joints, number, side))
 
 
-def _chest(config: Config, number: int, labelled: bool) -> Iterator[_Film]:
+def _chest(config: Config, number: int, labelled: bool) -> Iterator[_Picture]:
     person = draw_person(config, config.chest, number)
-    for follow_up in range(person.num_films):
+    for follow_up in range(person.num_images):
         file = f"{person.patient_id}_{follow_up:03d}.png"
         found = findings_of(config, config.chest, number, follow_up)
         label = (SEPARATOR.join(found) or NO_FINDING) if labelled else ""
@@ -186,14 +186,14 @@ def _chest(config: Config, number: int, labelled: bool) -> Iterator[_Film]:
             view_of(config, number, follow_up), str(config.size), str(config.size), spacing, spacing,
         )  # fmt: skip
         draw = partial(draw_chest, config, config.chest, number, follow_up)
-        yield _Film(f"images/{file}", cells, labelled, draw)
+        yield _Picture(f"images/{file}", cells, labelled, draw)
 
 
-def _object(config: Config, number: int, labelled: bool) -> Iterator[_Film]:
+def _object(config: Config, number: int, labelled: bool) -> Iterator[_Picture]:
     part, kind = object_of(number)
     name = f"images/{part}/{kind}/{patient_id(number)}.png"
     draw = partial(draw_object, config.size, config.seed, number)
-    yield _Film(name, (name, patient_id(number), kind), labelled, draw)
+    yield _Picture(name, (name, patient_id(number), kind), labelled, draw)
 
 
 def drawer(kind: str) -> Callable[[Joints, int, Side], Radiograph]:
@@ -201,7 +201,7 @@ def drawer(kind: str) -> Callable[[Joints, int, Side], Radiograph]:
     return {"knees": draw_knee, "hips": draw_hip}[kind]
 
 
-def _png(film: Any) -> bytes:
+def _png(drawn: Any) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(film.image).save(buffer, format="PNG", compress_level=3)
+    Image.fromarray(drawn.image).save(buffer, format="PNG", compress_level=3)
     return buffer.getvalue()

@@ -1,13 +1,12 @@
-"""classifier + any images -> predictions: an external cohort, new films, proxy grades.
+"""classifier + any images -> predictions: an external cohort, new images, proxy grades.
 
 The threshold is the one that was fixed on validation when the classifier was trained.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +15,14 @@ from scipy.special import expit, softmax
 
 from trabecula.artifacts.features import read_features
 from trabecula.artifacts.predictions import Choice, Origin, prediction_rows, write_predictions
+from trabecula.artifacts.probes import has_probes, read_probes
 from trabecula.artifacts.splits import read_splits
 from trabecula.artifacts.store import Store, differing
 from trabecula.artifacts.tasks import Task
-from trabecula.config import Record, build
+from trabecula.config import Record
 from trabecula.errors import InputError
 from trabecula.nets.classifier import load_classifier
 from trabecula.nets.devices import choose_device
-from trabecula.nets.weights import read_weights
 from trabecula.run import Run
 
 
@@ -46,16 +45,15 @@ class Config(Record):
 def run(config: Config, out: Run) -> str:
     """Write predictions.csv (with the call at the stored threshold) and choices.csv."""
     folder = config.classifier if config.classifier.is_dir() else config.classifier.parent
-    found = _probes(config, folder) if (folder / "probe.json").exists() else _tuned(config)
+    found = _probes(config, folder) if has_probes(folder) else _tuned(config)
     frames = []
-    for told in found:
-        keep = _tested(config, told.patients)
-        images, cohorts = np.array(told.images)[keep], np.array(told.cohorts)[keep]
-        told = replace(told, p=told.p[keep])
-        frame = prediction_rows(told.origin, images, cohorts, "test", told.p, told.task.class_names)
-        frame["called"] = called(told.task, told.choice, told.p)
+    for one in found:
+        keep = _tested(config, one.patients)
+        images, cohorts, p = np.array(one.images)[keep], np.array(one.cohorts)[keep], one.p[keep]
+        frame = prediction_rows(one.origin, images, cohorts, "test", p, one.task.class_names)
+        frame["called"] = called(one.task, one.choice, p)
         frames.append(frame)
-    write_predictions(out, frames, [(told.origin, told.choice) for told in found])
+    write_predictions(out, frames, [(one.origin, one.choice) for one in found])
     counts = frames[0]["called"].value_counts().sort_index()
     calls = ", ".join(f"{name or 'none'}: {count}" for name, count in counts.items())
     first = f"{found[0].origin.task}: {len(frames[0]):,} images called {calls}"
@@ -63,8 +61,8 @@ def run(config: Config, out: Run) -> str:
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What one classifier says of every image."""
+class _Predicted:
+    """What one classifier predicts for every image."""
 
     task: Task
     origin: Origin
@@ -85,7 +83,7 @@ def _tested(config: Config, patients: Sequence[str]) -> NDArray[np.bool_]:
     return tested
 
 
-def _tuned(config: Config) -> list[_Told]:
+def _tuned(config: Config) -> list[_Predicted]:
     if config.store is None:
         raise InputError("predict: a fine-tuned classifier needs --store, the images to be classified")
     classifier, store = load_classifier(config.classifier), Store.open(config.store)
@@ -95,34 +93,31 @@ def _tuned(config: Config) -> list[_Told]:
     images = store.index["image_id"].tolist()
     cohorts = store.index["cohort"].tolist() if "cohort" in store.index else [""] * len(images)
     patients = store.index["patient_id"].tolist()
-    return [_Told(card.task, card.origin, card.choice, images, patients, cohorts, p)]
+    return [_Predicted(card.task, card.origin, card.choice, images, patients, cohorts, p)]
 
 
-def _probes(config: Config, folder: Path) -> list[_Told]:
+def _probes(config: Config, folder: Path) -> list[_Predicted]:
     if config.features is None:
         raise InputError("predict: probes need --features, those of the images to be classified")
-    record = json.loads((folder / "probe.json").read_text())
+    learned, probes = read_probes(folder)
     features = read_features(config.features)
-    learned, given = ({"region": "all"} | told for told in (record["features"], features.record))
+    given = features.card
     for key in ("weights", "pool", "preprocessing", "region"):
-        if given[key] != learned[key]:
-            told = "; ".join(differing(given.get("prepared", {}), learned.get("prepared", {})))
-            why = f" ({told})" if told and key == "preprocessing" else ""
+        if getattr(given, key) != getattr(learned, key):
+            lines = "; ".join(differing(given.prepared, learned.prepared))
+            why = f" ({lines})" if lines and key == "preprocessing" else ""
             raise InputError(
                 f"{config.features}: made with other {key} than the features the probes learned from{why}; "
                 "embed these images with the same encoder, pool and region, from a store prepared alike"
             )
-    state, found = read_weights(folder / "probe.safetensors"), []
-    for card in record["classifiers"]:
-        task = build(Task, card["task"], str(folder / "probe.json"))
-        origin, choice = Origin(**card["origin"]), Choice(**card["choice"])
+    images, cohorts, found = features.image_ids, [""] * len(features.image_ids), []
+    for one in probes:
         weight, bias, mean, std = (
-            state[f"{card['key']}.{name}"].double().numpy() for name in ("weight", "bias", "mean", "std")
+            one.tensors[name].double().numpy() for name in ("weight", "bias", "mean", "std")
         )
         logits = (features.values - mean) / std @ weight.T + bias
-        p = expit(logits) if task.kind == "multilabel" else softmax(logits, axis=1)
-        images = features.image_ids
-        found.append(_Told(task, origin, choice, images, features.patient_ids, [""] * len(images), p))
+        p = expit(logits) if one.task.kind == "multilabel" else softmax(logits, axis=1)
+        found.append(_Predicted(one.task, one.origin, one.choice, images, features.patient_ids, cohorts, p))
     return found
 
 

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from pydantic import model_validator
+
 from trabecula.artifacts.manifest import Manifest, read_manifest
-from trabecula.artifacts.store import FORMAT
+from trabecula.artifacts.store import REJECTED_FILE, write_rejected, write_store
 from trabecula.config import NoEffectOnResult, Record, digest
-from trabecula.data.shards import Recipe, Shard, decode_shards, done_record, record_path
+from trabecula.data.shards import Shard, ShardRow, decode_shards, done_record, record_path
 from trabecula.errors import InputError
+from trabecula.files import sha256_of
 from trabecula.progress import Meter
-from trabecula.readers.raster import PERCENTILES, VERSION
+from trabecula.readers import Readers
+from trabecula.readers.rendering import PERCENTILES, VERSION, Rendering
 from trabecula.run import Run
 
 _SHARD_BYTES = 1 << 28  # 256 MiB: what a worker holds in memory
 _GONE = "no such file"  # the decoder's reason
-_CARRIED = ("side", "cohort", "view", "visit_month")
+_CARRIED = ("side", "cohort", "view", "visit_month", "page", "box")
 _LARGE_FOLDER = 20  # one in so many files: a class folder, not the folder of one patient
 
 
@@ -43,12 +44,19 @@ class Config(Record):
     """Images deeper than 8 bit: clipped at the 0.5th and 99.5th percentile, or taken as 0..65535."""
     flip_side: Literal["", "L", "R"] = "R"
     """Images of this side are mirrored, so that all show one side; empty: none."""
-    max_pixels: int = 100_000_000
-    """Larger images are rejected by their header, before they fill the memory."""
     shard_images: int = 1024
     """Images per file of the store, at most; also what a killed run loses."""
     workers: Annotated[int, NoEffectOnResult()] = 1
     """Processes that decode; the store does not depend on it."""
+    readers: Readers = Readers()
+    """Settings of each reader of files."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "max_pixels" in values:
+            raise ValueError("'max_pixels' is now called 'readers.raster.max_pixels'")
+        return values
 
 
 def preprocessing(config: Config) -> str:
@@ -66,9 +74,7 @@ def run(config: Config, out: Run) -> str:
     _check(config)
     manifest = read_manifest(config.manifest)
     shards = _shards(config, manifest)
-    recipe = Recipe(
-        config.size, config.channels, config.bits, config.fit, config.intensity, config.max_pixels
-    )
+    rendering = Rendering(config.size, config.channels, config.bits, config.fit, config.intensity)
     done = {shard.number: done_record(out.path, shard) for shard in shards}
     records = [record for record in done.values() if record]
     todo = [shard for shard in shards if not done[shard.number]]
@@ -76,7 +82,7 @@ def run(config: Config, out: Run) -> str:
         _stop_if_gone(manifest, [row for row in range(len(manifest)) if _is_gone(manifest.resolve(row))])
     with Meter("prepare", len(manifest), "images") as meter:
         meter.skip(sum(len(r["rows"]) + len(r["rejected"]) for r in records))
-        for record in decode_shards(todo, recipe, out.path, config.workers):
+        for record in decode_shards(todo, rendering, config.readers, out.path, config.workers):
             records.append(record)
             meter.add(len(record["rows"]) + len(record["rejected"]))
     records.sort(key=lambda record: int(record["number"]))
@@ -94,13 +100,13 @@ def run(config: Config, out: Run) -> str:
 
 
 def _check(config: Config) -> None:
-    for name, least in (("size", 1), ("max_pixels", 1), ("shard_images", 1), ("workers", 1)):
+    for name, least in (("size", 1), ("shard_images", 1), ("workers", 1)):
         if getattr(config, name) < least:
             raise InputError(f"{name} {getattr(config, name)}: must be {least} or more")
 
 
 def _stop_if_gone(manifest: Manifest, gone: Sequence[int]) -> None:
-    """Single files may be gone; more than half, or a folder, means something was moved, or a drive is away.
+    """Single files may be gone; more than half, or a folder, means that something was moved or disconnected.
 
     Raises:
         InputError: more than half of the files are gone, or a folder with more than one in twenty of them.
@@ -128,7 +134,7 @@ def _is_gone(file: Path) -> bool:
 
 
 def _gone_folder(file: Path) -> Path:
-    """The outermost folder of the file that is not there; if all are, the folder it should lie in."""
+    """The outermost folder of the file that is not there; if all are, the folder it should be in."""
     folder = Path(os.path.realpath(file)).parent
     gone = folder
     while not os.path.exists(folder) and folder != folder.parent:
@@ -140,7 +146,7 @@ def _shards(config: Config, manifest: Manifest) -> list[Shard]:
     image_bytes = config.size**2 * config.channels * config.bits // 8
     each = max(1, min(config.shard_images, _SHARD_BYTES // image_bytes))
     mirrored = _mirrored(config, manifest)
-    images = [(row, manifest.resolve(row), mirrored[row]) for row in range(len(manifest))]
+    images = [ShardRow(row, manifest.source(row), mirrored[row]) for row in range(len(manifest))]
     return [
         Shard(number, tuple(images[start : start + each]))
         for number, start in enumerate(range(0, len(images), each))
@@ -163,7 +169,7 @@ def _write(config: Config, manifest: Manifest, records: Sequence[dict[str, Any]]
     rejected = [(row, reason) for record in records for row, reason in record["rejected"]]
     table = manifest.table
     rejections = [(str(table["path"].iloc[row]), reason) for row, reason in rejected]
-    out.write("rejected.csv", _csv(("path", "reason"), rejections))
+    write_rejected(out.path, rejections)
     if not rows:
         path, reason = rejections[0]
         raise InputError(
@@ -172,36 +178,16 @@ def _write(config: Config, manifest: Manifest, records: Sequence[dict[str, Any]]
     mirrored = _mirrored(config, manifest)
     columns = ["image_id", "patient_id", *(name for name in _CARRIED if name in table.columns)]
     index = table[columns].iloc[rows].assign(flipped=[str(int(mirrored[row])) for row in rows])
-    text = index.to_csv(index=False, lineterminator="\n")
-    out.write("index.csv", text)
-    out.write_json(
-        "store.json",
-        {
-            "format": FORMAT,
-            "size": config.size,
-            "channels": config.channels,
-            "bits": config.bits,
-            "fit": config.fit,
-            "intensity": {"rule": config.intensity, "percentiles": PERCENTILES},
-            "spacing": None,
-            "flip_side": config.flip_side if _names_sides(manifest) else None,
-            "raster": VERSION,
-            "preprocessing": preprocessing(config),
-            "manifest": hashlib.sha256(manifest.path.read_bytes()).hexdigest(),
-            "index": hashlib.sha256(text.encode()).hexdigest(),
-            "num_images": len(rows),
-            "num_rejected": len(rejected),
-            "shards": [{key: r[key] for key in ("file", "num_images", "sha256")} for r in records],
-        },
-    )
-    said = f"; {len(rejected):,} rejected (rejected.csv)" if rejected else ""
+    write_store(
+        out.path, index,
+        size=config.size, channels=config.channels, bits=config.bits, fit=config.fit,
+        intensity={"rule": config.intensity, "percentiles": PERCENTILES}, spacing=None,
+        flip_side=config.flip_side if _names_sides(manifest) else None, raster=VERSION,
+        preprocessing=preprocessing(config), manifest=sha256_of(manifest.path), num_rejected=len(rejected),
+        shards=[{key: r[key] for key in ("file", "num_images", "sha256")} for r in records],
+    )  # fmt: skip
+    note = f"; {len(rejected):,} rejected ({REJECTED_FILE})" if rejected else ""
     gone = sum(reason == _GONE for _, reason in rejected)
     if gone:
-        said += f"; {gone:,} {'file is' if gone == 1 else 'files are'} gone"
-    return f"{len(rows):,} images of {config.size} x {config.size} pixels, {config.bits} bit{said}"
-
-
-def _csv(header: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    return text.getvalue()
+        note += f"; {gone:,} {'file is' if gone == 1 else 'files are'} gone"
+    return f"{len(rows):,} images of {config.size} x {config.size} pixels, {config.bits} bit{note}"

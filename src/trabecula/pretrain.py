@@ -1,4 +1,4 @@
-"""store + objective -> encoder (and generator): learn from images without labels.
+"""store + objective -> encoder, generator: learn from images, by a method of the table in `objectives`.
 
 The pool is every image of the store, or of several, whose patient is in no validation or test part. An
 arm that saw no pretraining is made here too (`objective = "none"`): random weights, or a weights file.
@@ -6,64 +6,51 @@ arm that saw no pretraining is made here too (`objective = "none"`): random weig
 
 from __future__ import annotations
 
-import math
+import json
 import sys
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-import numpy as np
 import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
-from torch import Tensor, nn
 
-import trabecula
 from trabecula import distributed
-from trabecula.artifacts.patient_hashes import key_name, site_key
-from trabecula.artifacts.predictions import snapshot_name
-from trabecula.artifacts.splits import Splits, read_splits, together
-from trabecula.artifacts.store import Store
+from trabecula.artifacts.encoder import EncoderCard, Family, Init, PoolChoice, Stem
+from trabecula.artifacts.splits import read_splits, together
+from trabecula.artifacts.store import open_stores
 from trabecula.config import Record, dump
-from trabecula.data.batches import WatchedStream
-from trabecula.data.joined_stores import open_stores
+from trabecula.data.batches import Stream, images_in_order
 from trabecula.data.pretraining_pool import (
-    Labelled,
+    Pool,
+    card_after,
     check_contrast,
+    check_key,
     evenly,
     labelled_training_part,
     pretraining_pool,
+    strangers,
+    with_fields,
 )
 from trabecula.errors import InputError
-from trabecula.figures.image_sheets import picture_file
-from trabecula.files import save_array
-from trabecula.monitors.encoder import COLLAPSE, Monitor
-from trabecula.monitors.gan import NUM_IMAGES, Health
-from trabecula.nets.critic import Critic, Generator
-from trabecula.nets.critic_file import save_critic
-from trabecula.nets.devices import choose_device
-from trabecula.nets.encoder import Card, Encoder, make_encoder, save_encoder
-from trabecula.nets.generator import GeneratorCard, sample, save_generator
-from trabecula.nets.published import weights_label
-from trabecula.nets.training_patients import check_key, seen_after, strangers
-from trabecula.objectives import find
-from trabecula.objectives.adversarial import Adversarial
-from trabecula.objectives.classify import Classify
+from trabecula.monitors import find as find_monitor
+from trabecula.monitors.monitor import Watched
+from trabecula.nets.backbone import build_backbone
+from trabecula.nets.devices import Precision, choose_device, precision_on
+from trabecula.nets.encoder import Encoder, StartingPoint, make_encoder, pooling, starting_point
+from trabecula.nets.published import stands_for_weights
+from trabecula.objectives import TABLE, find
 from trabecula.objectives.objective import Objective, Setting, outweighed
 from trabecula.objectives.settings import of_method, resolved
-from trabecula.progress import Meter
-from trabecula.random_numbers import RowRandom, mix
 from trabecula.run import Run
-from trabecula.train.loop import Point, train
-from trabecula.train.precision import Precision, resolve
-from trabecula.transfer.tuning import calibrate
+from trabecula.train.checkpoint import CHECKPOINT
+from trabecula.train.pretraining import draw, train_and_keep
 
-_NOBODY = "; whom they go back to is not known, so its card lists no patients and evaluate refuses it"
-
-NUM_SAMPLES = 64
-"""Images drawn from a generator for a person to look at."""
+NUM_CHECKED, NUM_PREPARED = 64, 1024
+"""Images of the pool that are checked for content, and that a method may look at before it learns."""
 NUM_DRAWN = 6
 """Images of the pool in a method's pictures."""
-NUM_CALIBRATED = 1024
-"""Images by whose features a classifier's head is scaled before it learns."""
 
 
 class Config(Record):
@@ -81,12 +68,12 @@ class Config(Record):
     manifest: Path | None = None
     """For `task`: the manifest with the labels, that of `store`."""
     task: str = ""
-    """A task of tasks.json, a rule such as "kl >= 2", or a label column. `classify` learns from its labels in
-    the training part; of the other methods nearest neighbours are asked for them while training goes on, and
-    nothing learns from them. Labels of validation and test patients are used by neither."""
+    """A task of tasks.json, a rule such as "kl >= 2", or a label column. A method that learns from labels
+    takes those of the training part; of other methods nearest neighbours are asked for them while training
+    goes on, and nothing learns from them. Labels of validation and test patients are used by neither."""
     objective: str = "none"
-    """The method, such as moco or wgan_gp (`trabecula show` lists all); classify learns from labels; none is
-    for an arm without pretraining."""
+    """The method, such as moco or wgan_gp (`trabecula show` lists all); none is for an arm without
+    pretraining."""
     settings: dict[str, Any] = {}
     """The method's own settings, over its defaults; `trabecula show moco` lists them."""
     arm: str = ""
@@ -94,12 +81,12 @@ class Config(Record):
     architecture: str = "timm:resnet18"
     """critic, timm:NAME or torchvision:NAME; with init = weights also a name on the Hugging Face hub, such as
     hf:facebook/dinov2-small or timm:resnet50.a1_in1k, or auto for what the folder in `weights` holds."""
-    stem: Literal["native", "sum", "repeat"] = "native"
+    stem: Stem = "native"
     """How a net made for RGB takes grey images: a stem of its own (native, no weights file fits then), the
     RGB stem's kernels summed (sum), or the image repeated three times (repeat)."""
-    pool: Literal["auto", "mean", "mean+max", "flatten", "token"] = "auto"
+    pool: PoolChoice = "auto"
     """How feature maps become a vector; auto is flatten for the critic (den Boer 2025), mean otherwise."""
-    init: Literal["random", "weights", "encoder"] = "random"
+    init: Init = "random"
     """Where the weights start."""
     weights: Path | None = None
     """For init = weights: a safetensors or state-dict file in timm's or torchvision's layout, or a model's
@@ -110,7 +97,7 @@ class Config(Record):
     pool_cohorts: tuple[str, ...] = ()
     """Cohorts whose images are learned from, by the manifest's column `cohort`; empty: all."""
     pool_fraction: float = Field(1.0, gt=0, le=1)
-    """Part of the pool's patients, drawn by the seed; smaller parts lie in larger ones."""
+    """Part of the pool's patients, drawn by the seed; smaller parts are in larger ones."""
     images: int = Field(200_000, ge=0)
     """Budget in images seen; an image counts each time it is drawn."""
     batch_size: int = Field(64, ge=2)
@@ -128,6 +115,16 @@ class Config(Record):
     """Of weights, order, views and noise."""
     device: str = "auto"
     """cpu, cuda, cuda:1; auto takes a GPU if there is one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settings_in_their_place(cls, values: Any) -> Any:
+        """A method's setting among those of `pretrain` is refused with where it belongs."""
+        name = values.get("objective") if isinstance(values, Mapping) else None
+        if isinstance(name, str) and name in TABLE:
+            for key in values.keys() & find(name).Config.model_fields.keys() - cls.model_fields.keys():
+                raise ValueError(f"'{key}' is a setting of {name}; write settings.{key} in its place")
+        return values
 
     @field_validator("arm", "weights_name")
     @classmethod
@@ -148,8 +145,10 @@ class Config(Record):
     def _fits_together(self) -> Self:
         if bool(self.task) != (self.manifest is not None):
             raise ValueError("task and manifest go together: give both, or neither")
-        if self.objective == "classify" and not self.task:
-            raise ValueError("classify learns from labels: give task, such as 'kl >= 2', and manifest")
+        if self.objective != "none" and "labels" in find(self.objective).fields and not self.task:
+            raise ValueError(
+                f"{self.objective} learns from labels: give task, such as 'kl >= 2', and manifest"
+            )
         if 0 < self.snapshots < self.every:
             raise ValueError(
                 f"snapshots={self.snapshots} is below every={self.every}, and snapshots are taken at points; "
@@ -158,230 +157,137 @@ class Config(Record):
         return self
 
 
-_STARTS = {"random": "random weights", "weights": "given weights", "encoder": "another encoder's weights"}
-
-
 def run(config: Config, out: Run) -> str:
     """Pretrain: encoder.*, training.json[, generator.*, critic.*, samples.npy, snapshots/, *.png]."""
-    store = open_stores(config.store, config.also)
-    device = choose_device(config.device)
-    encoder = _encoder(config, store)
-    check_key(encoder.card, config.weights, store)
-    if config.objective == "none":
-        encoder.card = _card(encoder, config, store, [])
-        save_encoder(encoder, out)
-        card = encoder.card
-        return f"{card.name}: {card.num_features} features of {_STARTS[config.init]}, no pretraining"
-    if config.splits is None:
-        raise InputError("pretrain: give the splits file, so that validation and test patients stay out")
-    splits = together(read_splits(path) for path in (config.splits, *config.also_splits))
-    pool, patients = pretraining_pool(store, splits, config.pool_cohorts, config.pool_fraction, config.seed)
-    foreign = strangers(store, splits)
-    labelled = _labelled(config, store, splits)
-    taught = labelled.among(pool) if labelled and config.objective == "classify" else None
-    if taught is not None:
-        pool, patients = taught.rows, sorted(set(taught.patients))
-    settings = of_method(config.objective, config.settings, store.size, taught.task if taught else None)
-    objective = find(config.objective)(settings, encoder, Setting(len(pool), config.batch_size, config.seed))
-    stream = WatchedStream(
-        store, pool, config.batch_size, config.seed, device, taught.y if taught else None,
-        rank=distributed.rank(), world_size=distributed.world_size(),
-    )  # fmt: skip
-    out.log("pool", images=len(pool), patients=len(patients))
-    _tell(objective, encoder, device, foreign)
-    out.used(device=str(device), precision=resolve(config.precision, device))
-    check_contrast(store, evenly(pool, NUM_IMAGES))
-    if isinstance(objective, Classify):
-        calibrate(objective, store, evenly(pool, NUM_CALIBRATED), device)
-    health = _health(config, objective, store, pool, device)
-    monitor = Monitor(objective, store, pool, config.images, device, labelled)
-    keep = _Keeper(config, objective, _card(encoder, config, store, patients, settings), store)
-    memory: dict[str, Any] = {"curve": [], "findings": {}}
-    start = _finite(monitor.measure())
-    out.log("start", **start)
-    images = _train(config, objective, stream, out, memory, keep, health, monitor)
-    products = keep(out.path, images)
-    findings = memory.get("findings", {})
-    training = {"start": start, "points": memory["curve"], "findings": list(findings.values())}
-    out.write_json("training.json", training)
-    _draw(objective, store.read(evenly(pool, NUM_DRAWN)).to(device), config.seed, out)
-    generator = products.get("generator")
-    if isinstance(generator, Generator):
-        with out.scratch("samples.npy").open("wb") as file:
-            save_array(file, sample(generator.to("cpu"), NUM_SAMPLES, config.seed).numpy())
-        out.publish("samples.npy")
-    (out / "checkpoint.pt").unlink(missing_ok=True)
-    told = f"{encoder.card.name}: {images:,} images seen of {len(pool):,} from {len(patients):,} patients"
-    if images > config.images:
-        told += f" ({config.images:,} asked for, in whole steps of {objective.batches * config.batch_size:,})"
-        out.log("budget", asked=config.images, images=images)
-    told += f", with their labels of {config.task}" if taught else ""
-    if findings.get(COLLAPSE, {}).get("last") == images:
-        told += f"; warning: {findings[COLLAPSE]['text']}"
-    return told + foreign + ("" if keep.card.patients else _NOBODY)
-
-
-def _tell(objective: Objective, encoder: Encoder, device: torch.device, foreign: str) -> None:
-    """Say before hours are spent what would else be known after them."""
-    told = [f"warning: every image of the pool is learned from{foreign}"] if foreign else []
-    if device.type == "cpu" and (note := outweighed(objective, encoder)):
-        told.append(f"note: {note}")
-    for line in told:
-        print(line, file=sys.stderr, flush=True)
-
-
-def _draw(objective: Objective, images: Tensor, seed: int, out: Run) -> None:
-    """Write what the method has to show of these images of the pool."""
-    random = RowRandom(mix(seed, "pictures"), len(images), slice(0, len(images)), images.device)
-    for name, picture in objective.eval().pictures(images, random).items():
-        rows = {heading: shown.float().cpu().numpy() for heading, shown in picture.rows.items()}
-        out.write(f"{name}.png", picture_file(picture.title, picture.note, rows))
-
-
-class _Keeper:
-    """Writes what an objective has made so far into a folder.
-
-    Args:
-        card: of the encoder before this training, with the patients of this pool in it.
-    """
-
-    def __init__(self, config: Config, objective: Objective, card: Card, store: Store) -> None:
-        self.config, self.objective, self.card, self.store = config, objective, card, store
-
-    def __call__(self, folder: Path, images: int, snapshot: bool = False) -> dict[str, nn.Module]:
-        """A snapshot's encoder is an arm of its own, so that predictions tell it from the others."""
-        products = self.objective.products()
-        encoder, generator, critic = (products.get(name) for name in ("encoder", "generator", "critic"))
-        folder.mkdir(parents=True, exist_ok=True)
-        if isinstance(encoder, Encoder):
-            name = snapshot_name(self.card.name, images) if snapshot else self.card.name
-            seen = self.card.images_seen + images
-            encoder.card = self.card.model_copy(update={"name": name, "images_seen": seen})
-            save_encoder(encoder, folder)
-        if isinstance(generator, Generator):
-            card = GeneratorCard(
-                objective=self.config.objective, channels=self.store.channels, size=self.store.size,
-                latent=generator.latent, widths=generator.widths, norm=generator.norm, store=self.store.id,
-                images_seen=images, seed=self.config.seed,
-                averaged=generator is getattr(self.objective, "averaged", None),
-            )  # fmt: skip
-            save_generator(generator, card, folder)
-        if isinstance(critic, Critic):
-            save_critic(critic, folder)
-        return products
-
-
-def _train(
-    config: Config,
-    objective: Objective,
-    stream: WatchedStream,
-    out: Run,
-    memory: dict[str, Any],
-    keep: _Keeper,
-    health: Health | None,
-    monitor: Monitor,
-) -> int:
-    with Meter(f"pretraining {config.objective}", config.images, "images") as meter:
-        stream.drawn = meter.reach
-        for point in train(
-            objective, stream, images=config.images, every=config.every, precision=config.precision,
-            accumulate=config.accumulate, checkpoint=out / "checkpoint.pt", memory=memory,
-        ):  # fmt: skip
-            meter.reach(point.images, _note(point))
-            before = memory["curve"][-1]["images"] if memory["curve"] else 0
-            memory["curve"].append({"images": point.images, **point.scalars})
-            _look(health, monitor, memory, point.last, out)
-            if config.snapshots and point.images // config.snapshots > before // config.snapshots:
-                keep(out / "snapshots" / f"{point.images:09d}", point.images, snapshot=True)
-            out.log("point", **memory["curve"][-1])
-    return int(memory["curve"][-1]["images"]) if memory["curve"] else 0
-
-
-def _health(
-    config: Config, objective: Objective, store: Store, pool: np.ndarray, device: torch.device
-) -> Health | None:
-    """Measurements of an adversarial training, on images spread over the pool."""
-    if not isinstance(objective, Adversarial):
-        return None
-    return Health(objective, store.read(evenly(pool, NUM_IMAGES)).to(device), config.seed)
-
-
-def _look(health: Health | None, monitor: Monitor, memory: dict[str, Any], last: bool, out: Run) -> None:
-    """Measure at a point; what is found is said once, on the terminal and in the log, and kept."""
-    point = memory["curve"][-1]
-    measured, found = monitor.look(memory["curve"], last)
-    if health is not None:
-        more, wrong = health.look(memory["curve"])
-        measured, found = {**measured, **more}, [*found, *wrong]
-    point.update(_finite(measured))
-    findings = memory.setdefault("findings", {})
-    for finding in found:
-        known = findings.get(finding.name)
-        if known is None:
-            print(f"warning: at {point['images']:,} images {finding.text}", file=sys.stderr, flush=True)
-            out.log("finding", images=point["images"], name=finding.name, text=finding.text)
-        first = known["first"] if known else point["images"]
-        findings[finding.name] = {
-            "name": finding.name, "text": finding.text, "first": first, "last": point["images"],
-        }  # fmt: skip
-
-
-def _finite(measured: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in measured.items() if math.isfinite(value)}
-
-
-def _note(point: Point) -> str:
-    return " ".join(f"{name} {value:.3g}" for name, value in point.scalars.items() if "loss" in name)
-
-
-def _encoder(config: Config, store: Store) -> Encoder:
+    store, device = open_stores(config.store, config.also), choose_device(config.device)
     encoder = make_encoder(
         architecture=config.architecture, channels=store.channels, size=store.size, stem=config.stem,
         pool=config.pool, init=config.init, weights=config.weights, seed=config.seed,
         weights_name=config.weights_name,
     )  # fmt: skip
-    name = config.arm or f"{encoder.card.architecture.split(':')[-1]}-{_label(config, encoder.card)}"
-    family = "pretrained" if config.objective != "none" else encoder.card.family
-    encoder.card = encoder.card.model_copy(update={"name": name, "family": family})
-    return encoder
+    encoder.card = encoder.card.model_copy(update=arm(config))
+    check_key(encoder.card, config.weights, store)
+    if config.objective == "none":
+        encoder.save(out.path, card := card_after(encoder.card, store, config.seed))
+        start = {"random": "random", "weights": "given", "encoder": "another encoder's"}[config.init]
+        return f"{card.name}: {card.num_features} features of {start} weights, no pretraining"
+    if config.splits is None:
+        raise InputError("pretrain: give the splits file, so that validation and test patients stay out")
+    splits = together(read_splits(path) for path in (config.splits, *config.also_splits))
+    rows, patients = pretraining_pool(store, splits, config.pool_cohorts, config.pool_fraction, config.seed)
+    foreign, labelled = strangers(store, splits), None
+    if config.manifest is not None:
+        labelled = labelled_training_part(store.parts[0], splits, config.manifest, config.task)
+    method = find(config.objective)
+    pool = with_fields(config.objective, method.fields, store, rows, patients, labelled)
+    settings = of_method(config.objective, config.settings, store.size, labelled.task if labelled else None)
+    objective = method(settings, encoder, Setting(len(pool.rows), config.batch_size, config.seed)).to(device)
+    out.log("pool", images=len(pool.rows), patients=len(pool.patients))
+    _say_before(objective, encoder, device, foreign)
+    out.used(device=str(device), precision=precision_on(device, config.precision))
+    check_contrast(store, evenly(pool.rows, NUM_CHECKED))
+    objective.prepare(images_in_order(store, evenly(pool.rows, NUM_PREPARED), device, 256, equal=True))
+    card = card_after(
+        encoder.card, store, config.seed, pool, config.task,
+        objective=config.objective, settings=dump(settings),
+        batch_size=config.batch_size, pool_fraction=config.pool_fraction, pool_cohorts=config.pool_cohorts,
+    )  # fmt: skip
+    watched = Watched(store, pool.rows, config.images, config.seed, device, labelled)
+    stream = Stream(
+        store, pool.rows, config.batch_size, config.seed, device, pool.fields,
+        rank=distributed.rank(), world_size=distributed.world_size(),
+    )  # fmt: skip
+    images, warnings = train_and_keep(
+        objective, stream, [find_monitor(name)(objective, watched) for name in method.monitors], card, out,
+        images=config.images, every=config.every, snapshots=config.snapshots, precision=config.precision,
+        accumulate=config.accumulate,
+    )  # fmt: skip
+    draw(objective, store.read(evenly(pool.rows, NUM_DRAWN)).to(device), config.seed, out)
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    return _summary(config, card, pool, images, objective, out) + warnings + foreign + _unlisted(card)
 
 
-def _label(config: Config, card: Card) -> str:
-    if config.objective != "none":
-        return config.objective
-    return weights_label(card.weights) if config.init == "weights" else config.init
+def workload(config: Config) -> dict[str, int]:
+    """What a run will do, as far as its settings say it: quantity -> count."""
+    if config.objective == "none" or config.images == 0:
+        return {"encoders without pretraining": 1}
+    return {"pretrainings": 1, "images seen": config.images}
 
 
-def _labelled(config: Config, store: Store, splits: Splits) -> Labelled | None:
-    if config.manifest is None:
-        return None
-    return labelled_training_part(store.parts[0], splits, config.manifest, config.task)
+def check(config: Config, made: Mapping[str, Record]) -> None:
+    """Refuse a run that would fail for what others are to make.
+
+    Args:
+        made: an input's name -> the settings of the run that is to make it.
+
+    Raises:
+        InputError: the images will have a size or channels that the network cannot take, or two stores that
+            are to be one pool are prepared otherwise.
+    """
+    store, also = (made.get(name) for name in ("store", "also"))
+    for key in ("size", "channels", "bits", "fit", "intensity"):
+        given, needed = getattr(also, key, None), getattr(store, key, None)
+        if None not in (given, needed) and given != needed:
+            raise InputError(
+                f"'also': {key} is {json.dumps(given)}, wanted {json.dumps(needed)}; prepare both "
+                "stores with the same settings"
+            )
+    channels, size = getattr(store, "channels", None), getattr(store, "size", None)
+    if None not in (channels, size) and not stands_for_weights(config.architecture):
+        _build(config.architecture, channels, size, config.stem, config.pool)
 
 
-def _card(
-    encoder: Encoder, config: Config, store: Store, patients: list[str], settings: Record | None = None
-) -> Card:
-    """The card that says what the encoder will have seen, but for the number of images."""
-    card, seen = encoder.card, seen_after(encoder.card, store, patients)
-    taught = config.objective == "classify" and config.task not in card.labels.split("; ")
-    return card.model_copy(
-        update={
-            "objective": config.objective if config.objective != "none" else card.objective,
-            "settings": dump(settings) if settings is not None else card.settings,
-            "labels": "; ".join(filter(None, [card.labels, config.task if taught else ""])),
-            "num_labelled_patients": max(
-                card.num_labelled_patients, len(patients) if config.objective == "classify" else 0
-            ),
-            "batch_size": config.batch_size if settings is not None else card.batch_size,
-            "store": store.id,
-            "stores": tuple(part.id for part in store.parts) if len(store.parts) > 1 else (),
-            "preprocessing": store.preprocessing,
-            "prepared": store.prepared,
-            "seed": config.seed,
-            "version": trabecula.__version__,
-            "patients": tuple(sorted(seen)),
-            "patients_key": key_name(site_key()) if seen or patients or card.images_seen else "",
-            "pool_fraction": config.pool_fraction if patients else card.pool_fraction,
-            "pool_cohorts": config.pool_cohorts if patients else card.pool_cohorts,
-        }
+@cache
+def _build(architecture: str, channels: Any, size: Any, stem: Stem, pool: PoolChoice) -> None:
+    """Only the network itself knows what it takes: build it, once for all runs that share it."""
+    pooling(build_backbone(architecture, channels, size, stem), pool)
+
+
+def arm(config: Config) -> dict[str, Any]:
+    """Name, architecture and family that the encoder's card will have.
+
+    Of weights that cannot be read they are what the settings say.
+    """
+    try:
+        start = starting_point(config.architecture, config.init, config.weights, config.weights_name)
+    except InputError:
+        weights: Family = "imagenet" if config.weights_name == "imagenet" else "weights"
+        families: dict[Init, Family] = {"random": "random", "weights": weights, "encoder": "pretrained"}
+        label = config.weights_name if config.init == "weights" else config.init
+        start = StartingPoint(config.architecture, families[config.init], label)
+    trained = config.objective != "none"
+    label = config.objective if trained else start.label
+    network = (
+        "" if trained and not find(config.objective).trains_encoder else start.architecture.split(":")[-1]
     )
+    return {
+        "name": config.arm or "-".join(filter(None, (network, label))),
+        "architecture": start.architecture,
+        "family": "pretrained" if trained else start.family,
+    }
+
+
+def _say_before(objective: Objective, encoder: Encoder, device: torch.device, foreign: str) -> None:
+    """Say before hours are spent what would else be known after them."""
+    lines = [f"warning: every image of the pool is learned from{foreign}"] if foreign else []
+    if device.type == "cpu" and (note := outweighed(objective, encoder)):
+        lines.append(f"note: {note}")
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
+
+
+def _summary(
+    config: Config, card: EncoderCard, pool: Pool, images: int, objective: Objective, out: Run
+) -> str:
+    text = f"{card.name}: {images:,} images seen of {len(pool.rows):,} from {len(pool.patients):,} patients"
+    if images > config.images:
+        step = objective.batches * config.batch_size
+        text += f" ({config.images:,} asked for, in whole steps of {step:,})"
+        out.log("budget", asked=config.images, images=images)
+    return text + (f", with their labels of {config.task}" if "labels" in pool.fields else "")
+
+
+def _unlisted(card: EncoderCard) -> str:
+    if card.patients:
+        return ""
+    return "; its patients are not known, so its card lists none and evaluate refuses it"

@@ -3,10 +3,7 @@
 All label fractions and seeds are solved together, each at a whole path of strengths, exactly; the
 strength is chosen on the few-label validation part, the test part is predicted once.
 
-predictions.csv     validation and test images of every (task, fraction, seed)
-choices.csv         strength, threshold and counts of each
-probe.safetensors   weight, bias, mean and std of each
-probe.json          what they predict, and from which features
+What it writes: `artifacts/predictions.py`, `artifacts/probes.py`.
 """
 
 from __future__ import annotations
@@ -14,39 +11,36 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from trabecula.artifacts.features import read_features
-from trabecula.artifacts.manifest import Manifest, read_manifest
-from trabecula.artifacts.predictions import (
-    Choice,
-    Origin,
-    cohorts_of,
-    prediction_rows,
-    probe_mode,
-    write_predictions,
-)
-from trabecula.artifacts.splits import FEW_VAL, Splits, Subset, draw_subset, read_splits
-from trabecula.artifacts.tasks import Task, Truth, find_task, truth
+from trabecula.artifacts.manifest import read_manifest
+from trabecula.artifacts.predictions import Origin, probe_mode, write_predictions
+from trabecula.artifacts.probes import LinearProbe, write_probes
+from trabecula.artifacts.splits import FEW_VAL, Subset, draw_subset, read_splits
+from trabecula.artifacts.tasks import Task, find_task, truth
 from trabecula.config import Record
 from trabecula.errors import InputError
 from trabecula.metrics.classification import auroc_macro, balanced_accuracy
 from trabecula.nets.devices import choose_device
 from trabecula.progress import Meter
 from trabecula.run import Run
-from trabecula.transfer.logistic import Path as Solutions
-from trabecula.transfer.logistic import Problem, balanced_weights, solve, standardisation
-from trabecula.transfer.threshold import thresholds
+from trabecula.transfer.few_labels import LabelledImages, choice_of, predict_held_out
+from trabecula.transfer.logistic import (
+    Problem,
+    StrengthPath,
+    balanced_weights,
+    solve,
+    standardisation,
+)
 
-FORMAT = 1
 _TIE = 1e-6  # validation log-losses closer than the solver's tolerance are equal
 
 
@@ -85,7 +79,7 @@ class _Linear:
 
     mean: Tensor  # (D,)
     std: Tensor  # (D,)
-    solutions: tuple[Solutions, ...]
+    solutions: tuple[StrengthPath, ...]
     single: bool  # whether the outputs are classes, not findings
 
     def log_probabilities(self, features: Tensor) -> Tensor:
@@ -106,69 +100,73 @@ class _Linear:
         return {name: value.float().cpu().contiguous() for name, value in named.items()}
 
 
-def run(config: Config, out: Run) -> str:
-    """Write predictions.csv, choices.csv and the classifiers."""
-    device = choose_device(config.device)
-    features = read_features(config.features)
-    values = torch.from_numpy(features.values).to(device)
-    manifest, splits = read_manifest(config.manifest), read_splits(config.splits)
-    specs = (config.task,) if isinstance(config.task, str) else config.task
-    tasks = [(spec, find_task(spec, manifest)) for spec in specs]
-    frames: list[pd.DataFrame] = []
-    choices: list[tuple[Origin, Choice]] = []
-    weights: dict[str, Tensor] = {}
-    cards: list[dict[str, Any]] = []
-    mode = probe_mode(features.record.get("region", "all"))
-    with Meter("probing", len(tasks) * len(config.fractions) * len(config.seeds), "probes") as meter:
-        for spec, task in tasks:
-            labelled = truth(task, manifest).among(features.row_of, config.features, "without features")
-            out.log("task", task=task.name or spec, images=len(labelled), exclusions=labelled.exclusions)
-            rows = torch.tensor([features.row_of[i] for i in labelled.image_ids], device=device)
-            data = _Labelled(task, labelled, values, rows, splits, manifest)
-            for fraction in config.fractions:
-                subsets = [draw_subset(splits, labelled, fraction, seed) for seed in config.seeds]
-                for subset, linear in zip(subsets, _solve(config, data, subsets), strict=True):
-                    origin = Origin(
-                        task=task.name or spec, arm=features.record["arm"], mode=mode, fraction=fraction,
-                        seed=subset.record["seed"], pretrain_seed=features.record["pretrain_seed"],
-                    )  # fmt: skip
-                    index, choice, made = _finish(config, data, origin, subset, linear)
-                    out.log("choice", **origin.model_dump(), **choice.model_dump(), subset=subset.record)
-                    frames += made
-                    choices.append((origin, choice))
-                    key = f"{len(cards):04d}"
-                    weights |= {f"{key}.{name}": value for name, value in linear.tensors(index).items()}
-                    cards.append({"key": key, **_card(task, origin, choice)})
-                meter.add(len(subsets))
-    write_predictions(out, frames, choices)
-    out.write("probe.safetensors", safetensors_bytes(weights))
-    out.write_json("probe.json", {"format": FORMAT, "features": features.record, "classifiers": cards})
-    names = ", ".join(task.name or spec for spec, task in tasks)
-    edges = sum("end of the path" in choice.note for _, choice in choices)
-    few = sum(choice.num_val_patients < FEW_VAL for _, choice in choices)
-    return (
-        f"{features.record['arm']}: {len(choices)} probes of {names}, {config.num_strengths} strengths each"
-        + (f"; {edges} chose an end of the path" if edges else "")
-        + (f"; {few} chosen on fewer than {FEW_VAL} validation patients, partly by chance" if few else "")
-    )
+def workload(config: Config) -> dict[str, int]:
+    """What a study of these probes has to do."""
+    tasks = 1 if isinstance(config.task, str) else len(config.task)
+    probes = tasks * len(config.fractions) * len(config.seeds)
+    return {"linear probes": probes, "strengths": probes * config.num_strengths}
 
 
 @dataclass(frozen=True)
-class _Labelled:
+class _Embedded(LabelledImages):
     """One task's labelled images and their features."""
 
-    task: Task
-    truth: Truth
     values: Tensor  # (N, D) of the whole store
-    rows: Tensor  # (n,) of the truth's images
-    splits: Splits
-    manifest: Manifest
+    rows: Tensor  # (n,) of the labelled images
 
     def at(self, positions: NDArray[np.int64]) -> Tensor:
         return self.values[self.rows[torch.from_numpy(positions).to(self.rows.device)]]
 
 
-def _solve(config: Config, data: _Labelled, subsets: Sequence[Subset]) -> list[_Linear]:
+def run(config: Config, out: Run) -> str:
+    """Write predictions.csv, choices.csv and the classifiers."""
+    device = choose_device(config.device)
+    features = read_features(config.features)
+    values, card = torch.from_numpy(features.values).to(device), features.card
+    if not card.arm:
+        raise InputError(
+            f"{config.features}: features of extractor '{card.extractor}', which is not an arm of a study; "
+            "give features of an encoder, written by `trabecula embed`"
+        )
+    manifest, splits = read_manifest(config.manifest), read_splits(config.splits)
+    specs = (config.task,) if isinstance(config.task, str) else config.task
+    tasks = [(spec, find_task(spec, manifest)) for spec in specs]
+    frames: list[pd.DataFrame] = []
+    probes: list[LinearProbe] = []
+    mode = probe_mode(card.region)
+    with Meter("probing", workload(config)["linear probes"], "probes") as meter:
+        for spec, task in tasks:
+            labelled = truth(task, manifest).among(features.row_of, config.features, "without features")
+            out.log("task", task=task.name or spec, images=len(labelled), exclusions=labelled.exclusions)
+            rows = torch.tensor([features.row_of[i] for i in labelled.image_ids], device=device)
+            data = _Embedded(manifest, splits, task, labelled, values, rows)
+            for fraction in config.fractions:
+                subsets = [draw_subset(splits, labelled, fraction, seed) for seed in config.seeds]
+                for subset, linear in zip(subsets, _solve(config, data, subsets), strict=True):
+                    origin = Origin(
+                        task=task.name or spec, arm=card.arm, mode=mode, fraction=fraction,
+                        seed=subset.record["seed"], pretrain_seed=card.pretrain_seed,
+                    )  # fmt: skip
+                    probe, made = _finish(config, data, origin, subset, linear)
+                    out.log(
+                        "choice", **origin.model_dump(), **probe.choice.model_dump(), subset=subset.record
+                    )
+                    frames += made
+                    probes.append(probe)
+                meter.add(len(subsets))
+    write_predictions(out, frames, [(probe.origin, probe.choice) for probe in probes])
+    write_probes(out.path, card, probes)
+    names = ", ".join(task.name or spec for spec, task in tasks)
+    edges = sum("end of the path" in probe.choice.note for probe in probes)
+    few = sum(probe.choice.num_val_patients < FEW_VAL for probe in probes)
+    return (
+        f"{card.arm}: {len(probes)} probes of {names}, {config.num_strengths} strengths each"
+        + (f"; {edges} chose an end of the path" if edges else "")
+        + (f"; {few} chosen on fewer than {FEW_VAL} validation patients, partly by chance" if few else "")
+    )
+
+
+def _solve(config: Config, data: _Embedded, subsets: Sequence[Subset]) -> list[_Linear]:
     """All subsets of a fraction at once; equal ones (fraction 1) once."""
     distinct = {subset.train.tobytes(): subset.train for subset in subsets}
     problems: list[Problem] = []
@@ -179,7 +177,7 @@ def _solve(config: Config, data: _Labelled, subsets: Sequence[Subset]) -> list[_
         if config.standardise:
             mean, std = standardisation(features)
         scales.append((mean, std))
-        problems += _problems(config, (features - mean) / std, data.truth.y[positions], data.task)
+        problems += _problems(config, (features - mean) / std, data.labelled.y[positions], data.task)
     paths = solve(problems, _strengths(config))
     each = len(problems) // len(distinct)
     solved = {
@@ -207,43 +205,33 @@ def _problems(config: Config, x: Tensor, y: NDArray[np.int64], task: Task) -> It
 
 
 def _finish(
-    config: Config, data: _Labelled, origin: Origin, subset: Subset, linear: _Linear
-) -> tuple[int, Choice, list[pd.DataFrame]]:
+    config: Config, data: _Embedded, origin: Origin, subset: Subset, linear: _Linear
+) -> tuple[LinearProbe, list[pd.DataFrame]]:
     """Choose strength and threshold on validation, then predict validation and test."""
-    y, (train, val) = data.truth.y[subset.val], (subset.record[part] for part in ("train", "val"))
     on_val = linear.log_probabilities(data.at(subset.val)).cpu().numpy()
-    index, why = choose(on_val, y, config.select, _strengths(config))
-    notes = [subset.record["note"], *_remarks(data, subset, linear), why]
-    test = np.flatnonzero(data.splits.rows("test", data.truth.patient_ids))
-    frames: list[pd.DataFrame] = []
-    threshold: tuple[float, ...] = ()
-    for part, positions in (("val", subset.val), ("test", test)):
+    index, why = choose(on_val, data.labelled.y[subset.val], config.select, _strengths(config))
+    notes = [*_remarks(data, subset, linear), why]
+
+    def probabilities(positions: NDArray[np.int64]) -> NDArray[np.float64]:
         p = np.exp(linear.log_probabilities(data.at(positions))[index].cpu().numpy())
-        p = p if linear.single else p[..., 1]
-        if part == "val":
-            threshold, note = thresholds(data.task, y, p)
-            notes.append(note)
-        cohorts = cohorts_of(data.manifest, data.truth.rows[positions])
-        ids = data.truth.image_ids[positions]
-        frames.append(prediction_rows(origin, ids, cohorts, part, p, data.truth.class_names))
-    choice = Choice(
-        threshold=threshold, strength=_strengths(config)[index],
-        num_train_images=train["images"], num_train_patients=train["patients"],
-        num_val_images=val["images"], num_val_patients=val["patients"], note="; ".join(filter(None, notes)),
-    )  # fmt: skip
-    return index, choice, frames
+        return np.asarray(p if linear.single else p[..., 1])
+
+    choice, frames = predict_held_out(
+        data, subset, origin, choice_of(subset, notes, strength=_strengths(config)[index]), probabilities
+    )
+    return LinearProbe(data.task, origin, choice, linear.tensors(index)), frames
 
 
-def _remarks(data: _Labelled, subset: Subset, linear: _Linear) -> list[str]:
+def _remarks(data: _Embedded, subset: Subset, linear: _Linear) -> list[str]:
     """What the training part could not teach."""
     notes = []
-    y = data.truth.y[subset.train]
-    names = data.truth.class_names
+    y = data.labelled.y[subset.train]
+    names = data.labelled.class_names
     if linear.single and len(np.unique(y)) == 1:
         notes.append(f"train has class {names[int(y[0])]} only: predicted for every image")
     if not linear.single:
         flat = [name for k, name in enumerate(names) if len(np.unique(y[y[:, k] >= 0, k])) < 2]
-        notes += [f"train does not tell {', '.join(flat)} present from absent"] if flat else []
+        notes += [f"train has one class only of {', '.join(flat)}"] if flat else []
     loose = sum(int((~solution.converged).sum()) for solution in linear.solutions)
     return [*notes, f"{loose} strengths did not converge"] if loose else notes
 
@@ -286,11 +274,3 @@ def _score(log_p: NDArray[np.float64], y: NDArray[np.int64], select: str) -> flo
         return float(np.maximum(log_p[np.arange(len(y)), y], np.log(1e-15)).mean())
     metric = balanced_accuracy if select == "balanced_accuracy" else auroc_macro
     return float(metric(y, np.exp(log_p))[0])
-
-
-def _card(task: Task, origin: Origin, choice: Choice) -> dict[str, Any]:
-    records = {"task": task, "origin": origin, "choice": choice}
-    return {
-        "class_names": list(task.class_names),
-        **{name: record.model_dump(mode="json") for name, record in records.items()},
-    }

@@ -15,27 +15,22 @@ id, and is the same bytes for the same inputs.
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from trabecula.config import NoEffectOnResult, Record
-from trabecula.figures.charts import Chart, chart_files, interval_bar, style_sheet
-from trabecula.figures.image_sheets import montage, png_uri
 from trabecula.run import Run, identity
-from trabecula.sections import formats, tables, verdict, wording
-from trabecula.sections.curves import learning_curves, reliability_plots, roc_curves
-from trabecula.sections.flow import read_cohort, task_flows
-from trabecula.sections.generators import Explained, GeneratorQuality, read_explained, read_generators
-from trabecula.sections.papers import Beside, hip_gan, knee_ssl
-from trabecula.sections.pictures import sample_images, store_images
-from trabecula.sections.pretraining import read_pretrainings
-from trabecula.sections.pretraining_pools import Pools, read_pools
-from trabecula.sections.provenance import read_runs, without_paths
-from trabecula.sections.results import Panel, Results, read_results
-from trabecula.sections.shortcuts import Shortcuts, read_shortcuts
-from trabecula.sections.snapshots import snapshot_curves, snapshot_table
+from trabecula.sections import evaluated, verdict
+from trabecula.sections.generators import generator_section, read_explained, read_generators
+from trabecula.sections.pictures import pictures_section
+from trabecula.sections.pretraining import pretraining_section, read_pretrainings
+from trabecula.sections.pretraining_pools import pools_section
+from trabecula.sections.provenance import flow_section, provenance_section
+from trabecula.sections.published import published_section
+from trabecula.sections.published.paper import StudyFiles
+from trabecula.sections.results import Results, read_results
+from trabecula.sections.section import Section, render, section_files
+from trabecula.sections.shortcuts import shortcuts_section
 
 
 class Config(Record):
@@ -81,266 +76,43 @@ def run(config: Config, out: Run) -> str:
         InputError: a file is missing or is not what `evaluate`, `prepare` or `cohort` write.
     """
     results = read_results(config.results, config.shortcuts)
-    drawn = [_figures(results, panel) for panel in results.panels]
-    looked = Looked(read_generators(config.fidelity), read_explained(config.explained))
-    paper = _paper(results, config, looked)
-    probed = Probed(read_pools(results), read_shortcuts(results))
-    page = render(results, config, drawn, looked, probed, paper)
-    (out / "tables").mkdir(exist_ok=True)
-    for name, content in (table_files(results) | probed.files | (paper.files if paper else {})).items():
-        out.write(f"tables/{name}", content)
-    (out / "figures").mkdir(exist_ok=True)
-    kinds = ("learning", "snapshots", "roc", "reliability")
-    curves = [chart for panel in drawn for kind in kinds for group in panel[kind] for chart in group.charts]
-    charts = [*curves, *probed.charts, *looked.charts, *(paper.charts if paper else ())]
-    for name, content in chart_files(charts).items():
-        out.write(f"figures/{name}", content)
+    sections = page_sections(results, config)
+    page = render(config.title, sections, results)
+    for folder in ("tables", "figures"):
+        (out / folder).mkdir(exist_ok=True)
+    for name, content in section_files(sections).items():
+        out.write(name, content)
     out.write("report.html", page)
     return f"report.html: {verdict.in_a_line(results)}"
 
 
-def _left_out(not_run: dict[str, str]) -> dict[str, str]:
-    """Why -> who, each reason once: an arm whose weights are missing takes its control with it."""
-    who: dict[str, list[str]] = {}
-    for name, reason in not_run.items():
-        who.setdefault(without_paths(reason), []).append(name)
-    return {reason: " and ".join(names) for reason, names in who.items()}
-
-
-def table_files(results: Results) -> dict[str, str]:
-    """File name -> content of every table; CSV carries the raw rows."""
-    panels = results.panels
-    shown = {
-        "results": [t for panel in panels for t in tables.results_tables(results, panel)],
-        "comparisons": [
-            table
-            for panel in panels
-            for metric in results.metric_names(panel)
-            if (table := tables.comparison_table(results, panel, metric)).rows
-        ],
-        "label_multipliers": [t for panel in panels if (t := tables.multiplier_table(results, panel)).rows],
-        "fractions": [
-            table for task in results.flow["tasks"] if (table := tables.fraction_table(results, task)).rows
-        ],
-    }
-    raw = {
-        "results": results.rows,
-        "comparisons": results.pairs,
-        "label_multipliers": results.comparisons["label_multipliers"],
-        "fractions": results.flow["subsets"],
-    }
-    files = {}
-    for name, drawn in shown.items():
-        files[f"{name}.csv"] = formats.to_csv(raw[name])
-        files[f"{name}.md"] = formats.to_markdown(drawn)
-        files[f"{name}.tex"] = formats.to_latex(drawn)
-    swept = [table for panel in panels for table in _swept(results, panel)]
-    if swept:
-        files["snapshots.md"], files["snapshots.tex"] = formats.to_markdown(swept), formats.to_latex(swept)
-    return files
-
-
-def _swept(results: Results, panel: Panel) -> list[formats.Table]:
-    found = (snapshot_table(results, panel, metric) for metric in results.metric_names(panel))
-    return [table for table in found if table.rows]
-
-
-@dataclass(frozen=True)
-class Looked:
-    """What was seen in generators and networks."""
-
-    generators: list[GeneratorQuality]
-    explained: list[Explained]
-
-    @property
-    def charts(self) -> list[Chart]:
-        of_generators = [chart for one in self.generators for chart in one.charts]
-        return of_generators + [chart for one in self.explained for chart in one.charts]
-
-
-@dataclass(frozen=True)
-class Probed:
-    """What the pool does to a score, and what could be gone by that is no disease."""
-
-    pools: list[Pools]
-    shortcuts: Shortcuts | None
-
-    @property
-    def charts(self) -> list[Chart]:
-        of_pools = [chart for one in self.pools for chart in one.charts]
-        return of_pools + (self.shortcuts.charts if self.shortcuts else [])
-
-    @property
-    def files(self) -> dict[str, str]:
-        """Their tables by file name."""
-        shown = {
-            "pools": [one.table for one in self.pools],
-            "shortcuts": [self.shortcuts.table] if self.shortcuts else [],
-        }
-        files = {f"{name}.md": formats.to_markdown(drawn) for name, drawn in shown.items() if drawn}
-        return files | {f"{name}.tex": formats.to_latex(drawn) for name, drawn in shown.items() if drawn}
-
-
-def _paper(results: Results, config: Config, looked: Looked) -> Beside | None:
-    """The section of the paper that is asked for: its figures and tables and ours."""
-    if config.paper == "hip-gan":
-        return _hip_gan(results, config, looked)
-    if config.paper == "knee-ssl":
-        section = knee_ssl.knee_ssl_section(
-            results, config.runs, config.store, config.spectra, config.searches
-        )
-        return Beside("Knee SSL", "knee_ssl", section.tables, section, section.charts, section.rows)
-    return None
-
-
-def _hip_gan(results: Results, config: Config, looked: Looked) -> Beside:
-    searches = hip_gan.read_searches(config.searches)
-    samples = next((images for _, images in _samples(config, 25)), [])
-    reals = _store_images(config, 25)
-    tables = hip_gan.hip_gan_tables(results, looked.generators, looked.explained, searches)
-    content = {
-        "tables": tables,
-        "samples": png_uri(montage(samples, 5)) if samples else "",
-        "reals": png_uri(montage(reals, 5)) if reals else "",
-        "roc": [group for panel in results.panels for group in hip_gan.roc(results, panel)],
-        "facts": hip_gan,
-    }
-    return Beside("Hip GAN", "hip_gan", [table for table in tables.values() if table.rows], content)
-
-
-def render(
-    results: Results,
-    config: Config,
-    drawn: list[dict[str, Any]],
-    looked: Looked,
-    probed: Probed,
-    paper: Beside | None,
-) -> str:
-    """The page, with the figures drawn for each panel of the results."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("trabecula", "sections"),
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    context = {
-        "title": config.title,
-        "figure_css": style_sheet(),
-        "level": results.level,
-        "one_in": round(2 / (1 - results.metrics["level"])),
-        "alpha": f"{results.metrics['alpha']:g}",
-        "resamples": wording.count(results.metrics.get("num_resamples")),
-        "results": results,
-        "names": wording.arm_names(results),
-        "tally": verdict.tally(results),
-        "num_compared": len(verdict.against_random(results)),
-        "why_none": verdict.why_none(results),
-        "left_out": _left_out(config.not_run),
-        "verdicts": verdict.verdicts(results),
-        "sections": [_section(results, panel) for panel in results.panels],
-        "figures": drawn,
-        "pools": probed.pools,
-        "shortcuts": probed.shortcuts,
-        "generators": looked.generators,
-        "explained": looked.explained,
-        "paper": paper,
-        "pictures": _pictures(config),
-        "cohort": read_cohort(config.manifest, config.store),
-        "flows": task_flows(results),
-        "pretrainings": read_pretrainings(config.runs, bool(config.store and config.num_pictures)),
-        "upper_bounds": verdict.upper_bounds(results),
-        "few_seeds": verdict.few_seeds(results),
-        "provenance": read_runs(config.runs),
-        "inputs": _identities(config),
-        "seeds": _seeds(results),
-        "command": without_paths(config.command),
-        "w": wording,
-    }
-    return environment.get_template("page.html.j2").render(context)
-
-
-def _section(results: Results, panel: Panel) -> dict[str, Any]:
-    """Tables of one task in one mode."""
-    compared = []
-    for metric in results.metric_names(panel):
-        pairs = results.comparisons_of(panel, metric)
-        if not pairs:
-            continue
-        tested = [p for p in pairs if wording.claim_of(p)]
-        ends = [abs(p[k]) for p in tested for k in ("difference", "low", "high") if wording.present(p[k])]
-        reach = max(ends, default=0.0) or 1.0
-        table, grid = tables.comparison_grid(results, panel, metric)
-        shortcut = results.is_shortcut(panel)
-        marks = [[_mark(results, pair, reach, shortcut) for pair in line] for line in grid]
-        bars = any(mark and mark["bar"] for line in marks for mark in line)
-        reach_shown = wording.number(reach) if bars else ""
-        compared.append({"table": table, "marks": marks, "reach": reach_shown, "tested": bool(tested)})
-    metric_tables = tables.results_tables(results, panel)
-    return {
-        "name": f"{panel.task}, {wording.mode_name(panel.mode)}",
-        "shortcut": results.is_shortcut(panel),
-        "headline": metric_tables[0],
-        "others": metric_tables[1:],
-        "groups": tables.other_groups(results, panel),
-        "comparisons": compared,
-        "multipliers": tables.multiplier_grid(results, panel),
-    }
-
-
-def _mark(results: Results, pair: Any, reach: float, shortcut: bool) -> dict[str, Any] | None:
-    """A cell's interval bar and reading."""
-    if pair is None:
-        return None
-    claim = wording.claim_of(pair)
-    symbol, words = wording.claim_words(claim, shortcut)
-    claim = "none" if shortcut and claim else claim  # a higher score is no merit here
-    style = results.by_name[pair["arm"]].style
-    bar = interval_bar(pair["difference"], (pair["low"], pair["high"]), reach, style)
-    stuck = wording.any_stuck(results.plateaus, pair)
-    return {"claim": claim or "unknown", "symbol": symbol, "words": words, "bar": bar, "stuck": stuck}
-
-
-def _figures(results: Results, panel: Panel) -> dict[str, Any]:
-    curves = [learning_curves(results, panel, m) for m in results.metric_names(panel)]
-    swept = [snapshot_curves(results, panel, m) for m in results.metric_names(panel)]
-    return {
-        "learning": [curve for curve in curves if curve],
-        "snapshots": [curve for curve in swept if curve],
-        "swept": _swept(results, panel),
-        "roc": roc_curves(results, panel),
-        "reliability": reliability_plots(results, panel),
-    }
-
-
-def _pictures(config: Config) -> list[dict[str, Any]]:
-    found = [
-        ("Images of the store, the first by image id", _store_images(config, config.num_pictures)),
-        *_samples(config, config.num_pictures),
+def page_sections(results: Results, config: Config) -> list[Section]:
+    """The page from top to bottom; a section of which the study has nothing is left out."""
+    generators, explained = read_generators(config.fidelity), read_explained(config.explained)
+    trained = read_pretrainings(config.runs, bool(config.store and config.num_pictures))
+    published = None
+    if config.paper:
+        study = StudyFiles(
+            results, generators, explained, trained, config.runs, config.store, config.samples,
+            config.spectra, config.searches,
+        )  # fmt: skip
+        published = published_section(config.paper, study)
+    sections = [
+        evaluated.verdict_section(results, config.not_run, trained.at_the_end if trained else {}),
+        pools_section(results),
+        shortcuts_section(results),
+        evaluated.results_section(results),
+        evaluated.comparisons_section(results),
+        evaluated.curves_section(results),
+        generator_section(generators, explained, published.pictures if published else ()),
+        published,
+        pretraining_section(trained),
+        pictures_section(config.store, config.samples, config.num_pictures),
+        flow_section(results, config.manifest, config.store),
+        provenance_section(results, config.runs, _identities(config), config.command),
+        evaluated.reading_section(results),
     ]
-    return [
-        {"caption": caption, "number": len(images), "data": png_uri(montage(images))}
-        for caption, images in found
-        if images
-    ]
-
-
-def _store_images(config: Config, number: int) -> list[Any]:
-    return store_images(config.store, number) if config.store else []
-
-
-def _samples(config: Config, number: int) -> list[tuple[str, list[Any]]]:
-    """(caption, images) of every generator."""
-    found = []
-    for path in config.samples:
-        if path.is_dir() and (path / "encoder.json").exists():
-            if not (path / "samples.npy").exists():
-                continue  # an arm that has no generator
-            arm = json.loads((path / "encoder.json").read_text())["name"]
-            caption = f"Samples of the generator of {arm}"
-            found.append((caption, sample_images(path / "samples.npy", number)))
-        else:
-            found.append(("Samples of a generator", sample_images(path, number)))
-    return found
+    return [section for section in sections if section]
 
 
 def _identities(config: Config) -> dict[str, str]:
@@ -353,11 +125,3 @@ def _identities(config: Config) -> dict[str, str]:
     for name in ("samples", "fidelity", "explained", "searches", "spectra"):
         known |= {f"{name} {i}": identity(path) for i, path in enumerate(getattr(config, name), 1)}
     return known
-
-
-def _seeds(results: Results) -> dict[str, str]:
-    return {
-        name: ", ".join(str(s) for s in sorted({r[key] for r in results.rows if isinstance(r[key], int)}))
-        or "–"
-        for name, key in (("Label seeds", "seed"), ("Pretraining seeds", "pretrain_seed"))
-    }

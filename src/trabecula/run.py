@@ -1,38 +1,33 @@
 """Run folders: every verb reads artifacts and writes one folder that can be redone or resumed.
 
-    config.json       verb, settings, identities of the inputs, threads: what decides the result
-    provenance.json   code, versions, machine, where the inputs lay: what a stranger needs to know
-    log.jsonl         one JSON object a line, as the work goes on
-    DONE              the verb's one-line summary, written last
-
-The identity of a run is the digest of its config.json; the identity of an input is that of the
-run folder it came from, or the sha256 of the file. A run folder can move: paths are not part of
-its identity.
+What a folder holds beside its artifacts is in `artifacts/run_record.py`. The identity of a run is the digest
+of its record; the identity of an input is that of the run folder it came from, or the sha256 of the file. A
+run folder can move: paths are not part of its identity.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
 import os
 import platform
 import sys
-import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import trabecula
+from trabecula.artifacts import run_record
+from trabecula.artifacts.run_record import RunRecord, read_run, run_id
 from trabecula.config import Record, digest, dump, inputs, suggest, without_effect
 from trabecula.errors import InputError, disk_full, is_disk_full
-from trabecula.files import locked, make_folder, sweep, write_atomically
+from trabecula.files import locked, make_folder, sha256_of, sweep, write_atomically, write_json
 from trabecula.verbs import VERBS
 
-_OWN_FILES = {"config.json", "provenance.json", "log.jsonl", "DONE", ".lock"}
+_RECORDS = {run_record.CONFIG_FILE, run_record.PROVENANCE_FILE, run_record.LOG_FILE, ".lock"}
+_OWN_FILES = _RECORDS | {run_record.DONE_FILE}
 
 
 class Run:
@@ -46,22 +41,19 @@ class Run:
         return self.path / name
 
     def log(self, event: str, **values: Any) -> None:
-        """Append one line to log.jsonl."""
-        line = json.dumps({"time": round(time.time(), 3), "event": event, **values}, default=float)
-        with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        """Append one line to the run's log."""
+        run_record.log(self.path, event, **values)
 
     def write(self, name: str, content: str | bytes) -> Path:
         """Write an artifact so that it is there whole or not at all."""
         return write_atomically(self.path / name, content)
 
     def write_json(self, name: str, value: Any) -> Path:
-        return self.write(name, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+        return write_json(self.path / name, value)
 
     def used(self, **values: str) -> None:
-        """Add to provenance.json what "auto" came to: the device, the precision."""
-        file = self.path / "provenance.json"
-        self.write_json("provenance.json", {**json.loads(file.read_text()), **values})
+        """Add to the provenance what "auto" came to: the device, the precision."""
+        run_record.add_provenance(self.path, **values)
 
     def scratch(self, name: str) -> Path:
         """Where to write a large artifact before `Run.publish` puts it in place."""
@@ -101,19 +93,15 @@ def verb_module(verb: str) -> Any:
 
 def recorded(
     verb: str, config: Record, threads: int, identify: Callable[[Path], str] | None = None
-) -> dict[str, Any]:
-    """What decides a run's result; its digest is the run's id.
+) -> RunRecord:
+    """What decides a run's result.
 
     Args:
         identify: gives the identity of an input; a plan knows those of inputs yet to be made.
     """
     known = identify or identity
-    return {
-        "verb": verb,
-        "settings": settings(config),
-        "inputs": {key: [known(path) for path in paths] for key, paths in inputs(config).items()},
-        "threads": threads,
-    }
+    given = {key: [known(path) for path in paths] for key, paths in inputs(config).items()}
+    return RunRecord(verb=verb, settings=settings(config), inputs=given, threads=threads)
 
 
 def execute(verb: str, config: Record, out: Path, threads: int = 1, wait: float = 0.0) -> str:
@@ -133,8 +121,7 @@ def execute(verb: str, config: Record, out: Path, threads: int = 1, wait: float 
             if done is not None:
                 return done
             run = Run(out, threads)
-            run.write_json("config.json", {**record, "id": digest(record)})
-            run.write_json("provenance.json", provenance(config))
+            run_record.write_run(out, record, provenance(config))
             if "torch" in sys.modules:
                 sys.modules["torch"].set_num_threads(threads)
             try:
@@ -143,7 +130,7 @@ def execute(verb: str, config: Record, out: Path, threads: int = 1, wait: float 
                 with suppress(OSError):
                     run.log("failed", error=str(error), traceback=traceback.format_exc())
                 raise
-            run.write("DONE", summary + "\n")
+            run_record.finish(out, summary)
             return summary
     except OSError as error:
         if is_disk_full(error):
@@ -152,28 +139,28 @@ def execute(verb: str, config: Record, out: Path, threads: int = 1, wait: float 
 
 
 @contextmanager
-def _opened(out: Path, record: Mapping[str, Any], wait: float) -> Iterator[str | None]:
+def _opened(out: Path, record: RunRecord, wait: float) -> Iterator[str | None]:
     """Hold the folder's lock; gives the summary if the run is done already."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; --out needs a folder")
-    existing = out / "config.json"
-    if _run_id(out) is None:
-        foreign = _artifacts(out) + (["config.json"] if existing.exists() else []) if out.is_dir() else []
+    started = run_record.is_started(out)
+    if run_id(out) is None:
+        foreign = _artifacts(out) + [run_record.CONFIG_FILE] * started if out.is_dir() else []
         if foreign:
             raise InputError(f"{out}: holds something else ({foreign[0]}); choose another --out")
     make_folder(out)
     with locked(out, wait):
-        if existing.exists():
-            differing = differences(json.loads(existing.read_text()), record)
+        if run_record.is_started(out):
+            differing = read_run(out).differences(record)
             if differing and not _barren(out):
                 raise InputError(
                     f"{out}: holds a run of another config ({'; '.join(differing)}); "
                     "choose another --out, or remove the folder"
                 )
-        done = out / "DONE"
-        if not done.exists():
+        summary = run_record.summary_of(out)
+        if summary is None:
             sweep(out.rglob(".*.partial"))
-        yield done.read_text().strip() if done.exists() else None
+        yield summary
 
 
 def _artifacts(folder: Path) -> list[str]:
@@ -185,42 +172,7 @@ def _artifacts(folder: Path) -> list[str]:
 def _barren(folder: Path) -> bool:
     """Whether a run failed before it wrote anything: a corrected command may use its folder."""
     files = (path for path in folder.rglob("*") if not path.is_dir())
-    return all(str(path.relative_to(folder)) in _OWN_FILES - {"DONE"} for path in files)
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What sets two config.json apart, one phrase a key, at most five; of two verbs only that."""
-    phrases = [
-        f"{key} was {json.dumps(_of(old, key))}, now {json.dumps(_of(new, key))}"
-        for key in ("verb", "threads")
-        if _of(old, key) != _of(new, key)
-    ]
-    if _of(old, "verb") != _of(new, "verb"):
-        return phrases[:1]
-    was, now = _leaves(old.get("settings", {})), _leaves(new.get("settings", {}))
-    for key in sorted(was.keys() | now.keys()):
-        if was.get(key) != now.get(key):
-            phrases.append(f"{key} was {json.dumps(was.get(key))}, now {json.dumps(now.get(key))}")
-    phrases += [
-        f"input '{key}' has changed"
-        for key in sorted(old.get("inputs", {}).keys() | new.get("inputs", {}).keys())
-        if _of(old.get("inputs", {}), key) != _of(new.get("inputs", {}), key)
-    ]
-    return phrases[:5]
-
-
-def _of(values: Mapping[str, Any], key: str) -> Any:
-    return values.get(key)
-
-
-def _leaves(values: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(values, dict):
-        return {prefix: values}
-    return {
-        key: leaf
-        for name, value in values.items()
-        for key, leaf in _leaves(value, f"{prefix}.{name}" if prefix else name).items()
-    }
+    return all(str(path.relative_to(folder)) in _RECORDS for path in files)
 
 
 def settings(config: Record) -> dict[str, Any]:
@@ -243,39 +195,23 @@ def identity(path: Path) -> str:
         raise InputError(f"{path}: no such file or folder")
     place = path.resolve()
     for folder in (place, *place.parents):
-        run_id = _run_id(folder)
-        if run_id is None:
+        its = run_id(folder)
+        if its is None:
             continue
-        if (folder / "DONE").exists():
-            return "/".join((run_id, *place.relative_to(folder).parts))
+        if run_record.is_done(folder):
+            return "/".join((its, *place.relative_to(folder).parts))
         if place.is_dir():
             raise InputError(f"{folder}: this run is not finished; run its command again to go on")
         break
     if place.is_file():
-        return _sha256(place)
-    model = (place / "config.json").is_file()  # weights of one network have one size, whatever they hold
+        return sha256_of(place)
+    model = run_record.is_started(place)  # weights of one network have one size, whatever they hold
     listing = sorted(
-        [str(p.relative_to(place)), _sha256(p) if model else p.stat().st_size]
+        [str(p.relative_to(place)), sha256_of(p) if model else p.stat().st_size]
         for p in place.rglob("*")
         if p.is_file() and not p.name.startswith(".")
     )
     return digest(listing)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _run_id(folder: Path) -> str | None:
-    """The id in a run folder's config.json; other software's config.json files have no verb."""
-    try:
-        values = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(values, dict) or "verb" not in values:
-        return None
-    return values.get("id")
 
 
 def provenance(config: Record) -> dict[str, Any]:

@@ -6,16 +6,15 @@
 
 Image i of a seed is the same whatever `num`: its noise is drawn for it alone, and the generator, whose
 norms use the statistics of its training's end, always sees it among the same neighbours.
-Generated images stand in the training part or nowhere: `split` puts them there, everything that reads
+Generated images are in the training part or in none: `split` puts them there, everything that reads
 splits refuses them elsewhere, and the store names (as keyed hashes) the patients its generator learned from.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -24,28 +23,25 @@ from pydantic import Field
 from torch import Tensor
 
 from trabecula.artifacts.generated import generator_id
-from trabecula.artifacts.store import FORMAT, Store
+from trabecula.artifacts.generator import WEIGHTS_FILE, GeneratorCard
+from trabecula.artifacts.store import Store, write_rejected, write_store
 from trabecula.config import Record
 from trabecula.data.shards import Shard, done_record, record_path
 from trabecula.errors import InputError, RunError
 from trabecula.figures.image_sheets import montage
-from trabecula.files import save_array
-from trabecula.nets.critic import Generator
+from trabecula.files import save_array, sha256_of, write_json
 from trabecula.nets.devices import choose_device, exact
-from trabecula.nets.encoder import CARD_FILE, read_card
-from trabecula.nets.generator import WEIGHTS_FILE, GeneratorCard, load_generator
+from trabecula.nets.generators.generator import Generator, LatentGenerator, load_generator, whole_passes
 from trabecula.nets.latent import latents, slerp
 from trabecula.progress import Meter
 from trabecula.run import Run
-
-_TOGETHER = 64  # images in one pass, always and as in `generator.sample`: the last bits depend on it
 
 
 class Config(Record):
     """Settings of `sample`."""
 
     generator: Path
-    """A folder written by `pretrain` with an adversarial method, or one of its snapshots."""
+    """A folder written by `pretrain` with a method that trains a generator, or one of its snapshots."""
     num: int = Field(64, ge=1)
     """Images; for kind = interpolate: walks."""
     kind: Literal["independent", "interpolate"] = "independent"
@@ -66,7 +62,11 @@ def run(config: Config, out: Run) -> str:
     """Write the store, grid.png and, for walks, strips.png."""
     folder = config.generator if config.generator.is_dir() else config.generator.parent
     generator, card = load_generator(folder)
-    source = _source(folder, card)
+    if config.kind == "interpolate" and not isinstance(generator, LatentGenerator):
+        raise InputError(
+            f"{folder}: a generator of kind '{card.kind}' has no random input to walk in; "
+            "use kind = independent"
+        )
     device = choose_device(config.device)
     out.used(device=str(device))
     generator = generator.to(device)
@@ -77,8 +77,8 @@ def run(config: Config, out: Run) -> str:
             rows = range(start, min(start + config.shard_images, total))
             shards.append(_shard(config, generator, number, rows, out))
             meter.add(len(rows))
-    weights = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
-    _write(config, card, source, weights, shards, out)
+    weights = sha256_of(folder / WEIGHTS_FILE)
+    _write(config, card, weights, shards, out)
     _draw(config, out)
     for record in shards:
         record_path(out.path, Shard(record["number"], ())).unlink(missing_ok=True)
@@ -87,30 +87,6 @@ def run(config: Config, out: Run) -> str:
         f"{made} images of {generator_id(weights)} ({card.objective}, {card.images_seen:,} images seen), "
         f"seed {config.seed}"
     )
-
-
-def _source(folder: Path, card: GeneratorCard) -> dict[str, Any]:
-    """How its images were prepared, and whose they were: told by the encoder beside the generator.
-
-    An exported generator has no encoder beside it, on purpose: both stay unknown.
-
-    Raises:
-        InputError: no encoder there, and the generator is no exported one.
-    """
-    if not (folder / CARD_FILE).exists():
-        if card.audit:
-            return {"preprocessing": "", "prepared": {}, "patients": [], "patients_key": ""}
-        raise InputError(
-            f"{folder}: has a generator but no {CARD_FILE}, which says whose images it learned from; name "
-            "the folder that `trabecula pretrain` wrote"
-        )
-    encoder = read_card(folder)
-    return {
-        "preprocessing": encoder.preprocessing,
-        "prepared": encoder.prepared,
-        "patients": list(encoder.patients),
-        "patients_key": encoder.patients_key,
-    }
 
 
 def _shard(config: Config, generator: Generator, number: int, rows: range, out: Run) -> dict[str, Any]:
@@ -129,7 +105,7 @@ def _shard(config: Config, generator: Generator, number: int, rows: range, out: 
         "num_images": len(images),
         "sha256": hashlib.sha256(images.data).hexdigest(),
     }
-    out.write(record_path(out.path, shard).name, json.dumps(record))
+    write_json(record_path(out.path, shard), record)
     return record
 
 
@@ -138,28 +114,21 @@ def images_of(config: Config, generator: Generator, rows: range) -> np.ndarray[A
     """(len(rows), C, S, S) uint8, the images of these rows.
 
     Raises:
-        RunError: the generator gives something that is no number.
+        RunError: the generator gives values that are not finite.
     """
-    device = next(generator.parameters()).device
-    whole = range(rows.start // _TOGETHER * _TOGETHER, -(-rows.stop // _TOGETHER) * _TOGETHER)
-    parts = []
-    with exact():
-        for start in range(whole.start, whole.stop, _TOGETHER):
-            noise = _noise(config, range(start, start + _TOGETHER), generator.latent)
-            parts.append(generator(noise.to(device)).float().cpu())
-    images = torch.cat(parts)[rows.start - whole.start : rows.stop - whole.start]
-    if not images.isfinite().all():
-        raise RunError(
-            f"{config.generator}: gives images that are no numbers; its training diverged, use an earlier one"
-        )
-    levels = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return levels.contiguous().numpy()  # colours come channels last
+    try:
+        with exact():
+            if config.kind == "independent":
+                return generator.sample(len(rows), config.seed, rows.start).numpy()
+            walker, whole = cast("LatentGenerator", generator), whole_passes(rows)
+            noise = _walks(config, whole, walker.latent)
+            return walker.images(noise)[rows.start - whole.start :][: len(rows)].numpy()
+    except RunError as error:
+        raise RunError(f"{config.generator}: {error}") from None
 
 
-def _noise(config: Config, rows: range, length: int) -> Tensor:
-    """(len(rows), length): a row each, or for walks row w * steps + s on the way from pair 2 w to 2 w + 1."""
-    if config.kind == "independent":
-        return latents(rows, length, config.seed)
+def _walks(config: Config, rows: range, length: int) -> Tensor:
+    """(len(rows), length): row w * steps + s is on the way from pair 2 w to 2 w + 1."""
     walks = range(rows.start // config.steps, (rows.stop - 1) // config.steps + 1)
     ends = latents(range(2 * walks.start, 2 * walks.stop), length, config.seed)
     made = []
@@ -173,7 +142,6 @@ def _noise(config: Config, rows: range, length: int) -> Tensor:
 def _write(
     config: Config,
     card: GeneratorCard,
-    source: dict[str, Any],
     weights: str,
     shards: list[dict[str, Any]],
     out: Run,
@@ -185,37 +153,25 @@ def _write(
     index = pd.DataFrame(
         {"image_id": [f"{patient}-{name}" for name in names], "patient_id": patient, "flipped": "0"}
     )
-    text = index.to_csv(index=False, lineterminator="\n")
-    out.write("index.csv", text)
-    out.write("rejected.csv", "path,reason\n")
-    out.write_json(
-        "store.json",
-        {
-            "format": FORMAT,
-            "size": card.size,
-            "channels": card.channels,
-            "bits": 8,
-            "preprocessing": source["preprocessing"],
-            "prepared": source["prepared"],
-            "manifest": "",
-            "index": hashlib.sha256(text.encode()).hexdigest(),
-            "num_images": total,
-            "num_rejected": 0,
-            "shards": [{key: r[key] for key in ("file", "num_images", "sha256")} for r in shards],
-            "generated": {
-                "generator": patient,
-                "weights": weights,
-                "objective": card.objective,
-                "images_seen": card.images_seen,
-                "pretrain_seed": card.seed,
-                "store": card.store,
-                "kind": config.kind,
-                "seed": config.seed,
-                "patients": source["patients"],
-                "patients_key": source["patients_key"],
-            },
+    write_rejected(out.path, ())
+    write_store(
+        out.path, index,
+        size=card.size, channels=card.channels, bits=8, preprocessing=card.preprocessing,
+        prepared=card.prepared, manifest="", num_rejected=0,
+        shards=[{key: r[key] for key in ("file", "num_images", "sha256")} for r in shards],
+        generated={
+            "generator": patient,
+            "weights": weights,
+            "objective": card.objective,
+            "images_seen": card.images_seen,
+            "pretrain_seed": card.seed,
+            "store": card.store,
+            "kind": config.kind,
+            "seed": config.seed,
+            "patients": card.patients,
+            "patients_key": card.patients_key,
         },
-    )
+    )  # fmt: skip
 
 
 def _name(config: Config, row: int) -> str:

@@ -1,8 +1,6 @@
 """encoder + few labels -> settings of fine-tuning, chosen on the validation part.
 
-trials.csv      each trial: its settings, validation loss and metric, state, images
-chosen.json     the settings of the best, which `finetune` takes as `chosen`
-
+What it writes: `artifacts/search_result.py`. `finetune` takes the settings as `chosen`.
 No test patient is predicted. Trials are kept in an Optuna storage while the search runs.
 """
 
@@ -16,15 +14,14 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from trabecula.artifacts.patient_hashes import key_name, mark, site_key
+from trabecula.artifacts.search_result import ChosenSettings, Trial, write_search
 from trabecula.config import NoEffectOnResult, dump
-from trabecula.nets.devices import choose_device
+from trabecula.nets.devices import choose_device, precision_on
 from trabecula.progress import Meter
 from trabecula.run import Run
-from trabecula.train.precision import resolve as precision_of
-from trabecula.transfer.chosen import FILE, Chosen
-from trabecula.transfer.search import Pruner, Sampler, Search, Trial, best, opened, to_csv
-from trabecula.transfer.spaces import Preset, applied, flat, resolve, touched
-from trabecula.transfer.tuning import FewLabels, read_material
+from trabecula.transfer.fine_tuning import FewLabels, read_material
+from trabecula.transfer.search_space import Preset, applied, flat, resolve, touched
+from trabecula.transfer.trials import Pruner, Sampler, SettingsSearch, best, opened
 
 _STORAGE = "trials.db"
 
@@ -40,7 +37,8 @@ class Config(FewLabels):
     sampler: Sampler = "tpe"
     """tpe learns from earlier trials; random does not, so equal seeds draw the same for every arm."""
     pruner: Pruner = "none"
-    """median: after 5 looks, end a trial that is worse than the median of earlier trials at the same look."""
+    """median: after 5 validation checks, end a trial that is worse than the median of earlier trials at
+    the same check."""
     preset: Preset = "none"
     """table1: the heads of den Boer 2025; rate: rate, warm-up and patience; rajamohan: optimizer, rate,
     weight decay, epochs and one-cycle peak of Rajamohan et al. 2026. `settings` and `space` win over it."""
@@ -68,29 +66,33 @@ class Config(FewLabels):
         return self
 
 
+def workload(config: Config) -> dict[str, int]:
+    """What a study of this search has to do."""
+    return {"searches": 1, "trials": config.trials}
+
+
 def run(config: Config, out: Run) -> str:
     """Write trials.csv and chosen.json."""
     tuning, space = resolve(config.preset, config.settings, config.space)
     material, device = read_material(config, config.seed), choose_device(config.device)
     out.log("subset", **material.subset.record)
-    out.used(device=str(device), precision=precision_of(tuning.precision, device))
-    search = Search(tuning, space, material, config.seed, config.sampler, config.pruner, device)
+    out.used(device=str(device), precision=precision_on(device, tuning.precision))
+    search = SettingsSearch(tuning, space, material, config.seed, config.sampler, config.pruner, device)
     trials = _trials(config, search, out)
     chosen = _chosen(config, search, trials)
-    out.write("trials.csv", to_csv(trials))
-    out.write_json(FILE, dump(chosen))
+    write_search(out.path, trials, chosen)
     (out / _STORAGE).unlink(missing_ok=True)
     metric = "" if chosen.metric is None else f", metric {chosen.metric:.3f}"
-    told = f"{chosen.arm}, {chosen.task}, {config.fraction:.3g} of labels: trial {chosen.trial} of "
-    told += f"{len(trials)} is best by validation {chosen.by} (loss {chosen.loss:.3f}{metric})"
+    summary = f"{chosen.arm}, {chosen.task}, {config.fraction:.3g} of labels: trial {chosen.trial} of "
+    summary += f"{len(trials)} is best by validation {chosen.by} (loss {chosen.loss:.3f}{metric})"
     counts = (chosen.num_pruned, "pruned"), (chosen.num_diverged, "diverged"), (chosen.num_invalid, "invalid")
     for number, word in counts:
-        told += f", {number} {word}" if number else ""
+        summary += f", {number} {word}" if number else ""
     note = material.subset.record["note"]
-    return told + (f"; {note}" if note else "")
+    return summary + (f"; {note}" if note else "")
 
 
-def _trials(config: Config, search: Search, out: Run) -> list[Trial]:
+def _trials(config: Config, search: SettingsSearch, out: Run) -> list[Trial]:
     """All trials, those of a search that was killed first."""
     name = json.loads((out / "config.json").read_text())["id"]
     url = config.storage or f"sqlite:///{(out / _STORAGE).absolute()}"
@@ -108,14 +110,14 @@ def _trials(config: Config, search: Search, out: Run) -> list[Trial]:
     return trials
 
 
-def _chosen(config: Config, search: Search, trials: list[Trial]) -> Chosen:
+def _chosen(config: Config, search: SettingsSearch, trials: list[Trial]) -> ChosenSettings:
     """The best trial's settings: every group that the search fixed or searched, whole."""
     one, material = best(trials, search.by), search.material
     settings = dump(applied(search.tuning, one.values))
     states = [trial.state for trial in trials]
     few = np.concatenate([material.subset.train, material.subset.val])
     key, patients = site_key(), {str(patient) for patient in material.labelled.patient_ids[few]}
-    return Chosen(
+    return ChosenSettings(
         settings={key: settings[key] for key in touched(config.preset, config.settings, search.space)},
         by=search.by, trial=one.number, loss=one.loss,
         metric=one.metric if math.isfinite(one.metric) else None,

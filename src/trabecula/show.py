@@ -17,9 +17,7 @@ from trabecula.errors import InputError
 from trabecula.objectives import TABLE, find
 from trabecula.recipe import leaves, not_run_lines, parse_recipe
 from trabecula.run import verb_module
-from trabecula.summaries.results_card import read_study
-from trabecula.summaries.run_card import read_card
-from trabecula.summaries.run_folder import RunCard
+from trabecula.summaries.run_card import RunCard, read_card, read_study
 from trabecula.verbs import VERBS
 
 _LONG = 6  # entries of a list that are shown

@@ -2,28 +2,28 @@
 
 A pool that is nearly all of one grade teaches little of the others (93 % KL 3 in Rajamohan et al. 2026, 3.4,
 by a proxy's calls). Hard calls and mean probabilities are counted as they are; with `validation` they are
-corrected for how the proxy errs. A proxy's shares are no prevalences: docs/guides/controls.md.
+corrected for how the proxy errs. A proxy's shares are not prevalences: docs/guides/controls.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
 from trabecula.artifacts.manifest import Manifest, read_manifest
-from trabecula.artifacts.read_predictions import RUN, read_choices, read_predictions
+from trabecula.artifacts.predictions import RUN, read_choices, read_predictions
+from trabecula.artifacts.spectrum import ClassShare, SpectrumAudit, write_spectrum
 from trabecula.artifacts.tasks import Truth, find_task, truth
 from trabecula.config import Record
 from trabecula.errors import InputError
 from trabecula.metrics.spectrum import WIDE, Calls, Known, audit, dominant
 from trabecula.run import Run
 
-FORMAT = 1
 _SUM = 1e-3  # how far from 1 the probabilities of an image's grades may be: they are written with 8 digits
 
 
@@ -67,7 +67,7 @@ def run(config: Config, out: Run) -> str:
     table, choices = read_predictions(config.predictions), read_choices(config.predictions)
     known = read_predictions(config.validation) if config.validation else table.iloc[:0]
     known = known[known["split"] == config.part]
-    audits = []
+    audits: list[SpectrumAudit] = []
     for key, rows in table[table["split"] == "test"].groupby(RUN, sort=True):
         names, origin = _classes(rows), dict(zip(RUN, key, strict=True))
         threshold = _threshold(choices, key)
@@ -84,35 +84,35 @@ def run(config: Config, out: Run) -> str:
         found["dominant"], found["warning"] = dominant(found, config.dominance)
         if found["warning"]:
             out.log("warning", **origin, text=found["warning"])
-        audits.append({**origin, **found})
+        audits.append(cast("SpectrumAudit", {**origin, **found}))
     if not audits:
         raise InputError("spectrum: no predictions of a test part; give folders that `predict` wrote")
-    told = {"num_resamples": config.num_resamples, "level": config.level, "dominance": config.dominance}
-    out.write_json("spectrum.json", {"format": FORMAT, **told, "audits": audits})
+    settings = {"num_resamples": config.num_resamples, "level": config.level, "dominance": config.dominance}
+    write_spectrum(out.path, audits, settings)
     return _summary(audits, asked=bool(config.validation))
 
 
-def _summary(audits: Sequence[dict[str, Any]], asked: bool) -> str:
+def _summary(audits: Sequence[SpectrumAudit], asked: bool) -> str:
     """The first classifier's shares, why they are not corrected where that was asked for, and its warning."""
     first = audits[0]
     calls = ", ".join(f"{one['class']}: {100 * one['share']:.1f} %" for one in first["called"])
-    told = f"{first['num_images']:,} images of {first['num_patients']:,} patients called {calls}"
+    text = f"{first['num_images']:,} images of {first['num_patients']:,} patients called {calls}"
     if first["corrected"]:
-        told += f"; corrected {', '.join(_corrected(one) for one in first['corrected'])}"
+        text += f"; corrected {', '.join(_corrected(one) for one in first['corrected'])}"
     elif asked:
-        told += f"; {first['correction']}"
+        text += f"; {first['correction']}"
     if first["warning"]:
-        told += f"; warning: {first['warning']}"
+        text += f"; warning: {first['warning']}"
     more = len(audits) - 1
-    return f"{first['arm']}, {first['task']}: {told}" + (f"; {more} more classifiers" if more else "")
+    return f"{first['arm']}, {first['task']}: {text}" + (f"; {more} more classifiers" if more else "")
 
 
-def _corrected(one: dict[str, Any]) -> str:
+def _corrected(one: ClassShare) -> str:
     """A corrected share with its interval; where that is too wide to say anything, no share."""
-    if one["high"] - one["low"] > WIDE:
-        return f"{one['class']}: not told"
-    low, high = (f"{100 * one[key]:.0f}" for key in ("low", "high"))
-    return f"{one['class']}: {100 * one['share']:.1f} % ({low} to {high})"
+    low, high = one["low"], one["high"]
+    if low is None or high is None or high - low > WIDE:
+        return f"{one['class']}: not known"
+    return f"{one['class']}: {100 * one['share']:.1f} % ({100 * low:.0f} to {100 * high:.0f})"
 
 
 def _classes(rows: pd.DataFrame) -> list[str]:
@@ -124,8 +124,8 @@ def _classes(rows: pd.DataFrame) -> list[str]:
     columns = [column for column in rows if str(column).startswith("p_") and bool(rows[column].notna().all())]
     if not columns or not np.allclose(rows[columns].sum(axis=1), 1, atol=_SUM):
         raise InputError(
-            f"spectrum: task '{rows['task'].iloc[0]}' names no one class an image (the probabilities do not "
-            "sum to 1); a spectrum is of grades that exclude each other"
+            f"spectrum: task '{rows['task'].iloc[0]}' does not give one class an image (the "
+            "probabilities do not sum to 1); a spectrum is of grades that exclude each other"
         )
     return [str(column).removeprefix("p_") for column in columns]
 

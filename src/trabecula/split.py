@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 
 from trabecula.artifacts.generated import generated, keep_in_train
 from trabecula.artifacts.manifest import Manifest, read_manifest
 from trabecula.artifacts.rules import number
-from trabecula.artifacts.splits import PARTS, Splits, assign, counts, read_splits, worst_class
+from trabecula.artifacts.splits import PARTS, Splits, assign, counts, read_splits, worst_class, write_splits
 from trabecula.artifacts.tasks import Truth, find_task, truth
 from trabecula.config import Record
 from trabecula.data.leaks import check as check_leaks
@@ -83,12 +82,7 @@ def run(config: Config, out: Run) -> str:
     splits = Splits(of)
     summary = {part: _summary(part, splits, manifest, labelled) for part in PARTS}
     out.write_json("splits.json", {"task": config.task, "seed": config.seed, "parts": summary})
-    lines = [f"{patient},{of[patient]}" for patient in sorted(of)]
-    if any("," in patient or '"' in patient for patient in of):
-        frame = pd.DataFrame(sorted(of.items()), columns=["patient_id", "split"])
-        out.write("splits.csv", frame.to_csv(index=False, lineterminator="\n"))
-    else:
-        out.write("splits.csv", "\n".join(["patient_id,split", *lines]) + "\n")
+    write_splits(out.path, splits)
     notes = _notes(summary, manifest)
     for note in notes:
         out.log("note", text=note)

@@ -1,4 +1,4 @@
-"""Tables as people keep them: CSV of any dialect and encoding, or .xlsx; every cell as text.
+"""Tables: read as people keep them (CSV of any dialect, or .xlsx), every cell as text; written as CSV.
 
 Nothing is guessed about values: ids keep their leading zeros, and what a program wrote for "no
 value" (empty, NA, NaN, NULL ...) becomes the empty text.
@@ -11,6 +11,7 @@ import datetime
 import io
 import re
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,18 @@ def read_table(path: Path) -> pd.DataFrame:
     if bad:
         raise InputError(f"{path}: {row_numbers(bad)} more cells than the header's {len(names)} columns")
     return pd.DataFrame(cells, columns=names, dtype="str")
+
+
+def csv_text(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    """The text of a CSV file: commas, "\\n" at line ends, quotes only where they are needed."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    return text.getvalue()
+
+
+def table_text(table: pd.DataFrame) -> str:
+    """A table of text as the text of a CSV file, without its index."""
+    return csv_text(table.columns, table.itertuples(index=False, name=None))
 
 
 def row_numbers(rows: list[int]) -> str:

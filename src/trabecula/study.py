@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
+from trabecula.artifacts.run_record import is_started, summary_of
 from trabecula.config import to_toml
 from trabecula.errors import InputError, RunError, TrabeculaError
 from trabecula.files import locked, make_folder, sweep, write_atomically
@@ -148,7 +149,7 @@ def _run_missing(study: Plan, missing: Sequence[Cell], workers: int, out: Path) 
     if not missing:
         return Outcome()
     logs = out / "logs"
-    resumed = {cell.id for cell in missing if (cell.folder / "config.json").exists()}
+    resumed = {cell.id for cell in missing if is_started(cell.folder)}
     time_left = TimeLeft(missing, workers, read_durations(logs, study.cells), resumed)
     executor = make_executor("local", workers, study.recipe.threads, logs)
     with Meter("study", len(study.cells), "cells", even=False) as meter:
@@ -206,7 +207,7 @@ def _conclude(study: Plan, out: Path, ran: int) -> str:
     lines = [f"not run: {text}" for text in not_run_lines(study.recipe.values, study.recipe.not_run)]
     reports = _reports(study)
     for cell in reports:
-        lines.append((cell.folder / "DONE").read_text().strip())
+        lines.append(summary_of(cell.folder) or "")
     if len(reports) == 1:
         for name in ("tables", "figures"):
             _replace_folder(reports[0].folder / name, out / name)

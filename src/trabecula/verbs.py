@@ -21,7 +21,7 @@ class Verb:
 
 VERBS = {
     "phantom": Verb(
-        "Draw a make-believe hospital: images and tables with known answers.",
+        "Draw a synthetic hospital: images and tables with known truth.",
         "trabecula phantom --out data/phantom -s num_patients=300",
     ),
     "cohort": Verb(

@@ -8,7 +8,6 @@ import pytest
 from trabecula.artifacts.manifest import read_manifest, write_manifest
 from trabecula.artifacts.tasks import Task
 from trabecula.errors import InputError
-from trabecula.run import Run
 
 
 def test_round_trip(tmp_path):
@@ -25,7 +24,7 @@ def test_round_trip(tmp_path):
         "oa": Task(positive="kl >= 2"),
         "grade": Task(kind="ordinal", labels=("kl",), classes=("1", "2")),
     }
-    write_manifest(Run(tmp_path, 1), table, tasks)
+    write_manifest(tmp_path, table, tasks)
     for path in (tmp_path, tmp_path / "manifest.csv"):
         m = read_manifest(path)
         assert list(m.table.columns) == ["image_id", "patient_id", "path", "kl"]
@@ -48,7 +47,7 @@ def test_without_tasks(tmp_path):
         ("image_id,patient_id,path\n", ["holds no image, only a header"]),
         (
             "image_id,patient_id,path,side\na,p,x,L\nb,,y,R\na,q,,left\nc,r,z,\n",
-            ["row 3 has no patient_id", "row 4 has no path", "image_id 'a' stands in rows 2, 4",
+            ["row 3 has no patient_id", "row 4 has no path", "image_id 'a' is in rows 2, 4",
              "row 4 has a side that is not L or R"],
         ),
     ],
@@ -80,7 +79,7 @@ def test_missing_manifest(tmp_path):
     ("content", "message"),
     [
         ("{", "not valid JSON"),
-        ("[]", "must hold"),
+        ("[]", "JSON object"),
         ('{"oa": {"positive": "kl"}}', "task 'oa': .*is no comparison"),
     ],
 )
@@ -93,6 +92,6 @@ def test_bad_tasks(tmp_path, content, message):
 
 def test_what_cannot_be_read_is_not_written(tmp_path):
     table = pd.DataFrame({"image_id": ["a", "a"], "patient_id": ["p", "p"], "path": ["x", "y"]}, dtype="str")
-    with pytest.raises(InputError, match="image_id 'a' stands in rows 2, 3"):
-        write_manifest(Run(tmp_path, 1), table, {})
+    with pytest.raises(InputError, match="image_id 'a' is in rows 2, 3"):
+        write_manifest(tmp_path, table, {})
     assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from trabecula.artifacts.manifest import Manifest
 from trabecula.artifacts.splits import Splits, assign, draw_subset, read_splits, worst_class
 from trabecula.artifacts.tasks import Truth, find_task, truth
-from trabecula.cohorts.folder import read_folder
+from trabecula.cohorts.folder import Folder
 from trabecula.errors import InputError
 
 KNEES = Path(__file__).parents[3] / "shared" / "data" / "knee-kl"
@@ -225,7 +225,7 @@ def test_no_splits(tmp_path):
 
 @pytest.mark.skipif(not KNEES.is_dir(), reason="the real knees are not here")
 def test_one_percent_of_the_real_knees():
-    found = read_folder(KNEES, "{part}/{kl}/{patient_id:7}{side:1}.png", None, {})
+    found = Folder(root=KNEES, pattern="{part}/{kl}/{patient_id:7}{side:1}.png").find_images()
     m = Manifest(found.table, Path("manifest.csv"))
     t = truth(find_task("kl >= 2", m), m)
     pool = dict.fromkeys(m.table["patient_id"][m.table["part"] == "train"])

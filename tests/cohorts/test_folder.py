@@ -5,8 +5,12 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from trabecula.cohorts.folder import compile_pattern, list_files, sides
+from trabecula import cohort, cohorts
+from trabecula.cohorts import CohortSettings, FoundImages
+from trabecula.cohorts.folder import Folder, compile_pattern, list_files, sides
+from trabecula.config import build
 from trabecula.errors import InputError
+from trabecula.run import execute
 
 
 @pytest.mark.parametrize(
@@ -33,10 +37,10 @@ def test_patterns(pattern, path, expected):
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("{patient id}.png", r"'\{patient id\}' is no \{name\} or \{name:length\}"),
-        ("{patient_id:x}.png", r"is no \{name\}"),
-        ("{patient_id.png", "is no"),
-        ("{a}/{a}.png", r"\{a\} stands in it twice"),
+        ("{patient id}.png", r"'\{patient id\}' is not a \{name\} or \{name:length\}"),
+        ("{patient_id:x}.png", r"is not a \{name\}"),
+        ("{patient_id.png", "is not a"),
+        ("{a}/{a}.png", r"\{a\} is in it twice"),
     ],
 )
 def test_patterns_that_cannot_be(pattern, message):
@@ -65,3 +69,30 @@ def test_hidden_files_are_no_images(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert list_files(tmp_path) == ["3.png", "a/1.png", "b/2.png"]
+
+
+def test_an_unknown_kind_suggests_the_nearest(tmp_path):
+    with pytest.raises(InputError, match="cohort: unknown kind of data set 'foldr', did you mean 'folder'"):
+        build(cohort.Config, {"kind": "foldr", "root": tmp_path}, "cohort")
+
+
+def test_a_kind_has_settings_of_its_own(tmp_path, monkeypatch):
+    """A kind is a class and a line of the table; its keys are its own, and `cohort` writes what it finds."""
+
+    class Names(CohortSettings):
+        """A data set that is a list of names."""
+
+        names: tuple[str, ...]
+        """Of its patients."""
+
+        def find_images(self):
+            rows = [{"image_id": n, "patient_id": n, "path": str(self.root / n)} for n in self.names]
+            return FoundImages(pd.DataFrame(rows, dtype="str"))
+
+    monkeypatch.setattr(cohorts, "find", lambda kind: {"names": Names, "folder": Folder}[kind])
+    values = {"kind": "names", "root": tmp_path, "names": ["a", "b"]}
+    assert (
+        execute("cohort", build(cohort.Config, values, "cohort"), tmp_path / "c") == "2 images of 2 patients"
+    )
+    with pytest.raises(InputError, match="unknown key 'pattern'"):
+        build(cohort.Config, {**values, "pattern": "*"}, "cohort")

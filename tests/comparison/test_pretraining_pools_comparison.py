@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from trabecula.comparison.contrasts import Result
-from trabecula.comparison.pretraining_pools import compare_pools
-from trabecula.metrics.compare import difference
+from trabecula.comparison.differences import ArmScores, compare_pools
+from trabecula.metrics.bootstrap import difference
 
 
 def _card(arm, patients, fraction=1.0, cohorts=(), **other):
@@ -31,7 +30,7 @@ def _result(arm, value, fraction=0.1, metric="auroc"):
     rng = np.random.default_rng(len(arm))
     values = value + 0.004 * rng.normal(size=3)
     draws = values + 0.01 * rng.normal(size=(400, 1)) + 0.002 * rng.normal(size=(400, 3))
-    return Result("oa", arm, "finetune", fraction, metric, units, values, draws, 30.0, 60, 20.0)
+    return ArmScores("oa", arm, "finetune", fraction, metric, units, values, draws, 30.0, 60, 20.0)
 
 
 RESULTS = [

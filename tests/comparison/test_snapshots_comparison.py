@@ -4,16 +4,19 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from trabecula.artifacts.tasks import Task, Truth
-from trabecula.comparison.contrasts import Arm
+from trabecula.comparison.arms import ComparedArm, decide_controls
 from trabecula.comparison.snapshots import snapshot_curves
 
 NUM, SEEDS = 60, (0, 1, 2)
 TASK = Task(name="oa", kind="binary", positive="kl >= 2")
 SEEN = {"gan@200": 200, "gan@1000": 1000, "gan": 1500, "random": 0, "moco": 900}
-ARMS = {
-    name: Arm(name, "resnet" if name == "moco" else "critic", "random" if name == "random" else "pretrained")
+KINDS = [
+    ComparedArm(
+        name, "resnet" if name == "moco" else "critic", "random" if name == "random" else "pretrained"
+    )
     for name in SEEN
-}
+]
+ARMS = {arm.name: arm for arm in decide_controls(KINDS)}
 
 
 def _truth():
@@ -71,7 +74,10 @@ def test_arms_without_snapshots_have_no_curve_and_a_mode_without_them_neither():
 
 
 def test_without_a_random_arm_there_is_no_control_and_without_validation_no_point():
-    (curve,) = _curves(_table(("gan@200", "gan@1000")), {n: a for n, a in ARMS.items() if n != "random"})
+    (curve,) = _curves(
+        _table(("gan@200", "gan@1000")),
+        {a.name: a for a in decide_controls(a for a in KINDS if a.name != "random")},
+    )
     assert curve["control"] is None
     assert [p["images"] for p in curve["points"]] == [200, 1000]
     table = _table()

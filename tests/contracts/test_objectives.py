@@ -12,10 +12,13 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
+from trabecula.artifacts.encoder import has_encoder
+from trabecula.artifacts.generator import has_generator
 from trabecula.artifacts.store import Store
 from trabecula.config import build
-from trabecula.data.batches import Stream
+from trabecula.data.batches import FIELDS, Stream
 from trabecula.errors import InputError
+from trabecula.monitors import TABLE as MONITORS
 from trabecula.nets.encoder import make_encoder
 from trabecula.objectives import TABLE, find
 from trabecula.objectives.objective import Objective, Setting
@@ -31,8 +34,22 @@ def make(name: str, store: Store, architecture: str = "") -> tuple[Objective, St
     encoder = make_encoder(architecture or method.architectures[0], store.channels, store.size, seed=3)
     settings = build(method.Config, method.tiny, name)
     objective = method(settings, encoder, Setting(len(store), BATCH, seed=5))
-    labels = np.arange(len(store)) % 2
-    return objective, Stream(store, np.arange(len(store)), BATCH, seed=7, labels=labels)
+    fields = fields_of(method.fields, len(store))
+    return objective, Stream(store, np.arange(len(store)), BATCH, seed=7, fields=fields)
+
+
+def fields_of(names: tuple[str, ...], num: int) -> dict[str, Any]:
+    """Something for every field a method may declare: random tokens, one box, pairs of white images."""
+    generator = np.random.default_rng(0)
+    every = {
+        "labels": np.arange(num) % 2,
+        "text": generator.integers(0, 16, (num, 6)),
+        "boxes": np.tile(np.array([[[2.0, 2.0, 20.0, 20.0]]], dtype=np.float32), (num, 1, 1)),
+        "pair": np.full((num, 1, 32, 32), 255, dtype=np.uint8),
+        "patient": np.arange(num) // 2,
+    }
+    assert every.keys() == FIELDS.keys()
+    return {name: every[name] for name in names}
 
 
 def advance(objective: Objective, stream: Stream, steps: int, **options: Any) -> list[float]:
@@ -69,6 +86,39 @@ def test_every_weight_is_in_a_group_gets_a_gradient_and_moves(name: str, store: 
         else:
             assert float(weight.grad.abs().max()) > 0, key
             assert not torch.equal(weight, before[key]), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_it_declares_is_known_and_what_it_leaves_can_be_saved(
+    name: str, store: Store, tmp_path: Path
+) -> None:
+    method, (objective, _) = find(name), make(name, store)
+    assert set(method.fields) <= FIELDS.keys()
+    assert set(method.monitors) <= MONITORS.keys()
+    assert not method.of_task or "labels" in method.fields
+    assert set(method.of_task) <= method.Config.model_fields.keys()
+    products = objective.products()
+    assert ("encoder" in products) == method.trains_encoder
+    assert method.trains_encoder or "encoder" not in method.monitors
+    card = make_encoder(method.architectures[0], store.channels, store.size).card
+    for product in products.values():
+        product.save(tmp_path, card, 64)
+    assert has_encoder(tmp_path) == ("encoder" in products)
+    assert has_generator(tmp_path) == ("generator" in products)
+    samples = objective.samples(2, seed=0)
+    assert (samples is not None) == ("generator" in products)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if find(name).fields])
+def test_batches_without_what_it_learns_from_are_refused(name: str, store: Store) -> None:
+    objective, _ = make(name, store)
+    before = copy.deepcopy(objective.state_dict())
+    stream = Stream(store, np.arange(len(store)), BATCH, seed=7)
+    with pytest.raises(
+        InputError, match=f"{name} learns from images with .*{find(name).fields[0]}.* carry images"
+    ):
+        advance(objective, stream, 1)
+    assert same(before, objective.state_dict()) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -171,7 +221,7 @@ def _two_processes(rank: int, name: str, architecture: str, path: Path, out: Pat
     store = Store.open(path)
     objective, stream = make(name, store, architecture)
     stream = Stream(
-        store, np.arange(len(store)), BATCH, seed=7, labels=stream.labels, rank=rank, world_size=2
+        store, np.arange(len(store)), BATCH, seed=7, fields=stream.fields, rank=rank, world_size=2
     )
     losses = advance(objective, stream, STEPS)
     grads = {k: w.grad for k, w in trainable(objective).items()}

@@ -7,12 +7,14 @@ import json
 
 import pytest
 
+import encoder_cards
 from trabecula.artifacts.manifest import read_manifest
 from trabecula.artifacts.patient_hashes import key_name, mark, site_key
 from trabecula.data.leaks import check
 from trabecula.errors import InputError
 
 OF = {"p0": "train", "p1": "train", "p2": "val", "p3": "test"}
+RECORD = {"format": 1, "size": 8, "channels": 1, "bits": 8, "preprocessing": "abc", "shards": []}
 
 
 @pytest.fixture
@@ -34,7 +36,8 @@ def write_splits(folder, pairs):
 
 def write_card(folder, patients, name="encoder.json", **values):
     card = {"patients": mark(patients, site_key()), "patients_key": key_name(site_key()), **values}
-    (folder / name).write_text(json.dumps(card))
+    encoder_cards.write_card(folder, **card)
+    (folder / "encoder.json").rename(folder / name)
     return folder
 
 
@@ -67,10 +70,11 @@ def test_an_unknown_part(clean):
 @pytest.mark.parametrize("name", ["encoder.json", "card.json"])
 def test_an_encoder_that_saw_held_out_patients(clean, name):
     folder = write_card(clean, ["p0", "p2", "p3"], name)
-    found = leaks(clean, encoders=[folder])
+    path = folder if name == "encoder.json" else folder / name
+    found = leaks(clean, encoders=[path])
     assert found == [
-        f"manifest row 6: val patient p2 was seen by the encoder {folder}",
-        f"manifest row 8: test patient p3 was seen by the encoder {folder}",
+        f"manifest row 6: val patient p2 was seen by the encoder {path}",
+        f"manifest row 8: test patient p3 was seen by the encoder {path}",
     ]
     assert leaks(clean, encoders=[folder / name])[0].startswith("manifest row 6: val patient p2")
 
@@ -79,7 +83,7 @@ def test_a_card_of_another_key_cannot_be_checked(clean, monkeypatch):
     write_card(clean, ["p0"])
     monkeypatch.setenv("TRABECULA_SITE_KEY", "another key")
     (found,) = leaks(clean, encoders=[clean])
-    assert "marked under key" in found
+    assert "hashed under key" in found
     assert "it cannot be checked here" in found
 
 
@@ -103,7 +107,7 @@ def test_the_own_store_is_no_leak_another_is(clean):
     store.mkdir()
     (store / "index.csv").write_text("image_id,patient_id\ni6,p3\ni0,p0\n")
     of = hashlib.sha256((clean / "manifest.csv").read_bytes()).hexdigest()
-    (store / "store.json").write_text(json.dumps({"manifest": of}))
+    (store / "store.json").write_text(json.dumps(RECORD | {"manifest": of}))
     for pool in (store, store / "store.json", store / "index.csv"):
         found = check(read_manifest(clean), clean / "splits.csv", pools=[pool])
         assert found.leaks == []
@@ -116,7 +120,7 @@ def test_the_own_store_is_no_leak_another_is(clean):
 
 def test_a_table_beside_the_own_store_is_still_looked_at(clean):
     of = hashlib.sha256((clean / "manifest.csv").read_bytes()).hexdigest()
-    (clean / "store.json").write_text(json.dumps({"manifest": of}))
+    (clean / "store.json").write_text(json.dumps(RECORD | {"manifest": of}))
     (clean / "pool.csv").write_text("patient_id\np3\n")
     assert len(leaks(clean, pools=[clean / "pool.csv"])) == 1
 
@@ -147,8 +151,8 @@ def test_what_cannot_be_read(clean):
     (clean / "pool.csv").write_text("patient,kl\np0,1\n")
     with pytest.raises(InputError, match="no column 'patient_id'"):
         leaks(clean, pools=[clean / "pool.csv"])
-    with pytest.raises(InputError, match=r"no encoder card \(encoder\.json\)"):
+    with pytest.raises(InputError, match=r"no encoder there \(encoder\.json is missing\)"):
         leaks(clean, encoders=[clean])
     (clean / "encoder.json").write_text("{")
-    with pytest.raises(InputError, match="not valid JSON"):
+    with pytest.raises(InputError, match="not a card"):
         leaks(clean, encoders=[clean])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -71,9 +72,12 @@ def test_alike_titles_keep_their_own_files(tmp_path: Path) -> None:
 
 def test_equal_scores_are_read_off_an_axis_that_ends_at_one(tmp_path: Path) -> None:
     results = read_results(write_results(tmp_path / "results"))
-    for curve in results.curves["learning"]:
-        for point in curve["points"]:
-            point.update(value=1.0, low=None, high=None, seeds={}, num_patients=4)
+    curves = [
+        replace(curve, points=[replace(p, value=1.0, low=None, high=None, seeds=(), num_patients=4)
+                               for p in curve.points])
+        for curve in results.curves.learning
+    ]  # fmt: skip
+    results = replace(results, curves=replace(results.curves, learning=curves))
     group = learning_curves(results, results.panels[0], "auroc")
     assert group is not None
     assert "All label fractions drew as many patients, so no curve" in group.caption

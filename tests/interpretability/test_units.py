@@ -55,20 +55,21 @@ def test_every_unit_has_numpys_correlation() -> None:
 def test_the_planted_units_are_found_in_their_place() -> None:
     maps, y = planted()
     permuted = permuted_labels(y, [str(i) for i in range(40)], 99, 0)
-    rows = {(r["layer"], r["unit"]): r for r in units.summarise(
+    rows = {(r.layer, r.unit): r for r in units.summarise(
         units.correlate(reader(maps), SHAPES, y, permuted), SHAPES
     )}  # fmt: skip
     cell = rows["wide", "cell"]
-    assert cell["at"] == {"channel": 2, "row": 1, "column": 0}
-    assert (cell["num_units"], cell["num_constant"]) == (24, 6)
-    assert (cell["p"], cell["num_significant"]) == (0.01, 1)
+    assert cell.at == {"channel": 2, "row": 1, "column": 0}
+    assert (cell.num_units, cell.num_constant) == (24, 6)
+    assert (cell.p, cell.num_significant) == (0.01, 1)
     flat = rows["flat", "channel"]
-    assert flat["at"] == {"channel": 3}
-    assert flat["largest"] < -0.9
-    assert flat["num_above_paper"] == np.count_nonzero(
+    assert flat.at == {"channel": 3}
+    assert flat.largest is not None
+    assert flat.largest < -0.9
+    assert flat.num_above_paper == np.count_nonzero(
         np.abs([np.corrcoef(maps["flat"][:, k, 0, 0], y)[0, 1] for k in range(6)]) > 0.2
     )
-    assert rows["wide", "channel"]["null_95"] == flat["null_95"]  # one family of maps' means
+    assert rows["wide", "channel"].null_95 == flat.null_95  # one family of maps' means
 
 
 def test_little_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

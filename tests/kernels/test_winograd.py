@@ -11,9 +11,9 @@ from torch import Tensor
 
 from trabecula.kernels import conv, winograd
 from trabecula.kernels import matmul as products
-from trabecula.kernels.input_gradient import input_slope, scores
 from trabecula.kernels.winograd import convolve, convolve_back, kernel_gradient
 from trabecula.nets.critic import Critic
+from trabecula.nets.input_gradient import input_gradient, scores
 
 SIDES = st.integers(1, 4).map(lambda quarter: 4 * quarter)
 
@@ -198,7 +198,7 @@ def test_nine_products_where_no_sign_depends_on_them(monkeypatch: pytest.MonkeyP
     found.sum().backward()
     assert calls == ["kernel_gradient", "convolve_back"]
     calls.clear()
-    slope = input_slope(critic, x)
+    slope = input_gradient(critic, x)
     assert calls == ["convolve_back"]
     slope.square().sum().backward()
     assert calls == ["convolve_back", "kernel_gradient", "convolve"]

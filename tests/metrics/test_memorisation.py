@@ -11,7 +11,7 @@ from scipy import stats
 
 from trabecula.errors import InputError
 from trabecula.metrics import memorisation as m
-from trabecula.metrics.overfit import critic_gap
+from trabecula.metrics.memorisation import critic_gap
 
 Floats = NDArray[Any]
 

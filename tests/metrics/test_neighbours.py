@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from trabecula.metrics.neighbours import neighbour_accuracy, vote
+from trabecula.metrics.feature_quality import neighbour_accuracy, vote
 
 
 def drawn(seed: int, classes: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -3,10 +3,17 @@ import pytest
 from scipy.stats import norm
 from sklearn import metrics as sk
 
-from trabecula.metrics import scores
+from trabecula.metrics import classification as scores
 from trabecula.metrics.bootstrap import interval, resample
-from trabecula.metrics.classification import auroc_macro
-from trabecula.metrics.scores import METRICS, Sample, num_events, remark, score, smallest_class
+from trabecula.metrics.classification import (
+    METRICS,
+    Sample,
+    auroc_macro,
+    num_events,
+    remark,
+    score,
+    smallest_class,
+)
 
 RNG = np.random.default_rng(0)
 PATIENTS = np.repeat(np.arange(40), 3)

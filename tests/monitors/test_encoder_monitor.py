@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from trabecula.artifacts.splits import read_splits
 from trabecula.artifacts.store import Store
@@ -18,10 +17,11 @@ from trabecula.config import Record, build
 from trabecula.data.batches import Batch, Stream
 from trabecula.data.pretraining_pool import Labelled, labelled_training_part
 from trabecula.data.views import Views
-from trabecula.monitors.encoder import COLLAPSE, Monitor, judge, some_patients
+from trabecula.monitors.encoder import COLLAPSE, EncoderMonitor, judge, some_patients
+from trabecula.monitors.monitor import Watched
 from trabecula.nets.encoder import make_encoder
 from trabecula.objectives import find
-from trabecula.objectives.objective import Group, Objective, Setting, Steps, Update
+from trabecula.objectives.objective import Group, Objective, Product, Setting, Steps, Update
 from trabecula.objectives.optim import Optimizer
 from trabecula.train.loop import train
 
@@ -46,12 +46,12 @@ class Alike(Objective):
     def groups(self) -> dict[str, Group]:
         return {"all": Group(list(self.parameters()), Optimizer(name="adam", lr=3e-3))}
 
-    def products(self) -> dict[str, nn.Module]:
+    def products(self) -> dict[str, Product]:
         return {"encoder": self.encoder}
 
     def step(self, batches: Sequence[Batch], progress: float) -> Steps:  # noqa: ARG002
         (batch,) = batches
-        a, b = (F.normalize(self.encoder(batch.view(self.views)).float(), dim=1) for _ in range(2))
+        a, b = (F.normalize(self.encoder(batch.view(self.views).images).float(), dim=1) for _ in range(2))
         yield Update("all", 1 - (a * b).sum(1).mean())
 
 
@@ -60,12 +60,12 @@ def followed(
 ) -> tuple[list[dict[str, float]], list[list[str]]]:
     """The curve of a short training, and the names of what was found at each of its points."""
     rows = np.arange(len(store))
-    monitor = Monitor(objective, store, rows, steps * 8, CPU, labelled)
+    monitor = EncoderMonitor(objective, Watched(store, rows, steps * 8, 0, CPU, labelled))
     curve: list[dict[str, float]] = []
     found = []
     for point in train(objective, Stream(store, rows, 8, 0), images=steps * 8, every=steps * 2):
         curve.append({"images": point.images, **point.scalars})
-        measured, wrong = monitor.look(curve, point.last)
+        measured, wrong = monitor.check(curve, point.last)
         curve[-1].update(measured)
         found.append([finding.name for finding in wrong])
     return curve, found
@@ -74,7 +74,7 @@ def followed(
 def test_a_method_without_its_other_half_collapses_and_is_seen(store: Store) -> None:
     """Alignment alone: each step makes all features more alike, until there is one."""
     objective = Alike(AlikeConfig(), make_encoder("critic:8-16-32", 1, 32, seed=0), Setting(24, 8, 0))
-    start = Monitor(objective, store, np.arange(24), 1600, CPU).measure()
+    start = EncoderMonitor(objective, Watched(store, np.arange(24), 1600, 0, CPU)).measure()
     assert judge(start, 24) == []
     curve, found = followed(store, objective, 400)
     assert curve[-1]["monitor/spread"] < 0.01 < start["monitor/spread"]
@@ -90,7 +90,7 @@ def test_healthy_methods_are_left_in_peace(name: str, settings: dict[str, Any], 
     architecture = "critic" if name == "wgan_gp" else "timm:resnet10t"
     encoder = make_encoder(architecture, 1, 32, seed=0)
     objective = method(build(method.Config, settings, name), encoder, Setting(24, 8, 0))
-    monitor = Monitor(objective, store, np.arange(24), 256, CPU)
+    monitor = EncoderMonitor(objective, Watched(store, np.arange(24), 256, 0, CPU))
     assert judge(monitor.measure(), 24) == []
     if name != "classify":  # a Stream without labels
         _, found = followed(store, objective, 32)
@@ -102,7 +102,7 @@ def test_healthy_methods_are_left_in_peace(name: str, settings: dict[str, Any], 
 )
 def test_fresh_networks_are_not_accused(architecture: str, store: Store) -> None:
     objective = Alike(AlikeConfig(), make_encoder(architecture, 1, 32, seed=1), Setting(24, 8, 0))
-    assert judge(Monitor(objective, store, np.arange(24), 10**6, CPU).measure(), 24) == []
+    assert judge(EncoderMonitor(objective, Watched(store, np.arange(24), 10**6, 0, CPU)).measure(), 24) == []
 
 
 def test_each_kind_of_collapse_has_its_sentence(store: Store) -> None:
@@ -110,7 +110,7 @@ def test_each_kind_of_collapse_has_its_sentence(store: Store) -> None:
     encoder = make_encoder("critic:4-8-16", 1, 32, pool="mean", seed=0)
     last = [name for name, weight in encoder.named_parameters() if weight.ndim == 4][-1]
     objective = Alike(AlikeConfig(), encoder, Setting(24, 8, 0))
-    monitor = Monitor(objective, store, np.arange(24), 10**6, CPU)
+    monitor = EncoderMonitor(objective, Watched(store, np.arange(24), 10**6, 0, CPU))
     weights = dict(encoder.named_parameters())
     bias = weights[last.replace("weight", "bias")]
     with torch.no_grad():
@@ -120,16 +120,16 @@ def test_each_kind_of_collapse_has_its_sentence(store: Store) -> None:
         bias[0] = 0.5  # or one line through the origin would be one direction
     (line,) = judge(monitor.measure(), 24)
     assert line.name == COLLAPSE
-    assert "they all lie on one line, with an effective rank of" in line.text
+    assert "they are all on one line, with an effective rank of" in line.text
     with torch.no_grad():
         weights[last].copy_(0 * kept)
         bias.fill_(0.5)
     (same,) = judge(monitor.measure(), 24)
-    assert same.text.startswith("the encoder has collapsed: of its features of 24 images they are all but")
+    assert same.text.startswith("the encoder has collapsed: of its features of 24 images they are nearly")
     with torch.no_grad():
         bias.fill_(float("nan"))
     (broken,) = judge(monitor.measure(), 24)
-    assert broken.text.endswith("some are no number")
+    assert broken.text.endswith("some are not finite")
 
 
 def test_looking_changes_nothing(store: Store) -> None:
@@ -138,7 +138,7 @@ def test_looking_changes_nothing(store: Store) -> None:
     for looks in (False, True):
         encoder = make_encoder("timm:resnet10t", 1, 32, seed=0)
         objective = Alike(AlikeConfig(), encoder, Setting(24, 8, 0))
-        monitor = Monitor(objective, store, np.arange(24), 10**6, CPU)
+        monitor = EncoderMonitor(objective, Watched(store, np.arange(24), 10**6, 0, CPU))
         if looks:
             monitor.measure()
         for _ in train(objective, Stream(store, np.arange(24), 8, 0), images=64, every=16):
@@ -153,7 +153,8 @@ def test_looking_changes_nothing(store: Store) -> None:
 def test_features_are_float32_whatever_the_run_computes_in(store: Store) -> None:
     """A line far from the origin: rounded to bf16 it would look like many directions."""
     encoder = make_encoder("critic:4-8-16", 1, 32, pool="mean", seed=0)
-    monitor = Monitor(Alike(AlikeConfig(), encoder, Setting(24, 8, 0)), store, np.arange(24), 10**6, CPU)
+    objective = Alike(AlikeConfig(), encoder, Setting(24, 8, 0))
+    monitor = EncoderMonitor(objective, Watched(store, np.arange(24), 10**6, 0, CPU))
     outside = monitor.measure()
     with torch.autocast("cpu", torch.bfloat16):
         assert encoder(torch.zeros(1, 1, 32, 32)).dtype == torch.bfloat16
@@ -163,15 +164,15 @@ def test_features_are_float32_whatever_the_run_computes_in(store: Store) -> None
 def test_it_looks_at_the_end_and_else_not_too_often(store: Store) -> None:
     """20,000 images: 250 of either kind at most, and 16 times as many as looked at between two looks."""
     objective = Alike(AlikeConfig(), make_encoder("critic:4-8", 1, 32, seed=0), Setting(24, 8, 0))
-    monitor = Monitor(objective, store, np.arange(24), 20_000, CPU)
+    monitor = EncoderMonitor(objective, Watched(store, np.arange(24), 20_000, 0, CPU))
     assert monitor.apart == 16 * 24
     curve: list[dict[str, float]] = []
     for images in range(128, 1408, 128):
         curve.append({"images": images})
-        curve[-1].update(monitor.look(curve, last=images == 1280)[0])
+        curve[-1].update(monitor.check(curve, last=images == 1280)[0])
     assert [p["images"] for p in curve if "monitor/rank" in p] == [384, 768, 1152, 1280]
     many = np.zeros(10**5, np.int64)
-    apart = [Monitor(objective, store, many, n, CPU).apart for n in (100, 8_000, 10**6)]
+    apart = [EncoderMonitor(objective, Watched(store, many, n, 0, CPU)).apart for n in (100, 8_000, 10**6)]
     assert apart == [16 * 16, 16 * 100, 16 * 256]
 
 
@@ -192,5 +193,5 @@ def test_only_labels_of_the_training_part_are_looked_at(hospital: Path, tmp_path
     assert len(some.rows) == 4  # two whole patients
     assert len(some_patients(labelled, 1).rows) == 2  # one at least
     objective = Alike(AlikeConfig(), make_encoder("critic:4-8", 1, 32, seed=0), Setting(24, 8, 0))
-    monitor = Monitor(objective, store, np.arange(24), 10**6, CPU, labelled)
+    monitor = EncoderMonitor(objective, Watched(store, np.arange(24), 10**6, 0, CPU, labelled))
     assert 0 <= monitor.measure()["monitor/knn"] <= 1

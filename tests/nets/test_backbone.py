@@ -12,9 +12,10 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
+from trabecula.artifacts.weights import read_weights
 from trabecula.errors import InputError
 from trabecula.nets.backbone import build_backbone, resolve
-from trabecula.nets.weights import guess, load_weights, read_weights
+from trabecula.nets.weights import guess, load_weights
 
 REAL = Path(__file__).parents[2].parent / "shared" / "weights" / "squeezenet1_0-imagenet.safetensors"
 

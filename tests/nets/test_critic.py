@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from trabecula.errors import InputError
-from trabecula.nets.critic import Critic, Generator, critic_blocks, mirrored, spread, widths_of
+from trabecula.nets.critic import Critic, critic_blocks, widths_of
+from trabecula.nets.generators.upsampling import UpsamplingConfig, UpsamplingGenerator, mirrored, spread
 
 
 def count(module: nn.Module) -> int:
@@ -22,12 +23,12 @@ def test_parameters_at_224_grey() -> None:
     convolutions = sum(a * b * 16 + b for a, b in pairwise(widths))
     assert convolutions + 7 * 7 * 512 + 1 == 2_811_873  # the arithmetic itself
     assert count(Critic(1, 224)) == 2_811_873
-    assert count(Generator(1, 224)) == 4_106_849
+    assert count(UpsamplingGenerator(UpsamplingConfig(), 1, 224)) == 4_106_849
 
 
 @pytest.mark.parametrize(("size", "side"), [(32, 1), (96, 3), (224, 7)])
 def test_shapes(size: int, side: int) -> None:
-    critic, generator = Critic(3, size).eval(), Generator(3, size).eval()
+    critic, generator = Critic(3, size).eval(), UpsamplingGenerator(UpsamplingConfig(), 3, size).eval()
     with torch.no_grad():
         images = generator(torch.randn(2, 100))
         assert images.shape == (2, 3, size, size)
@@ -58,9 +59,9 @@ def test_critic_is_the_papers_formula() -> None:
 
 def test_generator_block_is_the_papers_order() -> None:
     """Upsampling repeats pixels; convolution, batch norm, ReLU follow in this order."""
-    kinds = [type(layer) for layer in Generator(1, 32).blocks[0]]
+    kinds = [type(layer) for layer in UpsamplingGenerator(UpsamplingConfig(), 1, 32).blocks[0]]
     assert kinds == [nn.Upsample, nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
-    generator = Generator(1, 32, latent=5, widths=(4, 3, 2, 2, 2, 2)).eval()
+    generator = UpsamplingGenerator(UpsamplingConfig(latent=5, widths=(4, 3, 2, 2, 2, 2)), 1, 32).eval()
     z = torch.randn(2, 5)
     state = generator.state_dict()
     maps = F.linear(z, state["project.weight"], state["project.bias"]).view(2, 4, 1, 1)
@@ -103,12 +104,12 @@ def test_sizes_that_do_not_halve_are_refused(size: int) -> None:
     with pytest.raises(InputError, match=f"size {size}: .* multiple of 32 px; the nearest is"):
         Critic(1, size)
     with pytest.raises(InputError, match="multiple of 32"):
-        Generator(1, size)
+        UpsamplingGenerator(UpsamplingConfig(), 1, size)
 
 
 def test_doubling_and_convolution_as_one_are_the_same_function_and_gradients() -> None:
     torch.manual_seed(0)
-    generator = Generator(1, 32, latent=5, widths=(8, 6, 4, 4, 3, 2)).double()
+    generator = UpsamplingGenerator(UpsamplingConfig(latent=5, widths=(8, 6, 4, 4, 3, 2)), 1, 32).double()
     z = torch.randn(6, 5, dtype=torch.float64)
 
     def as_it_stands(z: torch.Tensor) -> torch.Tensor:
@@ -142,17 +143,17 @@ def test_doubling_and_convolution_as_one_in_single_precision() -> None:
 
 def test_the_papers_shapes_at_224() -> None:
     """Den Boer 2025, section 4.2: 7 x 7 x 512 both ways, five blocks each."""
-    generator, critic = Generator(1, 224), Critic(1, 224)
+    generator, critic = UpsamplingGenerator(UpsamplingConfig(), 1, 224), Critic(1, 224)
     assert (generator.side, generator.project.out_features) == (7, 7 * 7 * 512)
     assert (len(generator.blocks), len(widths_of(critic.blocks))) == (5, 5)
     assert critic.output.in_features == 25_088
-    assert mirrored((32, 64, 128, 256, 512)) == generator.widths
+    assert mirrored((32, 64, 128, 256, 512)) == generator.config.widths
 
 
 def test_without_norm_the_generators_images_keep_their_contrast() -> None:
     """Weights of the usual start shrink at each of six layers; those of He's do not."""
     torch.manual_seed(0)
-    generator = Generator(1, 64, norm="none")
+    generator = UpsamplingGenerator(UpsamplingConfig(norm="none"), 1, 64)
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in generator.modules())
     with torch.no_grad():
         assert 0.05 < float(generator(torch.randn(8, 100)).std()) < 0.9

@@ -12,8 +12,7 @@ from torch import nn
 
 from trabecula.errors import InputError
 from trabecula.nets.critic import Critic
-from trabecula.nets.critic_file import load_critic, save_critic
-from trabecula.nets.encoder import make_encoder, save_encoder
+from trabecula.nets.encoder import load_critic, make_encoder
 
 
 def saved(folder: Path, architecture: str = "critic:4-8-16") -> tuple[Critic, torch.Tensor]:
@@ -21,8 +20,8 @@ def saved(folder: Path, architecture: str = "critic:4-8-16") -> tuple[Critic, to
     encoder = make_encoder(architecture, channels=1, size=32, seed=1)
     torch.manual_seed(2)
     critic = Critic(1, 32, blocks=cast("nn.Sequential", encoder.backbone.net)).eval()
-    save_encoder(encoder, folder)
-    save_critic(critic, folder)
+    encoder.save(folder)
+    critic.save(folder, encoder.card, 0)
     return critic, torch.rand(3, 1, 32, 32)
 
 
@@ -49,6 +48,6 @@ def test_what_is_missing_or_does_not_fit_is_named(tmp_path: Path) -> None:
     save_file({"output.weight": torch.zeros(1, 5)}, tmp_path / "critic.safetensors")
     with pytest.raises(InputError, match=r"1 missing \(bias\); 1 of another shape"):
         load_critic(tmp_path)
-    save_encoder(make_encoder("timm:resnet10t", 1, 32), tmp_path)
+    make_encoder("timm:resnet10t", 1, 32).save(tmp_path)
     with pytest.raises(InputError, match="the encoder is timm:resnet10t"):
         load_critic(tmp_path)

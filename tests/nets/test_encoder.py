@@ -13,10 +13,10 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trabecula.artifacts.encoder import EncoderCard, read_encoder_card
+from trabecula.artifacts.weights import read_weights
 from trabecula.errors import InputError
-from trabecula.nets.encoder import Card, Encoder, load_encoder, make_encoder, read_card, save_encoder
-from trabecula.nets.weights import read_weights
-from trabecula.run import Run
+from trabecula.nets.encoder import Encoder, load_encoder, make_encoder
 
 
 def small(**changes: Any) -> Encoder:
@@ -131,7 +131,7 @@ def test_what_is_saved_comes_back(architecture: str, stem: Any, pool: Any, tmp_p
     encoder.card = encoder.card.model_copy(
         update={"objective": "moco", "settings": {"queue": 64}, "images_seen": 640, "patients": ("ab", "cd")}
     )
-    save_encoder(encoder, tmp_path)
+    encoder.save(tmp_path)
     images = torch.rand(2, 1, 64, 64)
     for path in (tmp_path, tmp_path / "encoder.json", tmp_path / "encoder.safetensors"):
         back = load_encoder(path).eval()
@@ -142,21 +142,21 @@ def test_what_is_saved_comes_back(architecture: str, stem: Any, pool: Any, tmp_p
 
 def test_files_are_the_same_bytes_each_time(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        save_encoder(small().to(memory_format=torch.channels_last), tmp_path / name)
+        small().to(memory_format=torch.channels_last).save(tmp_path / name)
     for file in ("encoder.safetensors", "encoder.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     assert sorted(p.name for p in (tmp_path / "one").iterdir()) == ["encoder.json", "encoder.safetensors"]
 
 
-def test_saving_into_a_run_leaves_the_encoder_as_it_was(tmp_path: Path) -> None:
+def test_saving_leaves_the_encoder_as_it_was(tmp_path: Path) -> None:
     encoder = small().train()
-    save_encoder(encoder, Run(tmp_path, 1))
+    encoder.save(tmp_path)
     assert encoder.training
     assert load_encoder(tmp_path).card == encoder.card
 
 
 def test_weights_keep_their_librarys_own_keys(tmp_path: Path) -> None:
-    save_encoder(make_encoder("torchvision:resnet18", 3, 64), tmp_path)
+    make_encoder("torchvision:resnet18", 3, 64).save(tmp_path)
     whole = torchvision.models.resnet18(weights=None)
     result = whole.load_state_dict(read_weights(tmp_path / "encoder.safetensors"), strict=False)
     assert set(result.missing_keys) == {"fc.weight", "fc.bias"}
@@ -177,7 +177,7 @@ def test_weights_keep_their_librarys_own_keys(tmp_path: Path) -> None:
     ],
 )
 def test_cards_that_cannot_be_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
-    save_encoder(small(), tmp_path)
+    small().save(tmp_path)
     rewrite(tmp_path, **changes)
     with pytest.raises(InputError, match=message) as caught:
         load_encoder(tmp_path)
@@ -187,7 +187,7 @@ def test_cards_that_cannot_be_are_refused(changes: dict[str, Any], message: str,
 def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no encoder there"):
         load_encoder(tmp_path)
-    save_encoder(small(), tmp_path)
+    small().save(tmp_path)
     weights = (tmp_path / "encoder.safetensors").read_bytes()
     (tmp_path / "encoder.safetensors").write_bytes(weights[:-5])
     with pytest.raises(InputError, match="cut short"):
@@ -197,16 +197,16 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
         load_encoder(tmp_path)
     (tmp_path / "encoder.json").write_text("{")
     with pytest.raises(InputError, match="not a card"):
-        read_card(tmp_path)
+        read_encoder_card(tmp_path)
     (tmp_path / "encoder.json").write_text("[]")
     with pytest.raises(InputError, match="not a card"):
-        read_card(tmp_path)
+        read_encoder_card(tmp_path)
 
 
 @settings(max_examples=40, deadline=None)
 @given(
     st.builds(
-        Card,
+        EncoderCard,
         name=st.text(max_size=8),
         architecture=st.just("critic"),
         channels=st.integers(1, 4),
@@ -219,8 +219,8 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
         patients=st.lists(st.text("0123456789abcdef", min_size=32, max_size=32), max_size=3).map(tuple),
     )
 )
-def test_any_card_survives_json(card: Card) -> None:
-    assert Card.model_validate(json.loads(json.dumps(card.model_dump(mode="json")))) == card
+def test_any_card_survives_json(card: EncoderCard) -> None:
+    assert EncoderCard.model_validate(json.loads(json.dumps(card.model_dump(mode="json")))) == card
 
 
 # --- where weights start ---
@@ -239,7 +239,7 @@ def test_a_random_arm_is_a_function_of_its_seed() -> None:
 
 @pytest.mark.parametrize(("name", "family"), [("imagenet", "imagenet"), ("radimagenet", "weights")])
 def test_a_weights_arm_names_its_file(name: str, family: str, tmp_path: Path) -> None:
-    save_encoder(small(seed=9), tmp_path)
+    small(seed=9).save(tmp_path)
     (tmp_path / "encoder.json").unlink()  # with its card it is an encoder's folder, not a plain file
     file = tmp_path / "encoder.safetensors"
     encoder = small(init="weights", weights=file, weights_name=name)
@@ -258,7 +258,7 @@ def test_an_encoder_started_from_another_has_seen_its_patients(tmp_path: Path) -
         "store": "s",
     }
     parent.card = parent.card.model_copy(update=history)
-    save_encoder(parent, tmp_path)
+    parent.save(tmp_path)
     child = small(init="encoder", weights=tmp_path, pool="mean")
     assert {key: getattr(child.card, key) for key in history} == history
     assert (child.card.family, child.card.init, child.card.pool) == ("pretrained", "encoder", "mean")
@@ -282,7 +282,7 @@ def test_starts_that_cannot_be_are_refused(changes: dict[str, Any], message: str
 
 
 def test_an_encoder_of_another_network_is_refused(tmp_path: Path) -> None:
-    save_encoder(small(), tmp_path)
+    small().save(tmp_path)
     with pytest.raises(InputError, match="architecture is critic:4-8, wanted critic:4-9"):
         small(architecture="critic:4-9", init="encoder", weights=tmp_path)
     with pytest.raises(InputError, match="channels is 1, wanted 3"):

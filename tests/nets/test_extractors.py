@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trabecula import pretrain
-from trabecula.artifacts.features import Features, check_comparable
+from trabecula.artifacts.features import Features, FeaturesCard, check_comparable
 from trabecula.artifacts.store import Store
 from trabecula.errors import InputError
 from trabecula.metrics.fidelity import frechet_distance
@@ -110,8 +110,9 @@ def test_another_version_has_another_identity(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(extractors, "RANDOM_CONV", "random-conv 3")
     later = load_extractor("random-conv", 1, 32).protocol
     assert now.weights != later.weights
+    cards = [FeaturesCard(**protocol.record(), num=1) for protocol in (now, later)]
     with pytest.raises(InputError, match="random-conv 2 and random-conv 3"):
-        check_comparable(*(Features(np.zeros((1, 177)), ["a"], ["p"], x.record()) for x in (now, later)))
+        check_comparable(*(Features(np.zeros((1, 177)), ["a"], ["p"], card) for card in cards))
 
 
 def test_features_of_an_image_do_not_depend_on_its_batch() -> None:

@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from trabecula.artifacts.classifier import HiddenLayer
 from trabecula.errors import InputError
-from trabecula.nets.heads import HiddenLayer, ProjectionHead, Projector, RowDropout, TaskHead, make_head
+from trabecula.nets.heads import ProjectionHead, Projector, RowDropout, TaskHead, make_head
 from trabecula.random_numbers import RowRandom, mix
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from trabecula.artifacts.patient_hashes import key_name, site_key
 from trabecula.errors import InputError
 from trabecula.nets import from_transformers, published
-from trabecula.nets.encoder import Encoder, load_encoder, make_encoder, save_encoder
+from trabecula.nets.encoder import Encoder, load_encoder, make_encoder
 from trabecula.nets.published import is_hub_name, open_folder, weights_label
 
 TINY = {"hidden_size": 64, "num_hidden_layers": 6, "num_attention_heads": 2, "intermediate_size": 192,
@@ -247,7 +247,7 @@ def test_an_own_export_is_weights_elsewhere_and_refused_at_home(
     own = make_encoder("critic:4-8", 1, 16, seed=2)
     key = key_name(site_key())
     own.card = own.card.model_copy(update={"objective": "wgan_gp", "images_seen": 9, "patients_key": key})
-    save_encoder(own, tmp_path / "hub")
+    own.save(tmp_path / "hub")
     (tmp_path / "hub" / "encoder.safetensors").rename(tmp_path / "hub" / "model.safetensors")
     assert load_encoder(tmp_path / "hub").card == own.card
     for named in (tmp_path / "hub", tmp_path / "hub" / "model.safetensors"):

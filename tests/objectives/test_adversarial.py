@@ -15,12 +15,13 @@ from trabecula.artifacts.store import Store
 from trabecula.config import build, describe
 from trabecula.data.batches import Stream
 from trabecula.errors import InputError
-from trabecula.kernels.input_gradient import input_slope
 from trabecula.nets.critic import Critic
 from trabecula.nets.encoder import make_encoder
+from trabecula.nets.generators.upsampling import UpsamplingGenerator
+from trabecula.nets.input_gradient import input_gradient
 from trabecula.objectives import find
 from trabecula.objectives.adversarial import Adversarial
-from trabecula.objectives.gan_r1 import GanR1Config, slope_penalty
+from trabecula.objectives.gan_r1 import GanR1Config, zero_gradient_penalty
 from trabecula.objectives.objective import Setting, Update
 from trabecula.objectives.r3gan import R3GanConfig
 from trabecula.objectives.sn_gan import SnGan, SnGanConfig
@@ -108,9 +109,11 @@ def test_r1_of_a_linear_and_of_a_quadratic_critic() -> None:
     """f = w.x: |w|^2 / 2. f = |x|^2 / 2: mean |x|^2 / 2; over all pixels and channels of a sample."""
     torch.manual_seed(0)
     x, w = torch.randn(4, 3, 8, 8), torch.randn(3 * 64)
-    assert slope_penalty(Form(w, 0.0), x).item() == pytest.approx(w.square().sum().item() / 2, rel=1e-5)
+    assert zero_gradient_penalty(Form(w, 0.0), x).item() == pytest.approx(
+        w.square().sum().item() / 2, rel=1e-5
+    )
     expected = x.flatten(1).square().sum(1).mean().item() / 2
-    assert slope_penalty(Form(w * 0, 1.0), x).item() == pytest.approx(expected, rel=1e-5)
+    assert zero_gradient_penalty(Form(w * 0, 1.0), x).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_lazy_penalty_comes_every_so_many_updates_and_is_that_much_heavier(store: Store) -> None:
@@ -133,7 +136,9 @@ def test_the_lazy_penalty_comes_every_so_many_updates_and_is_that_much_heavier(s
     real = eager.real(stream.batch(0))
     plain, _ = make("gan_r1", store, lazy=1, gamma=0.0)
     with_it, without = (updates(o, stream)[0].loss.item() for o in (eager, plain))
-    assert with_it - without == pytest.approx(5e5 * slope_penalty(eager.critic, real).item(), rel=1e-4)
+    assert with_it - without == pytest.approx(
+        5e5 * zero_gradient_penalty(eager.critic, real).item(), rel=1e-4
+    )
 
 
 def test_clipped_weights_stay_in_their_box(store: Store) -> None:
@@ -235,11 +240,11 @@ def test_one_seed_is_one_start_of_the_critic_whatever_the_method(name: str, stor
 def test_other_widths_and_a_critic_with_batch_norm_train(name: str, store: Store) -> None:
     for architecture in ("critic:4-8-16", "critic_bn:4-8-16"):
         objective, stream = make(name, store, architecture)
-        assert objective.generator.widths == (16, 8, 4, 2)
+        assert cast("UpsamplingGenerator", objective.generator).config.widths == (16, 8, 4, 2)
         points = list(train(objective, stream, images=16, every=8, precision="float32"))
         assert np.isfinite([v for p in points for v in p.scalars.values()]).all()
         x = objective.real(stream.batch(0))
-        assert input_slope(objective.scorer(), x).shape == x.shape
+        assert input_gradient(objective.scorer(), x).shape == x.shape
 
 
 def test_the_pages_of_settings_show_each_methods_own_defaults() -> None:

@@ -108,7 +108,7 @@ def test_three_steps_are_those_of_lightly_s_modules(store: Store) -> None:
     other = torch.optim.SGD([w for w in peer.parameters() if w.requires_grad], lr=0.1)
     for number in range(3):
         batch = stream.batch(number)
-        a, b = (batch.view(views).double() for views in byol.views)
+        a, b = (batch.view(views).images.double() for views in byol.views)
         if number:
             update_momentum(nn.Sequential(peer.backbone, peer.projection_head), peer.copies, 0.9)
         there, back = ((peer(x), peer.forward_momentum(y)) for x, y in ((a, b), (b, a)))
@@ -139,7 +139,7 @@ def test_each_view_is_predicted_from_the_other_in_a_pass_of_its_own(store: Store
     predicted.register_forward_hook(lambda _m, args, out: pairs.append((args[0], out)))
     update = next(byol.step([stream.batch(0)], 0.0))
     batch = stream.batch(0)
-    a, b = (batch.view(views) for views in byol.views)
+    a, b = (batch.view(views).images for views in byol.views)
     assert [torch.equal(x, y) for x, y in zip(seen["online"], (a, b), strict=True)] == [True, True]
     assert [torch.equal(x, y) for x, y in zip(seen["target"], (b, a), strict=True)] == [True, True]
     assert not torch.equal(a, b)

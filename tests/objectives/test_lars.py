@@ -16,9 +16,8 @@ from trabecula.config import build
 from trabecula.data.batches import Stream
 from trabecula.nets.encoder import make_encoder
 from trabecula.objectives.barlow import Barlow, BarlowConfig
-from trabecula.objectives.lars import Lars
 from trabecula.objectives.objective import Setting
-from trabecula.objectives.optim import Optimizer
+from trabecula.objectives.optim import Lars, Optimizer
 from trabecula.train.loop import train
 
 RULE = Optimizer(name="lars", lr=0.3, momentum=0.9, weight_decay=1e-6, decay_vectors=False)

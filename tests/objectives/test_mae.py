@@ -16,8 +16,8 @@ from trabecula.artifacts.store import Store
 from trabecula.config import build
 from trabecula.data.batches import Stream
 from trabecula.errors import InputError
-from trabecula.nets.encoder import load_encoder, make_encoder, save_encoder
-from trabecula.nets.mae import Masking, patchify, unpatchify
+from trabecula.nets.encoder import load_encoder, make_encoder
+from trabecula.nets.mae import PatchMask, patchify, unpatchify
 from trabecula.objectives.mae import Mae, MaeConfig, masked_error, normalise_patches, visible_patches
 from trabecula.objectives.objective import Setting
 from trabecula.random_numbers import RowRandom
@@ -200,7 +200,7 @@ def test_norm_pix_predicts_patches_up_to_brightness_and_contrast(store: Store) -
     for norm_pix in (True, False):
         mae, stream = make(store, norm_pix=norm_pix)
         batch = stream.batch(0)
-        x = mae.encoder.normalise(batch.view(mae.views))
+        x = mae.encoder.normalise(batch.view(mae.views).images)
         masking = mae.hide(batch.random)
         with torch.no_grad():
             pixels, predicted = patchify(x, 8), mae(x, masking)
@@ -215,7 +215,7 @@ def test_norm_pix_predicts_patches_up_to_brightness_and_contrast(store: Store) -
 
 def test_the_step_hides_each_image_s_own_patches_and_counts_the_blank_ones(store: Store) -> None:
     mae, stream = make(store, mask_ratio=0.75)
-    seen: list[Masking] = []
+    seen: list[PatchMask] = []
     hide = mae.hide
     mae.hide = lambda random: seen.append(hide(random)) or seen[-1]  # type: ignore[method-assign,func-returns-value,assignment]
     batch = stream.batch(0)
@@ -243,7 +243,7 @@ def test_a_trained_encoder_goes_on_from_its_weights_and_fine_tunes_its_positions
     for _ in train(mae, stream, images=BATCH, every=BATCH, precision="float32"):
         pass
     mae.encoder.card = mae.encoder.card.model_copy(update={"images_seen": BATCH})
-    save_encoder(mae.encoder, tmp_path)
+    mae.encoder.save(tmp_path)
     again = make_encoder("timm:test_vit_patch8", 1, 32, init="encoder", weights=tmp_path, seed=9)
     positions = again.backbone.net.get_parameter("pos_embed")
     assert positions.requires_grad
@@ -255,7 +255,7 @@ def test_a_trained_encoder_goes_on_from_its_weights_and_fine_tunes_its_positions
 
 def test_an_encoder_that_saw_nothing_gets_the_fixed_positions(tmp_path: Path) -> None:
     """One folder of random weights for all arms is no start of MAE's: its positions would be noise."""
-    save_encoder(make_encoder("timm:test_vit_patch8", 1, 32, seed=1), tmp_path)
+    make_encoder("timm:test_vit_patch8", 1, 32, seed=1).save(tmp_path)
     again = make_encoder("timm:test_vit_patch8", 1, 32, init="encoder", weights=tmp_path)
     Mae(build(MaeConfig, Mae.tiny, "mae"), again, Setting(24, BATCH, 4))
     fresh = make_encoder("timm:test_vit_patch8", 1, 32, seed=2)

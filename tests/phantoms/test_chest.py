@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
-from film_readers import MODELS, spectrum, statistics, trained
+from radiograph_readers import MODELS, spectrum, statistics, trained
 from trabecula.errors import InputError
 from trabecula.phantoms import chest
-from trabecula.phantoms.chest import draw_chest, draw_person, film_with, findings_of, shadow, view_of
+from trabecula.phantoms.chest import draw_chest, draw_person, findings_of, radiograph_with, shadow, view_of
 from trabecula.phantoms.chest_anatomy import LEFT, RIGHT, lungs
-from trabecula.phantoms.chest_findings import FINDINGS, NIH_IMAGES, Films, prevalence
+from trabecula.phantoms.chest_findings import FINDINGS, NIH_IMAGES, ChestSettings, prevalence
 from trabecula.phantoms.patients import MOST_PATIENTS, Pictures
 from trabecula.phantoms.shapes import frame
 
 NAMES = tuple(FINDINGS)
-USUAL = Films()
+USUAL = ChestSettings()
 
 
 @cache
@@ -78,18 +78,18 @@ def test_odds_make_findings_more_common() -> None:
         assert prevalence(name, 1.0) == pytest.approx(FINDINGS[name].images / NIH_IMAGES)
         share = prevalence(name, 4.0)
         assert share / (1 - share) == pytest.approx(4 * prevalence(name, 1.0) / (1 - prevalence(name, 1.0)))
-    rich = [len(findings_of(Pictures(), Films(odds=6), p, 0)) for p in range(300)]
-    none = [len(findings_of(Pictures(), Films(odds=0), p, 0)) for p in range(300)]
+    rich = [len(findings_of(Pictures(), ChestSettings(odds=6), p, 0)) for p in range(300)]
+    none = [len(findings_of(Pictures(), ChestSettings(odds=0), p, 0)) for p in range(300)]
     assert np.mean(rich) > 2
     assert max(none) == 0
 
 
 def test_patients_have_one_film_or_several() -> None:
-    numbers = np.array([draw_person(Pictures(), Films(films=3), p).num_films for p in range(3000)])
+    numbers = np.array([draw_person(Pictures(), ChestSettings(images=3), p).num_images for p in range(3000)])
     assert numbers.mean() == pytest.approx(3, abs=0.2)
     assert numbers.min() == 1
     assert numbers.max() > 8
-    assert {draw_person(Pictures(), Films(films=1), p).num_films for p in range(50)} == {1}
+    assert {draw_person(Pictures(), ChestSettings(images=1), p).num_images for p in range(50)} == {1}
     assert draw_person(Pictures(), USUAL, 0).patient_id == "1000001"
     with pytest.raises(InputError, match="phantoms have patients 0 to"):
         draw_person(Pictures(), USUAL, MOST_PATIENTS)
@@ -101,7 +101,7 @@ def test_nothing_in_the_table_knows_the_findings() -> None:
     columns = {
         "sex": [p.sex == "F" for p in people],
         "age": [p.age for p in people],
-        "films": [p.num_films for p in people],
+        "films": [p.num_images for p in people],
         "view": [view_of(settings, p, 0) == "AP" for p in range(3000)],
     }
     for name in ("Effusion", "Infiltration", "Mass"):
@@ -114,7 +114,7 @@ def test_a_film_is_a_function_of_seed_patient_and_number() -> None:
     settings = Pictures(size=40, seed=3)
     one = draw_chest(settings, USUAL, 7, 0)
     draw_chest(settings, USUAL, 1, 1)
-    again = draw_chest(Pictures(size=40, seed=3, num_patients=9999), Films(films=9), 7, 0)
+    again = draw_chest(Pictures(size=40, seed=3, num_patients=9999), ChestSettings(images=9), 7, 0)
     assert one.image.shape == (40, 40)
     assert one.image.dtype == np.uint8
     assert np.array_equal(one.image, again.image)
@@ -128,7 +128,7 @@ def test_without_effect_the_picture_does_not_know_the_findings() -> None:
     """The planted null, exactly: other findings, same bytes."""
     for patient in range(3):
         films = [
-            film_with(Pictures(size=40, effect=0), USUAL, patient, 0, found)
+            radiograph_with(Pictures(size=40, effect=0), USUAL, patient, 0, found)
             for found in ((), NAMES, NAMES[:3])
         ]
         assert len({film.image.tobytes() for film in films}) == 1
@@ -137,7 +137,7 @@ def test_without_effect_the_picture_does_not_know_the_findings() -> None:
 def test_every_finding_changes_the_picture_and_none_the_histogram() -> None:
     for patient in range(2):
         films = [
-            film_with(Pictures(size=48), USUAL, patient, 0, found)
+            radiograph_with(Pictures(size=48), USUAL, patient, 0, found)
             for found in ((), *((name,) for name in NAMES))
         ]
         assert len({film.image.tobytes() for film in films}) == 1 + len(NAMES)
@@ -252,7 +252,7 @@ READ = (
 @cache
 def cohort(num_patients: int, size: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """One film each of patients in whom findings are common: images, and (n, findings)."""
-    own, settings = Films(odds=5), Pictures(size=size, seed=5)
+    own, settings = ChestSettings(odds=5), Pictures(size=size, seed=5)
     films = [draw_chest(settings, own, p, 0) for p in range(num_patients)]
     found = np.array([[name in film.findings for name in NAMES] for film in films])
     return np.stack([film.image for film in films]), found
@@ -277,11 +277,11 @@ def test_no_global_statistic_gives_the_findings_away(describe, most: float) -> N
     assert np.mean(areas) < most
 
 
-def network_reads(num_train: int, num_films: int, epochs: int) -> list[float]:
+def network_reads(num_train: int, num_images: int, epochs: int) -> list[float]:
     """AUROC of each finding in READ of a small network taught by the first films, over the last 500."""
     import torch
 
-    images, found = cohort(num_films, 64)
+    images, found = cohort(num_images, 64)
     x = torch.from_numpy(images.copy()).float().div(255).unsqueeze(1)  # (n, 1, S, S)
     x = (x - x.mean((2, 3), keepdim=True)) / x.std((2, 3), keepdim=True)
     y = torch.from_numpy(found[:, [NAMES.index(name) for name in READ]].astype(np.float32))

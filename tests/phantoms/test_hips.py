@@ -7,10 +7,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from film_readers import MODELS, Films, many, network_reads, out_of_fold, spectrum, statistics
-from trabecula.phantoms.hip_anatomy import Signs, draw_anatomy, draw_signs
-from trabecula.phantoms.hip_render import render
-from trabecula.phantoms.hips import draw_hip
+from radiograph_readers import MODELS, Films, many, network_reads, out_of_fold, spectrum, statistics
+from trabecula.phantoms.hips import HipSigns, draw_anatomy, draw_hip, draw_signs, render
 from trabecula.phantoms.knees import draw_knee
 from trabecula.phantoms.patients import Joints, draw_patient
 
@@ -66,7 +64,7 @@ def test_the_head_moves_into_the_socket_where_the_load_is() -> None:
     rng = np.random.default_rng
     anatomy = draw_anatomy(rng(1), rng(2), male=True)
     none = draw_signs(rng(0), 0, 1.0)
-    worn = Signs(1.0, 0.0, none.osteophytes, none.tilt, 0.0, none.cysts, 0.0)
+    worn = HipSigns(1.0, 0.0, none.osteophytes, none.tilt, 0.0, none.cysts, 0.0)
     healthy, lost = (render(anatomy, signs, 256, rng(3)) for signs in (none, worn))
     middle = int((anatomy.shift[0] + 1) * 128)
     surfaces = (anatomy.head + anatomy.space, anatomy.head)

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from film_readers import MODELS, many, network_reads, out_of_fold, spectrum, statistics
+from radiograph_readers import MODELS, many, network_reads, out_of_fold, spectrum, statistics
 from trabecula.errors import InputError
-from trabecula.phantoms.knee_anatomy import draw_anatomy, draw_signs, femur_surface, tibia_surface
-from trabecula.phantoms.knees import draw_knee
+from trabecula.phantoms.knees import draw_anatomy, draw_knee, draw_signs, femur_surface, tibia_surface
 from trabecula.phantoms.patients import MOST_PATIENTS, Joints, draw_patient
 from trabecula.phantoms.shapes import AXIS
 

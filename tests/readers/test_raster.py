@@ -13,9 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from trabecula.readers.raster import Rejected, decode, render
+from trabecula.readers.raster import Raster
+from trabecula.readers.reader import Rejected, Source
+from trabecula.readers.rendering import Rendering, render
 
 LIMIT = 100_000_000
+
+
+def decode(path, max_pixels):
+    return Raster(max_pixels=max_pixels).read(Source(path))
+
+
 RAMP = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 
 
@@ -26,7 +34,7 @@ def saved(tmp_path, image, name="x.png", **options):
 
 
 def rendered(pixels, size=6, channels=1, bits=8, fit="stretch", intensity="percentile", mirror=False):
-    return render(pixels, size, channels, bits, fit, intensity, mirror)
+    return render(pixels, Rendering(size, channels, bits, fit, intensity), mirror)
 
 
 def chunk(kind, data):
@@ -94,7 +102,7 @@ def test_float_tiff(tmp_path):
     with pytest.raises(Rejected, match="beyond 16 bits"):
         rendered(pixels, intensity="as-is")
     deep[0, 0] = np.nan
-    with pytest.raises(Rejected, match="values that are no numbers"):
+    with pytest.raises(Rejected, match="values that are not finite"):
         decode(saved(tmp_path, Image.fromarray(deep), "y.tif"), LIMIT)
 
 

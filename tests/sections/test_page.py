@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import probed_study
+from compared_arms import cards_with_controls
 from evaluated_study import (
     ARCHITECTURES,
     NETWORKS,
@@ -25,6 +26,8 @@ from evaluated_study import (
     metrics,
 )
 from report_page import visible
+from trabecula.artifacts.results import IncompleteArm
+from trabecula.config import dump
 from trabecula.report import Config
 from trabecula.run import execute
 from trabecula.sections import tables, verdict
@@ -139,6 +142,10 @@ def test_without_its_control_a_network_has_no_verdict(study: Config, tmp_path: P
     lost = {"family": "random", "architecture": "critic", "reason": "train of critic-random failed"}
     told = json.loads((root / "comparisons.json").read_text()) | {"not_run": [lost]}
     (root / "comparisons.json").write_text(json.dumps(told))
+    flow = json.loads((root / "flow.json").read_text())
+    gone = IncompleteArm(**lost, name="critic-random")
+    flow["arms"] = cards_with_controls(flow["arms"], incomplete=[gone])
+    (root / "flow.json").write_text(json.dumps(flow | {"incomplete": [dump(gone)]}))
     results = read_results(root)
     assert results.control("critic") is None
     assert tables.results_tables(results, results.panels[0])
@@ -146,7 +153,7 @@ def test_without_its_control_a_network_has_no_verdict(study: Config, tmp_path: P
     assert "no comparison with random initialisation" in said
     assert "critic: train of critic-random failed" in said
     text = visible((tmp_path / "out/report.html").read_text())
-    why = "AUROC of kl2 by fine-tuning: not compared (the control of this network was not run: train of"
+    why = "AUROC of kl2 by fine-tuning: not compared (the control critic-random is incomplete: train of"
     assert f"WGAN-GP pretraining of critic: {why} critic-random failed)." in text
     assert f"Random initialisation (critic-random-augmented) of critic: {why}" in text
     pairs = [probed_study.pair("critic-wgan_gp", "critic-random-augmented", 0.05, "better")]

@@ -12,10 +12,11 @@ import pytest
 
 import knee_ssl_study
 import probed_study
+from encoder_cards import write_card
 from evaluated_study import write_manifest, write_run, write_store
 from probed_study import pair, score, write_study
 from trabecula import report
-from trabecula.comparison.cards import flow_arms, upper_bounds
+from trabecula.comparison.arms import evaluated_encoders, upper_bounds
 from trabecula.run import execute
 from trabecula.sections import verdict
 from trabecula.sections.pretraining import read_pretrainings
@@ -36,8 +37,7 @@ def trained(folder: Path, name: str, rank: float, **more: Any) -> Path:
         "findings": [],
     }
     (folder / "training.json").write_text(json.dumps({**training, **more}))
-    (folder / "encoder.json").write_text(json.dumps({"name": name, "seed": 3}))
-    return folder
+    return write_card(folder, name, seed=3)
 
 
 def test_a_line_a_run_from_the_start_to_the_end(tmp_path: Path) -> None:
@@ -176,11 +176,11 @@ def test_evaluate_says_who_learned_from_labels() -> None:
     card = {"arm": "moco", "architecture": "critic", "family": "pretrained", "patients": ["a", "b"]}
     taught = {**card, "arm": "classify", "labels": "kl >= 2", "num_labelled_patients": 1}
     assert upper_bounds([card, taught]) == [
-        "classify learned from the labels of kl >= 2 of 1 training patients: an upper bound, no pretraining "
+        "classify learned from the labels of kl >= 2 of 1 training patients: an upper bound, not pretraining "
         "without labels"
     ]
-    arms = flow_arms([card, taught, {**taught, "arm": "old", "num_labelled_patients": 0}])
-    assert [(row["labels"], row["taught_by"]) for row in arms] == [
+    arms = evaluated_encoders([card, taught, {**taught, "arm": "old", "num_labelled_patients": 0}], [])
+    assert [(row.labels, row.taught_by) for row in arms] == [
         ("kl >= 2", "labels of kl >= 2 of 1 training patients"),
         ("", ""),
         ("kl >= 2", "labels of kl >= 2 of training patients"),

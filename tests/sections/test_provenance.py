@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from encoder_cards import encoder_card
 from trabecula.sections.provenance import read_runs
 
 
@@ -21,7 +22,7 @@ def _run(
 
 def test_every_run_names_its_arm(tmp_path: Path) -> None:
     settings = {"arm": "", "architecture": "critic", "objective": "wgan_gp", "seed": 0}
-    card = {"encoder.json": json.dumps({"name": "critic-wgan_gp"})}
+    card = {"encoder.json": encoder_card("critic-wgan_gp").model_dump_json()}
     choices = {"choices.csv": "task,arm\nkl2,critic-wgan_gp\n"}
     encoder = {"encoder": ["aa" * 8]}
     runs = [
@@ -31,7 +32,7 @@ def test_every_run_names_its_arm(tmp_path: Path) -> None:
         _run(tmp_path / "dd", "finetune", encoder, {"task": "kl2", "fraction": 0.25, "seed": 1}, choices),
         _run(tmp_path / "ee", "probe", {}, {"task": "kl2", "fractions": [0.25, 1.0]}, choices),
     ]
-    assert {cell.id[:2]: cell.what.replace("\N{NO-BREAK SPACE}", " ") for cell in read_runs(runs).cells} == {
+    assert {one.id[:2]: one.what.replace("\N{NO-BREAK SPACE}", " ") for one in read_runs(runs).runs} == {
         "aa": "arm critic-wgan_gp, seed 0",
         "bb": "arm critic-wgan_gp",
         "cc": "arm critic wgan_gp, seed 0",

@@ -12,17 +12,14 @@ from pathlib import Path
 
 import pytest
 
+import knee_ssl_study
 import probed_study
-from evaluated_study import (
-    FILES,
-    comparisons,
-    flow,
-    metrics,
-)
+from evaluated_study import FILES, comparisons, flow, metrics, write_store
+from generator_records import write_explained
 from report_page import Balance, visible
 from trabecula.config import dump
 from trabecula.errors import InputError
-from trabecula.report import Config
+from trabecula.report import Config, page_sections
 from trabecula.run import execute
 from trabecula.sections import tables
 from trabecula.sections.results import read_results
@@ -77,19 +74,24 @@ def test_the_page_names_no_folder_of_missing_weights(study: Config, tmp_path: Pa
     assert "ImageNet weights of ResNet-50: not run (…/resnet50.safetensors is not there)." in visible(page)
 
 
-def test_the_manual_names_the_sections_with_pictures() -> None:
-    root = Path(__file__).parents[2]
-    folder = root / "src/trabecula/sections"
-    papers = "".join(path.read_text() for path in sorted((folder / "papers").glob("*.j2")))
-    template = (folder / "page.html.j2").read_text().replace("{% include paper.template %}", papers)
-    sections = re.findall(r'<section id="(\w+)".*?<h2 [^>]*>([^<:]+).*?</section>', template, re.DOTALL)
-    bodies = re.findall(r'<section id="\w+".*?(?=<section id=|</main>)', template, re.DOTALL)
-    assert len(sections) == len(bodies) == 14
-    shown = [title for (_, title), body in zip(sections, bodies, strict=True)
-             if "<img" in body or "sheets(" in body]  # fmt: skip
-    manual = (root / "docs/concepts/report.md").read_text()
+def test_the_manual_names_the_sections_with_pictures(study: Config, tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store")
+    more = {
+        "explained": (write_explained(tmp_path / "explained"),),
+        "runs": knee_ssl_study.write_runs(tmp_path / "runs", knee_ssl_study.MASKS, store),
+    }
+    shown = []
+    for paper in ("hip-gan", "knee-ssl"):
+        config = study.model_copy(update={**more, "paper": paper})
+        sections = page_sections(read_results(config.results), config)
+        assert [section.anchor for section in sections] == [
+            "verdict", "results", "comparisons", "curves", "generator", "paper", "pretraining", "pictures",
+            "flow", "provenance", "reading",
+        ]  # fmt: skip
+        shown += [s.link for s in sections if any("picture" in block.kind for block in s.blocks)]
+    manual = (Path(__file__).parents[2] / "docs/concepts/report.md").read_text()
     (said,) = re.findall(r"The pictures of the sections (.*) are images of patients", manual)
-    assert re.findall(r"\*\*([^*]+)\*\*", said) == shown
+    assert re.findall(r"\*\*([^*]+)\*\*", said) == list(dict.fromkeys(shown))
 
 
 def test_no_patient_and_no_path_in_any_file(made: Path) -> None:
@@ -172,8 +174,10 @@ def test_missing_file_is_one_line(study: Config, tmp_path: Path, name: str) -> N
     ("name", "content", "message"),
     [
         ("metrics.json", "{", "not valid JSON"),
-        ("metrics.json", "[]", "holds no JSON object"),
-        ("metrics.json", '{"level": 0.95, "rows": []}', "holds no row"),
+        ("metrics.json", "[]", "is not a JSON object"),
+        ("metrics.json", '{"level": 0.95, "alpha": 0.01, "rows": []}', "has no rows"),
+        ("metrics.json", '{"level": 0.95, "rows": []}', "has no 'alpha'"),
+        ("metrics.json", '{"version": 99}', "is of version 99, this trabecula reads 2"),
         (
             "comparisons.json",
             '{"pairs": [{}], "label_multipliers": [], "not_run": []}',
@@ -181,6 +185,8 @@ def test_missing_file_is_one_line(study: Config, tmp_path: Path, name: str) -> N
         ),
         ("curves.json", '{"roc": []}', "has no list 'reliability'"),
         ("flow.json", '{"subsets": [], "arms": []}', "has no table 'tasks'"),
+        ("flow.json", '{"tasks": [], "subsets": [], "arms": []}', "has no table 'tasks'"),
+        ("flow.json", '{"tasks": {}, "subsets": [], "arms": [3]}', r"arms\[0\] is not a JSON object"),
     ],
 )
 def test_broken_file_is_one_line(

@@ -1,9 +1,10 @@
-"""The figure of scores over pretraining, and the words on runs that never left the plateau."""
+"""The figure of scores over pretraining, and the words on runs that stayed at chance."""
 
 from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,7 @@ def test_an_arm_of_which_only_snapshots_were_evaluated_keeps_its_place(folder: P
         mine = [row for row in value[part] if row["arm"] == "critic-wgan_gp"]
         value[part] = [row for row in value[part] if row["arm"] != "critic-wgan_gp"]
         if part == "arms":
+            assert mine[0]["control"] == "critic-random"
             value[part] += [mine[0] | {"arm": "critic-wgan_gp@50000", "images_seen": 50_000}]
         (folder / name).write_text(json.dumps(value))
     results = read_results(folder)
@@ -154,7 +156,8 @@ def test_stuck_runs_are_counted_in_words(results: Results) -> None:
     assert told.replace("\N{NO-BREAK SPACE}", " ") == (
         "critic, random initialisation (3 of 10 with 1 % of labels)"
     )
-    results.flow["plateaus"] += [results.flow["plateaus"][0] | {"fraction": 0.1, "num_plateau": 1}]
+    counts = [*results.plateaus, replace(results.plateaus[0], fraction=0.1, num_plateau=1)]
+    results = replace(results, flow=replace(results.flow, plateaus=counts))
     (told,) = plateaus(results, PANEL)
     assert told.replace("\N{NO-BREAK SPACE}", " ").endswith("(3 of 10 with 1 % of labels, 1 of 10 with 10 %)")
     assert plateaus(results, Panel(TASKS[0], "probe")) == []

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
+import probed_study
+from trabecula.artifacts.results import Comparison, LabelMultiplier
 from trabecula.sections.formats import tex
 from trabecula.sections.provenance import without_paths
 from trabecula.sections.wording import (
@@ -36,26 +41,27 @@ from trabecula.sections.wording import (
 def test_multiplier_words(
     value: float, low: float, high: float, censored: str, note: str, words: str, bounds: str
 ) -> None:
-    row = {"value": value, "low": low, "high": high, "censored": censored, "note": note}
+    row = LabelMultiplier("kl2", "probe", "auroc", "moco", "random", 0.1, value, low, high, censored, note)
     assert multiplier_value(row) == words
     assert multiplier_interval(row) == bounds
 
 
+def compared(**values: Any) -> Comparison:
+    return Comparison(**(probed_study.pair("critic-wgan_gp", "critic-random", 0.3, "none") | values))
+
+
 def test_without_a_test_there_is_no_claim() -> None:
-    pair = {"difference": 0.3, "p_holm": 0.2, "claim": "none"}
+    pair = compared()
     assert claim_of(pair) == "none"
-    assert claim_of(pair | {"p_holm": None}) == ""  # too few patients: not "not told apart"
-    assert claim_of(pair | {"difference": None}) == claim_of(None) == ""
+    assert claim_of(replace(pair, p_holm=None)) == ""  # too few patients: not "not told apart"
+    assert claim_of(replace(pair, difference=None)) == claim_of(None) == ""
 
 
 def test_the_sentence_speaks_of_the_smallest_fraction_that_was_tested() -> None:
-    pairs = [
-        {"fraction": f, "difference": 0.1, "p_holm": p, "claim": "none"}
-        for f, p in ((0.01, None), (0.1, 0.2), (1.0, 0.1))
-    ]
+    pairs = [compared(fraction=f, p_holm=p) for f, p in ((0.01, None), (0.1, 0.2), (1.0, 0.1))]
     assert verdict_pair(pairs) == pairs[1]
     assert verdict_pair(pairs[:1]) == pairs[0]
-    assert verdict_pair([pairs[0] | {"difference": None}]) is None
+    assert verdict_pair([replace(pairs[0], difference=None)]) is None
 
 
 def test_tex_escapes_each_special_character() -> None:

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import probed_study
 from trabecula import cli, embed, evaluate, export, finetune, pretrain, probe, split
+from trabecula.artifacts.encoder import read_encoder_card as encoder_card
 from trabecula.artifacts.patient_hashes import key_name, site_key
-from trabecula.nets.encoder import read_card as encoder_card
 from trabecula.run import execute
-from trabecula.summaries.results_card import read_study
-from trabecula.summaries.run_card import read_card
-from trabecula.summaries.run_folder import RunCard
+from trabecula.summaries.run_card import RunCard, read_card, read_study
 
 runner = CliRunner()
 
@@ -181,9 +180,9 @@ def test_an_evaluations_card_has_its_main_numbers(runs: Path) -> None:
 
 
 def test_an_evaluation_without_claims_says_how_many_were_tested(tmp_path: Path) -> None:
-    (tmp_path / "metrics.json").write_text(json.dumps({"level": 0.95, "num_resamples": 9, "rows": []}))
-    tested = {"claim": "none", "difference": 0.1, "p_holm": 0.5}
+    tested = probed_study.pair("critic-wgan_gp", "critic-random", 0.1, "none")
     gone = {**tested, "p_holm": None}
+    scores = [probed_study.score("critic-wgan_gp", 0.7, 0.6, 0.8)]
     for pairs, wanted in (
         (
             [tested, tested, gone],
@@ -193,8 +192,8 @@ def test_an_evaluation_without_claims_says_how_many_were_tested(tmp_path: Path) 
         ([gone, gone], "none: of 2 comparisons none could be tested"),
         ([], "none: nothing to compare"),
     ):
-        (tmp_path / "comparisons.json").write_text(json.dumps({"pairs": pairs}))
-        assert lines(read_card(tmp_path))["claims"] == wanted
+        folder = probed_study.write_study(tmp_path / str(len(list(tmp_path.iterdir()))), scores, pairs)
+        assert lines(read_card(folder))["claims"] == wanted
 
 
 def test_names_are_shown_as_they_stand(runs: Path, tmp_path: Path) -> None:

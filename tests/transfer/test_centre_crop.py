@@ -20,7 +20,7 @@ from trabecula.nets.classifier import load_classifier
 from trabecula.objectives.classify import Classify, ClassifyConfig
 from trabecula.objectives.objective import Setting
 from trabecula.run import execute
-from trabecula.transfer.fit import Validation, measure
+from trabecula.transfer.fine_tuning import Validation, measure
 
 CPU = torch.device("cpu")
 CROP = 0.75  # of 32 px: 4 px are left out at each edge

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from trabecula.transfer import conjugate_gradients, logistic
-from trabecula.transfer.logistic import Path, Problem, balanced_weights, solve
+from trabecula.transfer.logistic import Problem, StrengthPath, balanced_weights, solve
 
 STRENGTHS = (1e-5, 1e-3, 1e-1, 1.0, 1e2, 1e5)
 HARD = ("random", "separable", "one image per class", "duplicates", "constant features", "missing class",
@@ -57,7 +57,7 @@ def objective(p: Problem, W: Tensor, b: Tensor, strength: float, binary: bool | 
     return (weights * loss).sum() + penalty / (2 * strength)
 
 
-def present_only(p: Problem, path: Path, i: int) -> tuple[Problem, Tensor, Tensor]:
+def present_only(p: Problem, path: StrengthPath, i: int) -> tuple[Problem, Tensor, Tensor]:
     """The problem without its absent classes and with centred features: what scikit-learn can solve.
 
     The unpenalised intercept takes up the centre: the same problem, without its bad conditioning.

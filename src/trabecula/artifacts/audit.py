@@ -5,7 +5,6 @@ It names no image and no patient, so that it may leave the site with the generat
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from trabecula.errors import InputError
+from trabecula.files import read_json, write_json
 from trabecula.metrics.bootstrap import MIN_PATIENTS
 from trabecula.metrics.memorisation import QUANTILE, Memorisation
 
@@ -95,6 +95,11 @@ def nearest_pairs(found: Memorisation, image_ids: list[str]) -> list[dict[str, A
     ]
 
 
+def write_audit(folder: Path, audit: dict[str, Any]) -> None:
+    """Write audit.json."""
+    write_json(folder / FILE, audit)
+
+
 def read_audit(path: Path, weights: str) -> dict[str, Any]:
     """The audit of a generator with these weights; `path` is the folder of `fidelity` or its audit.json.
 
@@ -102,14 +107,11 @@ def read_audit(path: Path, weights: str) -> dict[str, Any]:
         InputError: no audit there, one of a newer format, or of another generator.
     """
     file = path / FILE if path.is_dir() else path
-    try:
-        audit = json.loads(file.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{path}: no {FILE}; name a folder that `trabecula fidelity` wrote") from None
-    except (ValueError, UnicodeDecodeError):
-        raise InputError(f"{file}: is no audit; run `trabecula fidelity` again") from None
-    if not isinstance(audit, dict) or not isinstance(audit.get("format"), int) or audit["format"] > FORMAT:
-        raise InputError(f"{file}: is no audit of format {FORMAT}; run `trabecula fidelity` again")
+    if not file.exists():
+        raise InputError(f"{path}: no {FILE}; name a folder that `trabecula fidelity` wrote")
+    audit = read_json(file, "`trabecula fidelity`")
+    if not isinstance(audit.get("format"), int) or audit["format"] > FORMAT:
+        raise InputError(f"{file}: is not an audit of format {FORMAT}; run `trabecula fidelity` again")
     if audit.get("generator") != weights:
         raise InputError(
             f"{file}: is of another generator ({str(audit.get('generator'))[:12]}, this one is "

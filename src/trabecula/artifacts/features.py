@@ -1,33 +1,93 @@
-"""Features on disk: one vector an image, written by `embed` and read by all that follow.
+"""Features on disk: one vector an image, written by `embed` and `fidelity`, read by all that follow.
 
 features.npy     (N, D) float32, in the order of the store
-features.json    the encoder, how it was applied, and to what
-index.csv        image_id, patient_id
+features.json    what made them, how it was applied, and to what
+index.csv        image_id, patient_id, in the same order
 """
 
 from __future__ import annotations
 
-import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from trabecula.config import Record, dump, read_record
 from trabecula.errors import InputError
+from trabecula.files import open_new_array, write_atomically, write_json
 from trabecula.spreadsheet import read_table
+
+ARRAY_FILE, CARD_FILE, _INDEX_FILE = "features.npy", "features.json", "index.csv"
+
+
+class FeaturesCard(Record):
+    """What made the features, how it was applied, and to what."""
+
+    format: int = 1
+    """Format of the card."""
+    extractor: str = ""
+    """The extractor of `fidelity`; "" for an encoder's features, which name an arm."""
+    arm: str = ""
+    """Name of the encoder's arm."""
+    pretrain_seed: int = 0
+    """Of the encoder."""
+    architecture: str = ""
+    """Of the encoder."""
+    family: str = ""
+    """Of the encoder's weights: random, imagenet, weights or pretrained."""
+    objective: str = ""
+    """What the encoder was pretrained with."""
+    init: str = ""
+    """Where the encoder's weights started."""
+    images_seen: int = 0
+    """Images that the encoder saw in pretraining."""
+    pool: str = ""
+    """From maps to features."""
+    stem: str = ""
+    """How a grey image enters a network made for RGB."""
+    channels: int = 0
+    """Of the images."""
+    size: int = 0
+    """Side of the images, px."""
+    normalisation: dict[str, tuple[float, ...]] = {}
+    """Mean and standard deviation, per channel that enters the network."""
+    weights: str
+    """sha256 of the weights."""
+    resize: str
+    """What was done to the images' size."""
+    region: str = "all"
+    """What was shown of each image: all, or such as "corners 0.25"."""
+    dtype: str
+    """Of the computation."""
+    num: int
+    """Images."""
+    num_features: int = 0
+    """Length of a feature vector."""
+    store: str = ""
+    """Id of the images' store."""
+    preprocessing: str = ""
+    """Hash of the store's preprocessing."""
+    prepared: dict[str, Any] = {}
+    """The settings of that preprocessing."""
+    manifest: str = ""
+    """sha256 of the manifest that the store was made of."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Features (N, D), the images they are of, and the record of the encoder."""
+    """Features (N, D), the images they are of, and what made them."""
 
     values: NDArray[np.float32]
     image_ids: list[str]
     patient_ids: list[str]
-    record: dict[str, Any]
+    card: FeaturesCard
 
     @cached_property
     def row_of(self) -> dict[str, int]:
@@ -35,29 +95,50 @@ class Features:
         return {image: row for row, image in enumerate(self.image_ids)}
 
 
+@contextmanager
+def writing_features(folder: Path, card: FeaturesCard, index: pd.DataFrame) -> Iterator[np.memmap[Any, Any]]:
+    """An empty array (num, num_features) to be filled; the files are in place once the block has ended.
+
+    Args:
+        index: image_id and patient_id of each row; other columns are left out.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{ARRAY_FILE}.partial"
+    values = open_new_array(partial, (card.num, card.num_features), np.float32)
+    yield values
+    values.flush()
+    os.replace(partial, folder / ARRAY_FILE)
+    text = index[["image_id", "patient_id"]].to_csv(index=False, lineterminator="\n")
+    write_atomically(folder / _INDEX_FILE, text)
+    write_json(folder / CARD_FILE, dump(card))
+
+
 def read_features(path: Path) -> Features:
     """Read a folder that `embed` wrote, or one of its files.
 
     Raises:
-        InputError: a file is missing, the files disagree, or a feature is no number.
+        InputError: a file is missing, the files disagree, or a feature is not finite.
     """
     folder = path if path.is_dir() else path.parent
-    for name in ("features.npy", "features.json", "index.csv"):
+    for name in (ARRAY_FILE, CARD_FILE, _INDEX_FILE):
         if not (folder / name).exists():
             raise InputError(f"{folder}: no {name}; name a folder that `trabecula embed` wrote")
-    values = np.load(folder / "features.npy", allow_pickle=False)
-    record = json.loads((folder / "features.json").read_text())
-    index = read_table(folder / "index.csv")
+    values = np.load(folder / ARRAY_FILE, allow_pickle=False)
+    card = read_record(FeaturesCard, folder / CARD_FILE, "`trabecula embed`")
+    index = read_table(folder / _INDEX_FILE)
     images = index["image_id"].tolist()
     if values.ndim != 2 or len(values) != len(images):
         raise InputError(
-            f"{folder}: features.npy has shape {values.shape}, index.csv names {len(images)} images; "
+            f"{folder}: {ARRAY_FILE} has shape {values.shape}, {_INDEX_FILE} names {len(images)} images; "
             "run `trabecula embed` again"
         )
     bad = ~np.isfinite(values).all(axis=1)
     if bad.any():
-        raise InputError(f"{folder}: the features of image '{images[int(bad.argmax())]}' are no numbers")
-    return Features(values, images, index["patient_id"].tolist(), record)
+        raise InputError(f"{folder}: the features of image '{images[int(bad.argmax())]}' are not finite")
+    return Features(values, images, index["patient_id"].tolist(), card)
 
 
 _COMPARABLE = ("extractor", "arm", "weights", "pool", "resize", "region", "dtype", "num_features")
@@ -69,7 +150,7 @@ def check_comparable(first: Features, second: Features) -> None:
     Raises:
         InputError: what differs, with both values.
     """
-    pairs = [(key, first.record.get(key), second.record.get(key)) for key in _COMPARABLE]
+    pairs = [(key, getattr(first.card, key), getattr(second.card, key)) for key in _COMPARABLE]
     differing = [f"{key} {_short(one)} and {_short(other)}" for key, one, other in pairs if one != other]
     if differing:
         raise InputError(

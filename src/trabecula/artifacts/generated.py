@@ -1,4 +1,4 @@
-"""Images that a generator made: whose they are, and why they never leave the training part.
+"""Generated images: their patient id, their origin, and why they never leave the training part.
 
 All images of one generator share one patient id, `generator-` and the first twelve hex digits of the
 sha256 of its weights. A generator has learned from the patients of its pool, so its images say
@@ -9,11 +9,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
+from trabecula.config import Record
 from trabecula.errors import InputError
 
 _ID = re.compile(r"generator-[0-9a-f]{12}")
+
+
+class GeneratedBy(Record):
+    """What a store of samples records of the generator that made them."""
+
+    generator: str = ""
+    """The patient id of the images."""
+    weights: str = ""
+    """sha256 of the generator's weights."""
+    objective: str = ""
+    """The method that trained the generator."""
+    images_seen: int | None = None
+    """Images that the generator saw in training; not set: not known."""
+    pretrain_seed: int = 0
+    """Seed of that training."""
+    store: str = ""
+    """Id of the store that it learned from."""
+    kind: str = ""
+    """Independent samples or interpolations."""
+    seed: int = 0
+    """Of the noise."""
+    patients: tuple[str, ...] = ()
+    """Hashes of the patients that the generator learned from, as in an encoder's card."""
+    patients_key: str = ""
+    """Name of the site key of these hashes."""
 
 
 def generator_id(weights: str) -> str:
@@ -40,15 +65,6 @@ def keep_in_train(of: Mapping[str, str], where: object) -> None:
     out = sorted(patient for patient in generated(of) if of[patient] != "train")
     if out:
         raise InputError(
-            f"{where}: '{out[0]}' is a generator, no patient, and stands in {of[out[0]]}; generated images "
+            f"{where}: '{out[0]}' is a generator, not a patient, and is in {of[out[0]]}; generated images "
             "belong in train"
         )
-
-
-def origin(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What a store's record says of the generator that made it; {} for a store of real images.
-
-    `patients` and `patients_key` are those of the generator's own pool, as in an encoder's card.
-    """
-    value = record.get("generated")
-    return dict(value) if isinstance(value, dict) else {}

@@ -1,32 +1,32 @@
 """The manifest: one row per image, and what is known of it.
 
-    manifest.csv    image_id, patient_id, path [, side, cohort, view, visit_month, labels, groups ...]
+    manifest.csv    image_id, patient_id, path [, page, box, side, cohort, view, visit_month, labels ...]
     tasks.json      beside it, if there are tasks: {"name": {task}}
 
-All cells are text, "" where nothing is known. `path` is relative to the manifest's folder.
+All cells are text, "" where nothing is known. `path` is relative to the manifest's folder; `page` counts the
+images of a file from 1; `box` is the part of the image that is used, "left top right bottom" in pixels.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from trabecula.artifacts.tasks import Task
 from trabecula.config import build, dump, suggest
 from trabecula.errors import InputError
-from trabecula.spreadsheet import read_table, row_numbers
+from trabecula.files import read_json, write_atomically, write_json
+from trabecula.readers.reader import Box, Source
+from trabecula.spreadsheet import csv_text, read_table, row_numbers, table_text
 
-if TYPE_CHECKING:
-    from trabecula.run import Run
-
+FILE, TASKS_FILE = "manifest.csv", "tasks.json"
+MISSING_FILE, SKIPPED_FILE = "missing.csv", "skipped.csv"
 NEEDED = ("image_id", "patient_id", "path")
-_ORDER = (*NEEDED, "study_id", "side", "view", "cohort", "visit_month")
+_ORDER = (*NEEDED, "page", "box", "study_id", "side", "view", "cohort", "visit_month")
 _MOST_PROBLEMS = 10
 
 
@@ -41,13 +41,18 @@ class Manifest:
         return len(self.table)
 
     def resolve(self, row: int) -> Path:
-        """Where the image of that row (a position, 0..n-1) lies."""
+        """The file of the image of that row (a position, 0..n-1)."""
         return self.path.parent / str(self.table["path"].iloc[row])
+
+    def source(self, row: int) -> Source:
+        """Where the pixels of that row's image are."""
+        page, box = (self.table[name].iloc[row] if name in self.table else "" for name in ("page", "box"))
+        return Source(self.resolve(row), int(page) if page else None, parse_box(box) if box else None)
 
     @cached_property
     def tasks(self) -> dict[str, Task]:
         """The tasks in tasks.json beside the manifest, by name; empty if there is none."""
-        return read_tasks(self.path.parent / "tasks.json")
+        return read_tasks(self.path.parent / TASKS_FILE)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -58,7 +63,7 @@ def read_manifest(path: Path) -> Manifest:
     """
     path = Path(path)
     if path.is_dir():
-        path = path / "manifest.csv"
+        path = path / FILE
     if not path.exists():
         raise InputError(f"{path}: no such manifest; write one with `trabecula cohort`")
     table = read_table(path)
@@ -84,12 +89,26 @@ def _problems(table: pd.DataFrame) -> list[str]:
         for value, rows in table.groupby("image_id", sort=False).indices.items():
             if len(rows) > 1 and value:
                 numbers = ", ".join(str(row + 2) for row in sorted(rows))
-                problems.append(f"image_id '{value}' stands in rows {numbers}")
-    if "side" in known:
-        bad = [i + 2 for i, side in enumerate(table["side"]) if side not in ("L", "R", "")]
+                problems.append(f"image_id '{value}' is in rows {numbers}")
+    for name, fits, needed in (
+        ("side", lambda cell: cell in ("L", "R"), "L or R"),
+        ("page", lambda cell: cell.isdecimal() and int(cell) > 0, "a number from 1"),
+        ("box", parse_box, "four whole numbers, left top right bottom"),
+    ):
+        cells = table[name] if name in known else ()
+        bad = [i + 2 for i, cell in enumerate(cells) if cell and not fits(cell)]
         if bad:
-            problems.append(f"{row_numbers(bad)} a side that is not L or R")
+            problems.append(f"{row_numbers(bad)} a {name} that is not {needed}")
     return problems
+
+
+def parse_box(cell: str) -> Box | None:
+    """A box as it is written in the manifest; None if it is not one."""
+    edges = cell.split()
+    if len(edges) != 4 or not all(edge.isdecimal() for edge in edges):
+        return None
+    left, top, right, bottom = map(int, edges)
+    return (left, top, right, bottom) if left < right and top < bottom else None
 
 
 def read_tasks(path: Path) -> dict[str, Task]:
@@ -100,18 +119,15 @@ def read_tasks(path: Path) -> dict[str, Task]:
     """
     if not path.exists():
         return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(values, dict) or not all(isinstance(task, dict) for task in values.values()):
+    values = read_json(path, "`trabecula cohort`")
+    if not all(isinstance(task, dict) for task in values.values()):
         raise InputError(f'{path}: must hold {{"name": {{task}}, ...}}')
     return {
         name: build(Task, {**task, "name": name}, f"{path}: task '{name}'") for name, task in values.items()
     }
 
 
-def write_manifest(out: Run, table: pd.DataFrame, tasks: Mapping[str, Task]) -> None:
+def write_manifest(folder: Path, table: pd.DataFrame, tasks: Mapping[str, Task]) -> Manifest:
     """Write manifest.csv (known columns first) and, if there are tasks, tasks.json.
 
     Raises:
@@ -121,8 +137,22 @@ def write_manifest(out: Run, table: pd.DataFrame, tasks: Mapping[str, Task]) -> 
     ordered = table[first + [name for name in table.columns if name not in first]]
     problems = _problems(ordered.reset_index(drop=True))
     if problems:
-        raise InputError(f"{out / 'manifest.csv'}: {'; '.join(problems[:_MOST_PROBLEMS])}")
+        raise InputError(f"{folder / FILE}: {'; '.join(problems[:_MOST_PROBLEMS])}")
     if tasks:
         values = {name: dump(task.model_copy(update={"name": name})) for name, task in tasks.items()}
-        out.write_json("tasks.json", values)
-    out.write("manifest.csv", ordered.to_csv(index=False, lineterminator="\n"))
+        write_json(folder / TASKS_FILE, values)
+    write_atomically(folder / FILE, table_text(ordered))
+    return read_manifest(folder)
+
+
+def write_left_out(folder: Path, missing: Sequence[tuple[int, str]], skipped: Sequence[str]) -> None:
+    """Write what a cohort lacks, if it lacks anything.
+
+    Args:
+        missing: rows of the data set's own table without a file, to missing.csv: row, key.
+        skipped: files without a row in the manifest, to skipped.csv.
+    """
+    if missing:
+        write_atomically(folder / MISSING_FILE, csv_text(("row", "key"), missing))
+    if skipped:
+        write_atomically(folder / SKIPPED_FILE, csv_text(("path",), [(file,) for file in sorted(skipped)]))

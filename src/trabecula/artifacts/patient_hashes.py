@@ -12,8 +12,9 @@ import hmac
 import os
 import secrets
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from trabecula.errors import InputError
 
@@ -74,3 +75,16 @@ def mark(patient_ids: Iterable[str], key: bytes) -> list[str]:
 def key_name(key: bytes) -> str:
     """A public name for a key, 8 hex digits: tells two keys apart and gives neither away."""
     return hashlib.sha256(key).hexdigest()[:8]
+
+
+def seen_among(patients: Iterable[str], card: Mapping[str, Any]) -> list[str] | None:
+    """Those of the patients whom a card lists, sorted; None: its hashes are of another site's key.
+
+    Args:
+        card: with "patients", hashes of those it has seen, and "patients_key", the name of their key.
+    """
+    key = site_key()
+    if card.get("patients_key") != key_name(key):
+        return None
+    ids, listed = sorted(set(patients)), set(card["patients"])
+    return [patient for patient, one in zip(ids, mark(ids, key), strict=True) if one in listed]

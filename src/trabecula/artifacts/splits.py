@@ -21,11 +21,13 @@ from trabecula.artifacts.generated import keep_in_train
 from trabecula.artifacts.tasks import Truth
 from trabecula.config import suggest
 from trabecula.errors import InputError
-from trabecula.spreadsheet import read_table
+from trabecula.files import write_atomically
+from trabecula.spreadsheet import csv_text, read_table
 
+FILE = "splits.csv"
 PARTS = ("train", "val", "test")
 FEW_VAL = 10
-"""Fewer validation patients than these are told of: 1 % of the knees are 6."""
+"""Fewer validation patients than these are mentioned in the notes: 1 % of the knees are 6."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ def read_splits(path: Path) -> Splits:
     return Splits(of)
 
 
+def write_splits(folder: Path, splits: Splits) -> None:
+    """Write splits.csv: patient_id and split, sorted by patient."""
+    write_atomically(folder / FILE, csv_text(("patient_id", "split"), sorted(splits.of.items())))
+
+
 def together(splits: Iterable[Splits]) -> Splits:
     """Splits as one: whoever any of them holds out, in test before val, is held out."""
     order = {part: place for place, part in enumerate(PARTS)}
@@ -77,7 +84,7 @@ def split_rows(path: Path) -> list[tuple[int, str, str]]:
     """The rows of splits.csv as they stand: (row number, patient_id, split)."""
     path = Path(path)
     if path.is_dir():
-        path = path / "splits.csv"
+        path = path / FILE
     if not path.exists():
         raise InputError(f"{path}: no such splits; write them with `trabecula split`")
     table = read_table(path)
@@ -193,7 +200,7 @@ def draw_subset(splits: Splits, truth: Truth, fraction: float, seed: int) -> Sub
     for part in ("train", "val"):
         pool = np.flatnonzero(splits.rows(part, truth.patient_ids))
         if not len(pool):
-            raise InputError(f"the {part} part has no labelled patient; look at splits.csv and the task")
+            raise InputError(f"the {part} part has no labelled patient; check {FILE} and the task")
         order, first = _order(truth, pool, seed)
         requested = max(1, round(fraction * len(order)))
         chosen = set(order[:requested]) | set(first.values())

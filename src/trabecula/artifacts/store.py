@@ -7,10 +7,15 @@
 
 `preprocessing` is the digest of all that decides pixels and of nothing else: two cohorts prepared
 alike share it, and a network trained on one reads the other.
+
+Several stores can be read as one, the pool of a pretraining on two domains: the rows of the first store come
+first, then those of the next. What decides pixels must be alike (`alike`): size, channels, bits, fit and
+intensity, and the side that was mirrored where both name sides.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -21,25 +26,148 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trabecula.config import digest
+from trabecula.artifacts.generated import GeneratedBy
+from trabecula.config import Record, build, digest
 from trabecula.errors import InputError
-from trabecula.spreadsheet import read_table
+from trabecula.files import read_json, write_atomically, write_json
+from trabecula.spreadsheet import csv_text, read_table, table_text
 
 if TYPE_CHECKING:
     import torch
 
 FORMAT = 1
-_DECIDING = ("size", "channels", "bits", "fit", "intensity", "spacing", "flip_side", "raster")
+RECORD_FILE, INDEX_FILE, REJECTED_FILE = "store.json", "index.csv", "rejected.csv"
 _SIDE = "flip_side"  # decides pixels only where images name their side
+_DECIDING = ("size", "channels", "bits", "fit", "intensity", "spacing", _SIDE, "raster")
+
+
+def shard_file(number: int) -> str:
+    """The name of an array file of a store."""
+    return f"images-{number:05d}.npy"
+
+
+class StoredShard(Record):
+    """One array file of a store."""
+
+    file: str
+    """Its name."""
+    num_images: int
+    """Images in it."""
+    sha256: str = ""
+    """Of the array's values."""
+
+
+class StoreRecord(Record):
+    """store.json: how the images were made, and what is there."""
+
+    format: int
+    """Format of the store."""
+    size: int
+    """Height and width, in pixels."""
+    channels: int
+    """1 or 3."""
+    bits: int
+    """8 or 16 per channel."""
+    preprocessing: str
+    """Digest of all that decides pixels; "" where it is not known."""
+    fit: str = ""
+    """How an oblong image fills the square."""
+    intensity: dict[str, Any] = {}
+    """The rule for images deeper than 8 bit."""
+    spacing: float | None = None
+    """Millimetres a pixel, where the images were brought to one spacing."""
+    flip_side: str | None = None
+    """The side that is mirrored; not set where no image has a side."""
+    raster: int = 0
+    """Version of the pixels."""
+    prepared: dict[str, Any] | None = None
+    """Of samples: the settings that decided the pixels which the generator learned from."""
+    manifest: str = ""
+    """sha256 of the manifest."""
+    index: str = ""
+    """sha256 of the index."""
+    num_images: int = 0
+    """Images in the store."""
+    num_rejected: int = 0
+    """Images of the manifest that could not be used."""
+    shards: tuple[StoredShard, ...]
+    """The array files, in the order of the index."""
+    generated: GeneratedBy | None = None
+    """Of samples: what made them."""
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The values that were written."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+def write_store(folder: Path, index: pd.DataFrame, **values: Any) -> StoreRecord:
+    """Write index.csv and, last, store.json, of shards that are in the folder already.
+
+    Args:
+        index: a row an image, in the order of the shards.
+        values: fields of `StoreRecord`; the format, the index and the number of images are filled in.
+    """
+    text = table_text(index)
+    write_atomically(folder / INDEX_FILE, text)
+    own = {"format": FORMAT, "index": hashlib.sha256(text.encode()).hexdigest(), "num_images": len(index)}
+    record = StoreRecord.model_validate({**values, **own})
+    write_json(folder / RECORD_FILE, record.plain)
+    return record
+
+
+def write_rejected(folder: Path, rejected: Sequence[tuple[str, str]]) -> None:
+    """Write rejected.csv: path in the manifest, and reason."""
+    write_atomically(folder / REJECTED_FILE, csv_text(("path", "reason"), rejected))
+
+
+def read_rejected(folder: Path) -> list[tuple[str, str]]:
+    """Path and reason of every image that a store rejected; none where no list is there.
+
+    Raises:
+        InputError: rejected.csv lacks a column.
+    """
+    path = folder / REJECTED_FILE
+    if not path.exists():
+        return []
+    table = read_table(path)
+    if not {"path", "reason"} <= set(table.columns):
+        raise InputError(f"{path}: needs the columns path, reason; run `trabecula prepare` again")
+    return list(zip(table["path"], table["reason"], strict=True))
+
+
+def read_store_record(path: Path) -> StoreRecord:
+    """The record of a store; `path` is its folder or one of its files.
+
+    Raises:
+        InputError: no store, an unfinished one, or one of another format.
+    """
+    folder = path if path.is_dir() else path.parent
+    file = folder / RECORD_FILE
+    if not file.exists():
+        raise InputError(f"{path}: no store ({RECORD_FILE}); write one with `trabecula prepare`")
+    values = read_json(file, "`trabecula prepare`")
+    if values.get("format") != FORMAT:
+        raise InputError(
+            f"{file}: store format {values.get('format')}, this version reads {FORMAT}; prepare it again"
+        )
+    return build(StoreRecord, values, str(file))
+
+
+def is_store(path: Path) -> bool:
+    """Whether a path is a store: its folder, store.json or index.csv."""
+    if not path.is_dir() and path.name not in (RECORD_FILE, INDEX_FILE):
+        return False
+    return ((path if path.is_dir() else path.parent) / RECORD_FILE).exists()
 
 
 class Store:
     """An opened store; it can be pickled, and opens its memory maps when it first reads."""
 
-    def __init__(self, path: Path, record: dict[str, Any]) -> None:
+    def __init__(self, path: Path, record: StoreRecord) -> None:
         self.path = path
         self.record = record
-        self._starts = np.concatenate([[0], np.cumsum([shard["num_images"] for shard in record["shards"]])])
+        self._starts = np.concatenate([[0], np.cumsum([shard.num_images for shard in record.shards])])
         self._maps: dict[int, npt.NDArray[Any]] = {}
 
     @classmethod
@@ -49,21 +177,11 @@ class Store:
         Raises:
             InputError: no store, an unfinished one, or one of another format.
         """
+        record = read_store_record(Path(path))
         folder = Path(path) if Path(path).is_dir() else Path(path).parent
-        file = folder / "store.json"
-        if not file.exists():
-            raise InputError(f"{path}: no store (store.json); write one with `trabecula prepare`")
-        try:
-            record = json.loads(file.read_text())
-        except ValueError as error:
-            raise InputError(f"{file}: damaged ({error}); prepare the store again") from None
-        if record.get("format") != FORMAT:
-            raise InputError(
-                f"{file}: store format {record.get('format')}, this version reads {FORMAT}; prepare it again"
-            )
-        for shard in record["shards"]:
-            if not (folder / shard["file"]).exists():
-                raise InputError(f"{folder / shard['file']}: is missing; prepare the store again")
+        for shard in record.shards:
+            if not (folder / shard.file).exists():
+                raise InputError(f"{folder / shard.file}: is missing; prepare the store again")
         return cls(folder, record)
 
     def __len__(self) -> int:
@@ -75,28 +193,28 @@ class Store:
     @property
     def size(self) -> int:
         """Height and width, in pixels."""
-        return int(self.record["size"])
+        return self.record.size
 
     @property
     def channels(self) -> int:
-        return int(self.record["channels"])
+        return self.record.channels
 
     @property
     def bits(self) -> int:
         """8 or 16 per channel."""
-        return int(self.record["bits"])
+        return self.record.bits
 
     @property
     def preprocessing(self) -> str:
         """Digest of all that decides pixels."""
-        return str(self.record["preprocessing"])
+        return self.record.preprocessing
 
     @property
     def prepared(self) -> dict[str, Any]:
-        """The settings that decided pixels, where the record tells them; samples have their originals'."""
-        told = self.record.get("prepared") or self.record
+        """The settings that decided pixels, as far as known; of samples those of the real images."""
+        known = self.record.prepared or self.record.plain
         return {
-            key: told[key] for key in _DECIDING if key in told and (key != _SIDE or told[key] is not None)
+            key: known[key] for key in _DECIDING if key in known and (key != _SIDE or known[key] is not None)
         }
 
     @property
@@ -107,7 +225,7 @@ class Store:
     @cached_property
     def id(self) -> str:
         """Digest of the store's record, which holds the digests of its images and index."""
-        return digest(self.record)
+        return digest(self.record.plain)
 
     @cached_property
     def index(self) -> pd.DataFrame:
@@ -116,10 +234,10 @@ class Store:
         Raises:
             InputError: the table is not there, or is not that of these images.
         """
-        table = read_table(self.path / "index.csv")
+        table = read_table(self.path / INDEX_FILE)
         if len(table) != len(self):
             raise InputError(
-                f"{self.path / 'index.csv'}: has {len(table)} rows for {len(self)} images; "
+                f"{self.path / INDEX_FILE}: has {len(table)} rows for {len(self)} images; "
                 "prepare the store again"
             )
         return table
@@ -131,7 +249,7 @@ class Store:
             IndexError: a row outside the store.
             InputError: a damaged file.
         """
-        import torch  # here, so that a store can be looked at without loading torch
+        import torch  # here, so that a store can be described without loading torch
 
         if isinstance(rows, slice):
             rows = np.arange(len(self))[rows]
@@ -150,7 +268,7 @@ class Store:
 
     def _map(self, shard: int) -> npt.NDArray[Any]:
         if shard not in self._maps:
-            file = self.path / self.record["shards"][shard]["file"]
+            file = self.path / self.record.shards[shard].file
             try:
                 self._maps[shard] = np.load(file, mmap_mode="r", allow_pickle=False)
             except ValueError:
@@ -164,7 +282,7 @@ def check_prepared(store: Store, path: Path, whose: str, wanted: str, settings: 
     Args:
         whose: what is to read it, such as "encoder 'critic-random'".
         wanted: the preprocessing hash of that one's own images; "" takes any.
-        settings: how these were prepared, to name what differs; those not told are passed over.
+        settings: how these were prepared, to name what differs; settings that are not known are skipped.
 
     Raises:
         InputError: another hash, with the settings that differ.
@@ -173,36 +291,96 @@ def check_prepared(store: Store, path: Path, whose: str, wanted: str, settings: 
         return
     hashes = f"preprocessing is {store.preprocessing[:12] or 'not known'}, wanted {wanted[:12]}"
     raise InputError(
-        f"{path}: prepared otherwise than the images of {whose}: "
+        f"{path}: prepared in another way than the images of {whose}: "
         f"{'; '.join(differing(store.prepared, settings)) or hashes}; "
         "prepare these images with the settings of that store"
     )
 
 
 def alike(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether two preparations, as `Store.prepared` tells them, make pixels alike.
+    """Whether two preparations, as in `Store.prepared`, make pixels alike.
 
-    That is where everything that decides pixels is told by both and the same. The side that is mirrored need
-    be told by one alone: a store whose images name no sides tells none, as nothing in it is mirrored.
+    Both must record everything that decides pixels, with the same values. The mirrored side may be recorded
+    by one alone: in a store whose images have no side nothing is mirrored.
     """
     needed = set(_DECIDING) - {_SIDE}
     return needed <= given.keys() and needed <= wanted.keys() and not differing(given, wanted)
 
 
 def differing(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """What sets two preparations apart, such as 'size is 64, wanted 32', of the settings that both tell."""
-    told = []
+    """How two preparations differ, such as 'size is 64, wanted 32', in the settings that both record."""
+    found = []
     for key in (key for key in wanted if key in given):
         mine, theirs = given[key], wanted[key]
         if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
-            told += [f"{key}.{line}" for line in differing(mine, theirs)]
+            found += [f"{key}.{line}" for line in differing(mine, theirs)]
         elif mine != theirs:
-            told.append(f"{key} is {json.dumps(mine)}, wanted {json.dumps(theirs)}")
-    return told
+            found.append(f"{key} is {json.dumps(mine)}, wanted {json.dumps(theirs)}")
+    return found
+
+
+class JoinedStores(Store):
+    """Stores that were prepared alike, one behind the other."""
+
+    def __init__(self, parts: Sequence[Store]) -> None:
+        leading = next((part for part in parts if "flip_side" in part.prepared), parts[0])
+        shards = [
+            shard.model_copy(update={"file": str((part.path / shard.file).absolute())})
+            for part in parts
+            for shard in part.record.shards
+        ]
+        super().__init__(parts[0].path, leading.record.model_copy(update={"shards": tuple(shards)}))
+        self._parts = tuple(parts)
+
+    @property
+    def parts(self) -> tuple[Store, ...]:
+        """The stores, in the order of their rows."""
+        return self._parts
+
+    @cached_property
+    def id(self) -> str:
+        """Digest of the stores' own ids, in their order."""
+        return digest([part.id for part in self._parts])
+
+    @cached_property
+    def index(self) -> pd.DataFrame:
+        """The stores' indices one below the other; "" where a store has no such column.
+
+        Image ids may come twice, from two stores; patients of one id are taken for one person.
+        """
+        return pd.concat([part.index for part in self._parts], ignore_index=True).fillna("")
+
+
+def open_stores(first: Path, more: Sequence[Path] = ()) -> Store:
+    """Open a store, or several as one.
+
+    Raises:
+        InputError: no store, one given twice, or one that was prepared in another way than the first or in
+            an unknown way.
+    """
+    store = Store.open(first)
+    if not more:
+        return store
+    parts = [store, *(Store.open(path) for path in more)]
+    paths = [first, *more]
+    for number, (part, path) in enumerate(zip(parts, paths, strict=True)):
+        if part.id in [other.id for other in parts[:number]]:
+            raise InputError(
+                f"{path}: is given twice; its images would be drawn twice as often as the others"
+            )
+        if not part.preprocessing:  # an unknown preparation must not decide for the others
+            raise InputError(
+                f"{path}: how its images were prepared is not known, as with samples of an exported "
+                "generator; it cannot be part of a pool of several stores"
+            )
+        for other, its_path in zip(parts[:number], paths, strict=False):
+            if not alike(part.prepared, other.prepared):
+                check_prepared(part, path, f"{its_path}", other.preprocessing, other.prepared)
+    return JoinedStores(parts)
 
 
 def rows_of(store: Store, image_ids: Sequence[str] | npt.NDArray[np.str_]) -> npt.NDArray[np.int64]:
-    """Where images stand in the store, (n,).
+    """The rows of images in the store, (n,).
 
     Raises:
         InputError: images that are not in it (rejected, or of another cohort), by name.
@@ -213,7 +391,7 @@ def rows_of(store: Store, image_ids: Sequence[str] | npt.NDArray[np.str_]) -> np
     if absent:
         raise InputError(
             f"{store.path}: {len(absent)} of {len(ids)} images are not in the store "
-            f"({', '.join(absent[:3])}{' ...' if len(absent) > 3 else ''}); see its rejected.csv"
+            f"({', '.join(absent[:3])}{' ...' if len(absent) > 3 else ''}); see its {REJECTED_FILE}"
         )
     return np.asarray(rows, dtype=np.int64)
 

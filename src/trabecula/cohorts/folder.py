@@ -15,11 +15,12 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
+from trabecula.artifacts.manifest import MISSING_FILE, SKIPPED_FILE
+from trabecula.cohorts import CohortSettings, FoundImages
 from trabecula.config import suggest
 from trabecula.errors import InputError
 from trabecula.spreadsheet import read_table, row_numbers
@@ -42,43 +43,40 @@ _SIDES = {
 _FILE = "\0file"  # a column name no table has: the file's path below the root
 
 
-@dataclass
-class Found:
-    """What a data set's own export holds: one row per image, `path` as it lies on this machine."""
+class Folder(CohortSettings):
+    """Any folder of images, with what their paths and a table say of them."""
 
-    table: pd.DataFrame
-    notes: list[str] = field(default_factory=list)
-    missing: list[tuple[int, str]] = field(default_factory=list)  # (row of the table, its key)
-    skipped: list[str] = field(default_factory=list)  # files the pattern does not match
+    table: Path | None = None
+    """A table (CSV, TSV or .xlsx) with a row per image, or per patient and side."""
+    pattern: str = ""
+    """What the paths below root say, such as `{part}/{kl}/{patient_id:7}{side:1}.png`."""
+    columns: dict[str, str] = {}
+    """The table's own column names by the manifest's: `columns.patient_id="ID"`, `columns.path="File"`."""
 
+    def find_images(self) -> FoundImages:
+        """Read the folder, with or without a pattern and a table.
 
-def read_folder(root: Path, pattern: str, table: Path | None, columns: Mapping[str, str]) -> Found:
-    """Read a folder of images, with or without a pattern and a table.
-
-    Raises:
-        InputError: nothing is found, no patient is known, sides or rows contradict each other.
-    """
-    if not root.is_dir():
-        raise InputError(
-            f"{root}: no such folder" if not root.exists() else f"{root}: is a file, not a folder"
-        )
-    files = list_files(root)
-    if not files:
-        raise InputError(f"{root}: holds no file; --root is the folder of the images")
-    notes: list[str] = []
-    if pattern:
-        images, skipped = _match(root, files, pattern)
-        if "side" in images.columns:
+        Raises:
+            InputError: nothing is found, no patient is known, sides or rows contradict each other.
+        """
+        root, pattern = self.root, self.pattern
+        if not root.is_dir():
+            raise InputError(
+                f"{root}: no such folder" if not root.exists() else f"{root}: is a file, not a folder"
+            )
+        files = list_files(root)
+        if not files:
+            raise InputError(f"{root}: holds no file; --root is the folder of the images")
+        images, skipped = _match(root, files, pattern) if pattern else _by_folder(root, files)
+        if pattern and "side" in images.columns:
             images["side"] = _sides_of_paths(images)
-    else:
-        images, skipped = _by_folder(root, files)
-    found = Found(images, notes, skipped=skipped)
-    if skipped and pattern:
-        notes.append(f"{len(skipped)} files do not match the pattern (skipped.csv)")
-    if table is not None:
-        _join(found, table, columns)
-    _finish(found, root, alone=not pattern and "patient_id" not in found.table.columns)
-    return found
+        found = FoundImages(images, skipped=skipped)
+        if skipped and pattern:
+            found.notes.append(f"{len(skipped)} files do not match the pattern ({SKIPPED_FILE})")
+        if self.table is not None:
+            _join(found, self.table, self.columns)
+        _finish(found, root, alone=not pattern and "patient_id" not in found.table.columns)
+        return found
 
 
 def list_files(root: Path) -> list[str]:
@@ -95,7 +93,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     """A path pattern as a regular expression.
 
     Raises:
-        InputError: an unbalanced brace, a name that is none, or one used twice.
+        InputError: an unbalanced brace, a wrong name, or one used twice.
     """
     parts, names = [], []
     for piece in re.split(r"(\{[^{}]*\}|\*\*/|\*\*|\*)", pattern):
@@ -106,12 +104,12 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
         elif piece in ("**/", "**", "*"):
             parts.append({"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*"}[piece])
         elif "{" in piece or "}" in piece:
-            raise InputError(f"pattern '{pattern}': '{piece}' is no {{name}} or {{name:length}}")
+            raise InputError(f"pattern '{pattern}': '{piece}' is not a {{name}} or {{name:length}}")
         else:
             parts.append(re.escape(piece))
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InputError(f"pattern '{pattern}': {{{twice[0]}}} stands in it twice")
+        raise InputError(f"pattern '{pattern}': {{{twice[0]}}} is in it twice")
     return re.compile("".join(parts), re.S)
 
 
@@ -128,13 +126,13 @@ def _match(root: Path, files: list[str], pattern: str) -> tuple[pd.DataFrame, li
 
 
 def _first(files: list[str], pattern: str) -> str:
-    """What a pattern that fits nothing should have fitted."""
+    """The file that a pattern without a match should have matched."""
     images = [file for file in files if Path(file).suffix.lower() in IMAGE_SUFFIXES]
-    said = f"the first image is '{images[0]}'" if images else f"the first file is '{files[0]}'"
+    text = f"the first image is '{images[0]}'" if images else f"the first file is '{files[0]}'"
     deeper = (images or files)[0].count("/") > pattern.count("/")
     if deeper and "**" not in pattern:
-        said += "; the files lie in folders: begin the pattern with **/"
-    return said
+        text += "; the files are in folders: begin the pattern with **/"
+    return text
 
 
 def _by_folder(root: Path, files: list[str]) -> tuple[pd.DataFrame, list[str]]:
@@ -151,7 +149,7 @@ def _by_folder(root: Path, files: list[str]) -> tuple[pd.DataFrame, list[str]]:
     return table, [file for file in files if file not in set(images)]
 
 
-def _join(found: Found, path: Path, columns: Mapping[str, str]) -> None:
+def _join(found: FoundImages, path: Path, columns: Mapping[str, str]) -> None:
     """Put the table's columns beside the images."""
     table = _named(read_table(path), path, columns)
     if not len(table):
@@ -181,7 +179,7 @@ def _join(found: Found, path: Path, columns: Mapping[str, str]) -> None:
                 "; if each row is of one side, name the column that says it with -s columns.side=COLUMN "
                 f"(columns: {', '.join(read_table(path).columns)})"
             )
-        raise InputError(f"{path}: {key} '{value}' stands in rows {', '.join(map(str, rows))}{more}{hint}")
+        raise InputError(f"{path}: {key} '{value}' is in rows {', '.join(map(str, rows))}{more}{hint}")
     rows_of_images = [place.get(value, -1) for value in of_images]
     if max(rows_of_images) < 0:
         raise InputError(
@@ -191,12 +189,12 @@ def _join(found: Found, path: Path, columns: Mapping[str, str]) -> None:
     used = set(rows_of_images)
     found.missing = [(row + 2, value) for row, value in enumerate(of_table) if row not in used]
     _take(found, table.drop(columns=["path"], errors="ignore"), rows_of_images, path)
-    patients = found.table["patient_id"]  # those without are left out, and told of then
+    patients = found.table["patient_id"]  # those without are left out, with a note, later
     alone = sum(row < 0 and patient != "" for row, patient in zip(rows_of_images, patients, strict=True))
     if alone:
         found.notes.append(f"{alone} images have no row in the table and stay unlabelled")
     if found.missing:
-        found.notes.append(f"{len(found.missing)} rows of the table have no file (missing.csv)")
+        found.notes.append(f"{len(found.missing)} rows of the table have no file ({MISSING_FILE})")
 
 
 def _named(table: pd.DataFrame, path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
@@ -273,7 +271,7 @@ def _unique(names: list[str], files: list[str], path: Path) -> None:
         )
 
 
-def _take(found: Found, table: pd.DataFrame, rows: list[int], path: Path) -> None:
+def _take(found: FoundImages, table: pd.DataFrame, rows: list[int], path: Path) -> None:
     for name in table.columns:
         cells = table[name].tolist()
         values = [cells[row] if row >= 0 else "" for row in rows]
@@ -312,7 +310,7 @@ def _sides_of_paths(table: pd.DataFrame) -> list[str]:
         if _side(str(cell)) is None:
             raise InputError(
                 f"the path of '{file}' gives a side that is neither left nor right ('{cell}'); "
-                "look at the pattern"
+                "check the pattern"
             )
     return [_side(str(cell)) or "" for cell in table["side"]]
 
@@ -322,7 +320,7 @@ def _side(cell: str) -> str | None:
     return _SIDES.get(word)
 
 
-def _finish(found: Found, root: Path, alone: bool) -> None:
+def _finish(found: FoundImages, root: Path, alone: bool) -> None:
     """Patient ids, sides, image ids and paths for every image."""
     table = found.table
     files = table[_FILE].tolist()
@@ -331,14 +329,14 @@ def _finish(found: Found, root: Path, alone: bool) -> None:
             raise InputError("the pattern gives no {patient_id}, and no table does: patients must be known")
         bare = _without_suffix(files)
         stems = [Path(file).stem for file in files]
-        # equal names in two folders are two patients as far as anybody knows
+        # equal names in two folders count as two patients
         table["patient_id"] = stems if len(set(stems)) == len(stems) else bare
         found.notes.append(
             "no patient ids: each image counts as its own patient; give a pattern if that is wrong"
         )
     nameless = table["patient_id"] == ""
     if nameless.any():
-        found.notes.append(f"{int(nameless.sum())} images of no known patient are left out (skipped.csv)")
+        found.notes.append(f"{int(nameless.sum())} images of no known patient are left out ({SKIPPED_FILE})")
         found.skipped += [file for file, drop in zip(files, nameless, strict=True) if drop]
         found.table = table = table[~nameless].reset_index(drop=True)
         files = table[_FILE].tolist()
@@ -349,7 +347,7 @@ def _finish(found: Found, root: Path, alone: bool) -> None:
 
 
 def _image_ids(table: pd.DataFrame, files: list[str]) -> list[str]:
-    """patient+side, with month and view where needed to tell images apart, else the path."""
+    """patient+side, with month and view where images need them to differ, else the path."""
     sided = table["patient_id"] + (table["side"] if "side" in table.columns else "")
     candidates = [sided]
     for name in ("visit_month", "view"):

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from trabecula.artifacts.manifest import Manifest
-from trabecula.artifacts.patient_hashes import key_name, mark, site_key
+from trabecula.artifacts.patient_hashes import key_name, seen_among, site_key
 from trabecula.artifacts.splits import Splits
 from trabecula.errors import InputError
 
@@ -21,31 +21,27 @@ def check_cards(cards: Iterable[Mapping[str, Any]], patients: Iterable[str], man
     Args:
         cards: encoder cards as plain values, with "arm", "patients" (HMACs) and "patients_key".
     Raises:
-        InputError: a patient stands in a card, with manifest row and patient; or a card's patients
-            are marked under another site key, so that nobody can tell.
+        InputError: a patient is in a card, with manifest row and patient; or a card lists no patients, or
+            hashes of another site key, so that this cannot be checked.
     """
-    cards = list(cards)
-    with_patients = [card for card in cards if card.get("patients")]
+    patients = set(patients)
     for card in cards:
-        if card.get("images_seen") and not card.get("patients"):
+        if not card.get("patients"):
+            if card.get("images_seen"):
+                raise InputError(
+                    f"encoder '{card['arm']}' has seen {card['images_seen']:,} images and its card lists no "
+                    "patients, so test patients may be among them; use the encoder that `pretrain` wrote, "
+                    "and to pretrain on samples draw them from a generator with its encoder beside it: an "
+                    "exported one does not tell whom it learned from"
+                )
+            continue
+        seen = seen_among(patients, card)
+        if seen is None:
             raise InputError(
-                f"encoder '{card['arm']}' has seen {card['images_seen']:,} images and its card lists no "
-                "patients: nobody can tell whether test patients were among them; use the encoder that "
-                "`pretrain` wrote, and to pretrain on samples draw them from a generator with its encoder "
-                "beside it: an exported one does not tell whom it learned from"
-            )
-    if not with_patients:
-        return
-    key = site_key()
-    marks = dict(zip(mark(ids := sorted(set(patients)), key), ids, strict=True))
-    for card in with_patients:
-        if card.get("patients_key") != key_name(key):
-            raise InputError(
-                f"encoder '{card['arm']}': its patients are marked under site key "
-                f"{card.get('patients_key') or '(no name)'}, this site's is {key_name(key)}; set "
+                f"encoder '{card['arm']}': its patients are hashed under site key "
+                f"{card.get('patients_key') or '(no name)'}, this site's is {key_name(site_key())}; set "
                 "TRABECULA_SITE_KEY to the key it was pretrained under"
             )
-        seen = [marks[m] for m in card["patients"] if m in marks]
         if seen:
             raise InputError(
                 f"encoder '{card['arm']}' was pretrained on {_named(seen, manifest)} of the test part; "
@@ -54,7 +50,7 @@ def check_cards(cards: Iterable[Mapping[str, Any]], patients: Iterable[str], man
 
 
 def check_parts(predictions: pd.DataFrame, manifest: Manifest, splits: Splits) -> None:
-    """Refuse predictions whose images lie in another part than they say.
+    """Refuse predictions whose images are in another part than they say.
 
     Args:
         predictions: columns image_id and split ("val" or "test").

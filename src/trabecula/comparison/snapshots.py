@@ -1,49 +1,42 @@
-"""Scores over the course of pretraining, from validation images: one looks at many snapshots.
+"""Scores over the course of pretraining, from validation images.
 
-A test score that is looked at once a snapshot is a test score that one chooses by. So the curve is made of
-the few-label validation part of each seed, as predictions hold it, and the test part is left alone.
+A test score that is read for every snapshot is a test score that one chooses by. So the curve is made of the
+few-label validation part of each seed, as predictions hold it, and the test part is not used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
-from trabecula.artifacts import read_predictions as reading
-from trabecula.artifacts.predictions import snapshot_of
+from trabecula.artifacts.predictions import probabilities, probability_columns, snapshot_of
+from trabecula.artifacts.results import SnapshotCurve, SnapshotPoint
 from trabecula.artifacts.tasks import Task, Truth
-from trabecula.comparison.contrasts import Arm, baselines_of
-from trabecula.metrics import scores
-from trabecula.metrics.bootstrap import interval, resample
-from trabecula.metrics.scores import Sample
-from trabecula.metrics.seeds import Unit
-
-Row = dict[str, Any]
+from trabecula.comparison.arms import ComparedArm
+from trabecula.metrics import classification as scores
+from trabecula.metrics.bootstrap import Unit, interval, resample
 
 
 def snapshot_curves(
     task: Task,
     known: Truth,
     table: pd.DataFrame,
-    arms: Mapping[str, Arm],
+    arms: Mapping[str, ComparedArm],
     images_seen: Mapping[str, int],
     draws: tuple[int, int],
     level: float,
-) -> list[Row]:
+) -> list[SnapshotCurve]:
     """Of every arm with snapshots: the metrics it is compared by against the images seen, on validation.
 
     Args:
-        table: predictions; rows of other tasks and parts are left aside. An arm without validation rows
+        table: predictions; rows of other tasks and parts are ignored. An arm without validation rows
             has no point.
         arms, images_seen: by name, snapshots and finished arms.
         draws: how many resamples of patients, and their seed.
-    Returns:
-        rows of task, arm, mode, metric, fraction, split ("val"), points by images seen, and `control`: the
-        same of the network's random arm, None where it has no predictions.
     """
     table = table[(table["task"] == task.name) & (table["split"] == "val")]
     rows = []
@@ -55,38 +48,29 @@ def snapshot_curves(
             if snapshot:
                 of.setdefault(snapshot[0], {})[images_seen[name]] = name
         for whole, points in sorted(of.items()):
-            control = _control(arms[next(iter(points.values()))], list(arms.values()))
+            control = arms[next(iter(points.values()))].control
             if whole in arms:
                 points[images_seen[whole]] = whole
             made = {
                 name: found
-                for name in (*points.values(), *control)
+                for name in (*points.values(), *([control] if control else []))
                 if (found := _scores(task, known, one[one["arm"] == name], draws, level))
             }
             rows += [
-                {
-                    "task": task.name, "arm": whole, "mode": mode, "metric": metric,
-                    "fraction": float(fraction), "split": "val",
-                    "points": [
-                        {"images": n, **made[points[n]][metric]} for n in sorted(points) if points[n] in made
-                    ],
-                    "control": next(({"arm": c, **made[c][metric]} for c in control if c in made), None),
-                }
+                SnapshotCurve(
+                    task.name, whole, mode, metric, float(fraction),
+                    [replace(made[points[n]][metric], images=n) for n in sorted(points) if points[n] in made],
+                    "val", made[control][metric] if control in made else None,
+                )
                 for metric in scores.COMPARED[task.kind]
             ]  # fmt: skip
     return rows
 
 
-def _control(arm: Arm, arms: Sequence[Arm]) -> list[str]:
-    """The random arm that the finished arm is compared with, if there is one."""
-    finished = replace(arm, name="")
-    return [base.name for base in baselines_of(finished, arms) if base.family == "random"][:1]
-
-
 def _scores(
     task: Task, known: Truth, rows: pd.DataFrame, draws: tuple[int, int], level: float
-) -> dict[str, Row]:
-    """metric -> value, interval and each seed's value; {} without a labelled image.
+) -> dict[str, SnapshotPoint]:
+    """metric -> value with its interval, and the value of each seed; {} without a labelled image.
 
     Seeds have different validation parts. Patients of all parts are drawn together, and each seed's metric
     is taken on its own part under these draws: what seeds share of patients is counted as shared.
@@ -97,10 +81,10 @@ def _scores(
         return {}
     at = np.unique(position)
     weights = resample(known.patient_ids[at], *draws)
-    whole = Sample(task.kind, known.class_names, known.patient_ids[at], known.y[at], weights)
-    columns = reading.probability_columns(rows, task.name, known.class_names)
+    whole = scores.Sample(task.kind, known.class_names, known.patient_ids[at], known.y[at], weights)
+    columns = probability_columns(rows, task.name, known.class_names)
     chosen = scores.COMPARED[task.kind]
-    parts: list[Sample] = []
+    parts: list[scores.Sample] = []
     values: dict[str, list[float]] = {metric: [] for metric in chosen}
     spread: dict[str, list[Any]] = {metric: [] for metric in chosen}
     places = pd.Series(np.searchsorted(at, position), index=rows.index)
@@ -110,20 +94,20 @@ def _scores(
         here = places[one.index].to_numpy()
         sample = whole.only(here)
         where = f"arm '{one['arm'].iloc[0]}', task '{task.name}', validation, seeds {seed}"
-        p = reading.probabilities(one, columns, pd.Index(known.image_ids[at[here]]), where)
+        p = probabilities(one, columns, pd.Index(known.image_ids[at[here]]), where)
         point = scores.score(sample, p, float("nan"), chosen, weighted=False)
         drawn = scores.score(sample, p, float("nan"), chosen, weighted=True)
         parts.append(sample)
         for metric in chosen:
             values[metric].append(float(point[metric][0]))
             spread[metric].append(drawn[metric])
-    told = {}
+    points = {}
     for metric in chosen:
         df = min(scores.smallest_class(sample, metric) for sample in parts) - 1.0
         table = np.stack(spread[metric], axis=1)
         found = interval(values[metric], table, df, level, scores.scale_of(metric), units)
-        told[metric] = {
-            "value": found.value, "low": found.low, "high": found.high, "seeds": values[metric],
-            "num_patients": whole.num_patients, "note": found.note,
-        }  # fmt: skip
-    return told
+        points[metric] = SnapshotPoint(
+            found.value, found.low, found.high, values[metric], whole.num_patients, found.note,
+            arm=str(rows["arm"].iloc[0]),
+        )  # fmt: skip
+    return points

@@ -7,39 +7,52 @@ of the rank or of how a batch was cut, so accumulation, several processes and re
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from trabecula.artifacts.store import Store
-from trabecula.data.views import Views, view
+from trabecula.data.views import View, Views, centre, view
 from trabecula.random_numbers import RowRandom, mix
+
+FIELDS = {
+    "labels": "classes (B,) or findings (B, L), int64, -1 where a finding is not known",
+    "text": "token ids or vectors (B, ...), or a list of B texts",
+    "boxes": "(B, N, 4): left, top, right, bottom in pixels of the image (`views.move_boxes`)",
+    "pair": "another image of each row's patient, (B, C, H, W) uint8 or uint16",
+    "patient": "(B,) int64, equal for images of one patient",
+}
+"""What a batch may carry beside its images: name -> what a row has."""
+
+Field = Tensor | list[Any]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images and what belongs to them.
+    """Images and what belongs to them, all aligned by row.
 
     images: (B, C, H, W) uint8 or uint16, on the run's device.
-    labels: (B,) or (B, L) int64, or None.
     rows: (B,) rows of the store.
+    fields: by name, tensors on the run's device or lists; which names there are: `FIELDS`.
     """
 
     images: Tensor
-    labels: Tensor | None
     rows: np.ndarray
     random: RowRandom
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def view(self, config: Views) -> Tensor:
-        """(B, C, S, S) float32 in [0, 1]: one augmented view of each image, in full precision."""
+    def view(self, config: Views) -> View:
+        """One augmented view of each image, in full precision, with the affine that made it."""
         with torch.no_grad(), torch.autocast(self.images.device.type, enabled=False):
-            return view(self.images, self.random, config).images
+            return view(self.images, self.random, config)
 
     def split(self, parts: int) -> list[Batch]:
         """Cut into equal parts whose rows keep their random numbers."""
@@ -49,14 +62,10 @@ class Batch:
         return [self._part(i * size, (i + 1) * size) for i in range(parts)]
 
     def _part(self, low: int, high: int) -> Batch:
-        start = self.random.rows.start
-        random = RowRandom(
-            self.random.seed, self.random.num_rows, slice(start + low, start + high), self.random.device
-        )
-        labels = None if self.labels is None else self.labels[low:high]
-        return replace(
-            self, images=self.images[low:high], labels=labels, rows=self.rows[low:high], random=random
-        )
+        whole, start = self.random, self.random.rows.start
+        random = RowRandom(whole.seed, whole.num_rows, slice(start + low, start + high), whole.device)
+        fields = {name: values[low:high] for name, values in self.fields.items()}
+        return Batch(self.images[low:high], self.rows[low:high], random, fields)
 
 
 class Stream:
@@ -65,7 +74,8 @@ class Stream:
     Args:
         rows: (N,) rows of the store that may be drawn.
         batch_size: rows of the global batch; this rank gets an equal part of each.
-        labels: (N,) or (N, L) int64, aligned with `rows`.
+        fields: what each row carries beside its image, by name: arrays (N, ...) or sequences of N values.
+        drawn: called with each batch drawn; gets the number of images drawn before it.
     """
 
     def __init__(
@@ -75,17 +85,22 @@ class Stream:
         batch_size: int,
         seed: int,
         device: torch.device | str = "cpu",
-        labels: np.ndarray | None = None,
+        fields: Mapping[str, np.ndarray | Sequence[Any]] | None = None,
         rank: int = 0,
         world_size: int = 1,
+        drawn: Callable[[int], None] | None = None,
     ) -> None:
         if len(rows) == 0:
             raise ValueError("a stream needs at least one image")
         if batch_size % world_size:
             raise ValueError(f"batch_size {batch_size} is not a multiple of {world_size} processes")
         self.store, self.rows, self.batch_size, self.seed = store, np.asarray(rows), batch_size, seed
-        self.device = torch.device(device)
-        self.labels = labels
+        self.device, self.fields, self.drawn = torch.device(device), dict(fields or {}), drawn
+        for name, values in self.fields.items():
+            if name not in FIELDS or len(values) != len(rows):
+                raise ValueError(
+                    f"field '{name}' of {len(values)} rows for {len(rows)}; known: {list(FIELDS)}"
+                )
         part = batch_size // world_size
         self._slice = slice(rank * part, (rank + 1) * part)
         self._orders: dict[int, np.ndarray] = {}
@@ -93,15 +108,20 @@ class Stream:
     def batch(self, number: int) -> Batch:
         """The batch of that number, from 0."""
         first = number * self.batch_size
+        if self.drawn is not None:
+            self.drawn(first)
         positions = np.arange(first, first + self.batch_size)[self._slice]
         passes, within = np.divmod(positions, len(self.rows))
         drawn = np.array([self._order(int(p))[w] for p, w in zip(passes, within, strict=True)])
         images = self.store.read(self.rows[drawn]).to(self.device, non_blocking=True)
-        labels = None
-        if self.labels is not None:
-            labels = torch.as_tensor(self.labels[drawn], dtype=torch.int64).to(self.device)
         random = RowRandom(mix(self.seed, "batch", number), self.batch_size, self._slice, self.device)
-        return Batch(images, labels, self.rows[drawn], random)
+        fields = {name: self._field(values, drawn) for name, values in self.fields.items()}
+        return Batch(images, self.rows[drawn], random, fields)
+
+    def _field(self, values: np.ndarray | Sequence[Any], drawn: np.ndarray) -> Field:
+        if isinstance(values, np.ndarray):
+            return torch.as_tensor(values[drawn]).to(self.device)
+        return [values[i] for i in drawn]
 
     def _order(self, number: int) -> np.ndarray:
         """The order of one pass over the rows."""
@@ -112,13 +132,22 @@ class Stream:
         return self._orders[number]
 
 
-class WatchedStream(Stream):
-    """A stream that says, with each batch drawn, how many images were drawn before it."""
+def images_in_order(
+    store: Store,
+    rows: NDArray[np.int64],
+    device: torch.device,
+    most: int,
+    crop: float = 1.0,
+    equal: bool = False,
+) -> Iterator[Tensor]:
+    """Rows of a store in their order, as networks take them in evaluation: (b, C, S, S) float32 in [0, 1].
 
-    drawn: Callable[[int], None] | None = None
-
-    def batch(self, number: int) -> Batch:
-        """The batch of that number, from 0."""
-        if self.drawn is not None:
-            self.drawn(number * self.batch_size)
-        return super().batch(number)
+    Args:
+        most: images at a time.
+        crop: part of the side that is seen, about the centre, resized to the whole size.
+        equal: parts of nearly equal size; False: all but the last have `most` images.
+    """
+    starts = range(0, len(rows), most)
+    parts = np.array_split(rows, len(starts)) if equal else [rows[start : start + most] for start in starts]
+    for part in parts:
+        yield centre(store.read(part), store.size, crop).to(device)

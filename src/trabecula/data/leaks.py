@@ -1,6 +1,6 @@
-"""Leaks: patients, or copies of their images, on both sides of a wall that should be there.
+"""Leaks: patients, or copies of their images, in two sets that must be separate.
 
-Looked for: a patient in two parts; a patient of the manifest in none; a validation or test patient
+Checked: a patient in two parts; a patient of the manifest in none; a validation or test patient
 in an encoder's card or in a pretraining pool, or seen by the generator that made the pool; a generator's
 images outside train; the same image file under two patients in two parts.
 A store of the very manifest is no leak: pretraining reads it with the splits, and leaves val and test out.
@@ -9,7 +9,6 @@ A store of the very manifest is no leak: pretraining reads it with the splits, a
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -19,12 +18,17 @@ from typing import Any
 
 import pandas as pd
 
-from trabecula.artifacts.generated import is_generated, origin
+from trabecula.artifacts.encoder import read_encoder_card
+from trabecula.artifacts.generated import is_generated
+from trabecula.artifacts.manifest import FILE as MANIFEST_FILE
 from trabecula.artifacts.manifest import Manifest
-from trabecula.artifacts.patient_hashes import key_name, mark, site_key
+from trabecula.artifacts.patient_hashes import key_name, seen_among, site_key
+from trabecula.artifacts.splits import FILE as SPLITS_FILE
 from trabecula.artifacts.splits import PARTS, split_rows
-from trabecula.config import suggest
+from trabecula.artifacts.store import INDEX_FILE, StoreRecord, is_store, read_store_record
+from trabecula.config import dump, suggest
 from trabecula.errors import InputError
+from trabecula.files import sha256_of
 from trabecula.spreadsheet import read_table
 
 _HELD_OUT = ("val", "test")
@@ -35,7 +39,7 @@ class Findings:
     """What a check found, each in one line."""
 
     leaks: list[str]
-    unchecked: list[str] = field(default_factory=list)  # what could not be looked at
+    unchecked: list[str] = field(default_factory=list)  # what could not be checked
     notes: list[str] = field(default_factory=list)
 
 
@@ -55,14 +59,14 @@ def check(
     for row, patient, part in split_rows(splits):
         parts[patient].add(part)
         if part not in PARTS:
-            leaks.append(f"splits.csv row {row}: patient {patient} has the unknown split '{part}'")
+            leaks.append(f"{SPLITS_FILE} row {row}: patient {patient} has the unknown split '{part}'")
     rows = _first_rows(manifest.table)
     for patient in sorted(parts):
         if len(parts[patient]) > 1:
             here = f"manifest row {rows[patient]}: " if patient in rows else ""
             leaks.append(f"{here}patient {patient} is in {' and in '.join(sorted(parts[patient]))}")
     leaks += [
-        f"{patient} is a generator and stands in {' and in '.join(sorted(its & set(_HELD_OUT)))}"
+        f"{patient} is a generator and is in {' and in '.join(sorted(its & set(_HELD_OUT)))}"
         for patient, its in sorted(parts.items())
         if is_generated(patient) and its & set(_HELD_OUT)
     ]
@@ -76,12 +80,13 @@ def check(
         leaks += _in_card(path, held, rows)
     found = Findings(leaks)
     for path in pools:
-        if _is_store_of(path, manifest):
+        record = read_store_record(path) if is_store(path) else None
+        if record and record.manifest == sha256_of(manifest.path):
             found.notes.append(
                 f"{path} is the store of this manifest, of which pretrain leaves val and test out"
             )
         else:
-            leaks += _in_pool(path, held, rows)
+            leaks += _in_pool(path, record, held, rows)
     copies, unread = _copies(manifest, parts)
     leaks += copies
     if unread:
@@ -106,77 +111,32 @@ def _at(patient: str, part: str, rows: dict[str, int]) -> str:
     return f"{where}{part} patient {patient}"
 
 
-def read_card(path: Path) -> dict[str, Any]:
-    """An encoder's card; `path` is its folder, the card, or the weights beside it.
-
-    Raises:
-        InputError: no card, or not JSON.
-    """
-    folder = path if path.is_dir() else path.parent
-    names = ("encoder.json", "card.json")
-    candidates = [path] if path.suffix == ".json" else [folder / name for name in names]
-    card = next((file for file in candidates if file.is_file()), None)
-    if card is None:
-        raise InputError(f"{path}: no encoder card (encoder.json)")
-    try:
-        values = json.loads(card.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{card}: not valid JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{card}: is no encoder card")
-    return values
-
-
 def _in_card(path: Path, held: dict[str, str], rows: dict[str, int]) -> list[str]:
-    return _seen(read_card(path), "the encoder", path, held, rows)
+    return _seen(dump(read_encoder_card(path)), "the encoder", path, held, rows)
 
 
 def _seen(
     card: dict[str, Any], who: str, path: Path, held: dict[str, str], rows: dict[str, int]
 ) -> list[str]:
     """Held-out patients among those that a card says were seen."""
-    seen = set(card.get("patients") or ())
-    if not seen:
+    if not card.get("patients"):
         if card.get("images_seen"):
             kind = who.split()[1]
             return [f"{path}: the {kind} saw images, but its card lists no patients: it cannot be checked"]
         return []
-    key = site_key()
-    if card.get("patients_key") != key_name(key):
+    found = seen_among(held, card)
+    if found is None:
         return [
-            f"{path}: the card's patients are marked under key {card.get('patients_key') or 'unknown'}, this "
-            f"site's is {key_name(key)}: it cannot be checked here"
+            f"{path}: the card's patients are hashed under key {card.get('patients_key') or 'unknown'}, this "
+            f"site's is {key_name(site_key())}: it cannot be checked here"
         ]
-    patients = sorted(held)
-    return [
-        f"{_at(patient, held[patient], rows)} was seen by {who} {path}"
-        for patient, its_mark in zip(patients, mark(patients, key), strict=True)
-        if its_mark in seen
-    ]
+    return [f"{_at(patient, held[patient], rows)} was seen by {who} {path}" for patient in found]
 
 
-def _store_record(path: Path) -> dict[str, Any]:
-    """The record of the store that a pool is, {} where it is none."""
-    if not path.is_dir() and path.name not in ("store.json", "index.csv"):
-        return {}
-    file = (path if path.is_dir() else path.parent) / "store.json"
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def _is_store_of(path: Path, manifest: Manifest) -> bool:
-    """Whether the pool was prepared from this manifest, as the manifest now is."""
-    return _store_record(path).get("manifest") == hashlib.sha256(manifest.path.read_bytes()).hexdigest()
-
-
-def _in_pool(path: Path, held: dict[str, str], rows: dict[str, int]) -> list[str]:
-    made = origin(_store_record(path))
-    if made:
-        return _seen(made, "the generator of", path, held, rows)
-    names = ("manifest.csv", "index.csv")
+def _in_pool(path: Path, record: StoreRecord | None, held: dict[str, str], rows: dict[str, int]) -> list[str]:
+    if record and record.generated:
+        return _seen(dump(record.generated), "the generator of", path, held, rows)
+    names = (MANIFEST_FILE, INDEX_FILE)
     file = next((path / name for name in names if (path / name).exists()), path) if path.is_dir() else path
     table = read_table(file)
     if "patient_id" not in table.columns:

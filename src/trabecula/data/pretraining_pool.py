@@ -1,15 +1,20 @@
-"""The pretraining pool: whose images an encoder may learn from without labels."""
+"""The pretraining pool: whose images an encoder may learn from, and which patients it has then seen."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+import trabecula
+from trabecula.artifacts.encoder import EncoderCard
+from trabecula.artifacts.generated import is_generated
 from trabecula.artifacts.manifest import read_manifest
+from trabecula.artifacts.patient_hashes import key_name, mark, site_key
 from trabecula.artifacts.splits import Splits, in_hash_order
 from trabecula.artifacts.store import Store, rows_of
 from trabecula.artifacts.tasks import Task, find_task, truth
@@ -34,7 +39,7 @@ class Labelled:
         return replace(self, rows=self.rows[keep], patients=self.patients[keep], y=self.y[keep])
 
     def among(self, rows: NDArray[np.int64]) -> Labelled:
-        """Those that stand in these rows of the store.
+        """Those that are in these rows of the store.
 
         Raises:
             InputError: none does, or those that do are all of one class.
@@ -43,7 +48,7 @@ class Labelled:
         if len(np.unique(found.y[found.y >= 0])) < 2:
             raise InputError(
                 f"pretrain: {len(found.rows)} images of the pool have a label of task '{self.task.name}' and "
-                "stand in the training part, and they are not of two classes; look at task, splits, "
+                "are in the training part, and they are not of two classes; check task, splits, "
                 "pool_cohorts and pool_fraction"
             )
         return found
@@ -78,7 +83,7 @@ def pretraining_pool(
 
     Args:
         cohorts: values of the store's column `cohort` that are taken; empty: all.
-        fraction: of the pool's patients, at least one; smaller fractions of a seed lie inside larger ones.
+        fraction: of the pool's patients, at least one; smaller fractions of a seed are inside larger ones.
 
     Raises:
         InputError: an unknown cohort, or nothing left.
@@ -119,10 +124,10 @@ def _of(store: Store, cohorts: Sequence[str]) -> NDArray[np.bool_]:
 
 
 def check_contrast(store: Store, rows: NDArray[np.int64]) -> None:
-    """Refuse a pool in which there is nothing to see, by looking at some of its rows.
+    """Refuse a pool of images without content, by reading some of its rows.
 
     Raises:
-        InputError: the images looked at are all the same, or each is of one grey.
+        InputError: these images are all the same, or each is of one grey.
     """
     images = store.read(rows).flatten(1).numpy()
     if len(images) > 1 and bool((images == images[0]).all()):
@@ -132,6 +137,131 @@ def check_contrast(store: Store, rows: NDArray[np.int64]) -> None:
     else:
         return
     raise InputError(
-        f"pretrain: the {len(images)} images of the pool that were looked at {problem}, so there is nothing "
+        f"pretrain: the {len(images)} images of the pool that were checked {problem}, so there is nothing "
         "to learn; look at the store's images, and at the intensity rule they were prepared with"
+    )
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Images that are learned from, and what each carries beside.
+
+    rows: (n,) of the store. patients: theirs, sorted. fields: by name, (n, ...) each (`data.batches.FIELDS`).
+    """
+
+    rows: NDArray[np.int64]
+    patients: list[str]
+    fields: dict[str, NDArray[Any]]
+
+
+def with_fields(
+    method: str,
+    names: Sequence[str],
+    store: Store,
+    rows: NDArray[np.int64],
+    patients: list[str],
+    labelled: Labelled | None,
+) -> Pool:
+    """The pool of a method that learns from these fields; with labels, of the labelled images alone.
+
+    Raises:
+        InputError: a field that a store does not hold, or no labelled image.
+    """
+    fields: dict[str, NDArray[Any]] = {}
+    if "labels" in names and labelled is not None:
+        found = labelled.among(rows)
+        rows, patients, fields["labels"] = found.rows, sorted(set(found.patients)), found.y
+    if "patient" in names:
+        ids = store.index["patient_id"].to_numpy(dtype=str)[rows]
+        fields["patient"] = np.unique(ids, return_inverse=True)[1]
+    missing = [name for name in names if name not in fields]
+    if missing:
+        raise InputError(
+            f"pretrain: {method} learns from images with {' and '.join(missing)}, and the store of "
+            f"{store.path} does not hold that; choose another objective"
+        )
+    return Pool(rows, patients, fields)
+
+
+def check_key(card: EncoderCard, start: Path | None, store: Store) -> None:
+    """Before the work: the site's key can be read, and hashes of the start and of generators are under it.
+
+    Args:
+        card: of the encoder as it starts. start: where that one is, for the message.
+
+    Raises:
+        InputError: no key, or patients hashed with another one.
+    """
+    key = key_name(site_key())
+    made = [(part.path, part.record.generated) for part in store.parts]
+    for where, patients, theirs in (
+        (start, card.patients, card.patients_key),
+        *((path, its.patients, its.patients_key) for path, its in made if its),
+    ):
+        if patients and theirs != key:
+            raise InputError(
+                f"{where}: its patients were hashed with another site key ({theirs}), so "
+                "what this encoder has seen could not be checked; set TRABECULA_SITE_KEY to that site's key"
+            )
+
+
+def seen_after(card: EncoderCard, store: Store, patients: Sequence[str]) -> set[str]:
+    """Hashes of all patients that the encoder will have seen once it learned from these of the store.
+
+    Empty where some of them are not known: a list that looks whole and is not would let test patients pass.
+    """
+    seen = set(mark(patients, site_key())) | set(card.patients)
+    for part in store.parts if patients else ():  # those that generated images came from
+        seen |= set(part.record.generated.patients if part.record.generated else ())
+    unknown = any(_of_unknown(part, patients) for part in store.parts)
+    return set() if unknown or (card.images_seen and not card.patients) else seen
+
+
+def _of_unknown(store: Store, patients: Sequence[str]) -> bool:
+    """Whether the pool holds generated images of a generator whose patients are not known."""
+    made = store.record.generated
+    known = made is not None and (bool(made.patients) or made.images_seen == 0)
+    own = set(store.index["patient_id"])
+    return not known and any(is_generated(patient) and patient in own for patient in patients)
+
+
+def strangers(store: Store, splits: Splits) -> str:
+    """What to say of stores of real images whose patients are all unknown to the splits; "" of others."""
+    unknown = [
+        str(number)
+        for number, part in enumerate(store.parts, 1)
+        if part.record.generated is None and set(part.index["patient_id"]).isdisjoint(splits.of)
+    ]
+    which = "them" if len(store.parts) == 1 else f"store {' and '.join(unknown)}"
+    return f"; none of {which} is in the splits, are they of this store?" if unknown else ""
+
+
+def card_after(
+    card: EncoderCard, store: Store, seed: int, pool: Pool | None = None, task: str = "", **training: Any
+) -> EncoderCard:
+    """The card of an encoder once it has learned from a pool of the store, but for the number of images.
+
+    Args:
+        card: as it starts.
+        pool: what it learns from; None for an encoder without pretraining.
+        task: whose labels it learns from, where the pool carries labels.
+        training: more of the card's fields, such as the objective and its settings.
+    """
+    patients = pool.patients if pool else []
+    seen, taught = seen_after(card, store, patients), bool(pool and "labels" in pool.fields)
+    labels = [*filter(None, card.labels.split("; ")), *([task] if taught else [])]
+    return card.model_copy(
+        update={
+            **training,
+            "labels": "; ".join(dict.fromkeys(labels)),
+            "num_labelled_patients": max(card.num_labelled_patients, len(patients) if taught else 0),
+            "store": store.id,
+            "stores": tuple(part.id for part in store.parts) if len(store.parts) > 1 else (),
+            "preprocessing": store.preprocessing,
+            "prepared": store.prepared,
+            "seed": seed,
+            "version": trabecula.__version__,
+            "patients": tuple(sorted(seen)),
+            "patients_key": key_name(site_key()) if seen or patients or card.images_seen else "",
+        }
     )

@@ -1,6 +1,6 @@
-"""Shards: runs of consecutive images decoded into one array file, in one process or in several.
+"""Shards: consecutive images decoded into one array file, in one process or in several.
 
-A shard's bytes depend on its images and the recipe alone, never on the number of workers. A shard
+A shard's bytes depend on its images and the settings alone, never on the number of workers. A shard
 is there when its record is: the array is put in place first, the record last.
 """
 
@@ -21,33 +21,33 @@ from typing import Any
 
 import numpy as np
 
+from trabecula.artifacts.store import shard_file
 from trabecula.errors import RunError
-from trabecula.files import save_array
-from trabecula.readers.raster import Fit, Intensity, Rejected, decode, render
+from trabecula.files import read_json, save_array
+from trabecula.readers import Readers, read
+from trabecula.readers.reader import Rejected, Source
+from trabecula.readers.rendering import Rendering, render
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """All that decides the pixels of a shard, but for its images."""
+class ShardRow:
+    """One image to be decoded: its row in the manifest, where its pixels are, whether it is mirrored."""
 
-    size: int
-    channels: int
-    bits: int
-    fit: Fit
-    intensity: Intensity
-    max_pixels: int
+    row: int
+    source: Source
+    mirror: bool
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Images to be decoded into one file: (row in the manifest, path, whether to mirror it)."""
+    """Images to be decoded into one file."""
 
     number: int
-    images: tuple[tuple[int, Path, bool], ...]
+    images: tuple[ShardRow, ...]
 
     @property
     def file(self) -> str:
-        return f"images-{self.number:05d}.npy"
+        return shard_file(self.number)
 
 
 def record_path(folder: Path, shard: Shard) -> Path:
@@ -55,18 +55,19 @@ def record_path(folder: Path, shard: Shard) -> Path:
 
 
 def done_record(folder: Path, shard: Shard) -> dict[str, Any] | None:
-    """What an earlier run said of a finished shard."""
+    """What an earlier run recorded of a finished shard."""
     path = record_path(folder, shard)
-    if not path.exists() or not (folder / shard.file).exists():
-        return None
-    record: dict[str, Any] = json.loads(path.read_text())
-    return record
+    done = path.exists() and (folder / shard.file).exists()
+    return read_json(path, "`trabecula prepare`") if done else None
 
 
 def decode_shards(
-    shards: Sequence[Shard], recipe: Recipe, folder: Path, workers: int
+    shards: Sequence[Shard], rendering: Rendering, readers: Readers, folder: Path, workers: int
 ) -> Iterator[dict[str, Any]]:
     """Decode shards into the folder, giving each one's record as it is done, in any order.
+
+    Args:
+        readers: the settings of all readers.
 
     A record is {"number", "file", "num_images", "sha256", "rows": [manifest rows kept],
     "rejected": [[manifest row, reason]]}.
@@ -77,11 +78,11 @@ def decode_shards(
     """
     if workers <= 1 or len(shards) <= 1:
         for shard in shards:
-            yield decode_shard(shard, recipe, folder)
+            yield decode_shard(shard, rendering, readers, folder)
         return
     pool = ProcessPoolExecutor(min(workers, len(shards)), get_context("spawn"), _start_worker)
     try:
-        futures = [pool.submit(decode_shard, shard, recipe, folder) for shard in shards]
+        futures = [pool.submit(decode_shard, shard, rendering, readers, folder) for shard in shards]
         for future in as_completed(futures):
             yield future.result()
     except BrokenProcessPool:
@@ -106,21 +107,18 @@ def _start_worker() -> None:
         threading.Thread(target=follow, daemon=True).start()
 
 
-def decode_shard(shard: Shard, recipe: Recipe, folder: Path) -> dict[str, Any]:
+def decode_shard(shard: Shard, rendering: Rendering, readers: Readers, folder: Path) -> dict[str, Any]:
     """Decode one shard and put its array and its record in place."""
-    shape = (len(shard.images), recipe.channels, recipe.size, recipe.size)
-    images = np.empty(shape, dtype=np.uint8 if recipe.bits == 8 else np.uint16)
+    shape = (len(shard.images), rendering.channels, rendering.size, rendering.size)
+    images = np.empty(shape, dtype=np.uint8 if rendering.bits == 8 else np.uint16)
     rows: list[int] = []
     rejected: list[tuple[int, str]] = []
-    for row, path, mirror in shard.images:
+    for image in shard.images:
         try:
-            images[len(rows)] = render(
-                decode(path, recipe.max_pixels),
-                recipe.size, recipe.channels, recipe.bits, recipe.fit, recipe.intensity, mirror,
-            )  # fmt: skip
-            rows.append(row)
+            images[len(rows)] = render(read(image.source, readers), rendering, image.mirror)
+            rows.append(image.row)
         except Rejected as reason:
-            rejected.append((row, str(reason)))
+            rejected.append((image.row, str(reason)))
     record = {
         "number": shard.number,
         "file": shard.file,

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from trabecula.config import Record, build, digest, inputs, put, suggest
+from trabecula.artifacts.run_record import is_done
+from trabecula.config import Record, build, inputs, put, suggest
 from trabecula.errors import InputError
 from trabecula.recipe import (
     EVERY,
@@ -32,7 +33,7 @@ class Cell:
     stage: str
     verb: str
     config: Record
-    id: str  # what `execute` will record in the cell's config.json
+    id: str  # what `execute` will record as the run's id
     folder: Path
     needs: tuple[str, ...]  # ids of the cells whose artifacts it reads
     coordinates: Mapping[str, str]  # axis name -> label
@@ -40,7 +41,7 @@ class Cell:
 
     @property
     def done(self) -> bool:
-        return (self.folder / "DONE").exists()
+        return is_done(self.folder)
 
     @property
     def name(self) -> str:
@@ -98,7 +99,7 @@ def folder_of(path: Path, folders: Container[Path]) -> Path | None:
 
 def make_cell(draft: Cell, threads: int, identify: Identities) -> Cell:
     """A cell with the id that its settings and inputs give it; its folder is beside the draft's."""
-    cell_id = digest(recorded(draft.verb, draft.config, threads, identify))
+    cell_id = recorded(draft.verb, draft.config, threads, identify).id
     name = "-".join(part for part in (draft.stage, _slug(draft.coordinates), cell_id[:8]) if part)
     made = replace(draft, id=cell_id, folder=draft.folder.parent / name)
     identify.made[made.folder] = cell_id
@@ -191,7 +192,7 @@ class _Planner:
                 put(values, key, value, f"{self.recipe.where}: axis '{axis.name}' sets '{key}', but")
         for key in ("title", "command", "not_run"):
             given = getattr(self.recipe, key)
-            if given and key in self.verbs[name].Config.model_fields:
+            if given and key in self.verbs[name].Config.of_kind(values).model_fields:
                 values.setdefault(key, given)
         return values
 

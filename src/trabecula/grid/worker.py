@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from trabecula.artifacts.run_record import LOG_FILE, run_id
 from trabecula.config import build
 from trabecula.errors import InputError
 from trabecula.progress import Meter
@@ -49,7 +50,7 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
         config = build(verb_module(job["verb"]).Config, job["config"], where)
         out = Path(where)
         summary = execute(job["verb"], config, out, job["threads"], wait=_LOCK_WAIT_S)
-        if json.loads((out / "config.json").read_text())["id"] != job["id"]:
+        if run_id(out) != job["id"]:
             raise InputError(f"{where}: an input changed while the study ran; run the study again")
         return {"kind": "finished", "text": summary}
     except InputError as error:
@@ -57,7 +58,7 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())
         known = hasattr(error, "exit_code")
-        return {"kind": "failed", "text": str(error) if known else f"{text} (more in {where}/log.jsonl)"}
+        return {"kind": "failed", "text": str(error) if known else f"{text} (more in {where}/{LOG_FILE})"}
 
 
 def main() -> None:

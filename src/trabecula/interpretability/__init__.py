@@ -1,1 +1,1 @@
-"""What networks see: where they look, what they like best, which of their units know the label."""
+"""What networks see: where a score comes from, what raises it most, which units go with the label."""

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trabecula.artifacts.explanation import CamMethod
 from trabecula.errors import InputError
 from trabecula.interpretability.layers import as_maps, captured, check_layers, map_layers, stages
 from trabecula.nets.backbone import Backbone
@@ -25,8 +25,6 @@ from trabecula.nets.backbone import Backbone
 Score = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) in [0, 1] -> (B,) score of each."""
 
-
-Method = Literal["gradcam", "hirescam"]
 
 _PLACES = 4  # positions across below which a map hardly points anywhere
 
@@ -47,7 +45,7 @@ class Cams:
 
 
 def grad_cam(
-    score: Score, backbone: Backbone, layer: str, images: Tensor, method: Method = "gradcam"
+    score: Score, backbone: Backbone, layer: str, images: Tensor, method: CamMethod = "gradcam"
 ) -> Cams:
     """Grad-CAM, or HiResCAM, of these images.
 
@@ -89,9 +87,7 @@ def choose_layer(backbone: Backbone, wanted: str = "") -> str:
     if backbone.layout == "tokens":
         places = places[: max(len(places) - 1, 1)]
     if not places:
-        raise InputError(
-            f"{backbone.architecture} gives no maps, so there is no place for Grad-CAM to point at"
-        )
+        raise InputError(f"{backbone.architecture} gives no maps, which Grad-CAM needs")
     fine = [name for name in places if min(shapes[name][1:]) >= _PLACES]
     return (fine or places)[-1]
 

@@ -1,6 +1,6 @@
 """The layers of a network that give maps, and their activations.
 
-A transformer's tokens are maps too: the patches lie on a grid.
+A transformer's tokens are maps too: the patches are on a grid.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def map_layers(backbone: Backbone) -> dict[str, tuple[int, int, int]]:
     names = {module: name for name, module in backbone.net.named_modules() if name}
 
     def note(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-        changed = not (given and output is given[0])  # not the place where a library's classifier stood
+        changed = not (given and output is given[0])  # not the layer in place of a library's classifier
         if isinstance(output, Tensor) and changed and (output.ndim == 4 or _are_tokens(backbone, output)):
-            found.pop(names[module], None)  # a module that runs twice stands where it ran last
+            found.pop(names[module], None)  # a module that runs twice is placed where it ran last
             found[names[module]] = tuple(as_maps(backbone, output).shape[1:])  # type: ignore[assignment]
 
     handles = [module.register_forward_hook(note) for module in names]

@@ -1,6 +1,6 @@
-"""The image that a critic takes for the most real: found by climbing its score, starting from noise.
+"""The image that a critic takes for the most real: found by gradient ascent from noise.
 
-den Boer 2025, section 5.2 and figure 5: such an image shows what a critic looks at, and what it does not.
+den Boer 2025, section 5.2 and figure 5: such an image shows what a critic responds to, and what it does not.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def noise_images(num: int, channels: int, size: int, seed: int) -> Tensor:
 def maximise(critic: Callable[[Tensor], Tensor], start: Tensor, steps: int, rate: float) -> Climb:
     """Climb the score by Adam, each pixel kept in [-1, 1] by clamping.
 
-    Clamped, the ascent can reach the box's faces, where the maximum of a piecewise linear critic lies;
+    Clamped, the ascent can reach the box's faces, where a piecewise linear critic has its maximum;
     through a tanh it never would.
 
     Args:
@@ -49,7 +49,7 @@ def maximise(critic: Callable[[Tensor], Tensor], start: Tensor, steps: int, rate
         rate: how far a pixel moves in one step, about, where the whole range is 2.
 
     Raises:
-        RunError: the score is no number.
+        RunError: the score is not finite.
     """
     x = start.clone().requires_grad_()
     optimizer = torch.optim.Adam([x], lr=rate, maximize=True)
@@ -60,7 +60,7 @@ def maximise(critic: Callable[[Tensor], Tensor], start: Tensor, steps: int, rate
     for step in range(steps + 1):
         scores = critic(x)
         if not scores.isfinite().all():
-            raise RunError("the critic's score is no number; its training diverged, use an earlier one")
+            raise RunError("the critic's score is not finite; its training diverged, use an earlier one")
         climb.append(scores.detach().clone())
         higher = climb[-1] > highest
         with torch.no_grad():

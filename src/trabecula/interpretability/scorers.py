@@ -11,16 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trabecula.artifacts.store import Store, to_float
+from trabecula.artifacts.encoder import check_fit
+from trabecula.artifacts.store import Store
 from trabecula.artifacts.tasks import Task
 from trabecula.config import suggest
+from trabecula.data.batches import images_in_order
 from trabecula.data.views import centre
 from trabecula.errors import InputError
 from trabecula.interpretability.gradcam import Score, class_score
 from trabecula.nets.classifier import load_classifier
 from trabecula.nets.critic import Critic
-from trabecula.nets.critic_file import load_critic
-from trabecula.nets.encoder import Encoder, check_fit, load_encoder
+from trabecula.nets.encoder import Encoder, load_critic, load_encoder
 
 BATCH = 64
 
@@ -66,7 +67,9 @@ def of_classifier(path: Path, store: Store, target: str, device: torch.device) -
     names = card.class_names
     chosen = target or names[-1]
     if chosen not in names:
-        raise InputError(f"target '{target}': no class of task '{card.origin.task}'{suggest(target, names)}")
+        raise InputError(
+            f"target '{target}': not a class of task '{card.origin.task}'{suggest(target, names)}"
+        )
     column = names.index(chosen)
     classifier.to(device).eval()
 
@@ -117,8 +120,7 @@ def critic_scores(
 ) -> NDArray[np.float64]:
     """(n,) the critic's score of these rows."""
     parts = [np.empty(0)]
-    for start in range(0, len(rows), BATCH):
-        images = to_float(store.read(rows[start : start + BATCH])).to(encoder.mean.device)
+    for images in images_in_order(store, rows, encoder.mean.device, BATCH):
         parts.append(critic(encoder.normalise(images)).double().cpu().numpy())
     return np.concatenate(parts)
 

@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trabecula.artifacts.store import Store, to_float
+from trabecula.artifacts.explanation import UnitRow
+from trabecula.artifacts.store import Store
+from trabecula.data.batches import images_in_order
 from trabecula.errors import InputError
 from trabecula.interpretability.layers import as_maps, captured, check_layers, map_layers, stages
 from trabecula.metrics.correlation import Correlations, CorrelationSums, max_p_value
@@ -49,7 +51,7 @@ def choose_shapes(encoder: Encoder, wanted: Sequence[str], critic: Critic | None
     known = map_layers(encoder.backbone)
     names = list(wanted) or stages(encoder.backbone)[-_NUM_LAYERS:]
     if not names:
-        raise InputError(f"{encoder.card.architecture} gives no maps, so there are no units to ask")
+        raise InputError(f"{encoder.card.architecture} gives no maps, so there are no units to correlate")
     return {name: known[name] for name in names} | ({SCORE: (1, 1, 1)} if critic and not wanted else {})
 
 
@@ -62,8 +64,7 @@ def activations_of(
     def read() -> Iterator[dict[str, NDArray[np.float32]]]:
         inner = [name for name in names if name != SCORE]
         with captured(encoder.backbone, inner) as outputs, Meter("units", len(rows), "images") as meter:
-            for start in range(0, len(rows), _BATCH):
-                images = to_float(store.read(rows[start : start + _BATCH])).to(encoder.mean.device)
+            for images in images_in_order(store, rows, encoder.mean.device, _BATCH):
                 maps = encoder.backbone(encoder.normalise(images)).maps
                 seen = {name: as_maps(encoder.backbone, outputs[name]) for name in inner}
                 batch = {name: layer.float().cpu().numpy() for name, layer in seen.items()}
@@ -76,7 +77,7 @@ def activations_of(
 
 
 @dataclass(frozen=True)
-class _Part:
+class _Channels:
     """Some channels of a layer, whose sums are held together."""
 
     layer: str
@@ -108,9 +109,9 @@ def correlate(
     return {key: _joined(found) for key, found in parts.items()}
 
 
-def _passes(shapes: dict[str, Shape], labels: int) -> list[list[_Part]]:
+def _passes(shapes: dict[str, Shape], labels: int) -> list[list[_Channels]]:
     most = max(1, _MOST_SUMS // labels)
-    passes: list[list[_Part]] = [[]]
+    passes: list[list[_Channels]] = [[]]
     for layer, (channels, height, width) in shapes.items():
         cells = height * width
         sizes: dict[Kind, int] = {"channel": 1, "cell": cells}
@@ -120,14 +121,14 @@ def _passes(shapes: dict[str, Shape], labels: int) -> list[list[_Part]]:
             step = max(1, most // each)
             for first in range(0, channels, step):
                 last = min(first + step, channels)
-                part = _Part(layer, kind, first, last, (last - first) * each)
+                part = _Channels(layer, kind, first, last, (last - first) * each)
                 if passes[-1] and sum(p.units for p in passes[-1]) + part.units > most:
                     passes.append([])
                 passes[-1].append(part)
     return passes
 
 
-def _units(maps: NDArray[np.float32], part: _Part) -> NDArray[np.float32]:
+def _units(maps: NDArray[np.float32], part: _Channels) -> NDArray[np.float32]:
     """(b, K, h, w) -> (b, units)."""
     chosen = maps[:, part.first : part.last]
     if part.kind == "channel":
@@ -140,7 +141,7 @@ def _joined(found: Sequence[Correlations]) -> Correlations:
     return Correlations(r, np.maximum.reduce([part.null_max for part in found]))
 
 
-def summarise(found: dict[tuple[str, Kind], Correlations], shapes: dict[str, Shape]) -> list[dict[str, Any]]:
+def summarise(found: dict[tuple[str, Kind], Correlations], shapes: dict[str, Shape]) -> tuple[UnitRow, ...]:
     """One row a layer and kind: the largest correlation, its place, and its p over all units of that kind."""
     rows = []
     for (layer, kind), correlations in found.items():
@@ -151,24 +152,17 @@ def summarise(found: dict[tuple[str, Kind], Correlations], shapes: dict[str, Sha
         _, height, width = shapes[layer]
         at = None
         if best >= 0:
-            place = np.unravel_index(best, (shapes[layer][0], height, width)) if kind == "cell" else (best,)
+            place = np.unravel_index(best, shapes[layer]) if kind == "cell" else (best,)
             at = dict(zip(("channel", "row", "column"), map(int, place), strict=False))
-        rows.append(
-            {
-                "layer": layer,
-                "unit": kind,
-                "grid": [height, width],
-                "num_units": len(correlations.r),
-                "num_constant": int(len(correlations.r) - len(size)),
-                "largest": float(correlations.r[best]) if best >= 0 else None,
-                "at": at,
-                "p": max_p_value(float(correlations.r[best]), family) if best >= 0 else None,
-                "num_above_paper": int((size > PAPER_BOUND).sum()),
-                "num_significant": int(
-                    sum(max_p_value(float(r), family) <= 0.05 for r in size[size >= np.quantile(family, 0.9)])
-                ),
-                "quantiles": {f"{q:g}": float(np.quantile(size, q)) for q in _QUANTILES} if len(size) else {},
-                "null_95": float(np.quantile(family, 0.95)),
-            }
-        )
-    return rows
+        significant = (max_p_value(float(r), family) <= 0.05 for r in size[size >= np.quantile(family, 0.9)])
+        row = UnitRow(
+            layer=layer, unit=kind, grid=(height, width), num_units=len(correlations.r),
+            num_constant=int(len(correlations.r) - len(size)),
+            largest=float(correlations.r[best]) if best >= 0 else None, at=at,
+            p=max_p_value(float(correlations.r[best]), family) if best >= 0 else None,
+            num_above_paper=int((size > PAPER_BOUND).sum()), num_significant=int(sum(significant)),
+            quantiles={f"{q:g}": float(np.quantile(size, q)) for q in _QUANTILES} if len(size) else {},
+            null_95=float(np.quantile(family, 0.95)),
+        )  # fmt: skip
+        rows.append(row)
+    return tuple(rows)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
-from trabecula.kernels import winograd
+from trabecula.kernels import enabled, winograd
 from trabecula.kernels.matmul import by_onednn, matmul
 
 _OUTPUT = 16  # pixels of the output map up to which the product is the faster forward pass
@@ -73,7 +73,7 @@ def convolve(
     """
     if not signs and _takes_nine_products(x, kernel, step, edge):
         return winograd.convolve(x, kernel, bias, matmul)
-    if x.device.type != "cpu" or _pixels(x, kernel.shape[-1], step, edge) > _OUTPUT:
+    if not _is_quick(x) or _pixels(x, kernel.shape[-1], step, edge) > _OUTPUT:
         return F.conv2d(x, kernel, bias, step, edge)
     made = matmul(_patches(x, kernel.shape[-1], step, edge), kernel.permute(0, 2, 3, 1).flatten(1).t())
     return (made if bias is None else made.add_(bias)).permute(0, 3, 1, 2)
@@ -83,7 +83,7 @@ def convolve_back(grad: Tensor, x: Tensor, kernel: Tensor, step: int, edge: int)
     """The gradient in `x` of a convolution, from that in its output."""
     if _takes_nine_products(x, kernel, step, edge):
         return winograd.convolve_back(grad, kernel, matmul)
-    if grad.device.type != "cpu" or grad[0, 0].numel() > _OUTPUT or grad.dtype != torch.float32:
+    if not _is_quick(grad) or grad[0, 0].numel() > _OUTPUT or grad.dtype != torch.float32:
         return _library_gradients(grad, x, kernel, step, edge, (True, False, False))[0]
     (batch, channels, height, width), size = x.shape, kernel.shape[-1]
     parts = matmul(grad.permute(0, 2, 3, 1), kernel.permute(0, 2, 3, 1).flatten(1))
@@ -101,13 +101,13 @@ def kernel_gradient(grad: Tensor, x: Tensor, kernel: Tensor, step: int, edge: in
     if _takes_nine_products(x, kernel, step, edge):
         return winograd.kernel_gradient(grad, x, matmul)
     most = _OUTPUT if grad.dtype == torch.float32 else _WEIGHT_OF_4
-    if grad.device.type != "cpu" or grad[0, 0].numel() > most:
+    if not _is_quick(grad) or grad[0, 0].numel() > most:
         return _library_gradients(grad, x, kernel, step, edge, (False, True, False))[1]
     return _kernel_product(grad, x, kernel, step, edge)
 
 
 def _takes_nine_products(x: Tensor, kernel: Tensor, step: int, edge: int) -> bool:
-    if x.device.type != "cpu" or torch.is_grad_enabled() or not by_onednn(x.dtype):
+    if x.device.type != "cpu" or torch.is_grad_enabled() or not by_onednn(x.dtype) or not enabled("winograd"):
         return False
     if kernel.shape[2:] != (4, 4) or (step, edge) != (2, 1) or any(side % 4 for side in x.shape[2:]):
         return False
@@ -144,9 +144,13 @@ def _pixels(x: Tensor, kernel: int, step: int, edge: int) -> int:
     return height * width
 
 
+def _is_quick(x: Tensor) -> bool:
+    return x.device.type == "cpu" and enabled("convolution")
+
+
 def _is_bf16(x: Tensor) -> bool:
     return (
-        x.device.type == "cpu"
+        _is_quick(x)
         and torch.is_autocast_enabled("cpu")
         and torch.get_autocast_dtype("cpu") == torch.bfloat16
     )

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trabecula.kernels import enabled
 from trabecula.kernels.matmul import by_onednn, matmul
 
 _MANY = 1 << 22  # multiplications of a layer from which its gain is more than what calling it costs
@@ -51,7 +52,7 @@ class _Product(torch.autograd.Function):
 def _is_quicker(x: Tensor, weight: Tensor) -> bool:
     if x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or x.numel() * len(weight) < _MANY:
         return False
-    return x.dtype == weight.dtype and by_onednn(x.dtype)
+    return x.dtype == weight.dtype and by_onednn(x.dtype) and enabled("linear")
 
 
 def use_product_linears(net: nn.Module) -> int:

@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trabecula.kernels import enabled
+
 # No public name gives oneDNN's product as it is; where this one is missing, `@` serves.
 _ONEDNN = (
     getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
@@ -20,7 +22,7 @@ _ONEDNN = (
 
 def by_onednn(dtype: torch.dtype) -> bool:
     """Whether oneDNN multiplies this type faster than torch does."""
-    return dtype == torch.float32 and _ONEDNN is not None
+    return dtype == torch.float32 and _ONEDNN is not None and enabled("matmul")
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:

@@ -1,8 +1,12 @@
-"""Intervals over patients, and over patients and seeds.
+"""Intervals over patients and seeds, paired differences with their p, label multipliers.
 
 Images of a patient are alike, so patients are resampled, never images. A resample is a count for
 each patient; the same counts serve every arm, seed and metric of a task, which makes differences
-paired. Why this interval and not another: docs/concepts/evaluation.md, from bench/coverage.py.
+paired: what two arms share cancels. Why this interval and not another: docs/concepts/evaluation.md, from
+bench/coverage.py.
+
+A unit is (pretraining seed, label seed). Where each pretraining has several label seeds, the units of one
+pretraining are alike: they are not independent draws. `Layout` says what an interval over units is for.
 """
 
 from __future__ import annotations
@@ -15,15 +19,76 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from trabecula.metrics.seeds import MIN_SEEDS, Layout, Unit, layout_of
-
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 Scale = Literal["logit", "fisher", "log", "identity"]
+Unit = tuple[int, int]
+"""(pretraining seed, label seed): what is called a seed in intervals."""
+Kind = Literal["plain", "crossed", "encoders", "labels", "models"]
+
+MIN_SEEDS = 5
+"""Fewer seeds say too little of the seeds' spread: an interval is over patients only, for these seeds."""
 
 MIN_PATIENTS = 5  # of the smaller class: below, a spread over patients cannot be estimated
 TOO_FEW = f"fewer than {MIN_PATIENTS} patients in a class: no interval"
 MIN_RESAMPLES = 20  # of those in which the value exists
+NO_SPREAD = "not estimable: no resample differs"
+_ROUNDING = 1e-12  # a spread below it is arithmetic, not patients
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How S units are laid out.
+
+    kind: "plain": one pretraining, or one label seed in each; "crossed": enough of both; "encoders":
+        enough label seeds for an interval, for these few pretrainings; "labels": the other way round;
+        "models": too few of both, or not the same label seeds in each pretraining.
+    order: (P, L) positions of the units by pretraining and label seed; (1, S) where they are not crossed.
+    """
+
+    kind: Kind
+    order: NDArray[np.int64]
+
+    @property
+    def note(self) -> str:
+        """What the interval is for, in words; "" for plain seeds."""
+        pretrainings, labels = self.order.shape
+        return {
+            "plain": "",
+            "crossed": "over new pretrainings, label seeds and patients",
+            "encoders": f"speaks of these {pretrainings} encoders: over new label seeds and patients",
+            "labels": f"speaks of these {labels} label seeds: over new pretrainings and patients",
+            "models": f"speaks of these {self.order.size} trained models: over new patients",
+        }[self.kind]
+
+    def averaged(self, table: NDArray[Any]) -> Floats:
+        """(..., S) -> (..., seeds that the interval is over); (..., P, L) where both are crossed."""
+        if self.kind == "plain":
+            return table
+        grid: Floats = table[..., self.order]
+        if self.kind == "encoders":
+            return np.asarray(grid.mean(axis=-2))
+        if self.kind == "labels":
+            return np.asarray(grid.mean(axis=-1))
+        if self.kind == "models":
+            return np.asarray(grid.mean(axis=(-2, -1)))[..., None]
+        return grid
+
+
+def layout_of(units: Sequence[Unit]) -> Layout:
+    """How units are laid out, whatever their order."""
+    pretrainings, labels = (sorted({unit[i] for unit in units}) for i in (0, 1))
+    flat = np.arange(len(units))[None]
+    if len(pretrainings) in (1, len(units)):
+        return Layout("plain", flat)
+    at = {unit: i for i, unit in enumerate(units)}
+    if len(units) != len(pretrainings) * len(labels) or len(at) != len(units):
+        return Layout("models", flat)
+    enough = len(pretrainings) >= MIN_SEEDS, len(labels) >= MIN_SEEDS
+    kinds: dict[tuple[bool, bool], Kind] = {
+        (True, True): "crossed", (False, True): "encoders", (True, False): "labels", (False, False): "models",
+    }  # fmt: skip
+    return Layout(kinds[enough], np.array([[at[p, s] for s in labels] for p in pretrainings]))
 
 
 def resample(patients: ArrayLike, num_resamples: int, seed: int) -> Array:
@@ -226,3 +291,161 @@ def _at_bound(share: float, tail: float, num_patients: float) -> tuple[float, fl
     low = float(stats.beta.ppf(tail, right, wrong + 1)) if right > 0 else 0.0
     high = float(stats.beta.ppf(1 - tail, right + 1, wrong)) if wrong > 0 else 1.0
     return low, high, "no spread over patients: exact binomial limits"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Arm minus baseline; `p` is two-sided and below 1 - level exactly where the interval excludes 0.
+
+    `low`, `high` and `p` are NaN where they cannot be estimated, and `note` says why.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    num_seeds: int
+    note: str = ""
+
+
+def difference(
+    values: ArrayLike,
+    draws: ArrayLike,
+    baseline_values: ArrayLike,
+    baseline_draws: ArrayLike,
+    df_patients: float,
+    level: float = 0.95,
+    units: Sequence[Unit] | None = None,
+) -> Difference:
+    """Paired difference of a metric.
+
+    Args:
+        values, baseline_values: (S,) of the same seeds in the same order.
+        draws, baseline_draws: (R, S) under the same draws of patients.
+        units: (S,) pretraining and label seed of each; None takes seeds that share nothing.
+    The interval is Student's t with the bootstrap standard error of the difference
+    (`bootstrap.interval`, scale "identity") and p is that t's two-sided tail.
+    Where no resample differs (both arms all right, say) the data tell nothing of the spread: a width of
+    zero would read as a proof.
+    """
+    own, base = np.atleast_1d(np.asarray(values, float)), np.atleast_1d(np.asarray(baseline_values, float))
+    if own.shape != base.shape:
+        raise ValueError(f"{own.size} seeds against {base.size}: pair the seeds first")
+    apart = np.asarray(draws, float) - np.asarray(baseline_draws, float)
+    found = interval(own - base, apart, df_patients, level, "identity", units)
+    nan = float("nan")
+    if found.error <= _ROUNDING:
+        return Difference(found.value, nan, nan, nan, found.num_seeds, NO_SPREAD)
+    p = float(2 * stats.t.sf(abs(found.value) / found.error, found.df)) if np.isfinite(found.error) else nan
+    return Difference(found.value, found.low, found.high, p, found.num_seeds, found.note)
+
+
+def holm(p_values: ArrayLike) -> Floats:
+    """(m,) p-values adjusted for m comparisons; NaN stay NaN and are not counted.
+
+    Source: Holm, Scandinavian Journal of Statistics 1979; 6: 65-70.
+    """
+    p = np.asarray(p_values, float)
+    adjusted = np.full(p.shape, np.nan)
+    known = np.flatnonzero(np.isfinite(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    steps = p[order] * np.arange(order.size, 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1) if order.size else steps
+    return adjusted
+
+
+def isotonic(values: ArrayLike, weights: ArrayLike | None = None) -> Floats:
+    """Non-decreasing least-squares fit along the last axis, (..., F) -> (..., F).
+
+    Pool adjacent violators in its min-max form, max over a <= i of min over b >= i of the mean of
+    a..b, which serves all resamples at once; curves have few points.
+    Source: Barlow et al., Statistical Inference under Order Restrictions, 1972, equation 1.9.
+    """
+    y = np.asarray(values, float)
+    w = np.ones(y.shape[-1]) if weights is None else np.asarray(weights, float)
+    num = y.shape[-1]
+    mean = np.full((num, num, *y.shape[:-1]), np.inf)
+    for a in range(num):
+        for b in range(a, num):
+            mean[a, b] = (y[..., a : b + 1] * w[a : b + 1]).sum(axis=-1) / w[a : b + 1].sum()
+    fit = [mean[: i + 1, i:].min(axis=1).max(axis=0) for i in range(num)]
+    result: Floats = np.stack(fit, axis=-1)
+    return result
+
+
+@dataclass(frozen=True)
+class Multiplier:
+    """How many times the labels; censored "above" or "below" where the baseline's curve ends first.
+
+    A censored value stands at the end of the curve. `low` is 0 and `high` infinite where the curve
+    ends before that bound is reached. Both are NaN where they cannot be estimated, and `note` says why.
+    """
+
+    value: float
+    low: float
+    high: float
+    censored: str
+    note: str = ""
+
+
+def label_multiplier(
+    num_patients: Sequence[float],
+    baseline: ArrayLike,
+    baseline_draws: ArrayLike,
+    at: float,
+    value: float,
+    draws: ArrayLike,
+    df_patients: float,
+    level: float = 0.95,
+) -> Multiplier:
+    """The baseline's labels for the arm's value, divided by the arm's labels.
+
+    Args:
+        num_patients: (F,) labelled training patients at the baseline's fractions, increasing.
+        baseline: (F,) its metric (higher is better). baseline_draws: (R, F) under the draws.
+        at: the arm's labelled training patients. value, draws (R,): the arm's metric there.
+        df_patients: see `bootstrap.degrees_of_freedom`.
+    The baseline's curve is made non-decreasing and joined linearly over the logarithm of the
+    patients. The interval is the percentile interval of the same reading under each draw;
+    there is none where a difference has none.
+    """
+    x = np.log(np.asarray(num_patients, float))
+    curve = isotonic(baseline)
+    point = float(_read(x, curve[None], np.array([value]))[0])
+    nan, own, base = float("nan"), np.asarray(draws, float), np.asarray(baseline_draws, float)
+    each = _read(x, isotonic(base), own)
+    each = each[~np.isnan(each)]
+    if np.isnan(point) or not each.size:
+        return Multiplier(nan, nan, nan, "", "not estimable")
+    ratio = float(np.exp(np.clip(point, x[0], x[-1])) / at)
+    censored = "above" if point == np.inf else "below" if point == -np.inf else ""
+    if df_patients < MIN_PATIENTS - 1 or each.size < MIN_RESAMPLES:
+        return Multiplier(ratio, nan, nan, censored, TOO_FEW)
+    tail = (1 - level) / 2
+    low, high = (float(v) for v in np.quantile(each, [tail, 1 - tail], method="nearest"))
+    table = np.column_stack([own, base])
+    table = table[np.isfinite(table).all(axis=1)]
+    alike = np.isfinite(low) and high - low <= _ROUNDING
+    if alike or np.ptp(table, axis=0).max() <= _ROUNDING:
+        return Multiplier(nan, nan, nan, "", NO_SPREAD)
+    bounds = [float(np.exp(np.clip(v, x[0], x[-1])) / at) for v in (low, high)]
+    return Multiplier(
+        ratio,
+        0.0 if low == -np.inf else bounds[0],
+        float("inf") if high == np.inf else bounds[1],
+        censored,
+    )
+
+
+def _read(x: Floats, curves: Floats, values: Floats) -> Floats:
+    """First x at which each (R, F) non-decreasing curve reaches its (R,) value; -inf, inf outside."""
+    position = (curves < values[:, None]).sum(axis=1)  # first point that reaches the value
+    upper = np.clip(position, 1, x.size - 1) if x.size > 1 else np.zeros_like(position)
+    rows, lower = np.arange(len(curves)), np.maximum(upper - 1, 0)
+    rise = curves[rows, upper] - curves[rows, lower]
+    share = np.divide(values - curves[rows, lower], rise, out=np.zeros_like(rise), where=rise > 0)
+    inside = x[lower] + np.clip(share, 0, 1) * (x[upper] - x[lower])
+    found = np.where(position >= x.size, np.inf, inside)
+    found = np.where(values < curves[:, 0], -np.inf, found)
+    result: Floats = np.where(np.isnan(curves).any(axis=1) | np.isnan(values), np.nan, found)
+    return result

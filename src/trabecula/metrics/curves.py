@@ -74,7 +74,7 @@ def reliability(
     weights: Array,
     level: float,
     num_bins: int = 10,
-) -> list[dict[str, float | int]]:
+) -> list[dict[str, Any]]:
     """Stated against observed frequency in bins of equal numbers of predictions, all seeds pooled.
 
     Args:
@@ -86,7 +86,7 @@ def reliability(
     stated = np.concatenate([pair[0] for pair in pairs])
     came_true = np.concatenate([pair[1] for pair in pairs])
     bins, num = bins_of(stated, num_bins), np.asarray(y).shape[0]
-    found: list[dict[str, float | int]] = []
+    found: list[dict[str, Any]] = []
     for k in range(int(bins.max()) + 1):
         inside = (bins == k).reshape(len(pairs), num)
         count = inside.sum(axis=0).astype(np.float32)  # (n,) seeds that put the image in this bin

@@ -11,6 +11,11 @@ would give: fakes nearer to the training images than these are copies. Three mea
   copying. Far above 0: fakes stay away from the training images, as an underfitted generator's do.
 
 Intervals resample patients of the held-out images, and fakes.
+
+And does a critic score training images higher than held-out ones (`critic_gap`)? A Wasserstein critic is
+defined up to a constant and a scale, so a gap is given beside the critic's whole range from real to fake:
+gap / (train - fake), which is r_v of Karras 2020 (arXiv 2006.06676, eq. 1) with the held-out images as its
+validation set.
 """
 
 from __future__ import annotations
@@ -195,3 +200,45 @@ def _cells(points: Floats, num: int, seed: int, rounds: int = 50) -> NDArray[np.
         for cell in np.unique(cells):
             centres[cell] = points[cells == cell].mean(axis=0)
     return np.asarray(cells, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class CriticGap:
+    """Mean scores; `low` and `high` bound the gap, NaN with too few patients."""
+
+    train: float
+    held_out: float
+    fake: float
+    gap: float  # train - held out
+    low: float
+    high: float
+    relative: float  # gap / (train - fake); NaN where these do not differ
+
+
+def critic_gap(
+    train: ArrayLike,
+    held_out: ArrayLike,
+    fakes: ArrayLike,
+    train_patients: ArrayLike,
+    held_out_patients: ArrayLike,
+    level: float = 0.95,
+) -> CriticGap:
+    """Means of the scores (n,), (m,), (f,) and the gap with an interval over patients.
+
+    The interval is Student's t with cluster-robust variances of the two means (Liang and Zeger 1986).
+    """
+    means, variances, num = [], [], []
+    for scores, patients in ((train, train_patients), (held_out, held_out_patients)):
+        x = np.asarray(scores, dtype=np.float64)
+        ids, where = np.unique(np.asarray(patients), return_inverse=True)
+        residuals = np.bincount(where, x - x.mean())
+        means.append(float(x.mean()))
+        num.append(len(ids))
+        variances.append(float(np.square(residuals).sum() / len(x) ** 2 * len(ids) / max(1, len(ids) - 1)))
+    fake = float(np.mean(np.asarray(fakes, dtype=np.float64)))
+    gap, reach = means[0] - means[1], means[0] - fake
+    step = float("nan")
+    if min(num) >= MIN_PATIENTS:
+        step = float(stats.t.ppf((1 + level) / 2, min(num) - 1) * np.sqrt(sum(variances)))
+    relative = gap / reach if reach != 0 else float("nan")
+    return CriticGap(means[0], means[1], fake, gap, gap - step, gap + step, relative)

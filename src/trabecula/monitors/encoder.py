@@ -1,10 +1,10 @@
 """Is an encoder learning anything? Measured while it is trained, whatever the method.
 
 rank, rankme   how many directions the features of pool images use
-spread         how far these features lie apart, 1 without order, 0 where all are the same
+spread         how far apart these features are, 1 without order, 0 where all are the same
 knn            what an image's nearest neighbours among other patients say of its label
 
-Only images of the training part are looked at, those that are learned from but for neighbours; labels are
+Only images of the training part are measured, those that are learned from but for neighbours; labels are
 those of the training part. Features are float32 whatever the run computes in: rounding to bf16 makes a line
 look like dozens of directions.
 """
@@ -13,67 +13,54 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from trabecula.artifacts.splits import in_hash_order
-from trabecula.artifacts.store import Store, to_float
+from trabecula.artifacts.store import to_float
 from trabecula.data.pretraining_pool import Labelled, evenly
-from trabecula.metrics.collapse import effective_rank, rankme, spread
-from trabecula.metrics.neighbours import neighbour_accuracy
-from trabecula.monitors.gan import Finding
+from trabecula.metrics.feature_quality import effective_rank, neighbour_accuracy, rankme, spread
+from trabecula.monitors.monitor import Finding, Monitor, Watched
 from trabecula.nets.devices import exact
 from trabecula.nets.encoder import Encoder
 from trabecula.objectives.objective import Objective
 
 NUM_IMAGES, NUM_LABELLED, FEWEST = 256, 960, 16
-"""Images whose features are measured, labelled images that ask their neighbours, and the least of either."""
+"""Images whose features are measured, labelled images whose neighbours vote, and the least of either."""
 SHARE, APART = 80, 16
-"""A run of n images looks at no more than n / SHARE images of either kind at a time, and again only after
-APART times as many as it looked at: less than 5 % of a training step's work on each image."""
+"""A run of n images measures at most n / SHARE images of either kind at a time, and again only after
+APART times as many images were trained on: less than 5 % of a training step's work on each image."""
 NUM_NEIGHBOURS = 20
-"""Images that vote (Caron et al. 2021, arXiv 2104.14294, section 4.1)."""
+"""Neighbours that vote (Caron et al. 2021, arXiv 2104.14294, section 4.1)."""
 ALIKE = 0.01
-"""Spread below which features are all the same; those of fresh networks lie above 0.05."""
+"""Spread below which features are all the same; those of fresh networks have more than 0.05."""
 NARROW = 2.0
-"""Effective rank below which features lie on a line; those of fresh networks lie above 20."""
+"""Effective rank below which features are on a line; those of fresh networks have more than 20."""
 COLLAPSE = "encoder collapse"
 """Name of the finding."""
 _BATCH = 64
 
 
-class Monitor:
-    """Looks at an objective's encoder, always with the same images.
+class EncoderMonitor(Monitor):
+    """Measures an objective's encoder, always on the same images; without labels no neighbours are asked."""
 
-    Args:
-        pool: rows of the store that are learned from.
-        images: budget of the run.
-        labelled: images of the training part with their labels; without them no neighbours are asked.
-    """
-
-    def __init__(
-        self,
-        objective: Objective,
-        store: Store,
-        pool: NDArray[np.int64],
-        images: int,
-        device: torch.device,
-        labelled: Labelled | None = None,
-    ) -> None:
-        self.objective = objective.to(device)  # training has not moved it yet
-        self.store, self.device = store, device
-        most = max(FEWEST, images // SHARE)
-        self.rows = evenly(pool, min(NUM_IMAGES, most))
+    def __init__(self, objective: Objective, watched: Watched) -> None:
+        self.objective = objective.to(watched.device)  # training has not moved it yet
+        self.store, self.device, labelled = watched.store, watched.device, watched.labelled
+        most = max(FEWEST, watched.images // SHARE)
+        self.rows = evenly(watched.pool, min(NUM_IMAGES, most))
         self.labelled = some_patients(labelled, min(NUM_LABELLED, most)) if labelled is not None else None
         self.apart = APART * (len(self.rows) + (len(self.labelled.rows) if self.labelled else 0))
 
+    def start(self) -> dict[str, float]:
+        return self.measure()
+
     def measure(self) -> dict[str, float]:
         """The measurements; the encoder is used as `embed` uses it, and stays as it was."""
-        encoder = self.objective.products().get("encoder")
-        if not isinstance(encoder, Encoder):
-            return {}
+        encoder = cast("Encoder", self.objective.products()["encoder"])
         features = self._features(encoder, self.rows)
         sound = bool(np.isfinite(features).all())
         measures = {"rank": effective_rank, "rankme": rankme, "spread": spread}
@@ -83,14 +70,14 @@ class Monitor:
             found["knn"] = neighbour_accuracy(features, known.y, known.patients, NUM_NEIGHBOURS)
         return {f"monitor/{name}": value for name, value in found.items()}
 
-    def look(
+    def check(
         self, curve: Sequence[Mapping[str, float]], last: bool
     ) -> tuple[dict[str, float], list[Finding]]:
-        """Measurements and findings at a point of training; nothing where the last look is too near.
+        """Measurements and findings at a point of training; nothing where the last check is too near.
 
         Args:
             curve: what was logged at each point so far, this one last.
-            last: whether training ends here, which is always looked at.
+            last: whether training ends here, which is always measured.
         """
         before = max((point["images"] for point in curve if "monitor/rank" in point), default=0)
         if not last and curve[-1]["images"] - before < self.apart:
@@ -112,23 +99,22 @@ class Monitor:
 
 
 def judge(measured: Mapping[str, float], num_images: int) -> list[Finding]:
-    """What is wrong: an encoder whose features tell images from each other no more."""
-    if not measured:
-        return []
+    """What is wrong: an encoder whose features no longer differ between images."""
     rank, apart = measured["monitor/rank"], measured["monitor/spread"]
     if not (math.isfinite(rank) and math.isfinite(apart)):
-        why = "some are no number"
+        why = "some are not finite"
     elif apart < ALIKE:
-        why = f"they are all but the same, with a spread of {apart:.1g} where directions without order have 1"
+        why = f"they are nearly the same, with a spread of {apart:.1g} where directions without order have 1"
     elif rank < NARROW and num_images > NARROW + 1:
-        why = f"they all lie on one line, with an effective rank of {rank:.2g}"
+        why = f"they are all on one line, with an effective rank of {rank:.2g}"
     else:
         return []
-    return [Finding(COLLAPSE, f"the encoder has collapsed: of its features of {num_images} images {why}")]
+    text = f"the encoder has collapsed: of its features of {num_images} images {why}"
+    return [Finding(COLLAPSE, text, lasting=True)]
 
 
 def some_patients(labelled: Labelled, num: int) -> Labelled:
-    """Whole patients, in an order that tells nothing, as long as they have at most `num` images."""
+    """Whole patients, in an order without meaning, as long as they have at most `num` images."""
     kept: set[str] = set()
     count = 0
     for patient in in_hash_order(sorted(set(labelled.patients)), 0):

@@ -17,11 +17,11 @@ from typing import Literal, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from trabecula.artifacts.encoder import Stem
 from trabecula.config import suggest
 from trabecula.errors import InputError
 from trabecula.nets.critic import NORMS, WIDTHS, critic_blocks, grid_side, is_critic
 
-Stem = Literal["native", "sum", "repeat"]
 Layout = Literal["maps", "tokens", "vector"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -31,7 +31,7 @@ _SOURCES = ("hf", "hf-hub", "hf_hub", "local-dir")
 
 
 class Output(NamedTuple):
-    """What a network says of a batch."""
+    """What a network gives for a batch."""
 
     maps: Tensor | None  # (B, K, h, w); None where there is no grid
     token: Tensor | None  # (B, K) class token or pooled vector; None for plain convolutional networks
@@ -108,7 +108,7 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def _probe(self) -> tuple[Layout, int, tuple[int, int] | None]:
-        """Layout, width and grid, asked of the network with one blank image."""
+        """Layout, width and grid, measured with one blank image."""
         training = self.net.training
         self.net.eval()
         try:
@@ -162,14 +162,11 @@ def build_backbone(
         torch.default_generator.manual_seed(seed)
         if library in NORMS:
             source = _critic(name, in_channels, size)
-        elif library == "timm":
-            from trabecula.nets import from_timm
-
-            source = from_timm.source(model, in_channels, size)
         else:
-            from trabecula.nets import from_torchvision
+            from trabecula.nets import libraries
 
-            source = from_torchvision.source(model, in_channels, size)
+            build = libraries.timm_source if library == "timm" else libraries.torchvision_source
+            source = build(model, in_channels, size)
         return Backbone(name, channels, size, stem, source)
 
 
@@ -192,14 +189,14 @@ def resolve(architecture: str) -> str:
             f"architecture '{architecture}': unknown library '{library}'"
             + suggest(library, ["critic", "timm", "torchvision"])
         )
-    from trabecula.nets import from_timm, from_torchvision
+    from trabecula.nets import libraries
 
-    known = {"timm": from_timm.names(), "torchvision": from_torchvision.names()}
+    known = {"timm": libraries.timm_names(), "torchvision": libraries.torchvision_names()}
     wanted, searched = (model, [library]) if sign else (library, list(known))
     for place in searched:
         if wanted in known[place]:
             return f"{place}:{wanted}"
-    if "timm" in searched and from_timm.known(wanted):
+    if "timm" in searched and libraries.timm_model(wanted):
         return f"timm:{wanted}"
     candidates = ["critic"] + [name for place in searched for name in known[place]]
     hint = suggest(wanted, candidates)

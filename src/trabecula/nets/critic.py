@@ -1,7 +1,7 @@
-"""The critic and the generator of the hip GAN (paper A, section 4.2).
+"""The critic of the hip GAN (paper A, section 4.2).
 
-Images here are in [-1, 1], the range the generator's tanh makes. Sizes are 32 px times a whole
-number: five blocks halve (or double) the side, so 224 px gives maps of 7 x 7.
+Images here are in [-1, 1], the range of the generator (`nets/generators/upsampling.py`). Sizes are 32 px
+times a whole number: five blocks halve the side, so 224 px gives maps of 7 x 7.
 
 The paper names kernels, strides and activations but no widths, padding or initialisation. Inferred:
 widths 32-64-128-256-512, the only doubling that ends at the stated 512; padding 1, which halves an
@@ -13,16 +13,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, cast
+from pathlib import Path
+from typing import Literal
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trabecula.artifacts.encoder import EncoderCard, write_critic
 from trabecula.errors import InputError
 
 WIDTHS = (32, 64, 128, 256, 512)
-LATENT = 100
 _SLOPE = 0.2
 
 Norm = Literal["none", "batch"]
@@ -111,87 +110,6 @@ class Critic(nn.Module):
         scores: Tensor = self.output(self.features(x))
         return scores.squeeze(1)
 
-
-GENERATOR_WIDTHS = (512, 256, 128, 64, 32, 16)
-
-
-class Generator(nn.Module):
-    """Noise to images in [-1, 1]: a linear layer, then blocks of upsampling, convolution, batch norm, ReLU.
-
-    Upsampling is nearest-neighbour and the convolutions keep their bias, both inferred; the widths
-    512-256-128-64-32-16 mirror the critic's. Without norm, for methods that want none, weights start with
-    the variance of He et al. 2015 (arXiv 1502.01852, section 2.2), which batch norm makes needless.
-
-    Raises:
-        InputError: a size that the doublings do not reach.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        size: int,
-        latent: int = LATENT,
-        widths: Sequence[int] = GENERATOR_WIDTHS,
-        norm: Norm = "batch",
-    ) -> None:
-        super().__init__()
-        self.latent, self.widths, self.norm = latent, tuple(widths), norm
-        self.side = grid_side(size, len(widths) - 1)
-        self.project = nn.Linear(latent, self.side**2 * widths[0])
-        self.blocks = nn.Sequential(*(_up_block(wide, narrow, norm) for wide, narrow in pairwise(widths)))
-        self.output = nn.Conv2d(widths[-1], channels, kernel_size=3, padding=1)
-        if norm == "none":
-            for layer in self.modules():
-                if isinstance(layer, nn.Conv2d):
-                    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                    nn.init.zeros_(cast("Tensor", layer.bias))
-
-    def forward(self, z: Tensor) -> Tensor:
-        """(B, latent) standard normal -> (B, C, S, S) in [-1, 1]."""
-        maps = self.project(z).unflatten(1, (self.widths[0], self.side, self.side))
-        maps = maps.contiguous(memory_format=torch.channels_last)  # the layers that follow keep the layout
-        return torch.tanh(self.output(self.blocks(maps)))
-
-
-def mirrored(widths: Sequence[int]) -> tuple[int, ...]:
-    """A generator's widths for a critic's: backwards, and half the narrowest at the end."""
-    return (*reversed(widths), max(widths[0] // 2, 1))
-
-
-class _UpBlock(nn.Sequential):
-    """Upsampling, convolution, norm and activation, the first two computed as one.
-
-    Doubling by nearest neighbour and then a 3x3 convolution is a transposed 4x4 convolution of stride 2:
-    the same function of the same weights, with 16 products a coarse pixel and channel pair where the
-    convolution on the fine pixels has 36.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        _, conv, *rest = cast("tuple[nn.Upsample, nn.Conv2d, nn.Module, nn.Module]", tuple(self))
-        maps = F.conv_transpose2d(input, spread(conv.weight), conv.bias, stride=2, padding=1)
-        for layer in rest:
-            maps = layer(maps)
-        return maps
-
-
-def spread(kernel: Tensor) -> Tensor:
-    """The transposed kernel (in, out, 4, 4) of doubling, then convolving with (out, in, 3, 3) and padding 1.
-
-    Row 2y - 1 + i of the result sees coarse row y through those rows a of the kernel for which
-    2y - 1 + i + a - 1 is 2y or 2y + 1, so through a = 2 - i and a = 3 - i, where these are 0, 1 or 2.
-    """
-    kernel = kernel.permute(1, 2, 3, 0)
-    for dim in (1, 2):
-        first, second, third = kernel.unbind(dim)
-        kernel = torch.stack((third, second + third, first + second, first), dim)
-    return kernel.permute(0, 3, 1, 2)  # channels last: the library need not reorder it
-
-
-def _up_block(wide: int, narrow: int, norm: Norm) -> nn.Sequential:
-    layers: list[nn.Module] = [
-        nn.Upsample(scale_factor=2, mode="nearest"),
-        nn.Conv2d(wide, narrow, kernel_size=3, padding=1),
-        nn.BatchNorm2d(narrow),
-        nn.ReLU(inplace=True),
-    ]
-    return _UpBlock(*(layers if norm == "batch" else layers[:2] + layers[3:]))
+    def save(self, folder: Path, card: EncoderCard, images: int) -> None:  # noqa: ARG002
+        """Write the output layer; the blocks are the weights of the encoder in the same folder."""
+        write_critic(folder, self.output.state_dict())

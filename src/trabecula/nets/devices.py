@@ -1,13 +1,16 @@
-"""Which processor a network runs on, and what keeps its results the same from run to run."""
+"""Which processor a network runs on, in what precision, and what keeps its results equal from run to run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal
 
 import torch
 
 from trabecula.errors import InputError
+
+Precision = Literal["auto", "float32", "bf16"]
 
 
 def choose_device(name: str) -> torch.device:
@@ -42,3 +45,19 @@ def exact() -> Iterator[None]:
     """Full float32 and the same algorithms every time, for numbers that others will recompute."""
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         yield
+
+
+def precision_on(device: torch.device, precision: Precision = "auto") -> Literal["float32", "bf16"]:
+    """The precision of a run; "auto" is bf16 where the hardware multiplies it."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "float32"
+    return "bf16" if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "float32"
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
+    """The context in which a training step runs."""
+    if precision_on(device, precision) == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)

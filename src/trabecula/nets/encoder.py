@@ -1,108 +1,36 @@
 """Encoders: a backbone, its normalisation and its pooling, with a card that says where it comes from.
 
-    encoder.safetensors     the backbone's weights, in its library's own key layout
-    encoder.json            the card
-
 An encoder takes images in [0, 1] and owns everything that turns them into features.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple, cast
 
 import torch
-from pydantic import Field
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
-import trabecula
-from trabecula.artifacts.store import Store, alike, check_prepared
-from trabecula.config import Record, build
+from trabecula.artifacts.encoder import (
+    EncoderCard,
+    Family,
+    Init,
+    Pool,
+    PoolChoice,
+    Stem,
+    card_file,
+    critic_file,
+    read_encoder_card,
+    weights_file,
+    write_encoder,
+)  # fmt: skip
+from trabecula.artifacts.weights import read_weights
 from trabecula.errors import InputError
-from trabecula.files import write_atomically
-from trabecula.nets.backbone import Backbone, Stem, build_backbone, per_channel
-from trabecula.nets.critic import is_critic
-from trabecula.nets.published import AUTO, Published, find_published
-from trabecula.nets.weights import fit, load_weights, read_weights
-from trabecula.run import Run
-
-Pool = Literal["mean", "mean+max", "flatten", "token"]
-PoolChoice = Literal["auto", "mean", "mean+max", "flatten", "token"]
-Init = Literal["random", "weights", "encoder"]
-Family = Literal["random", "imagenet", "weights", "pretrained"]
-
-FORMAT = 1
-WEIGHTS_FILE = "encoder.safetensors"
-CARD_FILE = "encoder.json"
-EXPORTED_FILE = "model.safetensors"
-
-
-class Card(Record):
-    """What an encoder is and what it has seen."""
-
-    format: int = FORMAT
-    """Format of the card; a program refuses cards of a newer one."""
-    name: str
-    """The arm's name in tables."""
-    architecture: str
-    """"critic", "timm:NAME" or "torchvision:NAME"."""
-    channels: int = Field(ge=1)
-    """Channels of the images."""
-    size: int = Field(ge=1)
-    """Side of the images, px."""
-    stem: Stem = "native"
-    """How a grey image enters a network made for RGB."""
-    mean: tuple[float, ...]
-    """Subtracted from images in [0, 1], per channel that enters the network."""
-    std: tuple[float, ...]
-    """Divided by, per channel that enters the network."""
-    pool: Pool
-    """From maps to features: "mean" or "mean+max" over positions, "flatten", or the "token"."""
-    num_features: int = Field(ge=1)
-    """Length of the feature vector after pooling."""
-    objective: str = "none"
-    """What it was pretrained with; "none" where it saw no pretraining."""
-    init: Init = "random"
-    """Where its weights started."""
-    family: Family = "random"
-    """The initialisation by which arms are compared: random, imagenet, other weights, or pretrained."""
-    weights: str = ""
-    """Name and sha256 of the weights file it started from."""
-    parent: str = ""
-    """sha256 of the weights of the encoder it started from; "" where it started from none."""
-    settings: dict[str, Any] = Field(default_factory=dict)
-    """Resolved config of its pretraining."""
-    store: str = ""
-    """Id of the store it was pretrained on."""
-    preprocessing: str = ""
-    """Hash of the preprocessing of its store: images prepared otherwise are refused; "" takes any."""
-    prepared: dict[str, Any] = Field(default_factory=dict)
-    """The settings of that preprocessing, so that a refusal can name what differs."""
-    images_seen: int = Field(default=0, ge=0)
-    """Images drawn in pretraining, each once for every time it was drawn."""
-    batch_size: int = Field(default=0, ge=0)
-    """Images a batch of its pretraining; 0 where it saw none, or on a card of an earlier version."""
-    seed: int = 0
-    """Seed of its pretraining, and of its random weights."""
-    version: str = trabecula.__version__
-    """Version of the program that made it."""
-    patients: tuple[str, ...] = ()
-    """Patients seen in pretraining, as HMACs under the site's key."""
-    patients_key: str = ""
-    """Name of the key of these HMACs; that of the site too where its patients are not known."""
-    labels: str = ""
-    """Tasks whose labels of these patients it learned from, "; " between them; "" where it saw none."""
-    num_labelled_patients: int = Field(default=0, ge=0)
-    """Patients whose labels these were, of two such trainings the larger number; 0 where it is not known."""
-    pool_fraction: float = 1.0
-    """Part of the pool's patients that its pretraining took; 1 where it saw none."""
-    pool_cohorts: tuple[str, ...] = ()
-    """Cohorts that its pretraining was kept to; none: all that there were."""
-    stores: tuple[str, ...] = ()
-    """Ids of the stores that made up its pool, where these were several."""
+from trabecula.nets.backbone import Backbone, build_backbone, per_channel, resolve
+from trabecula.nets.critic import Critic, is_critic
+from trabecula.nets.published import AUTO, Published, find_published, weights_label
+from trabecula.nets.weights import fit, load_weights, mismatch
 
 
 class Encoder(nn.Module):
@@ -111,7 +39,7 @@ class Encoder(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, card: Card, backbone: Backbone) -> None:
+    def __init__(self, card: EncoderCard, backbone: Backbone) -> None:
         super().__init__()
         self.card = card
         self.backbone = backbone
@@ -157,6 +85,15 @@ class Encoder(nn.Module):
         chosen, width = pooling(self.backbone, pool)
         return Encoder(self.card.model_copy(update={"pool": chosen, "num_features": width}), self.backbone)
 
+    def save(self, folder: Path, card: EncoderCard | None = None, images: int = 0) -> None:  # noqa: ARG002
+        """Write weights and card.
+
+        Args:
+            card: what is to be written of it; its own card by default.
+            images: of this training so far; the card counts them.
+        """
+        write_encoder(folder, card or self.card, self.backbone.net.state_dict())
+
 
 def pooling(backbone: Backbone, pool: PoolChoice) -> tuple[Pool, int]:
     """The pooling and the length of its features.
@@ -185,24 +122,45 @@ def pooling(backbone: Backbone, pool: PoolChoice) -> tuple[Pool, int]:
     return chosen, backbone.num_features * factor
 
 
-def check_fit(card: Card, store: Store, path: Path) -> None:
-    """Refuse a store that the encoder was not made for.
+class StartingPoint(NamedTuple):
+    """Where an encoder's weights start, as its card will say it; no weights are read.
 
-    A store of another domain is taken where its pixels were made alike: an encoder of chests, which have no
-    side, takes knees that are all mirrored to one (`data.store.alike`).
+    label: of the weights, for the name of an arm: "random", "encoder", or what the file is called.
+    """
+
+    architecture: str
+    family: Family
+    label: str
+
+
+def starting_point(architecture: str, init: Init, weights: Path | None, weights_name: str) -> StartingPoint:
+    """Of an encoder that `make_encoder` makes of the same arguments.
 
     Raises:
-        InputError: other channels, another size, or pixels prepared in another way.
+        InputError: an unknown architecture, or a folder whose card or settings cannot be read.
     """
-    known = card.prepared or {"size": card.size, "channels": card.channels}
-    if not alike(store.prepared, card.prepared):
-        check_prepared(store, path, f"encoder '{card.name}'", card.preprocessing, known)
-    for what, theirs, ours in (("channels", card.channels, store.channels), ("size", card.size, store.size)):
-        if theirs != ours:
-            raise InputError(
-                f"{path}: images have {what} {ours}, encoder '{card.name}' takes {theirs}; "
-                f"prepare the store again with {what} {theirs}, or use an encoder of {what} {ours}"
-            )
+    published = find_published(architecture, init, weights)
+    if published is not None:
+        architecture = published.architecture
+    elif architecture == AUTO and weights is not None:
+        architecture = read_encoder_card(weights).architecture
+    family: Family = "random"
+    if init == "weights":
+        name = published.called(weights_name) if published is not None else weights_name
+        family = published.family(name) if published is not None else _family(weights_name)
+        return StartingPoint(resolve(architecture), family, weights_label(f"{name} sha256:"))
+    if init == "encoder" and weights is not None:
+        family = _family_after(read_encoder_card(weights))
+    return StartingPoint(resolve(architecture), family, init)
+
+
+def _family(weights_name: str) -> Family:
+    return "imagenet" if weights_name == "imagenet" else "weights"
+
+
+def _family_after(parent: EncoderCard) -> Family:
+    """Of an encoder that starts from the weights of this one."""
+    return parent.family if parent.objective == "none" else "pretrained"
 
 
 def make_encoder(
@@ -246,11 +204,11 @@ def make_encoder(
     if published is not None:
         architecture = published.architecture
     elif architecture == AUTO and weights is not None:
-        architecture = read_card(weights).architecture
+        architecture = read_encoder_card(weights).architecture
     backbone = build_backbone(architecture, channels, size, stem, seed)
     mean, std, history = _begin(backbone, published, init, weights, weights_name)
     chosen, width = pooling(backbone, pool)
-    card = Card(
+    card = EncoderCard(
         name=name or f"{backbone.architecture.replace(':', '-')}-{history['family']}",
         architecture=backbone.architecture, channels=channels, size=size, stem=stem, mean=mean, std=std,
         pool=chosen, num_features=width, init=init, seed=seed, **history,
@@ -272,7 +230,7 @@ def _begin(
     elif init == "weights" and weights is not None:
         load_weights(backbone, weights)
         history = {
-            "family": "imagenet" if weights_name == "imagenet" else "weights",
+            "family": _family(weights_name),
             "weights": f"{weights_name} sha256:{hashlib.sha256(weights.read_bytes()).hexdigest()}",
         }
     elif weights is not None:
@@ -280,7 +238,7 @@ def _begin(
         mean, std = parent.mean, parent.std
         history = {key: getattr(parent, key) for key in _INHERITED}
         history["parent"] = hashlib.sha256(weights_file(weights).read_bytes()).hexdigest()
-        history["family"] = parent.family if parent.objective == "none" else "pretrained"
+        history["family"] = _family_after(parent)
     return mean, std, history
 
 
@@ -291,9 +249,9 @@ _INHERITED = (
 )  # fmt: skip
 
 
-def _parent(path: Path, backbone: Backbone) -> Card:
+def _parent(path: Path, backbone: Backbone) -> EncoderCard:
     """Load another encoder's weights into a backbone; gives its card."""
-    card = read_card(path)
+    card = read_encoder_card(path)
     differing = [
         f"{key} is {theirs}, wanted {own}"
         for key, theirs, own in (
@@ -310,69 +268,46 @@ def _parent(path: Path, backbone: Backbone) -> Card:
     return card
 
 
-def save_encoder(encoder: Encoder, out: Run | Path) -> None:
-    """Write the weights, then the card, each whole or not at all; the same encoder gives the same bytes."""
-    folder = out.path if isinstance(out, Run) else out
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {
-        key: value.detach().cpu().contiguous().clone()
-        for key, value in encoder.backbone.net.state_dict().items()
-    }
-    write_atomically(folder / WEIGHTS_FILE, safetensors_bytes(state))
-    card = json.dumps(encoder.card.model_dump(mode="json"), indent=1, sort_keys=True)
-    write_atomically(folder / CARD_FILE, card + "\n")
-
-
 def load_encoder(path: Path) -> Encoder:
     """Read an encoder: its folder, or either file in it.
 
     Raises:
         InputError: no encoder there, a card of a newer format, or weights that do not fit the card.
     """
-    card = read_card(path)
+    card = read_encoder_card(path)
     backbone = build_backbone(card.architecture, card.channels, card.size, card.stem)
     weights = weights_file(path)
     fit(backbone, read_weights(weights), str(weights))
     _, width = pooling(backbone, card.pool)
     if width != card.num_features:
         raise InputError(
-            f"{_folder(path) / CARD_FILE}: says {card.num_features} features, the network gives {width}; "
+            f"{card_file(path)}: says {card.num_features} features, the network gives {width}; "
             "the card was changed, or belongs to other weights"
         )
     return Encoder(card, backbone)
 
 
-def read_card(path: Path) -> Card:
-    """Read an encoder's card alone.
+def load_critic(folder: Path) -> Critic:
+    """Read a critic, ready to score images in [-1, 1] as its encoder's `normalise` gives them.
+
+    Its `blocks` are the network of the encoder in the same folder.
 
     Raises:
-        InputError: no card there, or one that this version cannot read.
+        InputError: no critic there, or an output layer that does not fit the encoder.
     """
-    file = _folder(path) / CARD_FILE
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    file = critic_file(folder)
+    if not file.exists():
         raise InputError(
-            f"{path}: no encoder there ({CARD_FILE} is missing); `trabecula pretrain` writes one"
-        ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{file}: not a card: {error}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{file}: not a card: a JSON object is needed")
-    told = values.get("format")
-    if not isinstance(told, int) or told > FORMAT:
-        raise InputError(
-            f"{file}: card of format {told}, this version ({trabecula.__version__}) reads up to {FORMAT}; "
-            "use the newer trabecula that wrote it"
+            f"{folder}: no critic there ({file.name} is missing); an adversarial `pretrain` writes one"
         )
-    return build(Card, values, str(file))
-
-
-def weights_file(path: Path) -> Path:
-    """The weights of an encoder's folder, or of an export's, where they have the name of the hub."""
-    own, exported = (_folder(path) / name for name in (WEIGHTS_FILE, EXPORTED_FILE))
-    return exported if exported.exists() and not own.exists() else own
-
-
-def _folder(path: Path) -> Path:
-    return path.parent if path.name in (WEIGHTS_FILE, EXPORTED_FILE, CARD_FILE) else path
+    encoder = load_encoder(folder)
+    card = encoder.card
+    if not is_critic(card.architecture):
+        raise InputError(f"{folder}: a critic's layers are needed, the encoder is {card.architecture}")
+    critic = Critic(card.channels, card.size, blocks=cast("nn.Sequential", encoder.backbone.net))
+    state = {key.removeprefix("output."): value for key, value in read_weights(file).items()}
+    problem = mismatch(critic.output.state_dict(), state)
+    if problem:
+        raise InputError(f"{file}: does not fit the encoder beside it: {problem}")
+    critic.output.load_state_dict(state)
+    return critic.eval()

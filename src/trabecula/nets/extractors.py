@@ -1,4 +1,4 @@
-"""Feature extractors: in whose eyes generated and real images are compared.
+"""Feature extractors: the networks in whose features generated and real images are compared.
 
     random-conv          wavelets and seeded random convolutions: offline, for any channels and size
     inception-v3         torch-fidelity's Inception v3, from a local weights file
@@ -27,11 +27,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from trabecula.artifacts.encoder import weights_file
 from trabecula.artifacts.store import to_float
+from trabecula.artifacts.weights import read_weights
 from trabecula.errors import InputError
+from trabecula.files import sha256_of
 from trabecula.nets.devices import exact
-from trabecula.nets.encoder import load_encoder, make_encoder, weights_file
-from trabecula.nets.weights import read_weights
+from trabecula.nets.encoder import load_encoder, make_encoder
 
 FID_WEIGHTS = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 """sha256 of torch-fidelity's and pytorch-fid's file of the 2015-12-05 Inception graph."""
@@ -142,7 +144,7 @@ class RandomConv(nn.Module):
 
     At the image's size and three halvings of it, Gabor wavelets of eight directions give the modulus of
     their complex response. Of each modulus: the logarithm of its root mean square (`contrast`) and how far
-    that of its mean lies from it (`sparsity`: edges are rare and strong, noise is everywhere). A second layer
+    that of its mean is from it (`sparsity`: edges are rare and strong, noise is everywhere). A second layer
     of 16 random filters takes the moduli, each over their local root mean square (`junctions`: what stands
     beside what, whatever the contrast). All these are means over the image, so they do not say where; 48
     random filters as large as the image brought to 16 px do (`layout`), and a mean grey value a channel
@@ -262,7 +264,7 @@ def _inception(weights: Path, channels: int, resize: int, device: torch.device) 
             f"{weights}: {len(state)} tensors that do not fit torch-fidelity's Inception v3 "
             f"({str(error).splitlines()[0]})"
         ) from None
-    sha256 = _sha256(weights)
+    sha256 = sha256_of(weights)
     name = "inception-v3" if sha256 == FID_WEIGHTS else f"inception-v3 {sha256[:8]}"
 
     def apply(images: Tensor) -> Tensor:
@@ -279,7 +281,7 @@ def _pretrained(
 ) -> Extractor:
     stem: Any = "repeat" if channels == 1 else "native"
     encoder = make_encoder(name, channels, resize or size, stem=stem, init="weights", weights=weights)
-    protocol = Protocol(name, _sha256(weights), _rule(resize, size), "float32", encoder.card.num_features)
+    protocol = Protocol(name, sha256_of(weights), _rule(resize, size), "float32", encoder.card.num_features)
     return Extractor(protocol, encoder, lambda images: encoder(_resized(images, resize)), device)
 
 
@@ -291,10 +293,5 @@ def _encoder(folder: Path, channels: int, size: int, resize: int, device: torch.
             f"{folder}: encoder '{card.name}' takes images of {card.channels} channels and {card.size} px, "
             f"these have {channels} and {resize or size}; use another extractor"
         )
-    protocol = Protocol(card.name, _sha256(weights_file(folder)), "none", "float32", card.num_features)
+    protocol = Protocol(card.name, sha256_of(weights_file(folder)), "none", "float32", card.num_features)
     return Extractor(protocol, encoder, lambda images: encoder(to_float(images)), device)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

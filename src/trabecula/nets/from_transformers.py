@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from trabecula.errors import InputError
-from trabecula.nets import from_timm
+from trabecula.nets.libraries import timm_model
 
 # (width, blocks, heads) -> the name of that size
 _VIT = {
@@ -80,7 +80,7 @@ def network(config: Mapping[str, Any]) -> str | None:
         size = _DINOV2.get(shape)  # type: ignore[arg-type]
         reg = f"_reg{registers}" if kind == "dinov2_with_registers" else ""
         name = f"vit_{size}_patch{patch}{reg}_dinov2"
-    return f"timm:{name}" if size and from_timm.known(name) else None
+    return f"timm:{name}" if size and timm_model(name) else None
 
 
 def convert(config: Mapping[str, Any], state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:

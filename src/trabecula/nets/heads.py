@@ -1,46 +1,20 @@
-"""Heads: what stands on an encoder's features, in pretraining or for a task."""
+"""Heads: layers on an encoder's features, in pretraining or for a task."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Discriminator, Field, Tag
 from torch import Tensor, nn
 
-from trabecula.config import Record
+from trabecula.artifacts.classifier import HeadChoice, HiddenLayer
 from trabecula.errors import InputError
 from trabecula.random_numbers import RowRandom
 
-Nonlinearity = Literal["relu", "leaky_relu", "tanh", "sigmoid", "none"]
 LEAK = 0.2
 """Slope of leaky_relu below 0: the critic's own (den Boer 2025, section 4.2)."""
-
-
-class HiddenLayer(Record):
-    """One hidden layer of a head: linear, batch norm, nonlinearity, dropout, in this order.
-
-    Source: den Boer 2025, Tables 1 and 2.
-    """
-
-    width: int = Field(ge=1)
-    """Outputs of the linear map."""
-    nonlinearity: Nonlinearity = "relu"
-    """What follows; none in one layer of the paper's best head. leaky_relu has slope 0.2."""
-    batch_norm: bool = False
-    """Whether a batch norm stands between the linear map and the nonlinearity."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Part of the outputs set to 0 while training."""
-
-
-HeadChoice = Annotated[
-    Annotated[Literal["linear", "critic"], Tag("name")] | Annotated[tuple[HiddenLayer, ...], Tag("layers")],
-    Discriminator(lambda value: "name" if isinstance(value, str) else "layers"),
-]
-"""A task's head: one linear layer, the critic's own output layer, or hidden layers before a linear one."""
 
 
 class ProjectionHead(nn.Module):
@@ -132,7 +106,7 @@ class TaskHead(nn.Module):
     ) -> None:
         super().__init__()
         if one_logit and num_outputs != 2:
-            raise ValueError(f"one logit tells two classes apart, not {num_outputs}")
+            raise ValueError(f"one logit separates two classes, not {num_outputs}")
         self.one_logit = one_logit
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         width = num_features
@@ -177,13 +151,13 @@ def make_head(head: HeadChoice, num_features: int, num_outputs: int, kind: str) 
         kind: "multilabel", or any other for one class an image.
 
     Raises:
-        InputError: the critic's output layer is asked to tell more than two classes apart.
+        InputError: the critic's output layer is to separate more than two classes.
     """
     binary = kind != "multilabel" and num_outputs == 2
     if head == "critic" and not binary:
         what = f"{num_outputs} labels" if kind == "multilabel" else f"{num_outputs} classes"
         raise InputError(
-            f"head 'critic': a critic has one score, so it can tell two classes apart, not {what}; "
+            f"head 'critic': a critic has one score, so it can separate two classes, not {what}; "
             "choose a binary task, or head = 'linear'"
         )
     hidden = head if isinstance(head, tuple) else ()

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from trabecula.errors import InputError
 from trabecula.nets.backbone import Backbone
 
-_WHOLE_FILM = 128  # px from which patches of 16 are enough of them to hide some and see others
+_LARGE = 128  # px from which patches of 16 are enough of them to hide some and see others
 _WAVELENGTH = 10000.0  # longest of the position code, in patches / (2 pi)
 _TOKEN_STD = 0.02
 
 
-class Masking(NamedTuple):
+class PatchMask(NamedTuple):
     """Which patches of each image are hidden.
 
     visible: (B, V) places of those that are not, in random order.
@@ -43,7 +43,7 @@ def vision_transformer(backbone: Backbone, method: str) -> VisionTransformer:
     net = backbone.net
     plain = isinstance(net, VisionTransformer) and isinstance(net.patch_embed, PatchEmbed)
     if not plain or backbone.grid is None or getattr(net, "pos_embed", None) is None:
-        patch = 16 if backbone.size >= _WHOLE_FILM else 8
+        patch = 16 if backbone.size >= _LARGE else 8
         raise InputError(
             f"{method} hides patches of an image from a plain vision transformer of timm's, and the "
             f"architecture '{backbone.architecture}' is none; for {backbone.size} px add "
@@ -70,7 +70,7 @@ def sincos_positions(width: int, grid: tuple[int, int]) -> Tensor:
     """(h * w, width): half of the code for a patch's column, half for its row, each sines, then cosines.
 
     Raises:
-        InputError: a width that is no multiple of 4.
+        InputError: a width that is not a multiple of 4.
     """
     if width % 4:
         raise InputError(f"sine-cosine positions need a width that is a multiple of 4, not {width}")
@@ -114,11 +114,11 @@ def _xavier(part: nn.Module) -> None:
             nn.init.zeros_(part.bias)
 
 
-def hide(noise: Tensor, num_visible: int) -> Masking:
+def hide(noise: Tensor, num_visible: int) -> PatchMask:
     """Uniformly random masks with `num_visible` patches left in each image; noise (B, L) is uniform."""
     order = noise.argsort(dim=1, stable=True)
     restore = order.argsort(dim=1)
-    return Masking(order[:, :num_visible], restore, restore >= num_visible)
+    return PatchMask(order[:, :num_visible], restore, restore >= num_visible)
 
 
 def encode(net: VisionTransformer, x: Tensor, visible: Tensor | None = None) -> Tensor:

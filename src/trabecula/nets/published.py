@@ -19,18 +19,20 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from trabecula.artifacts.encoder import CARD_FILE, EXPORTED_FILE, WEIGHTS_FILE, has_encoder, read_encoder_card
+from trabecula.artifacts.patient_hashes import key_name, site_key
+from trabecula.artifacts.weights import read_weights
 from trabecula.errors import InputError
 from trabecula.nets.backbone import Backbone
-from trabecula.nets.weights import fit, other_keys, read_weights
+from trabecula.nets.weights import fit, other_keys
 
 AUTO = "auto"
 """The architecture that stands for what the given folder holds."""
-_WEIGHTS = ("model.safetensors", "encoder.safetensors", "pytorch_model.safetensors", "pytorch_model.bin")
-_CARD = "encoder.json"
+_WEIGHTS = (EXPORTED_FILE, WEIGHTS_FILE, "pytorch_model.safetensors", "pytorch_model.bin")
 _INDEX = "model.safetensors.index.json"
 _IMAGENET = re.compile(r"(?:^|[^a-z0-9])(?:imagenet|in1k|in12k|in21k|in22k)", re.IGNORECASE)
 _HUB = re.compile(r"(?:hf|hf-hub|hf_hub|timm:hf-hub|timm:hf_hub):(?P<repo>[^@]+)(?:@(?P<revision>.+))?$")
@@ -46,26 +48,26 @@ class Published:
 
     folder: Path
     name: str
-    """What people call it: "facebook/dinov2-small@1a2b3c", or the folder's name."""
+    """Its name: "facebook/dinov2-small@1a2b3c", or the folder's name."""
     architecture: str
     """The network's name here."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    """Of images in [0, 1]; empty where the folder tells none."""
+    """Of images in [0, 1]; empty where the folder gives none."""
     config: Mapping[str, Any]
     """Its config.json; {} of an own export."""
 
-    def load(self, backbone: Backbone, told: str) -> dict[str, str]:
+    def load(self, backbone: Backbone, name_given: str) -> dict[str, str]:
         """Put the weights into a backbone; gives a card's `family` and `weights`.
 
         Args:
-            told: what a person calls the weights; "imagenet", a setting's default, says nothing.
+            name_given: the name given to the weights; "imagenet", a setting's default, says nothing.
 
         Raises:
             InputError: no weights there, a pickle with more than tensors, weights of another network, or
                 those of an encoder of this site.
         """
-        if (self.folder / _CARD).is_file():
+        if has_encoder(self.folder):
             _check_foreign(self.folder)
         state, sha256 = _read(self.folder)
         if "model_type" in self.config:
@@ -75,9 +77,16 @@ class Published:
         elif self.config:
             state = _as_timm_loads(backbone, state)
         fit(backbone, state, str(self.folder))
-        name = self.name if told == "imagenet" else told
-        family = "imagenet" if _IMAGENET.search(name) else "weights"
-        return {"family": family, "weights": f"{name} sha256:{sha256}"}
+        name = self.called(name_given)
+        return {"family": self.family(name), "weights": f"{name} sha256:{sha256}"}
+
+    def called(self, name_given: str) -> str:
+        """Name of the weights; "imagenet", a setting's default, says nothing."""
+        return self.name if name_given == "imagenet" else name_given
+
+    def family(self, name: str) -> Literal["imagenet", "weights"]:
+        """The family of weights of this name."""
+        return "imagenet" if _IMAGENET.search(name) else "weights"
 
 
 def is_hub_name(architecture: str) -> bool:
@@ -100,7 +109,7 @@ def open_folder(path: Path, name: str = "") -> Published:
         InputError: no model in a format that is known, or a network that is not.
     """
     name = name or path.resolve().name
-    if (path / _CARD).is_file():
+    if has_encoder(path):
         return _own(path, name)
     config = _json(path / "config.json")
     try:
@@ -116,24 +125,19 @@ def open_folder(path: Path, name: str = "") -> Published:
             f"({error}); fetch the folder again"
         ) from None
     raise InputError(
-        f"{path}: no model's folder: it needs encoder.json (an export), or config.json with 'architecture' "
+        f"{path}: no model's folder: it needs {CARD_FILE} (an export), or config.json with 'architecture' "
         "(timm) or 'model_type' (transformers)"
     )
 
 
 def _own(path: Path, name: str) -> Published:
-    from trabecula.nets.encoder import read_card
-
-    card = read_card(path)
+    card = read_encoder_card(path)
     return Published(path, name, card.architecture, card.mean, card.std, {})
 
 
 def _check_foreign(path: Path) -> None:
     """Weights come without their patients, so those of this site's encoders would pass for unseen."""
-    from trabecula.artifacts.patient_hashes import key_name, site_key
-    from trabecula.nets.encoder import read_card
-
-    card = read_card(path)
+    card = read_encoder_card(path)
     if card.patients or (card.patients_key and card.patients_key == key_name(site_key())):
         raise InputError(
             f"{path}: an encoder of this site: start from the folder that `pretrain` wrote, with init = "
@@ -142,9 +146,9 @@ def _check_foreign(path: Path) -> None:
 
 
 def _of_timm(path: Path, name: str, config: Mapping[str, Any]) -> Published:
-    from trabecula.nets import from_timm
+    from trabecula.nets.libraries import timm_model
 
-    told = config.get("pretrained_cfg") or config  # older folders have it all on one level
+    described = config.get("pretrained_cfg") or config  # older folders have it all on one level
     options = dict(config.get("model_args") or {})
     model = str(config["architecture"]).partition(".")[0]
     patch = options.get("patch_size")
@@ -153,10 +157,12 @@ def _of_timm(path: Path, name: str, config: Mapping[str, Any]) -> Published:
     elif patch:
         model += f"_patch{patch}"
     strange = sorted(options.keys() - _OWN_OPTIONS)
-    if strange or from_timm.known(model) is None:
+    if strange or timm_model(model) is None:
         what = f"options that are not taken here ({', '.join(strange)})" if strange else "a name timm lacks"
         raise InputError(f"{path}: timm's '{config['architecture']}' with {what}; choose another model")
-    return Published(path, name, f"timm:{model}", _numbers(told, "mean"), _numbers(told, "std"), config)
+    return Published(
+        path, name, f"timm:{model}", _numbers(described, "mean"), _numbers(described, "std"), config
+    )
 
 
 def _of_transformers(path: Path, name: str, config: Mapping[str, Any]) -> Published:
@@ -180,7 +186,7 @@ def _of_transformers(path: Path, name: str, config: Mapping[str, Any]) -> Publis
     mean, std = _numbers(prepared, "image_mean"), _numbers(prepared, "image_std")
     if prepared.get("do_normalize") is False:
         mean, std = (0.0,), (1.0,)
-    if prepared:  # told of pixels times rescale_factor; ours are bytes by 255
+    if prepared:  # of pixels times rescale_factor; ours are bytes by 255
         factor = prepared.get("rescale_factor", _BYTE) if prepared.get("do_rescale", True) else 1.0
         scale = _BYTE / factor
         mean, std = (tuple(value * scale for value in part) for part in (mean, std))
@@ -277,10 +283,10 @@ def find_published(architecture: str, init: str, weights: Path | None) -> Publis
 
 
 def _model_folder(weights: Path) -> Path | None:
-    """A model's folder; that of an encoder's weights file too, whose card tells what it is."""
+    """A model's folder; that of an encoder's weights file too, whose card says what it is."""
     if weights.is_dir():
         return weights
-    beside = weights.name in _WEIGHTS and (weights.parent / _CARD).is_file()
+    beside = weights.name in _WEIGHTS and has_encoder(weights.parent)
     return weights.parent if beside and weights.is_file() else None
 
 

@@ -1,4 +1,4 @@
-"""A convolutional encoder that is shown some cells of an image and computes nothing of the others.
+"""A convolutional encoder that sees some cells of an image and computes nothing of the others.
 
 Tian, Jiang, Lin, Diao, Wang, Yuan 2023, arXiv 2301.03580, section 3 (sparse convolution for masked images).
 A plain network would carry the edges of the masked cells inwards, layer by layer, and count their zeros in
@@ -77,7 +77,7 @@ class _Cells:
     def gather(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) -> (visible positions, C, 1, 1).
 
-        Positions lie along the first axis: along a transposed one, torch 2.15's batch norm on a CPU gives a
+        Positions are along the first axis: along a transposed one, torch 2.15's batch norm on a CPU gives a
         wrong gradient.
         """
         height, width = maps.shape[-2:]

@@ -1,19 +1,16 @@
-"""Weights files: read as tensors only, and fitted to a backbone with no key missing or left over."""
+"""Weights fitted to a backbone, with no key missing or left over."""
 
 from __future__ import annotations
 
 import math
-import pickle
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load as parse_safetensors
 from torch import Tensor, nn
 
+from trabecula.artifacts.weights import read_weights
 from trabecula.errors import InputError
 from trabecula.nets.backbone import Backbone
 
@@ -21,64 +18,13 @@ _SHOWN = 3
 _NONE = torch.empty(0)
 _COUNTER = ".num_batches_tracked"  # of a batch norm: read only where its momentum is None, in no network here
 _POSITIONS = ("pos_embed", "encoder.pos_embedding")  # of timm's and torchvision's vision transformers
-_WRAPPERS = ("state_dict", "model", "model_state_dict")
-# Networks whose weights files people hold: offered when a file fits another network than the one asked for.
+# Networks whose weights files are common: offered when a file fits another network than the one asked for.
 _COMMON = (
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "densenet121",
     "densenet169", "squeezenet1_0", "squeezenet1_1", "vgg11", "vgg16", "vgg16_bn", "vgg19", "alexnet",
     "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0", "convnext_tiny",
     "vit_b_16", "swin_t",
 )  # fmt: skip
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors, .pt, .pth or .bin file; nothing in the file is ever run.
-
-    Raises:
-        InputError: no such file, not a weights file, or a pickle that holds more than tensors.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such weights file")
-    if path.suffix == ".safetensors":
-        try:
-            return parse_safetensors(path.read_bytes())
-        except SafetensorError as error:
-            raise InputError(f"{path}: not a safetensors file, or cut short ({error})") from None
-    if path.suffix not in (".pt", ".pth", ".bin"):
-        raise InputError(f"{path}: weights are read from .safetensors, .pt, .pth or .bin files")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on the archive's kind, which the errors below name
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputError(_refusal(path)) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = (str(error).splitlines() or ["no content"])[0]
-        raise InputError(f"{path}: not a weights file, or cut short ({reason})") from None
-    return _state(path, loaded)
-
-
-def _refusal(path: Path) -> str:
-    return (
-        f"{path}: holds code or objects, not only tensors, and is not loaded, as that could run anything; "
-        "where you trust it, convert it with "
-        "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
-    )
-
-
-def _state(path: Path, loaded: object) -> dict[str, Tensor]:
-    """The state dict in what torch.load gave; training checkpoints often wrap it."""
-    if isinstance(loaded, Mapping):
-        for key in _WRAPPERS:
-            if isinstance(loaded.get(key), Mapping):
-                loaded = loaded[key]
-                break
-    if not isinstance(loaded, Mapping) or not loaded:
-        raise InputError(f"{path}: holds no state dict (names and tensors)")
-    for key, value in loaded.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise InputError(f"{path}: is no state dict: '{key}' is {type(value).__name__}, not a tensor")
-    return dict(loaded)
 
 
 def load_weights(backbone: Backbone, path: Path) -> None:
@@ -157,8 +103,8 @@ def mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
         for key in own
         if key in given and own[key].shape != given[key].shape
     ]
-    told = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
-    return "; ".join(f"{len(keys)} {what} ({_few(keys)})" for what, keys in told if keys)
+    groups = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+    return "; ".join(f"{len(keys)} {what} ({_few(keys)})" for what, keys in groups if keys)
 
 
 def _few(keys: Sequence[str]) -> str:
@@ -181,7 +127,7 @@ def guess(state: Mapping[str, Tensor]) -> str | None:
     """The common torchvision network that a state dict fits, without regard to its classifier's size."""
     from torchvision import models
 
-    from trabecula.nets.from_torchvision import CLASSIFIERS
+    from trabecula.nets.libraries import CLASSIFIERS
 
     def body(tensors: Mapping[str, Tensor]) -> set[tuple[str, tuple[int, ...]]]:
         kept = (item for item in tensors.items() if item[0].partition(".")[0] not in CLASSIFIERS)

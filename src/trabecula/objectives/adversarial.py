@@ -1,7 +1,8 @@
 """What adversarial methods share: a critic, which is the encoder, and a generator of images to judge.
 
-The nets are those of den Boer 2025, section 4.2, whatever the method, so that arms of different methods
-differ in the method alone and have one random control.
+`Adversarial` has the parts of a step, whatever the nets; a method chooses its nets. Those of `CriticGan` are
+den Boer's (2025, section 4.2), whatever the loss, so that arms of different losses differ in the loss alone
+and have one random control.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from trabecula.artifacts.store import to_float
 from trabecula.config import Record
 from trabecula.data.batches import Batch
 from trabecula.errors import InputError
-from trabecula.kernels.input_gradient import piecewise_linear, scores
-from trabecula.nets.critic import LATENT, Critic, Generator, Norm, is_critic, mirrored, widths_of
+from trabecula.nets.critic import Critic, Norm, is_critic, widths_of
 from trabecula.nets.encoder import Encoder
-from trabecula.objectives.objective import Group, Objective, Setting, ema
+from trabecula.nets.generators.generator import LatentGenerator
+from trabecula.nets.generators.upsampling import LATENT, UpsamplingConfig, UpsamplingGenerator, mirrored
+from trabecula.nets.input_gradient import piecewise_linear, scores
+from trabecula.objectives.objective import Group, Objective, Product, Setting, ema
 from trabecula.objectives.optim import Optimizer
 from trabecula.random_numbers import mix
 
@@ -46,39 +49,35 @@ class AdversarialConfig(Record):
 
 
 class Adversarial(Objective):
-    """Critic and generator; a method adds its losses in `step`."""
+    """Critic and generator; a method builds them in `nets` and adds its losses in `step`."""
 
     Config = AdversarialConfig
-    batch_coupled = True  # the generator has batch norm
-    zero_gradients: ClassVar[Mapping[str, str]] = {
-        "generator.blocks.*.1.bias": "the batch norm that follows subtracts the mean",
-    }
+    monitors: ClassVar[tuple[str, ...]] = ("encoder", "gan")
     tiny: ClassVar[Mapping[str, Any]] = {"critic_steps": 1, "latent": 8, "ema": 0.5}
-    architectures = ("critic",)
-    generator_norm: ClassVar[Norm] = "batch"
     penalised: ClassVar[bool] = False
-    """Whether the method draws the critic's slope between real and made images to 1."""
+    """Whether the method draws the norm of the critic's input gradient between real and made images to 1."""
 
     def __init__(self, config: AdversarialConfig, encoder: Encoder, setting: Setting) -> None:
         super().__init__(config, encoder, setting)
-        card = encoder.card
-        if not is_critic(card.architecture):
-            raise InputError(
-                f"{self.name()} pretrains the architecture 'critic', not '{card.architecture}'; "
-                "add -s architecture=critic"
-            )
         self.config = config
         self.batches = config.critic_steps
         self.encoder = encoder
-        blocks = cast("nn.Sequential", encoder.backbone.net)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(setting.seed, "wgan_gp"))  # one seed, one start, whatever the method
-            self.critic = Critic(card.channels, card.size, blocks=blocks)
-            widths = mirrored(widths_of(blocks))
-            self.generator = Generator(card.channels, card.size, config.latent, widths, self.generator_norm)
+            self.critic, self.generator = self.nets(encoder)
         self.averaged = copy.deepcopy(self.generator).requires_grad_(False) if config.ema else None
+        if self.averaged is not None:
+            self.averaged.averaged = True
         self.updates: Tensor
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))  # of the generator
+
+    def nets(self, encoder: Encoder) -> tuple[nn.Module, LatentGenerator]:
+        """The critic, (B, C, H, W) in [-1, 1] -> (B,), and the generator of such images.
+
+        Raises:
+            InputError: an encoder that the critic cannot be made of.
+        """
+        raise NotImplementedError
 
     def groups(self) -> dict[str, Group]:
         return {
@@ -86,15 +85,19 @@ class Adversarial(Objective):
             "generator": Group(list(self.generator.parameters()), self.config.generator),
         }
 
-    def products(self) -> dict[str, nn.Module]:
-        return {
-            "encoder": self.encoder,
-            "critic": self.critic,
-            "generator": self.generator if self.averaged is None else self.averaged,
-        }
+    @property
+    def kept_generator(self) -> LatentGenerator:
+        """The generator that is saved: the averaged one where there is one."""
+        return self.generator if self.averaged is None else self.averaged
 
-    def scorer(self) -> Critic:
-        """The critic as it scores; a copy where its weights are not used as they stand."""
+    def products(self) -> dict[str, Product]:
+        return {"encoder": self.encoder, "generator": self.kept_generator}
+
+    def samples(self, num: int, seed: int) -> Tensor:
+        return self.kept_generator.to("cpu").sample(num, seed)  # the same images whatever the device
+
+    def scorer(self) -> nn.Module:
+        """The critic as it scores; a copy where its weights are not used as they are."""
         return self.critic
 
     def real(self, batch: Batch) -> Tensor:
@@ -131,3 +134,35 @@ class Adversarial(Objective):
         # Norm statistics are not averaged: those of the generator itself are up to date.
         for mean, buffer in zip(self.averaged.buffers(), self.generator.buffers(), strict=True):
             mean.copy_(buffer)
+
+
+class CriticGan(Adversarial):
+    """The nets of den Boer 2025, section 4.2: the critic is the encoder's own layers with one output."""
+
+    batch_coupled = True  # the generator has batch norm
+    zero_gradients: ClassVar[Mapping[str, str]] = {
+        "generator.blocks.*.1.bias": "the batch norm that follows subtracts the mean",
+    }
+    architectures = ("critic",)
+    generator_norm: ClassVar[Norm] = "batch"
+    critic: Critic
+
+    def nets(self, encoder: Encoder) -> tuple[Critic, UpsamplingGenerator]:
+        card = encoder.card
+        if not is_critic(card.architecture):
+            raise InputError(
+                f"{self.name()} pretrains the architecture 'critic', not '{card.architecture}'; "
+                "add -s architecture=critic"
+            )
+        blocks = cast("nn.Sequential", encoder.backbone.net)
+        critic = Critic(card.channels, card.size, blocks=blocks)
+        its = UpsamplingConfig(
+            latent=self.config.latent, widths=mirrored(widths_of(blocks)), norm=self.generator_norm
+        )
+        return critic, UpsamplingGenerator(its, card.channels, card.size)
+
+    def products(self) -> dict[str, Product]:
+        return {**super().products(), "critic": self.critic}
+
+    def scorer(self) -> Critic:
+        return self.critic

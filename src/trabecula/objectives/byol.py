@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from trabecula.config import Record
 from trabecula.data.batches import Batch
 from trabecula.data.views import Views
 from trabecula.nets.encoder import Encoder
-from trabecula.objectives.objective import Group, Objective, Setting, Steps, Update, ema, rising
+from trabecula.objectives.objective import Group, Objective, Product, Setting, Steps, Update, ema, rising
 from trabecula.objectives.optim import Optimizer
 from trabecula.random_numbers import mix
 
@@ -81,12 +81,12 @@ class Byol(Objective):
             optimizer = optimizer.model_copy(update={"lr": optimizer.lr * self.batch_size / 256})
         return {"online": Group([*self.online.parameters(), *self.predictor.parameters()], optimizer)}
 
-    def products(self) -> dict[str, nn.Module]:
-        return {"encoder": self.online[0]}
+    def products(self) -> dict[str, Product]:
+        return {"encoder": cast("Encoder", self.online[0])}
 
     def step(self, batches: Sequence[Batch], progress: float) -> Steps:
         (batch,) = batches
-        a, b = (batch.view(views) for views in self.views)
+        a, b = (batch.view(views).images for views in self.views)
         predicted_a, predicted_b = (self.predictor(self.online(images)) for images in (a, b))
         with torch.no_grad():
             wanted_a, wanted_b = self.target(b), self.target(a)

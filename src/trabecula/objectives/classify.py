@@ -6,7 +6,7 @@ section C.4 (random resized crop and rotation while training).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -15,16 +15,18 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from scipy.special import entr
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from trabecula.artifacts.classifier import HeadChoice
 from trabecula.artifacts.store import to_float
+from trabecula.artifacts.tasks import Task
 from trabecula.config import Record
 from trabecula.data.batches import Batch
 from trabecula.data.views import Views
 from trabecula.nets.encoder import Encoder
-from trabecula.nets.heads import HeadChoice, make_head
-from trabecula.objectives.objective import Group, Objective, Setting, Steps, Update
+from trabecula.nets.heads import make_head
+from trabecula.objectives.objective import Group, Objective, Product, Setting, Steps, Update
 from trabecula.objectives.optim import Optimizer
 from trabecula.random_numbers import RowRandom, mix
 
@@ -66,6 +68,11 @@ class Classify(Objective):
     """Encoder and head under cross-entropy."""
 
     Config = ClassifyConfig
+    fields = ("labels",)
+    of_task: ClassVar[Mapping[str, Callable[[Task], Any]]] = {
+        "kind": lambda task: "multilabel" if task.kind == "multilabel" else "single",
+        "num_classes": lambda task: task.num_outputs,
+    }
     tiny: ClassVar[Mapping[str, Any]] = {"head": [{"width": 16, "nonlinearity": "tanh", "dropout": 0.2}]}
 
     def __init__(self, config: ClassifyConfig, encoder: Encoder, setting: Setting) -> None:
@@ -84,8 +91,22 @@ class Classify(Objective):
         used = [*self.encoder.parameters(), *self.head.parameters()]
         return {"all": Group(used, self.config.optimizer)}
 
-    def products(self) -> dict[str, nn.Module]:
-        return {"encoder": self.encoder, "head": self.head}
+    def products(self) -> dict[str, Product]:
+        return {"encoder": self.encoder}
+
+    @torch.no_grad()
+    def prepare(self, images: Iterable[Tensor]) -> None:
+        """Scale the head's input as training will see it: batch norm by the batch.
+
+        By its running statistics a random network's features are up to a thousand times smaller than in
+        training. These statistics are left as they were.
+        """
+        self.train()
+        kept = {name: buffer.clone() for name, buffer in self.encoder.named_buffers()}
+        features = [self.encoder(part).float() for part in images]
+        for name, buffer in self.encoder.named_buffers():
+            buffer.copy_(kept[name])
+        self.head.calibrate(torch.cat(features), keep_scores=self.config.head == "critic")
 
     def forward(self, images: Tensor, random: RowRandom | None = None) -> Tensor:
         """(B, C, H, W) in [0, 1] -> logits (B, num_classes); random: the batch's, for dropout in training."""
@@ -93,10 +114,8 @@ class Classify(Objective):
 
     def step(self, batches: Sequence[Batch], progress: float) -> Steps:  # noqa: ARG002
         (batch,) = batches
-        if batch.labels is None:
-            raise ValueError("classify needs batches with labels")
-        images = batch.view(self.views) if self.config.augment else to_float(batch.images)
-        yield Update("all", self.loss(self(images, batch.random).float(), batch.labels))
+        images = batch.view(self.views).images if self.config.augment else to_float(batch.images)
+        yield Update("all", self.loss(self(images, batch.random).float(), batch.fields["labels"]))
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean loss of (B, K) logits under (B,) classes or (B, L) labels in {0, 1, MASKED}."""

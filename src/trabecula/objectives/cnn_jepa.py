@@ -31,7 +31,7 @@ from trabecula.data.views import Views
 from trabecula.errors import InputError
 from trabecula.nets.encoder import Encoder
 from trabecula.nets.sparse import sparse_maps
-from trabecula.objectives.objective import Group, Objective, Setting, Steps, Update, ema, rising
+from trabecula.objectives.objective import Group, Objective, Product, Setting, Steps, Update, ema, rising
 from trabecula.objectives.optim import Optimizer
 from trabecula.random_numbers import RowRandom, mix
 
@@ -131,13 +131,13 @@ class CnnJepa(Objective):
             optimizer = optimizer.model_copy(update={"lr": optimizer.lr * self.batch_size / 512})
         return {"student": Group(weights, optimizer)}
 
-    def products(self) -> dict[str, nn.Module]:
+    def products(self) -> dict[str, Product]:
         return {"encoder": self.teacher}
 
     def step(self, batches: Sequence[Batch], progress: float) -> Steps:
         (batch,) = batches
         ema(self.teacher, self.student, rising(self.config.momentum, progress))
-        images = batch.view(self.views)
+        images = batch.view(self.views).images
         visible, target = draw_masks(batch.random, self.grid, self.config.masking)
         visible, target = visible.to(images.device), target.to(images.device)
         predicted = self.predictor(sparse_maps(self.student, images, visible), visible)

@@ -16,9 +16,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trabecula.data.batches import Batch
-from trabecula.kernels.input_gradient import input_slope
 from trabecula.nets.encoder import Encoder
-from trabecula.objectives.adversarial import Adversarial, AdversarialConfig
+from trabecula.nets.input_gradient import input_gradient
+from trabecula.objectives.adversarial import AdversarialConfig, CriticGan
 from trabecula.objectives.objective import Group, Setting, Steps, Update
 
 
@@ -36,12 +36,12 @@ class GanR1Config(AdversarialConfig):
     """Critic updates per generator update, each on fresh images."""
 
 
-class GanR1(Adversarial):
+class GanR1(CriticGan):
     """Critic and generator under the logistic loss with a lazy R1 penalty."""
 
     Config = GanR1Config
     config: GanR1Config
-    tiny = {**Adversarial.tiny, "lazy": 2}
+    tiny = {**CriticGan.tiny, "lazy": 2}
 
     def __init__(self, config: GanR1Config, encoder: Encoder, setting: Setting) -> None:
         super().__init__(config, encoder, setting)
@@ -62,25 +62,25 @@ class GanR1(Adversarial):
         for batch in batches:
             real = self.real(batch)
             if lazy > 1 and int(self.critic_updates) % lazy == 0:
-                r1 = slope_penalty(self.critic, real)
+                r1 = zero_gradient_penalty(self.critic, real)
                 yield Update("critic", lazy * gamma * r1, {"r1": r1})
             on_real, on_fake = self.scores(real, self.fakes(batch))
             loss = F.softplus(-on_real).mean() + F.softplus(on_fake).mean()
-            r1 = slope_penalty(self.critic, real) if lazy == 1 else loss.new_zeros(())
+            r1 = zero_gradient_penalty(self.critic, real) if lazy == 1 else loss.new_zeros(())
             yield Update("critic", loss + gamma * r1, {"gap": gap(on_real, on_fake)})
             self.critic_updates += 1
         yield Update("generator", F.softplus(-self.critic(self.fresh_fakes(batches[-1])).float()).mean())
         self.average()
 
 
-def slope_penalty(critic: nn.Module, images: Tensor) -> Tensor:
+def zero_gradient_penalty(critic: nn.Module, images: Tensor) -> Tensor:
     """1/2 E ||grad critic(x)||_2^2 at these images (Mescheder 2018, equation 9, without gamma), in float32.
 
     Args:
         critic: (B, C, H, W) -> (B,).
         images: (B, C, H, W); real ones for R1, made ones for R2.
     """
-    return input_slope(critic, images).flatten(1).square().sum(1).mean() / 2
+    return input_gradient(critic, images).flatten(1).square().sum(1).mean() / 2
 
 
 def gap(on_real: Tensor, on_fake: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ target is 0 throughout. `blank` in the log is the share of hidden patches that a
 At the end a few images of the pool are drawn with what was hidden and what was filled in,
 `reconstructions.png` in the run's folder. The picture is made of the visible patches and the prediction
 alone. Brightness and contrast of a hidden patch are never taken from that patch, which would draw the
-answer into the picture: they are fitted so that the patch joins its neighbours (`objectives/painting.py`).
+answer into the picture: they are fitted so that the patch joins its neighbours
+(`objectives/patch_brightness.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from trabecula.artifacts.store import to_float
 from trabecula.config import Record
@@ -36,7 +37,7 @@ from trabecula.errors import InputError
 from trabecula.nets.encoder import Encoder
 from trabecula.nets.mae import (
     Decoder,
-    Masking,
+    PatchMask,
     encode,
     hide,
     patchify,
@@ -44,9 +45,9 @@ from trabecula.nets.mae import (
     unpatchify,
     vision_transformer,
 )  # fmt: skip
-from trabecula.objectives.objective import Group, Objective, Picture, Setting, Steps, Update
+from trabecula.objectives.objective import Group, Objective, Picture, Product, Setting, Steps, Update
 from trabecula.objectives.optim import Optimizer
-from trabecula.objectives.painting import fill_in
+from trabecula.objectives.patch_brightness import fill_in
 from trabecula.random_numbers import RowRandom, mix
 
 _EPS = 1e-6  # added to a patch's variance
@@ -126,12 +127,12 @@ class Mae(Objective):
         weights = [w for w in self.parameters() if w.requires_grad]
         return {"autoencoder": Group(weights, optimizer)}
 
-    def products(self) -> dict[str, nn.Module]:
+    def products(self) -> dict[str, Product]:
         return {"encoder": self.encoder}
 
     def step(self, batches: Sequence[Batch], progress: float) -> Steps:  # noqa: ARG002
         (batch,) = batches
-        x = self.encoder.normalise(batch.view(self.views))
+        x = self.encoder.normalise(batch.view(self.views).images)
         masking = self.hide(batch.random)
         pixels = patchify(x, self.patch)  # (B, L, patch * patch * C)
         blank = (pixels.var(2) < _EPS)[masking.mask].float().mean()
@@ -139,13 +140,13 @@ class Mae(Objective):
         loss = masked_error(self(x, masking).float(), target, masking.mask)
         yield Update("autoencoder", loss, {"blank": blank})
 
-    def forward(self, x: Tensor, masking: Masking) -> Tensor:
+    def forward(self, x: Tensor, masking: PatchMask) -> Tensor:
         """(B, C, H, W) normalised -> (B, L, patch * patch * C) of all patches; hidden ones are not seen."""
         tokens = encode(vision_transformer(self.encoder.backbone, "mae"), x, masking.visible)
         values: Tensor = self.decoder(tokens, masking.restore)
         return values
 
-    def hide(self, random: RowRandom) -> Masking:
+    def hide(self, random: RowRandom) -> PatchMask:
         """Masks for a batch."""
         return hide(random.uniform(self.num_patches), self.num_visible)
 
@@ -155,10 +156,10 @@ class Mae(Objective):
         seen, filled = self.reconstruct(whole, random)
         share = self.num_visible / self.num_patches
         scale = (
-            "The network says how a hidden patch looks but for its brightness and contrast, and these are "
+            "The network predicts a hidden patch but for its brightness and contrast, and these are "
             "set so that it joins its neighbours; nothing is taken from the hidden patch itself."
             if self.config.norm_pix
-            else "The network says the hidden pixels themselves."
+            else "The network predicts the hidden pixels themselves."
         )
         rows = {
             "Images of the pool": whole,

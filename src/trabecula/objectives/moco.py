@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,7 @@ from trabecula.errors import InputError
 from trabecula.nets.encoder import Encoder
 from trabecula.nets.heads import ProjectionHead
 from trabecula.nets.norm import use_global_batch_norm
-from trabecula.objectives.objective import Group, Objective, Setting, Steps, Update, ema
+from trabecula.objectives.objective import Group, Objective, Product, Setting, Steps, Update, ema
 from trabecula.objectives.optim import Optimizer
 from trabecula.random_numbers import mix
 
@@ -89,12 +89,12 @@ class Moco(Objective):
             optimizer = optimizer.model_copy(update={"lr": optimizer.lr * self.batch_size / 256})
         return {"query": Group(list(self.query.parameters()), optimizer)}
 
-    def products(self) -> dict[str, nn.Module]:
-        return {"encoder": self.query[0]}
+    def products(self) -> dict[str, Product]:
+        return {"encoder": cast("Encoder", self.query[0])}
 
     def step(self, batches: Sequence[Batch], progress: float) -> Steps:  # noqa: ARG002
         (batch,) = batches
-        q = F.normalize(self.query(batch.view(self.views)).float(), dim=1)  # (B, dim)
+        q = F.normalize(self.query(batch.view(self.views).images).float(), dim=1)  # (B, dim)
         ema(self.key, self.query, self.config.momentum)  # before the keys (algorithm 1)
         keys = self._keys(batch)  # (B * ranks, dim)
         k = keys[distributed.my_rows(len(keys))]  # (B, dim)
@@ -105,7 +105,7 @@ class Moco(Objective):
     @torch.no_grad()
     def _keys(self, batch: Batch) -> Tensor:
         """Keys of the whole global batch, in its order, encoded in another order."""
-        images = distributed.gather_rows(batch.view(self.views))  # (B * ranks, C, H, W)
+        images = distributed.gather_rows(batch.view(self.views).images)  # (B * ranks, C, H, W)
         shuffle = batch.random.permutation()
         mine = shuffle[distributed.my_rows(len(images))]
         k = F.normalize(self.key(images[mine]).float(), dim=1)

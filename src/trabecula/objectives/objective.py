@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from trabecula.artifacts.encoder import EncoderCard
+from trabecula.artifacts.tasks import Task
 from trabecula.config import Record
 from trabecula.data.batches import Batch
 from trabecula.errors import InputError
@@ -57,6 +60,18 @@ class Group:
     optimizer: Optimizer
 
 
+class Product(Protocol):
+    """A network that is kept when training ends, such as an encoder or a generator."""
+
+    def save(self, folder: Path, card: EncoderCard, images: int) -> None:
+        """Write it into a folder that exists.
+
+        Args:
+            card: what is known of this training: arm, method, store, patients, seed, images seen so far.
+            images: seen in this training so far, without those of an encoder it started from.
+        """
+
+
 @dataclass(frozen=True)
 class Setting:
     """What an objective may need to know of the run it is in."""
@@ -81,7 +96,7 @@ class Setting:
         if self.batch_size > self.num_images:
             raise InputError(
                 f"{method}: a batch of {self.batch_size} is larger than the pool of {self.num_images} "
-                f"images, so the same image would stand in it twice; -s batch_size={self.fitting} would do "
+                f"images, so the same image would be in it twice; -s batch_size={self.fitting} would do "
                 "(in a study: the same key of the arm's pretrain)"
             )
 
@@ -95,11 +110,19 @@ class Objective(nn.Module):
     """A method: its nets, its loss and its step.
 
     A subclass names its settings in `Config`, builds its nets in `__init__(config, encoder, setting)`
-    and writes `step` in the paper's order. State across steps lives in registered buffers only;
+    and writes `step` in the paper's order. State across steps is in registered buffers only;
     random numbers come from `batch.random` only.
     """
 
     Config: ClassVar[type[Record]]
+    fields: ClassVar[tuple[str, ...]] = ()
+    """What its batches carry beside images: names of `data.batches.FIELDS`."""
+    trains_encoder: ClassVar[bool] = True
+    """Whether the encoder learns and is kept; a method that trains none may use it as it is."""
+    monitors: ClassVar[tuple[str, ...]] = ("encoder",)
+    """What is measured while it trains: names of the table in `monitors/__init__.py`."""
+    of_task: ClassVar[Mapping[str, Callable[[Task], Any]]] = {}
+    """For a method with the field labels: settings that the task decides, and how."""
     batches: int = 1
     """Fresh batches per step."""
     batch_coupled: bool = False
@@ -122,12 +145,22 @@ class Objective(nn.Module):
         return cls.__module__.rpartition(".")[2]
 
     def groups(self) -> dict[str, Group]:
-        """The weights by optimizer; a weight may stand in two groups."""
+        """The weights by optimizer; a weight may be in two groups."""
         raise NotImplementedError
 
-    def products(self) -> dict[str, nn.Module]:
-        """What is worth keeping when training ends: "encoder", "generator", ..."""
+    def products(self) -> Mapping[str, Product]:
+        """What is kept when training ends, by name: "encoder", "generator", ..."""
         raise NotImplementedError
+
+    def prepare(self, images: Iterable[Tensor]) -> None:
+        """Look once at images of the pool before training begins.
+
+        images: parts (B, C, H, W) in [0, 1], read when they are asked for.
+        """
+
+    def samples(self, num: int, seed: int) -> Tensor | None:  # noqa: ARG002
+        """(num, C, S, S) uint8 images that it makes, for a person to look at; None where it makes none."""
+        return None
 
     def pictures(self, images: Tensor, random: RowRandom) -> dict[str, Picture]:  # noqa: ARG002
         """What a person should see when training ends, by name.
@@ -149,7 +182,7 @@ def outweighed(objective: Objective, encoder: Encoder) -> str:
     kept = {id(weight) for weight in encoder.parameters()}
     thrown = sum(w.numel() for w in objective.parameters() if w.requires_grad and id(w) not in kept)
     stays = sum(w.numel() for w in encoder.parameters())
-    if thrown <= max(_HEAVY, 4 * stays):
+    if not objective.trains_encoder or thrown <= max(_HEAVY, 4 * stays):
         return ""
     return (
         f"{objective.name()} trains {thrown / 1e6:,.0f} million weights beside the encoder's "

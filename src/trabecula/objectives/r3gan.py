@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from pydantic import Field
 
 from trabecula.data.batches import Batch
-from trabecula.objectives.adversarial import Adversarial, AdversarialConfig
-from trabecula.objectives.gan_r1 import gap, slope_penalty
+from trabecula.objectives.adversarial import AdversarialConfig, CriticGan
+from trabecula.objectives.gan_r1 import gap, zero_gradient_penalty
 from trabecula.objectives.objective import Steps, Update
 from trabecula.objectives.optim import Optimizer
 
@@ -45,7 +45,7 @@ class R3GanConfig(AdversarialConfig):
     """How the generator moves: as the critic."""
 
 
-class R3Gan(Adversarial):
+class R3Gan(CriticGan):
     """Critic and generator under the relativistic loss with R1 and R2."""
 
     Config = R3GanConfig
@@ -63,7 +63,7 @@ class R3Gan(Adversarial):
             real, fake = self.real(batch), self.fakes(batch)
             on_real, on_fake = self.scores(real, fake)
             loss = F.softplus(on_fake - on_real).mean()
-            r1, r2 = slope_penalty(self.critic, real), slope_penalty(self.critic, fake)
+            r1, r2 = zero_gradient_penalty(self.critic, real), zero_gradient_penalty(self.critic, fake)
             scalars = {"gap": gap(on_real, on_fake), "r1": r1, "r2": r2}
             yield Update("critic", loss + gamma * (r1 + r2), scalars)
         on_real = self.critic(self.real(batches[-1])).float().detach()

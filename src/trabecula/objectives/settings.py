@@ -1,4 +1,4 @@
-"""A method's settings: what is given over its defaults, and for a classifier what its task says."""
+"""A method's settings: what is given over its defaults, and what the store and the task decide."""
 
 from __future__ import annotations
 
@@ -11,36 +11,30 @@ from trabecula.data.views import Views
 from trabecula.errors import InputError
 from trabecula.objectives import find
 
-_OF_TASK = ("kind", "num_classes")  # of `classify`
-
 
 def resolved(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Every setting of the method as plain values, so that a run's identity holds the defaults it had.
 
-    Those that a classifier takes from its task are left out, unless they are given.
+    Those that the task decides are left out, unless they are given.
 
     Raises:
         InputError: an unknown method or setting, or a value that it refuses.
     """
     values = dump(build(find(method).Config, dict(given), _where(method)))
-    if method == "classify":
-        values = {key: value for key, value in values.items() if key in given or key not in _OF_TASK}
-    return values
+    return {key: value for key, value in values.items() if key in given or key not in find(method).of_task}
 
 
 def of_method(method: str, given: Mapping[str, Any], size: int, task: Task | None = None) -> Record:
-    """The method's settings as it takes them: views of the store's size, a classifier that fits its task.
+    """The method's settings as it takes them: views of the store's size, and what the task decides.
 
     Raises:
         InputError: one that comes from the store or from the task is given otherwise.
     """
-    its: dict[str, Any] = {}
-    if task is not None:
-        kind = "multilabel" if task.kind == "multilabel" else "single"
-        its = dict(zip(_OF_TASK, (kind, task.num_outputs), strict=True))
-        for key in its.keys() & given.keys():
-            raise InputError(f"{_where(method)}: '{key}' comes from the task; leave it out")
-    return _of_size(build(find(method).Config, {**its, **given}, _where(method)), size, method)
+    of_task = find(method).of_task if task is not None else {}
+    for key in of_task.keys() & given.keys():
+        raise InputError(f"{_where(method)}: '{key}' comes from the task; leave it out")
+    decided = {key: decide(task) for key, decide in of_task.items()} if task is not None else {}
+    return _of_size(build(find(method).Config, {**decided, **given}, _where(method)), size, method)
 
 
 def _of_size(settings: Record, size: int, method: str) -> Record:

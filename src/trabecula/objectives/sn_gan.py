@@ -13,15 +13,15 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from trabecula.data.batches import Batch
 from trabecula.nets.critic import Critic
 from trabecula.nets.encoder import Encoder
 from trabecula.nets.spectral import Spectral
-from trabecula.objectives.adversarial import Adversarial, AdversarialConfig
+from trabecula.objectives.adversarial import AdversarialConfig, CriticGan
 from trabecula.objectives.gan_r1 import gap
-from trabecula.objectives.objective import Setting, Steps, Update
+from trabecula.objectives.objective import Product, Setting, Steps, Update
 from trabecula.objectives.optim import Optimizer
 from trabecula.random_numbers import mix
 
@@ -37,12 +37,12 @@ class SnGanConfig(AdversarialConfig):
     """How the generator moves: Adam 2e-4, betas (0, 0.9)."""
 
 
-class SnGan(Adversarial):
+class SnGan(CriticGan):
     """Critic and generator under the hinge loss with spectral normalisation."""
 
     Config = SnGanConfig
     zero_gradients: ClassVar[Mapping[str, str]] = {
-        **Adversarial.zero_gradients,
+        **CriticGan.zero_gradients,
         "critic.output.bias": "as long as every score is within the margins a constant cancels",
     }
 
@@ -50,7 +50,7 @@ class SnGan(Adversarial):
         super().__init__(config, encoder, setting)
         self.spectral = Spectral(self.critic, mix(setting.seed, "spectral"))
 
-    def products(self) -> dict[str, nn.Module]:
+    def products(self) -> dict[str, Product]:
         """The encoder and the critic hold the normalised weights, in copies that share them."""
         encoder = copy.deepcopy(self.encoder)
         critic = self.scorer()

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from trabecula import distributed
 from trabecula.config import Record
@@ -20,7 +20,7 @@ from trabecula.data.batches import Batch
 from trabecula.data.views import Views
 from trabecula.nets.encoder import Encoder
 from trabecula.nets.heads import Projector
-from trabecula.objectives.objective import Group, Objective, Setting, Steps, Update
+from trabecula.objectives.objective import Group, Objective, Product, Setting, Steps, Update
 from trabecula.objectives.optim import Optimizer
 from trabecula.random_numbers import mix
 
@@ -74,12 +74,12 @@ class TwoViews(Objective):
             optimizer = optimizer.model_copy(update={"lr": optimizer.lr * self.batch_size / 256})
         return {"all": Group(list(self.parameters()), optimizer)}
 
-    def products(self) -> dict[str, nn.Module]:
+    def products(self) -> dict[str, Product]:
         return {"encoder": self.encoder}
 
     def step(self, batches: Sequence[Batch], progress: float) -> Steps:  # noqa: ARG002
         (batch,) = batches
-        za, zb = (self.projector(self.encoder(batch.view(views))) for views in self.views)
+        za, zb = (self.projector(self.encoder(batch.view(views).images)) for views in self.views)
         with torch.autocast(za.device.type, enabled=False):
             # Every process takes the loss of the global batch.
             loss, terms = self.loss(distributed.all_rows(za.float()), distributed.all_rows(zb.float()))

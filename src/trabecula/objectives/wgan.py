@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 
 from trabecula.data.batches import Batch
-from trabecula.objectives.adversarial import Adversarial, AdversarialConfig
+from trabecula.objectives.adversarial import AdversarialConfig, CriticGan
 from trabecula.objectives.objective import Steps, Update
 from trabecula.objectives.optim import Optimizer
 
@@ -33,17 +33,17 @@ class WganConfig(AdversarialConfig):
     """How the generator moves: RMSProp, 5e-5."""
 
 
-class Wgan(Adversarial):
+class Wgan(CriticGan):
     """Critic and generator under the Wasserstein loss with weight clipping."""
 
     Config = WganConfig
     config: WganConfig
     zero_gradients: ClassVar[Mapping[str, str]] = {
-        **Adversarial.zero_gradients,
+        **CriticGan.zero_gradients,
         "critic.output.bias": "the Wasserstein loss is a difference of scores, so a constant cancels",
     }
 
-    tiny: ClassVar[Mapping[str, Any]] = {**Adversarial.tiny, "clip": 0.1}
+    tiny: ClassVar[Mapping[str, Any]] = {**CriticGan.tiny, "clip": 0.1}
 
     def step(self, batches: Sequence[Batch], progress: float) -> Steps:  # noqa: ARG002
         for batch in batches:

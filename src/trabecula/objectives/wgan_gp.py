@@ -16,8 +16,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trabecula.data.batches import Batch
-from trabecula.kernels.input_gradient import input_slope
-from trabecula.objectives.adversarial import Adversarial, AdversarialConfig
+from trabecula.nets.input_gradient import input_gradient
+from trabecula.objectives.adversarial import AdversarialConfig, CriticGan
 from trabecula.objectives.objective import Steps, Update
 
 
@@ -31,14 +31,14 @@ class WganGpConfig(AdversarialConfig):
     float32 always. bf16 is quicker where the hardware multiplies it."""
 
 
-class WganGp(Adversarial):
+class WganGp(CriticGan):
     """Critic and generator under the Wasserstein loss with gradient penalty."""
 
     Config = WganGpConfig
     config: WganGpConfig
     penalised = True
     zero_gradients: ClassVar[Mapping[str, str]] = {
-        **Adversarial.zero_gradients,
+        **CriticGan.zero_gradients,
         "critic.output.bias": "the Wasserstein loss is a difference of scores, so a constant cancels",
     }
 
@@ -48,8 +48,8 @@ class WganGp(Adversarial):
             real, fake = self.real(batch), self.fakes(batch)
             on_real, on_fake = self.scores(real, fake)
             gap = on_real.mean() - on_fake.mean()
-            penalty, slope = gradient_penalty(self.critic, real, fake, batch.random.uniform(1, 1, 1), dtype)
-            yield Update("critic", self.config.penalty * penalty - gap, {"gap": gap, "slope": slope})
+            penalty, norm = gradient_penalty(self.critic, real, fake, batch.random.uniform(1, 1, 1), dtype)
+            yield Update("critic", self.config.penalty * penalty - gap, {"gap": gap, "gradient_norm": norm})
         yield Update("generator", -self.critic(self.fresh_fakes(batches[-1])).float().mean())
         self.average()
 
@@ -63,12 +63,12 @@ def gradient_penalty(
         critic: (B, C, H, W) -> (B,).
         real, fake: (B, C, H, W).
         mixing: (B, 1, 1, 1), one e a sample.
-        dtype: of the products that make the slope, see `input_slope`.
+        dtype: of the products that make the slope, see `input_gradient`.
 
     Returns:
         The penalty, a scalar differentiable in the critic's weights, and the mean gradient norm, both in
         float32: a square of a difference near 0 has no digits left in 16 bits.
     """
-    slope = input_slope(critic, mixing * real + (1 - mixing) * fake, dtype)
+    slope = input_gradient(critic, mixing * real + (1 - mixing) * fake, dtype)
     norm = slope.flatten(1).norm(dim=1)  # over all pixels of a sample
     return (norm - 1).square().mean(), norm.detach().mean()

@@ -1,1 +1,1 @@
-"""Make-believe patients: pictures and tables drawn by rule, with known truth and no real person in them."""
+"""Phantoms of patients: pictures and tables drawn by rule, with known truth and no real person in them."""

@@ -1,7 +1,7 @@
-"""Make-believe frontal chest films with the 14 findings of NIH ChestX-ray14, each drawn as a sign.
+"""Phantom frontal chest radiographs with the 14 findings of NIH ChestX-ray14, each drawn as a sign.
 
-A patient has one or more films; shape, and what lasts of disease, are the patient's. Nothing but the
-signs knows the findings: not pose, exposure, view, sex, age or the number of films.
+A patient has one or more radiographs; shape, and what lasts of disease, are the patient's. Nothing but the
+signs knows the findings: not pose, exposure, view, sex, age or the number of radiographs.
 """
 
 from __future__ import annotations
@@ -12,17 +12,23 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from trabecula.phantoms.chest_anatomy import RIGHT, SIDES, Anatomy, changed, draw_anatomy, side_of
-from trabecula.phantoms.chest_findings import FINDINGS, Films, draw_findings, draw_number
-from trabecula.phantoms.chest_scene import build
-from trabecula.phantoms.chest_signs import BOTH_SIDES, PAINTERS, Sign
-from trabecula.phantoms.film import develop, draw_film, expose, stamp
+from trabecula.phantoms.chest_anatomy import RIGHT, SIDES, ChestAnatomy, build, changed, draw_anatomy, side_of
+from trabecula.phantoms.chest_findings import (
+    BOTH_SIDES,
+    FINDINGS,
+    PAINTERS,
+    ChestSettings,
+    Sign,
+    draw_findings,
+    draw_number,
+)
 from trabecula.phantoms.patients import SITES, Pictures, check_number, patient_id, stream
+from trabecula.phantoms.radiograph import develop, draw_exposure, expose, stamp
 from trabecula.phantoms.shapes import Floats, frame
 
 View = Literal["PA", "AP"]
-_PERSON, _HIDDEN, _ANATOMY, _SIGNS, _FILM, _NUMBER, _VIEW = range(10, 17)  # random streams, no joint's
-_SHARE_AP = 0.4  # of films taken from the front, about that of NIH ChestX-ray14
+_PERSON, _HIDDEN, _ANATOMY, _SIGNS, _EXPOSURE, _NUMBER, _VIEW = range(10, 17)  # random streams, no joint's
+_SHARE_AP = 0.4  # of radiographs taken from the front, about that of NIH ChestX-ray14
 
 
 @dataclass(frozen=True)
@@ -33,20 +39,20 @@ class Person:
     sex: str
     age: int
     site: str
-    num_films: int
+    num_images: int
 
 
 @dataclass(frozen=True)
-class ChestFilm:
-    """One film (S, S), its findings, and from where it was taken."""
+class ChestRadiograph:
+    """One radiograph (S, S), its findings, and from where it was taken."""
 
     image: npt.NDArray[np.uint8]
     findings: tuple[str, ...]
     view: View
 
 
-def draw_person(settings: Pictures, own: Films, patient: int) -> Person:
-    """Patient 0, 1, ...; a function of the seed, the number of films wanted and the patient's number.
+def draw_person(settings: Pictures, own: ChestSettings, patient: int) -> Person:
+    """Patient 0, 1, ...; a function of the seed, the number of radiographs wanted and the patient's number.
 
     Raises:
         InputError: the number has no seven-digit id.
@@ -58,41 +64,43 @@ def draw_person(settings: Pictures, own: Films, patient: int) -> Person:
         sex="F" if rng.random() < 0.44 else "M",
         age=int(np.clip(np.rint(rng.normal(47, 17)), 2, 95)),
         site=SITES[int(rng.integers(len(SITES)))],
-        num_films=draw_number(own, stream(settings.seed, patient, _NUMBER)),
+        num_images=draw_number(own, stream(settings.seed, patient, _NUMBER)),
     )
 
 
-def findings_of(settings: Pictures, own: Films, patient: int, number: int) -> tuple[str, ...]:
-    """The findings of a patient's film 0, 1, ..., in the order of `FINDINGS`."""
+def findings_of(settings: Pictures, own: ChestSettings, patient: int, number: int) -> tuple[str, ...]:
+    """The findings of a patient's radiograph 0, 1, ..., in the order of `FINDINGS`."""
     return draw_findings(
         own, stream(settings.seed, patient, _HIDDEN), stream(settings.seed, patient, _HIDDEN, 1 + number)
     )
 
 
 def view_of(settings: Pictures, patient: int, number: int) -> View:
-    """From where a patient's film was taken."""
+    """From where a patient's radiograph was taken."""
     return "AP" if stream(settings.seed, patient, _VIEW, number).random() < _SHARE_AP else "PA"
 
 
-def draw_chest(settings: Pictures, own: Films, patient: int, number: int) -> ChestFilm:
-    """Draw film 0, 1, ... of a patient; a function of the settings and the two numbers only."""
-    return film_with(settings, own, patient, number, findings_of(settings, own, patient, number))
+def draw_chest(settings: Pictures, own: ChestSettings, patient: int, number: int) -> ChestRadiograph:
+    """Draw radiograph 0, 1, ... of a patient; a function of the settings and the two numbers only."""
+    return radiograph_with(settings, own, patient, number, findings_of(settings, own, patient, number))
 
 
-def film_with(
-    settings: Pictures, own: Films, patient: int, number: int, findings: tuple[str, ...]
-) -> ChestFilm:
-    """The same film with these findings, whatever the patient has."""
+def radiograph_with(
+    settings: Pictures, own: ChestSettings, patient: int, number: int, findings: tuple[str, ...]
+) -> ChestRadiograph:
+    """The same radiograph with these findings, whatever the patient has."""
     person = draw_person(settings, own, patient)
-    rng, view = stream(settings.seed, patient, _FILM, number), view_of(settings, patient, number)
-    film = draw_film(rng, SITES.index(person.site), settings.noise, settings.blur, settings.brightness)
-    film = replace(film, reach=max(film.reach, 0.5), equalisation=0.65 * film.equalisation)
+    rng, view = stream(settings.seed, patient, _EXPOSURE, number), view_of(settings, patient, number)
+    exposure = draw_exposure(
+        rng, SITES.index(person.site), settings.noise, settings.blur, settings.brightness
+    )
+    exposure = replace(exposure, reach=max(exposure.reach, 0.5), equalisation=0.65 * exposure.equalisation)
     attenuation = shadow(settings, patient, number, findings, person.sex == "M", view)
-    picture = expose(attenuation, film, rng)
+    picture = expose(attenuation, exposure, rng)
     picture -= np.float32(2.0) * _air(attenuation)
     if rng.random() < settings.marker:
         stamp(picture, "L" if rng.random() < 0.5 else "R", rng, mirrored=True)
-    return ChestFilm(develop(picture, film), findings, view)
+    return ChestRadiograph(develop(picture, exposure), findings, view)
 
 
 def shadow(
@@ -120,7 +128,7 @@ def _air(attenuation: Floats) -> Floats:
     return air
 
 
-def _from_the_front(anatomy: Anatomy) -> Anatomy:
+def _from_the_front(anatomy: ChestAnatomy) -> ChestAnatomy:
     """Lying or sitting, the tube before the chest: heart and mediastinum larger, blades over the lungs."""
     at_u, at_v, wide, high = anatomy.heart
     right, left = anatomy.vessels

@@ -1,4 +1,4 @@
-"""Make-believe photographs: one coloured object of a plain kind before a coloured background.
+"""Phantom photographs: one coloured object of a plain kind before a coloured background.
 
 Stand-ins for natural images whose objects are easy to tell, as those of Imagenette are (ten classes of
 ImageNet; https://github.com/fastai/imagenette), in its folders: `train/star/1000019.png`. The kind is the

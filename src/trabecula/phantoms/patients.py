@@ -1,6 +1,6 @@
-"""Make-believe patients, and how a film of one of their joints is taken, whatever the joint.
+"""Phantom patients, and how a radiograph of one of their joints is taken, whatever the joint.
 
-Anatomy, pose, film and marker come from other random streams than grade and signs. A left joint is
+Anatomy, pose, radiograph and marker come from other random streams than grade and signs. A left joint is
 drawn; a right one is its mirror image.
 """
 
@@ -17,14 +17,14 @@ from scipy.special import ndtri
 
 from trabecula.config import Record
 from trabecula.errors import InputError
-from trabecula.phantoms.film import develop, draw_film, expose, stamp
+from trabecula.phantoms.radiograph import develop, draw_exposure, expose, stamp
 from trabecula.phantoms.shapes import Floats
 
 Side = Literal["L", "R"]
 Shares = tuple[float, float, float, float, float]
 
 SITES = ("A", "B", "C")
-_GRADES, _PATIENT, _ANATOMY, _SIGNS, _FILM = range(5)  # random streams
+_GRADES, _PATIENT, _ANATOMY, _SIGNS, _EXPOSURE = range(5)  # random streams
 _LATENT_CORRELATION = 0.56  # of the two joints' hidden severities; gives their grades an ICC near 0.5
 MOST_PATIENTS = 999_999
 
@@ -36,10 +36,10 @@ def check_shares(prevalence: Shares) -> None:
 
 
 class Pictures(Record):
-    """What make-believe films are like."""
+    """What phantom radiographs are like."""
 
     num_patients: int = Field(200, ge=1, le=MOST_PATIENTS)
-    """Patients whose films are labelled (joints: both of them)."""
+    """Patients whose radiographs are labelled (joints: both of them)."""
     size: int = Field(128, ge=32, le=1024)
     """Side of the square image in pixels."""
     seed: int = Field(0, ge=0)
@@ -47,17 +47,17 @@ class Pictures(Record):
     effect: float = Field(1.0, ge=0, le=2)
     """Size of the drawn signs; 0 draws none, so that grade or findings are pure chance."""
     noise: float = Field(1.0, ge=0, le=5)
-    """Strength of the film's noise; 1 is usual, 0 is none."""
+    """Strength of the radiograph's noise; 1 is usual, 0 is none."""
     blur: float = Field(1.0, ge=0, le=5)
-    """Strength of the film's blur; 1 is usual, 0 is none."""
+    """Strength of the radiograph's blur; 1 is usual, 0 is none."""
     brightness: float = Field(0.0, ge=-3, le=3)
-    """How much brighter films are than usual, in logits of the middle grey value."""
+    """How much brighter radiographs are than usual, in logits of the middle grey value."""
     marker: float = Field(0.5, ge=0, le=1)
-    """Share of films with a letter L or R on them."""
+    """Share of radiographs with a letter L or R on them."""
 
 
 class Joints(Pictures):
-    """What make-believe joints are like."""
+    """What phantom joints are like."""
 
     prevalence: Shares = (0.40, 0.18, 0.26, 0.13, 0.03)
     """Share of joints with Kellgren-Lawrence grade 0 to 4, about that of the OAI's knees at baseline."""
@@ -81,7 +81,7 @@ class Patient:
 
 @dataclass(frozen=True)
 class Radiograph:
-    """One film (S, S) and its Kellgren-Lawrence grade 0..4."""
+    """One radiograph (S, S) and its Kellgren-Lawrence grade 0..4."""
 
     image: npt.NDArray[np.uint8]
     grade: int
@@ -131,13 +131,13 @@ def draw_patient(settings: Joints, patient: int) -> Patient:
     )
 
 
-def take_film(
+def take_radiograph(
     settings: Joints,
     patient: int,
     side: Side,
     attenuation: Callable[[Joint, int, np.random.Generator], Floats],
 ) -> Radiograph:
-    """Film one joint; a function of the settings, the patient's number and the side only.
+    """Exposure one joint; a function of the settings, the patient's number and the side only.
 
     Args:
         attenuation: draws a left joint (size, size), its fine structure from the generator.
@@ -152,14 +152,16 @@ def take_film(
         effect=settings.effect,
         male=person.sex == "M",
     )
-    rng = _stream(settings, patient, _FILM, which)
-    film = draw_film(rng, SITES.index(person.site), settings.noise, settings.blur, settings.brightness)
-    picture = expose(attenuation(joint, 2 * settings.size, rng), film, rng)
+    rng = _stream(settings, patient, _EXPOSURE, which)
+    exposure = draw_exposure(
+        rng, SITES.index(person.site), settings.noise, settings.blur, settings.brightness
+    )
+    picture = expose(attenuation(joint, 2 * settings.size, rng), exposure, rng)
     if side == "R":
         picture = np.ascontiguousarray(picture[:, ::-1])
     if rng.random() < settings.marker:
         stamp(picture, side, rng)
-    return Radiograph(develop(picture, film), joint.grade)
+    return Radiograph(develop(picture, exposure), joint.grade)
 
 
 def _stream(settings: Joints, *key: int) -> np.random.Generator:

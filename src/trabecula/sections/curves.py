@@ -29,7 +29,7 @@ def learning_curves(results: Results, panel: Panel, metric: str) -> ChartGroup |
     """Metric against training patients on a logarithmic axis, with bands; few seeds as points."""
     curves = {
         c["arm"]: [p for p in c["points"] if present(p["value"]) and (p["num_patients"] or 0) > 0]
-        for c in results.curves["learning"]
+        for c in results.curves.learning
         if (c["task"], c["mode"], c["metric"]) == (panel.task, panel.mode, metric)
     }
     points = [p for drawn in curves.values() for p in drawn]
@@ -90,7 +90,7 @@ def roc_curves(
     Of many classes, such as the findings of a chest radiograph, one group per label fraction and
     architecture, a chart per class: fourteen curves of each arm in one frame could not be distinguished.
     """
-    rows = [r for r in results.curves["roc"] if (r["task"], r["mode"]) == (panel.task, panel.mode)]
+    rows = [r for r in results.curves.roc if (r["task"], r["mode"]) == (panel.task, panel.mode)]
     found = dict.fromkeys((r["fraction"], str(r["class"])) for r in rows)
     kinds = sorted(found, key=lambda kind: kind[0])  # classes in the task's order
     what = f"ROC of {panel.task}, {mode_name(panel.mode)}"
@@ -127,7 +127,7 @@ def roc_curves(
 
 def reliability_plots(results: Results, panel: Panel) -> list[ChartGroup]:
     """Observed frequency against predicted probability, with intervals per bin."""
-    rows = [r for r in results.curves["reliability"] if (r["task"], r["mode"]) == (panel.task, panel.mode)]
+    rows = [r for r in results.curves.reliability if (r["task"], r["mode"]) == (panel.task, panel.mode)]
     names, groups = arm_names(results), list[ChartGroup]()
     for fraction in sorted({r["fraction"] for r in rows}):
         chosen = {r["arm"]: r for r in rows if r["fraction"] == fraction}

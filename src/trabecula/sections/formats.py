@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from trabecula.sections.results import Row
 
@@ -22,14 +22,31 @@ _TEX = {
 NO_INTERVAL = "no interval"
 
 
+class Mark(NamedTuple):
+    """What a comparison says, beside its difference: a symbol, words for it, and its interval as a bar (SVG).
+
+    stuck: whether fine-tunings of either side stayed at chance.
+    """
+
+    claim: str
+    symbol: str
+    words: str
+    bar: str
+    stuck: bool
+
+
 @dataclass(frozen=True)
 class Cell:
-    """`text` on the first line, `second` below it, `small` for counts or a note; `strong` by a claim only."""
+    """`text` on the first line, `second` below it, `small` for counts or a note; `strong` by a claim only.
+
+    mark: shown in the page alone.
+    """
 
     text: str
     second: str = ""
     small: str = ""
     strong: bool = False
+    mark: Mark | None = None
 
     @property
     def plain(self) -> str:
@@ -78,6 +95,12 @@ def said_in_title(table: Table, column: int) -> Table:
     columns = (*table.columns[:column], *table.columns[column + 1 :])
     rows = [(*row[:column], *row[column + 1 :]) for row in table.rows]
     return replace(table, title=title, columns=columns, rows=rows, heads=table.heads - 1)
+
+
+def table_files(name: str, tables: Sequence[Table], rows: Sequence[Row] | None) -> dict[str, str]:
+    """File name -> content: the tables as Markdown and LaTeX, and raw rows as CSV where there are some."""
+    raw = {} if rows is None else {f"{name}.csv": to_csv(rows)}
+    return raw | {f"{name}.md": to_markdown(tables), f"{name}.tex": to_latex(tables)}
 
 
 def to_csv(rows: Sequence[Row]) -> str:

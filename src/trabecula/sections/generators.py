@@ -13,8 +13,9 @@ from typing import Any
 from trabecula.errors import InputError
 from trabecula.figures.charts import REFERENCE, STYLES, Axis, Chart, Series, count_ticks
 from trabecula.figures.image_sheets import png_uri
+from trabecula.files import read_json
 from trabecula.sections.explanations import climb_chart, units_chart
-from trabecula.sections.results import read_json
+from trabecula.sections.section import Block, PagePicture, Section
 from trabecula.sections.wording import count, interval, number, present
 
 Row = Mapping[str, Any]
@@ -40,6 +41,7 @@ _PICTURES = {
     "gradcam.png": "Where the score of single images comes from",
     "maximise.png": "The images that raise the critic's score most",
 }
+_ALT = "; its title and captions are in the picture"
 
 
 _ENDS = ("value", "low", "high")
@@ -58,13 +60,36 @@ class GeneratorQuality:
 
 
 @dataclass(frozen=True)
-class Explained:
-    """One network looked into: its charts, and its pictures as (file, caption, data URI)."""
+class ExplainedNetwork:
+    """One network looked into: its charts, and its pictures by file name."""
 
     name: str
     charts: list[Chart]
-    pictures: list[tuple[str, str, str]]
+    pictures: dict[str, PagePicture]
     record: Row
+
+
+def generator_section(
+    generators: Sequence[GeneratorQuality], explained: Sequence[ExplainedNetwork], elsewhere: Sequence[str]
+) -> Section | None:
+    """None without a generator and a network that was explained.
+
+    Args:
+        elsewhere: pictures, by file name, that another section shows: each stands in the page once.
+    """
+    if not generators and not explained:
+        return None
+    blocks = []
+    for one in generators:
+        blocks.append(Block("heading", f"{one.name}: generated images against real ones"))
+        blocks += [Block("note", one.note)] if one.note else []
+        blocks.append(Block("charts", one.charts))
+        blocks += [Block("subheading", "Memorisation"), Block("facts", one.facts)] if one.facts else []
+    for network in explained:
+        shown = [picture for file, picture in network.pictures.items() if file not in elsewhere]
+        blocks += [Block("heading", f"{network.name}: what it sees"), Block("charts", network.charts)]
+        blocks.append(Block("folded_pictures", shown))
+    return Section("generator", "Generator", "Generator", blocks)
 
 
 def read_generators(folders: Sequence[Path]) -> list[GeneratorQuality]:
@@ -78,7 +103,7 @@ def read_generators(folders: Sequence[Path]) -> list[GeneratorQuality]:
     return [GeneratorQuality(name, _protocol(r), _charts(name, r), _facts(r), r) for name, r in named]
 
 
-def read_explained(folders: Sequence[Path]) -> list[Explained]:
+def read_explained(folders: Sequence[Path]) -> list[ExplainedNetwork]:
     """Read the folders that `explain` wrote.
 
     Raises:
@@ -96,12 +121,12 @@ def read_explained(folders: Sequence[Path]) -> list[Explained]:
     for folder, record, name in zip(folders, records, names, strict=True):
         charts = [climb_chart({**record["maximise"], "arm": name})] if record.get("maximise") else []
         charts += [units_chart({**record["units"], "arm": name})] if record.get("units") else []
-        pictures = [
-            (file, caption, png_uri((folder / file).read_bytes()))
+        pictures = {
+            file: PagePicture(caption, caption + _ALT, png_uri((folder / file).read_bytes()))
             for file, caption in _PICTURES.items()
             if (folder / file).exists()
-        ]
-        found.append(Explained(name, charts, pictures, record))
+        }
+        found.append(ExplainedNetwork(name, charts, pictures, record))
     return found
 
 

@@ -1,15 +1,58 @@
-"""The first images of a store, or of a generator, for the report's grids."""
+"""Images of the store and of generators as they are shown in the page."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from trabecula.artifacts.encoder import has_encoder, read_encoder_card
+from trabecula.artifacts.generator import SAMPLES_FILE
 from trabecula.errors import InputError
-from trabecula.figures.image_sheets import Pixels, to_uint8
+from trabecula.figures.image_sheets import Pixels, montage, png_uri, to_uint8
+from trabecula.sections.section import Block, PagePicture, Section
+
+
+def pictures_section(store: Path | None, samples: Sequence[Path], number: int) -> Section:
+    """The first images of the store by image id, and of each generator's samples; none where number is 0."""
+    found = [("Images of the store, the first by image id", store_grid(store, number))]
+    shown = [
+        PagePicture(
+            f"{caption} ({len(images)})",
+            f"{len(images)} pictures in a grid: {caption.lower()}",
+            png_uri(montage(images)),
+        )
+        for caption, images in (*found, *sample_grids(samples, number))
+        if images
+    ]
+    blocks = [Block("pictures", shown)] if shown else [Block("note", "No store and no samples were given.")]
+    return Section("pictures", "Pictures", "Pictures", blocks)
+
+
+def store_grid(store: Path | None, number: int) -> list[Pixels]:
+    """The first images of the store by image id; [] where there is none."""
+    return store_images(store, number) if store else []
+
+
+def sample_grids(paths: Sequence[Path], number: int) -> list[tuple[str, list[Pixels]]]:
+    """(caption, first images) of each generator.
+
+    Args:
+        paths: folders that `pretrain` wrote, those without a generator are passed over; stores; .npy files.
+    """
+    found = []
+    for path in paths:
+        caption, images = "Samples of a generator", path
+        if path.is_dir() and has_encoder(path):
+            images = path / SAMPLES_FILE
+            if not images.exists():
+                continue  # an arm that has no generator
+            caption = f"Samples of the generator of {read_encoder_card(path).name}"
+        found.append((caption, sample_images(images, number)))
+    return found
 
 
 def store_images(path: Path, number: int) -> list[Pixels]:

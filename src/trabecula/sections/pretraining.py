@@ -10,9 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trabecula.artifacts.encoder import has_encoder, read_encoder_card
+from trabecula.artifacts.run_record import read_log
+from trabecula.config import digest, dump
 from trabecula.figures.image_sheets import png_uri
+from trabecula.files import read_json
 from trabecula.sections.formats import Cell, Table
-from trabecula.sections.results import Row, read_json
+from trabecula.sections.results import Row
+from trabecula.sections.section import Block, PagePicture, Section
 from trabecula.sections.wording import count, number, share
 
 _MEASURES = {
@@ -29,15 +34,6 @@ _RECONSTRUCTIONS = "reconstructions.png"
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """Pictures that a method left: what is seen, the same for those who cannot see it, a data URI."""
-
-    caption: str
-    alt: str
-    data: str
-
-
-@dataclass(frozen=True)
 class Pretrainings:
     """A row a run, a sentence for everything that was wrong, and what methods drew.
 
@@ -47,7 +43,7 @@ class Pretrainings:
     table: Table
     wrong: list[str]
     at_the_end: Mapping[str, str]
-    sheets: list[Sheet] = field(default_factory=list)
+    sheets: list[PagePicture] = field(default_factory=list)
 
 
 def read_pretrainings(folders: Sequence[Path], pictures: bool = False) -> Pretrainings | None:
@@ -59,18 +55,43 @@ def read_pretrainings(folders: Sequence[Path], pictures: bool = False) -> Pretra
     Raises:
         InputError: training.json or a card that is no JSON object.
     """
-    found = []
-    for folder in folders:
-        if (folder / "training.json").exists() and (folder / "encoder.json").exists():
-            card = read_json(folder / "encoder.json", "`trabecula pretrain`")
-            found.append((card, read_json(folder / "training.json", "`trabecula pretrain`"), folder))
+    found = _trained(folders)
     if not found:
         return None
-    found.sort(key=lambda one: (str(one[0].get("name")), one[0].get("seed") or 0))
     wrong = [sentence for card, training, _ in found for sentence in _wrong(card, training)]
     table = _table([(card, training) for card, training, _ in found])
     sheets = _sheets([(card, folder) for card, _, folder in found]) if pictures else []
     return Pretrainings(table, wrong, _at_the_end([(c, t) for c, t, _ in found]), sheets)
+
+
+def _trained(folders: Sequence[Path]) -> list[tuple[Row, dict[str, Any], Path]]:
+    """Card, training.json and folder of the runs that trained an encoder, by arm and seed."""
+    found = [
+        (
+            dump(read_encoder_card(folder)),
+            read_json(folder / "training.json", "`trabecula pretrain`"),
+            folder,
+        )
+        for folder in folders
+        if (folder / "training.json").exists() and has_encoder(folder)
+    ]
+    return sorted(found, key=lambda one: (str(one[0].get("name")), one[0].get("seed") or 0))
+
+
+def pretraining_section(pretrainings: Pretrainings | None) -> Section | None:
+    if pretrainings is None:
+        return None
+    blocks = [Block("text", text) for text in pretrainings.wrong]
+    blocks = blocks or [Block("text", "Nothing that is measured was found wrong.")]
+    blocks.append(Block("table", pretrainings.table))
+    if pretrainings.sheets:
+        note = (
+            "What is filled in is made of the visible patches alone; the hidden ones enter nowhere, not by "
+            "their brightness either."
+        )
+        blocks += [Block("heading", "What masked autoencoders fill in"), Block("note", note)]
+        blocks.append(Block("pictures", pretrainings.sheets))
+    return Section("pretraining", "Pretraining", "Pretraining", blocks)
 
 
 def _table(found: Sequence[tuple[Row, dict[str, Any]]]) -> Table:
@@ -100,7 +121,7 @@ def _at_the_end(found: Sequence[tuple[Row, Row]]) -> dict[str, str]:
     return {arm: "; ".join(told) for arm, told in said.items()}
 
 
-def _sheets(found: Sequence[tuple[Row, Path]]) -> list[Sheet]:
+def _sheets(found: Sequence[tuple[Row, Path]]) -> list[PagePicture]:
     """The reconstructions of each arm that has some, masked autoencoders by the share that is hidden."""
     first: dict[str, tuple[Row, Path]] = {}
     for card, folder in found:
@@ -115,7 +136,7 @@ def _hidden(card: Row) -> float | None:
     return float(ratio) if isinstance(ratio, int | float) else None
 
 
-def _sheet(card: Row, path: Path) -> Sheet:
+def _sheet(card: Row, path: Path) -> PagePicture:
     ratio, seed = _hidden(card), card.get("seed", "–")
     part = "some" if ratio is None else share(ratio)
     caption = (
@@ -127,7 +148,7 @@ def _sheet(card: Row, path: Path) -> Sheet:
         f"with {part} of their patches, drawn by chance, covered in white; and the images that the network "
         "made of the visible patches alone"
     )
-    return Sheet(caption, alt, png_uri(path.read_bytes()))
+    return PagePicture(caption, alt, png_uri(path.read_bytes()))
 
 
 def _row(card: Row, training: dict[str, Any]) -> tuple[Cell, ...]:
@@ -160,3 +181,57 @@ def _wrong(card: Row, training: dict[str, Any]) -> list[str]:
         when = f"at {first} images" if first == last else f"from {first} to {last} images"
         said.append(f"{card.get('name')}, seed {card.get('seed', '–')}, {when}: {finding['text']}.")
     return said
+
+
+OWN, OTHER, MIXED = "in-domain", "cross-domain", "mixed-domain"
+
+
+@dataclass(frozen=True)
+class PretrainedOn:
+    """One arm's pretraining.
+
+    source: OWN where it saw the study's images alone, OTHER where it saw none of them, MIXED where it saw
+    both; stores: their ids; num_images: of its pool, None where the log does not say.
+    """
+
+    arm: str
+    objective: str
+    source: str
+    stores: tuple[str, ...] = ()
+    num_images: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def mask_ratio(self) -> float | None:
+        """Of a masked autoencoder, the share of patches that were hidden."""
+        ratio = self.settings.get("mask_ratio")
+        return float(ratio) if self.objective == "mae" and isinstance(ratio, int | float) else None
+
+
+def read_learned(folders: Sequence[Path], store: Path | None) -> dict[str, PretrainedOn]:
+    """By arm, what the runs among the folders that trained an encoder say of it; the first seed's.
+
+    Args:
+        store: of the study's images; without it every pool counts as the study's own.
+
+    Raises:
+        InputError: a card or the store's record is no JSON object.
+    """
+    own = digest(read_json(store / "store.json", "`trabecula prepare`")) if store else ""
+    found: dict[str, PretrainedOn] = {}
+    for card, _, folder in _trained(folders):
+        name = str(card.get("name"))
+        if name not in found:
+            stores = tuple(card.get("stores") or [card.get("store") or own])
+            source = OWN if not own or set(stores) == {own} else MIXED if own in stores else OTHER
+            found[name] = PretrainedOn(
+                name, card.get("objective") or "", source, stores, _num_images(folder),
+                card.get("settings") or {},
+            )  # fmt: skip
+    return found
+
+
+def _num_images(folder: Path) -> int | None:
+    """Images of the pool, as the log has them."""
+    drawn = [int(line["images"]) for line in read_log(folder) if line.get("event") == "pool"]
+    return drawn[-1] if drawn else None

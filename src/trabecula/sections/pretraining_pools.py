@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from trabecula.figures.charts import Axis, Chart, Series, axis_around
 from trabecula.sections.formats import Cell, Table
 from trabecula.sections.results import Arm, Panel, Results, Row
+from trabecula.sections.section import Block, Section
 from trabecula.sections.wording import (
     architecture_name,
     arm_names,
@@ -23,18 +24,18 @@ from trabecula.sections.wording import (
     labels_phrase,
     metric_name,
     mode_name,
-    never_left_chance,
     number,
     objective_name,
     pool_words,
     present,
     read_difference,
     share,
+    stayed_at_chance,
 )
 
 
 @dataclass(frozen=True)
-class Pools:
+class PoolComparison:
     """One group of arms that differ in their pool alone, in one task and mode."""
 
     name: str
@@ -43,7 +44,28 @@ class Pools:
     table: Table
 
 
-def read_pools(results: Results) -> list[Pools]:
+def pools_section(results: Results) -> Section | None:
+    """None where no arms differ in their pool alone."""
+    pools = read_pools(results)
+    if not pools:
+        return None
+    blocks = [
+        Block(
+            "note",
+            "Arms that differ in nothing but the images they were pretrained on, with as many updates: a "
+            f"small pool is seen more often. Whiskers are {results.level} % intervals; lines across are "
+            "networks without pretraining.",
+        )
+    ]
+    for one in pools:
+        blocks += [Block("heading", one.name), *(Block("text", sentence) for sentence in one.sentences)]
+        blocks += [Block("charts", one.charts), Block("table", one.table)]
+    return Section(
+        "pools", "Pool", "How much unlabelled data?", blocks, {"pools": ([one.table for one in pools], None)}
+    )
+
+
+def read_pools(results: Results) -> list[PoolComparison]:
     """Every group of pools of every task and mode."""
     return [
         _pools(results, panel, results.by_name[largest])
@@ -58,7 +80,7 @@ def _rows(results: Results, panel: Panel) -> list[Row]:
     return [row for row in results.pools if (row["task"], row["mode"], row["metric"]) == wanted]
 
 
-def _pools(results: Results, panel: Panel, largest: Arm) -> Pools:
+def _pools(results: Results, panel: Panel, largest: Arm) -> PoolComparison:
     pairs = [row for row in _rows(results, panel) if row["baseline"] == largest.name]
     arms = [results.by_name[name] for name in dict.fromkeys(row["arm"] for row in pairs)] + [largest]
     arms.sort(key=_size)
@@ -69,7 +91,7 @@ def _pools(results: Results, panel: Panel, largest: Arm) -> Pools:
         f"{panel.task}, {mode_name(panel.mode)}: {objective_name(largest.objective)} of "
         f"{architecture_name(largest.architecture)}"
     )
-    return Pools(
+    return PoolComparison(
         name,
         [_sentence(results, panel, arms, largest, fraction, by) for fraction in fractions],
         _charts(results, panel, name, arms, largest, random, fractions),
@@ -163,8 +185,8 @@ def _charts(
 
 
 def _reading(results: Results, pair: Row) -> str:
-    """ "−0.07 (−0.09 to −0.05): worse", with what fine-tunings that never left chance say."""
-    stuck = never_left_chance(results.plateaus, pair)
+    """ "−0.07 (−0.09 to −0.05): worse", with what fine-tunings that stayed at chance say."""
+    stuck = stayed_at_chance(results.plateaus, pair)
     return f"{difference(pair)}: {claim_words(claim_of(pair))[1]}" + (f" ({stuck})" if stuck else "")
 
 

@@ -1,24 +1,31 @@
-"""Where the numbers come from: runs, versions and machines, without local paths or patients."""
+"""Where the numbers come from: patients, runs, versions and machines, without local paths or patient ids."""
 
 from __future__ import annotations
 
 import csv
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trabecula.artifacts.encoder import has_encoder, read_encoder_card
+from trabecula.artifacts.manifest import read_manifest
+from trabecula.artifacts.predictions import choice_rows
 from trabecula.errors import InputError
-from trabecula.sections.results import read_json
-from trabecula.sections.wording import share
+from trabecula.files import read_json
+from trabecula.sections.formats import Table
+from trabecula.sections.results import Results
+from trabecula.sections.section import Block, Section
+from trabecula.sections.tables import fraction_table, subset_notes
+from trabecula.sections.wording import count, share, span
 
 _ABSOLUTE = re.compile(r"(?<![\w.:~])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\",:;=]+)+[/\\]?")
 
 
 @dataclass(frozen=True)
-class Cell:
+class RunRecord:
     """One run: what it is called, and its whole config.json as text."""
 
     verb: str
@@ -29,17 +36,38 @@ class Cell:
 
 @dataclass(frozen=True)
 class Provenance:
-    cells: list[Cell]
+    runs: list[RunRecord]
     environments: list[tuple[dict[str, str], int]]  # (software and machine, number of runs)
 
 
+def provenance_section(
+    results: Results, runs: Sequence[Path], inputs: Mapping[str, str], command: str
+) -> Section:
+    """
+    Args:
+        runs: run folders. inputs: identities of the report's inputs, by name.
+        command: that made the study; absolute paths in it are shortened.
+    """
+    seeds = {
+        name: ", ".join(str(s) for s in sorted({r[key] for r in results.rows if isinstance(r[key], int)}))
+        or "–"
+        for name, key in (("Label seeds", "seed"), ("Pretraining seeds", "pretrain_seed"))
+    }
+    content = {
+        "command": without_paths(command), "seeds": seeds, "inputs": inputs, "arms": results.arms,
+        "level": results.level, "resamples": count(results.metrics.num_resamples),
+        "runs": read_runs(runs),
+    }  # fmt: skip
+    return Section("provenance", "Provenance", "Provenance", [Block("provenance", content)])
+
+
 def read_runs(folders: Sequence[Path]) -> Provenance:
-    """Every cell's config and machine, ordered by verb and what it did.
+    """Every run's config and machine, ordered by verb and what it did.
 
     Raises:
         InputError: a folder is no run folder.
     """
-    cells: list[Cell] = []
+    runs: list[RunRecord] = []
     environments: dict[str, int] = {}
     configs = [_read_config(folder) for folder in folders]
     arms: dict[str, str] = {}  # run id -> arm; inputs name runs by their ids
@@ -49,11 +77,11 @@ def read_runs(folders: Sequence[Path]) -> Provenance:
         machine = read_json(folder / "provenance.json", "every trabecula run; give run folders")
         text = json.dumps(_without_paths(config), indent=2, sort_keys=True, ensure_ascii=False)
         what = without_paths(_what(config, arms))
-        cells.append(Cell(config["verb"], str(config.get("id", ""))[:12], what, text))
+        runs.append(RunRecord(config["verb"], str(config.get("id", ""))[:12], what, text))
         key = json.dumps(_environment(machine), sort_keys=True)
         environments[key] = environments.get(key, 0) + 1
-    cells.sort(key=lambda c: (c.verb, c.what, c.id, c.config))
-    return Provenance(cells, [(json.loads(key), n) for key, n in sorted(environments.items())])
+    runs.sort(key=lambda c: (c.verb, c.what, c.id, c.config))
+    return Provenance(runs, [(json.loads(key), n) for key, n in sorted(environments.items())])
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -65,11 +93,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _own_arm(folder: Path, config: dict[str, Any]) -> str:
     """The arm a run names itself: its encoder's, its choices', or what its settings say."""
-    if (folder / "encoder.json").exists():
-        return str(read_json(folder / "encoder.json", "`trabecula pretrain`").get("name") or "")
-    if (folder / "choices.csv").exists():
-        with (folder / "choices.csv").open(encoding="utf-8", newline="") as file:
-            return next((row.get("arm") or "" for row in csv.DictReader(file)), "")
+    if has_encoder(folder):
+        return read_encoder_card(folder).name
+    for row in choice_rows(folder):
+        return row.get("arm") or ""
     settings = config.get("settings") or {}
     if settings.get("arm"):
         return str(settings["arm"])
@@ -137,3 +164,92 @@ def _impersonal(reason: str, path: str) -> str:
     for name in sorted({path, Path(path).name, Path(path).stem} - {""}, key=len, reverse=True):
         reason = reason.replace(name, "the file")
     return re.sub(r"\d+(?:\.\d+)?", "…", without_paths(reason)).strip() or "no reason given"
+
+
+@dataclass(frozen=True)
+class CohortCounts:
+    """What went in: the manifest, and what `prepare` made of it."""
+
+    num_images: int
+    num_patients: int
+    num_stored: int | None
+    num_rejected: int | None
+    rejected: dict[str, int]  # reason -> files
+
+
+@dataclass(frozen=True)
+class DrawnLabels:
+    """One label fraction: what was asked for, and the range really drawn over seeds."""
+
+    requested: str
+    train: str
+    val: str
+    num_seeds: int
+
+
+@dataclass(frozen=True)
+class TaskCounts:
+    """One task: who was excluded, where the others went, and the few-label subsets."""
+
+    name: str
+    kind: str
+    exclusions: dict[str, int]
+    parts: dict[str, Mapping[str, Any]]
+    classes: list[str]
+    subsets: list[DrawnLabels]
+    notes: list[str]  # on the subsets
+    table: Table
+
+
+def flow_section(results: Results, manifest: Path, store: Path | None) -> Section:
+    """From the manifest to the few-label subsets."""
+    flows = task_flows(results)
+    content = {"cohort": read_cohort(manifest, store), "flows": flows}
+    tables = [flow.table for flow in flows if flow.table.rows]
+    files = {"fractions": (tables, results.flow.subsets)}
+    return Section("flow", "Cohort", "Cohort flow", [Block("flow", content)], files)
+
+
+def read_cohort(manifest: Path, store: Path | None) -> CohortCounts:
+    """Count images and patients.
+
+    Raises:
+        InputError: the manifest or the store cannot be read.
+    """
+    table = read_manifest(manifest).table
+    stored = read_json(store / "store.json", "`trabecula prepare`") if store else {}
+    return CohortCounts(
+        len(table),
+        int(table["patient_id"].nunique()),
+        stored.get("num_images"),
+        stored.get("num_rejected"),
+        rejected_reasons(store) if store else {},
+    )
+
+
+def task_flows(results: Results) -> list[TaskCounts]:
+    return [_task_flow(results, name, record) for name, record in results.flow.tasks.items()]
+
+
+def _task_flow(results: Results, name: str, record: Mapping[str, Any]) -> TaskCounts:
+    parts = {k: v for k in ("train", "val", "test") if (v := (record.get("parts") or {}).get(k))}
+    parts |= {k: v for k, v in (record.get("parts") or {}).items() if k not in parts and v}
+    drawn = [s for s in results.flow.subsets if s["task"] == name]
+    subsets = [
+        _subset(fraction, [s for s in drawn if s["fraction"] == fraction])
+        for fraction in sorted({s["fraction"] for s in drawn})
+    ]
+    classes = list(dict.fromkeys(c for part in parts.values() for c in part.get("per_class") or {}))
+    exclusions = record.get("exclusions") or {}
+    return TaskCounts(
+        name, record.get("kind", ""), exclusions, parts, classes, subsets, subset_notes(results, name),
+        fraction_table(results, name),
+    )  # fmt: skip
+
+
+def _subset(fraction: float, rows: Sequence[Mapping[str, Any]]) -> DrawnLabels:
+    def drawn(part: str) -> str:
+        patients, images = (span([r[f"num_{part}_{unit}"] for r in rows]) for unit in ("patients", "images"))
+        return f"{patients} patients, {images} images"
+
+    return DrawnLabels(share(fraction), drawn("train"), drawn("val"), len({r["seed"] for r in rows}))

@@ -1,57 +1,26 @@
-"""What `evaluate` wrote, checked on reading, and the few look-ups that a report needs.
+"""What `evaluate` wrote, and the few look-ups that a report needs.
 
 Nothing here computes a statistic: values are found, ordered and handed on.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from trabecula.artifacts import results as files
 from trabecula.artifacts.predictions import corner_of, snapshot_of
-from trabecula.errors import InputError
+from trabecula.artifacts.results import Comparison, LabelMultiplier, MetricRow, PlateauCount
+from trabecula.comparison.arms import PUBLISHED
 
-Row = Mapping[str, Any]
+Row = Any  # one of the records of artifacts/results.py
 T = TypeVar("T")
 
 FAMILIES = ("random", "imagenet", "weights", "pretrained")
-PUBLISHED = ("timm:", "torchvision:")  # architectures for which ImageNet weights can exist
 NUM_STYLES = 6  # colours for arms that are neither random nor ImageNet; page.css defines them
-
-_AXES = ("task", "arm", "mode", "fraction")
-_NEEDED: dict[str, dict[str, tuple[str, ...]]] = {
-    "metrics.json": {
-        "rows": (
-            *_AXES, "architecture", "family", "seed", "pretrain_seed", "cohort", "stratum", "metric",
-            "value", "low", "high", "sd_seeds", "num_seeds", "num_images", "num_patients", "num_events",
-            "note",
-        ),
-    },
-    "comparisons.json": {
-        "pairs": (
-            *_AXES, "metric", "baseline", "baseline_family", "same_architecture", "difference", "low",
-            "high", "p", "p_holm", "num_patients", "num_seeds", "claim",
-        ),
-        "label_multipliers": (*_AXES, "metric", "baseline", "value", "low", "high", "censored", "note"),
-        "not_run": ("family", "architecture", "reason"),
-    },
-    "curves.json": {
-        "roc": (*_AXES, "class", "fpr", "tpr", "low", "high"),
-        "reliability": (*_AXES, "bins"),
-        "learning": ("task", "arm", "mode", "metric", "points"),
-    },
-    "flow.json": {
-        "subsets": (
-            "task", "fraction", "seed", "num_train_images", "num_train_patients", "num_val_images",
-            "num_val_patients",
-        ),
-        "arms": ("arm", "architecture", "family", "objective", "images_seen", "num_patients_seen"),
-    },
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,6 +37,8 @@ class Arm:
     pool_fraction: float = 1.0  # of the pool's patients that pretraining took
     pool_cohorts: tuple[str, ...] = ()  # that pretraining was kept to; none: all
     labels: str = ""  # that pretraining learned from; "": none
+    control: str | None = None  # the random arm that it is compared with first
+    control_reason: str = ""  # why it has none
 
 
 @dataclass(frozen=True)
@@ -80,50 +51,58 @@ class Panel:
 
 @dataclass(frozen=True)
 class Results:
-    metrics: dict[str, Any]
-    comparisons: dict[str, Any]
-    curves: dict[str, Any]
-    flow: dict[str, Any]
+    metrics: files.Metrics
+    comparisons: files.Comparisons
+    curves: files.Curves
+    flow: files.Flow
     shortcuts: tuple[str, ...] = ()  # tasks that ask for no diagnosis
 
     @property
-    def rows(self) -> Sequence[Row]:
-        rows: Sequence[Row] = self.metrics["rows"]
-        return rows
+    def rows(self) -> Sequence[MetricRow]:
+        return self.metrics.rows
 
     @property
-    def pairs(self) -> Sequence[Row]:
-        pairs: Sequence[Row] = self.comparisons["pairs"]
-        return pairs
+    def pairs(self) -> Sequence[Comparison]:
+        return self.comparisons.pairs
+
+    @property
+    def pools(self) -> Sequence[Comparison]:
+        """Comparisons of smaller pretraining pools with the largest."""
+        return self.comparisons.pools
+
+    @property
+    def plateaus(self) -> Sequence[PlateauCount]:
+        """How many fine-tunings stayed at chance, by task, arm, mode and fraction."""
+        return self.flow.plateaus
 
     @cached_property
-    def summaries(self) -> list[Row]:
+    def summaries(self) -> list[MetricRow]:
         """Rows over all seeds; where a value is given per pretraining seed too, only the one over all."""
-        chosen: dict[tuple[Any, ...], Row] = {}
+        chosen: dict[tuple[Any, ...], MetricRow] = {}
         for row in self.rows:
-            if row["seed"] != "all":
+            if row.seed != "all":
                 continue
-            key = (*(row[k] for k in _AXES), row["cohort"], row["stratum"], row["metric"])
-            if key not in chosen or row["pretrain_seed"] == "all":
+            key = (row.task, row.arm, row.mode, row.fraction, row.cohort, row.stratum, row.metric)
+            if key not in chosen or row.pretrain_seed == "all":
                 chosen[key] = row
         return list(chosen.values())
 
     @cached_property
-    def _index(self) -> dict[tuple[Any, ...], Row]:
+    def _index(self) -> dict[tuple[Any, ...], MetricRow]:
         return {
-            (r["task"], r["mode"], r["metric"], r["arm"], r["fraction"]): r
+            (r.task, r.mode, r.metric, r.arm, r.fraction): r
             for r in self.summaries
-            if r["cohort"] == "all" and r["stratum"] == "all"
+            if r.cohort == "all" and r.stratum == "all"
         }
 
-    def summary(self, panel: Panel, metric: str, arm: str, fraction: float) -> Row | None:
+    def summary(self, panel: Panel, metric: str, arm: str, fraction: float) -> MetricRow | None:
         """The row over all seeds, cohorts and strata."""
         return self._index.get((panel.task, panel.mode, metric, arm, fraction))
 
     @cached_property
     def panels(self) -> list[Panel]:
         """What is asked for its own sake, in the order of the results, then the shortcut probes."""
-        found = _unique(Panel(r["task"], r["mode"]) for r in self.summaries)
+        found = _unique(Panel(r.task, r.mode) for r in self.summaries)
         return sorted(found, key=self.is_shortcut)
 
     def is_shortcut(self, panel: Panel) -> bool:
@@ -131,56 +110,39 @@ class Results:
         return panel.task in self.shortcuts or corner_of(panel.mode) is not None
 
     @property
-    def pools(self) -> Sequence[Row]:
-        """Comparisons of smaller pretraining pools with the largest; an older `evaluate` made none."""
-        pools: Sequence[Row] = self.comparisons.get("pools", [])
-        return pools
-
-    @property
     def level(self) -> str:
         """Of the intervals, in per cent: "95"."""
-        return f"{self.metrics['level'] * 100:.4g}"
-
-    @property
-    def plateaus(self) -> Sequence[Row]:
-        """How many fine-tunings never left chance, by task, arm, mode and fraction; older files lack it."""
-        rows: Sequence[Row] = self.flow.get("plateaus", [])
-        return rows
+        return f"{self.metrics.level * 100:.4g}"
 
     def control(self, architecture: str) -> Arm | None:
-        """The arm that the others of a network are held against: its first random one, if that was run."""
-        random = [arm for arm in self.arms_of(architecture) if arm.family == "random"]
-        return random[0] if random and not self.lost_control(architecture) else None
-
-    def lost_control(self, architecture: str) -> str:
-        """Why the control of a network was not run where other random arms of it were; else ""."""
-        random = any((r["family"], r["architecture"]) == ("random", architecture) for r in self.rows)
-        told = [row for row in self.comparisons["not_run"] if row["family"] == "random"]
-        return next((r["reason"] for r in told if random and r["architecture"] == architecture), "")
+        """The random arm that the others of a network are compared with first, as `evaluate` decided."""
+        own = self.arms_of(architecture)
+        names = {arm.control for arm in own}
+        alone = (a for a in own if a.family == "random" and a.control is None and not a.control_reason)
+        return next((arm for arm in own if arm.name in names), next(alone, None))
 
     @cached_property
     def arms(self) -> list[Arm]:
-        """Every arm, architectures in order of appearance, random first, then ImageNet, then the others.
+        """Every arm, architectures in order of appearance, random first, then ImageNet, the others.
 
-        A snapshot is no arm here; of an arm that has snapshots and was not evaluated itself, the place is
+        A snapshot is not an arm here; of an arm that has snapshots and was not evaluated itself, the place is
         kept.
         """
-        cards = sorted(self.flow["arms"], key=lambda r: snapshot_of(r["arm"]) is not None)
-        told = {r["arm"]: r for r in map(_finished, reversed(cards))}
-        seen = _unique([_finished(r)["arm"] for r in cards] + [r["arm"] for r in self.rows])
-        rows = {r["arm"]: r for r in reversed(self.rows)}
-        drafts = [{**rows.get(name, {}), **told.get(name, {})} for name in seen]
-        order = _unique(d["architecture"] for d in drafts)
-        drafts.sort(key=lambda d: (order.index(d["architecture"]), _rank(d["family"])))
-        styles = _styles(drafts)
+        cards = sorted(self.flow.arms, key=lambda card: snapshot_of(card.arm) is not None)
+        first: dict[str, files.EvaluatedEncoder] = {}
+        for card in map(_finished, cards):
+            first.setdefault(card.arm, card)
+        cards = list(first.values())
+        order = _unique(card.architecture for card in cards)
+        cards.sort(key=lambda card: (order.index(card.architecture), _rank(card.family)))
+        styles = _styles(cards)
         return [
             Arm(
-                d["arm"], d["architecture"], d["family"], d.get("objective") or "",
-                d.get("images_seen"), d.get("num_patients_seen"), styles[d["arm"]],
-                d.get("pool_fraction", 1.0), tuple(d.get("pool_cohorts") or ()),
-                d.get("labels") or "",
+                card.arm, card.architecture, card.family, card.objective, card.images_seen,
+                card.num_patients_seen, styles[card.arm], card.pool_fraction, tuple(card.pool_cohorts),
+                card.labels, card.control, card.control_reason,
             )
-            for d in drafts
+            for card in cards
         ]  # fmt: skip
 
     @cached_property
@@ -195,37 +157,36 @@ class Results:
         return [arm for arm in self.arms if arm.architecture == architecture]
 
     def fractions(self, panel: Panel) -> list[float]:
-        return sorted({r["fraction"] for r in self.summaries if (r["task"], r["mode"]) == _key(panel)})
+        return sorted({r.fraction for r in self.summaries if Panel(r.task, r.mode) == panel})
 
     def metric_names(self, panel: Panel) -> list[str]:
         """The panel's metrics, the headline first."""
-        names = _unique(r["metric"] for r in self.summaries if (r["task"], r["mode"]) == _key(panel))
+        names = _unique(r.metric for r in self.summaries if Panel(r.task, r.mode) == panel)
         first = self.headline(panel)
         return [first, *(n for n in names if n != first)]
 
     def headline(self, panel: Panel) -> str:
         """The metric that the verdict speaks of: the first one that `evaluate` compares arms by."""
-        rows = [*self.pairs, *self.summaries]
-        return str(next(row["metric"] for row in rows if (row["task"], row["mode"]) == _key(panel)))
+        rows: list[Comparison | MetricRow] = [*self.pairs, *self.summaries]
+        return next(row.metric for row in rows if Panel(row.task, row.mode) == panel)
 
-    def comparisons_of(self, panel: Panel, metric: str) -> list[Row]:
-        return [p for p in self.pairs if (p["task"], p["mode"], p["metric"]) == (*_key(panel), metric)]
+    def comparisons_of(self, panel: Panel, metric: str) -> list[Comparison]:
+        return [p for p in self.pairs if (Panel(p.task, p.mode), p.metric) == (panel, metric)]
 
-    def with_control(self, pair: Row) -> bool:
-        """Whether a comparison is with the control: the first random arm of the same network."""
-        control = self.control(self.by_name[pair["arm"]].architecture)
-        return control is not None and pair["baseline"] == control.name
+    def with_control(self, pair: Comparison) -> bool:
+        """Whether a comparison is with the arm's control."""
+        return self.by_name[pair.arm].control == pair.baseline
 
-    def multiplier(self, pair: Row) -> Row | None:
-        keys = (*_AXES, "metric", "baseline")
+    def multiplier(self, pair: Comparison) -> LabelMultiplier | None:
+        keys = ("task", "arm", "mode", "fraction", "metric", "baseline")
         wanted = [pair[k] for k in keys]
-        found = [m for m in self.comparisons["label_multipliers"] if [m[k] for k in keys] == wanted]
-        return found[0] if found else None
+        found = (m for m in self.comparisons.label_multipliers if [m[k] for k in keys] == wanted)
+        return next(found, None)
 
     def missing_imagenet(self) -> dict[str, str]:
         """The reason for every architecture without an ImageNet arm, of those that can have one."""
-        told = [r for r in self.comparisons["not_run"] if r["family"] == "imagenet"]
-        reasons = {r["architecture"]: r["reason"] for r in told}
+        rows = [row for row in self.comparisons.not_run if row.family == "imagenet"]
+        reasons = {row.architecture: row.reason for row in rows}
         have = {arm.architecture for arm in self.arms if arm.family == "imagenet"}
         wanted = [a for a in self.architectures if a.startswith(PUBLISHED) and a not in have]
         return {a: reasons.get(a) or "no such arm in this study" for a in wanted}
@@ -237,89 +198,53 @@ def read_results(folder: Path, shortcuts: Sequence[str] = ()) -> Results:
     Args:
         shortcuts: tasks that ask for no diagnosis.
     Raises:
-        InputError: a file is missing, is not JSON, or lacks a key.
+        InputError: see `artifacts.results.read_results`.
     """
-    found = {name: _read(folder / name, parts) for name, parts in _NEEDED.items()}
-    for name in ("metrics.json", "comparisons.json", "curves.json"):
-        for part in _NEEDED[name]:
-            rows = found[name][part]
-            found[name][part] = [row for row in rows if not snapshot_of(row.get("arm", ""))]
-    metrics, comparisons, curves, flow = (found[name] for name in _NEEDED)
+    metrics, comparisons, curves, flow = files.read_results(folder)
+    metrics = replace(metrics, rows=_of_arms(metrics.rows))
+    comparisons = replace(
+        comparisons,
+        pairs=_of_arms(comparisons.pairs),
+        label_multipliers=_of_arms(comparisons.label_multipliers),
+    )
+    curves = replace(
+        curves, roc=_of_arms(curves.roc), reliability=_of_arms(curves.reliability),
+        learning=_of_arms(curves.learning),
+    )  # fmt: skip
     return Results(metrics, comparisons, curves, flow, tuple(shortcuts))
 
 
-def _finished(card: Row) -> Row:
-    """Of a snapshot the arm it is of, as far as that is told; any other as it is."""
-    snapshot = snapshot_of(card["arm"])
-    return {**card, "arm": snapshot[0], "images_seen": None} if snapshot else card
+def _of_arms(rows: Sequence[Any]) -> list[Any]:
+    """Without rows of snapshots, which `evaluate` compared with nothing."""
+    return [row for row in rows if not snapshot_of(row.arm)]
 
 
-def read_json(path: Path, made_by: str) -> dict[str, Any]:
-    """Read one JSON object.
-
-    Raises:
-        InputError: no such file, or not a JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path}: no such file; it is written by {made_by}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid JSON ({error}); write it again with {made_by}") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: holds no JSON object; write it again with {made_by}")
-    return value
-
-
-def _read(path: Path, parts: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
-    value = read_json(path, "`trabecula evaluate`")
-    problem = ""
-    for part, keys in parts.items():
-        if not isinstance(value.get(part), list):
-            problem = f"has no list '{part}'"
-            break
-        lacking = [(i, k) for i, row in enumerate(value[part]) for k in keys if k not in row]
-        if lacking:
-            problem = f"{part}[{lacking[0][0]}] has no '{lacking[0][1]}'"
-            break
-    if path.name == "flow.json" and not isinstance(value.get("tasks"), dict):
-        problem = problem or "has no table 'tasks'"
-    if path.name == "metrics.json" and not problem:
-        problem = "" if value.get("rows") else "holds no row"
-        lacks = [key for key in ("level", "alpha") if key not in value]
-        problem = problem or (f"has no '{lacks[0]}'" if lacks else "")
-    if problem:
-        raise InputError(f"{path}: {problem}; write it again with `trabecula evaluate`")
-    return value
+def _finished(card: files.EvaluatedEncoder) -> files.EvaluatedEncoder:
+    """Of a snapshot the arm that it is of, as far as that is known; any other as it is."""
+    snapshot = snapshot_of(card.arm)
+    return replace(card, arm=snapshot[0], images_seen=None) if snapshot else card
 
 
 def _rank(family: str) -> int:
     return FAMILIES.index(family) if family in FAMILIES else len(FAMILIES)
 
 
-def _styles(drafts: Sequence[Row]) -> dict[str, str]:
+def _styles(cards: Sequence[files.EvaluatedEncoder]) -> dict[str, str]:
     """A look per kind of initialisation, the same in every architecture; a repeated kind gets its own."""
     styles, kinds, controlled = {}, list[tuple[str, str, int]](), set[str]()
-    for d in drafts:
-        first = d["architecture"] not in controlled
-        if d["family"] == "imagenet" or (d["family"] == "random" and first):
-            styles[d["arm"]] = f"arm-{d['family']}"
-            controlled |= {d["architecture"]} if d["family"] == "random" else set()
+    for card in cards:
+        first = card.architecture not in controlled
+        if card.family == "imagenet" or (card.family == "random" and first):
+            styles[card.arm] = f"arm-{card.family}"
+            controlled |= {card.architecture} if card.family == "random" else set()
             continue
-        same = [
-            o for o in drafts
-            if (o["architecture"], o["family"], o.get("objective"))
-            == (d["architecture"], d["family"], d.get("objective"))
-        ]  # fmt: skip
-        kind = (d["family"], d.get("objective") or "", same.index(d))
+        alike = (card.architecture, card.family, card.objective)
+        same = [o for o in cards if (o.architecture, o.family, o.objective) == alike]
+        kind = (card.family, card.objective, same.index(card))
         if kind not in kinds:
             kinds.append(kind)
-        styles[d["arm"]] = f"arm-{kinds.index(kind) % NUM_STYLES}"
+        styles[card.arm] = f"arm-{kinds.index(kind) % NUM_STYLES}"
     return styles
-
-
-def _key(panel: Panel) -> tuple[str, str]:
-    return panel.task, panel.mode
 
 
 def _unique(values: Iterable[T]) -> list[T]:

@@ -12,6 +12,7 @@ from trabecula.artifacts.predictions import corner_of
 from trabecula.figures.charts import Axis, Chart, Series
 from trabecula.sections.formats import Cell, Table
 from trabecula.sections.results import Arm, Panel, Results, Row
+from trabecula.sections.section import Block, Section
 from trabecula.sections.wording import (
     architecture_name,
     arm_names,
@@ -29,7 +30,7 @@ _MOST_PLACES = 6  # of a figure: their names are side by side
 
 
 @dataclass(frozen=True)
-class Probe:
+class ShortcutProbe:
     """One arm's score for what it was asked, with the most labels that were used."""
 
     panel: Panel
@@ -59,6 +60,25 @@ class Shortcuts:
     table: Table
 
 
+def shortcuts_section(results: Results) -> Section | None:
+    """None without a shortcut probe."""
+    found = read_shortcuts(results)
+    if found is None:
+        return None
+    one_in = round(2 / (1 - results.metrics.level))
+    note = (
+        "These probes ask for something that is no disease, or show the encoder the corners of each image "
+        f'alone. A high score is no merit. "Found": the {results.level} % interval lies above what chance '
+        f"gives; where there is nothing to find, about one probe in {one_in} says so all the same."
+    )
+    blocks = [
+        Block("note", note), Block("bullets", found.sentences), Block("charts", found.charts),
+        Block("table", found.table),
+    ]  # fmt: skip
+    title = "Shortcuts: what could a network go by?"
+    return Section("shortcuts", "Shortcuts", title, blocks, {"shortcuts": ([found.table], None)})
+
+
 def read_shortcuts(results: Results) -> Shortcuts | None:
     """The shortcut probes, beside those of the corners the same question to whole images; None without."""
     asked = [panel for panel in results.panels if results.is_shortcut(panel)]
@@ -75,26 +95,27 @@ def read_shortcuts(results: Results) -> Shortcuts | None:
     return Shortcuts(_sentences(probes), _charts(results, probes), _table(results, probes))
 
 
-def _probes(results: Results, panel: Panel) -> list[Probe]:
+def _probes(results: Results, panel: Panel) -> list[ShortcutProbe]:
     metric, found = results.headline(panel), []
     for arm in results.arms:
         rows = [results.summary(panel, metric, arm.name, f) for f in reversed(results.fractions(panel))]
         row = next((row for row in rows if row), None)
         if row is not None:
             chance = _chance(results, panel, metric)
-            found.append(Probe(panel, arm, row, chance, results.is_shortcut(panel)))
+            found.append(ShortcutProbe(panel, arm, row, chance, results.is_shortcut(panel)))
     return found
 
 
 def _chance(results: Results, panel: Panel, metric: str) -> float | None:
     """What a guess scores on average."""
-    classes = results.flow["tasks"].get(panel.task, {}).get("classes") or ()
+    task = results.flow.tasks.get(panel.task)
+    classes = task.classes if task else ()
     if metric == "balanced_accuracy":
         return 1 / len(classes) if classes else None
     return {"auroc": 0.5, "auroc_macro": 0.5, "quadratic_kappa": 0.0}.get(metric)
 
 
-def _sentences(probes: Sequence[Probe]) -> list[str]:
+def _sentences(probes: Sequence[ShortcutProbe]) -> list[str]:
     """ "cohort from the whole image: found by 2 of 2 encoders (AUROC 0.90 to 0.93, by chance 0.5)."."""
     said = []
     for panel in dict.fromkeys(probe.panel for probe in probes):
@@ -112,7 +133,7 @@ def _sentences(probes: Sequence[Probe]) -> list[str]:
     return said
 
 
-def _charts(results: Results, probes: Sequence[Probe]) -> list[Chart]:
+def _charts(results: Results, probes: Sequence[ShortcutProbe]) -> list[Chart]:
     """Scores with intervals, questions side by side, against what chance gives; a figure for each metric."""
     charts = []
     for metric, chance in dict.fromkeys((p.row["metric"], p.chance) for p in probes):
@@ -126,7 +147,11 @@ def _charts(results: Results, probes: Sequence[Probe]) -> list[Chart]:
 
 
 def _chart(
-    results: Results, probes: Sequence[Probe], places: Sequence[Panel], metric: str, chance: float | None
+    results: Results,
+    probes: Sequence[ShortcutProbe],
+    places: Sequence[Panel],
+    metric: str,
+    chance: float | None,
 ) -> Chart:
     names, series = arm_names(results), []
     if chance is not None:
@@ -147,7 +172,7 @@ def _chart(
     return Chart("Shortcuts", title, x_axis, Axis(metric_name(metric)), series, described, note)
 
 
-def _table(results: Results, probes: Sequence[Probe]) -> Table:
+def _table(results: Results, probes: Sequence[ShortcutProbe]) -> Table:
     names, rows = arm_names(results), []
     metrics = list(dict.fromkeys(metric_name(p.row["metric"]) for p in probes))
     for p in probes:

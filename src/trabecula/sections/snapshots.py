@@ -67,7 +67,7 @@ def snapshot_table(results: Results, panel: Panel, metric: str) -> Table:
 def _curves(results: Results, panel: Panel, metric: str) -> list[Row]:
     return [
         c
-        for c in results.curves.get("snapshots", [])
+        for c in results.curves.snapshots
         if (c["task"], c["mode"], c["metric"]) == (panel.task, panel.mode, metric)
         and c.get("split") == "val"
         and any(present(p["value"]) for p in c["points"])

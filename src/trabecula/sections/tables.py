@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trabecula.artifacts.results import Comparison, LabelMultiplier, MetricRow
 from trabecula.sections.formats import Cell, Table, said_in_title, said_once
-from trabecula.sections.results import Panel, Results, Row
+from trabecula.sections.results import Panel, Results
 from trabecula.sections.wording import (
     NOT_ESTIMABLE,
     any_stuck,
@@ -20,18 +21,18 @@ from trabecula.sections.wording import (
     mode_name,
     multiplier_interval,
     multiplier_value,
-    never_left_chance,
     number,
     probability,
     share,
     signed,
+    stayed_at_chance,
 )
 
 
 def results_tables(results: Results, panel: Panel) -> list[Table]:
     """Arms as rows and label fractions as columns, one table per metric, the headline first.
 
-    A multi-label task's values of each label stand together in one table per label fraction.
+    A multi-label task has one table per label fraction with the values of each label.
     """
     metrics = results.metric_names(panel)
     each = [metric for metric in metrics if label_of(metric)]
@@ -54,7 +55,7 @@ def _labels_table(results: Results, panel: Panel, metrics: Sequence[str], fracti
     rows = []
     for metric in metrics:
         found = [results.summary(panel, metric, arm.name, fraction) for arm in arms]
-        events = next((row["num_events"] for row in found if row), None)
+        events = next((row.num_events for row in found if row), None)
         cells = [result_cell(row, True, False) for row in found]
         rows.append((Cell(label_of(metric)), Cell(count(events)), *cells))
     of = [f"{architecture_name(arm.architecture)}, {names[arm.name]}" for arm in arms]
@@ -66,7 +67,7 @@ def _labels_table(results: Results, panel: Panel, metrics: Sequence[str], fracti
 def _results_table(results: Results, panel: Panel, metric: str) -> Table:
     fractions, names = results.fractions(panel), arm_names(results)
     better = {
-        (p["arm"], p["fraction"])
+        (p.arm, p.fraction)
         for p in results.comparisons_of(panel, metric)
         if claim_of(p) == "better" and results.with_control(p) and not results.is_shortcut(panel)
     }
@@ -97,15 +98,16 @@ def _results_table(results: Results, panel: Panel, metric: str) -> Table:
 _COUNTS = ("num_images", "num_patients", "num_events", "num_seeds")
 
 
-def shared_counts(rows: Sequence[Row]) -> tuple[bool, str]:
+def shared_counts(rows: Sequence[MetricRow]) -> tuple[bool, str]:
     """Whether all rows speak of the same test images, and the words for it."""
-    kinds = {tuple(row[k] for k in _COUNTS) for row in rows if row["value"] is not None}
+    kinds = {tuple(row[k] for k in _COUNTS) for row in rows if row.value is not None}
     if len(kinds) != 1:
         return False, ""
-    return True, f"Every value: {_counts(dict(zip(_COUNTS, kinds.pop(), strict=True)))}."
+    first = next(row for row in rows if row.value is not None)
+    return True, f"Every value: {_counts(first)}."
 
 
-def _counts(row: Row) -> str:
+def _counts(row: MetricRow) -> str:
     """ "700 test images · 290 positive · 350 patients · 3 seeds"."""
     sizes = [
         f"{count(row[key])} {unit}{'s' if several and row[key] != 1 else ''}"
@@ -118,15 +120,15 @@ def _counts(row: Row) -> str:
     return " · ".join(sizes)
 
 
-def result_cell(row: Row | None, alike: bool, strong: bool) -> Cell:
+def result_cell(row: MetricRow | None, alike: bool, strong: bool) -> Cell:
     if row is None:
         return Cell("not run")
-    if row["value"] is None:
-        return Cell("not estimable", small=because(row["note"]))
-    spread = f" ({number(row['sd_seeds'])})" if row["sd_seeds"] is not None else ""
+    if row.value is None:
+        return Cell("not estimable", small=because(row.note))
+    spread = f" ({number(row.sd_seeds)})" if row.sd_seeds is not None else ""
     counts = "" if alike else _counts(row)
-    small = " · ".join(part for part in (counts, row["note"]) if part)
-    return Cell(number(row["value"]) + spread, interval(row["low"], row["high"]), small, strong)
+    small = " · ".join(part for part in (counts, row.note) if part)
+    return Cell(number(row.value) + spread, interval(row.low, row.high), small, strong)
 
 
 def other_groups(results: Results, panel: Panel) -> Table | None:
@@ -135,11 +137,11 @@ def other_groups(results: Results, panel: Panel) -> Table | None:
     rows, styles = [], []
     for r in results.summaries:
         group = [r[k] for k in ("cohort", "stratum") if r[k] != "all"]
-        if not group or (r["task"], r["mode"], r["metric"]) != (panel.task, panel.mode, metric):
+        if not group or (r.task, r.mode, r.metric) != (panel.task, panel.mode, metric):
             continue
-        arm = results.by_name[r["arm"]]
+        arm = results.by_name[r.arm]
         head = (Cell(", ".join(group)), Cell(architecture_name(arm.architecture)), Cell(names[arm.name]))
-        rows.append((*head, Cell(share(r["fraction"])), result_cell(r, False, False)))
+        rows.append((*head, Cell(share(r.fraction)), result_cell(r, False, False)))
         styles.append(arm.style)
     columns = ("Group", "Network", "Initialisation", "Labels", metric_name(metric))
     title = f"{metric_name(metric)} of {panel.task} by group, {mode_name(panel.mode)}"
@@ -150,24 +152,24 @@ def comparison_table(results: Results, panel: Panel, metric: str) -> Table:
     names, rows, styles = arm_names(results), [], []
     shortcut = results.is_shortcut(panel)
     for pair in results.comparisons_of(panel, metric):
-        arm = results.by_name[pair["arm"]]
+        arm = results.by_name[pair.arm]
         claim = claim_of(pair)
-        bounds = interval(pair["low"], pair["high"]) if claim else "–"
-        stuck = never_left_chance(results.plateaus, pair)
+        bounds = interval(pair.low, pair.high) if claim else "–"
+        stuck = stayed_at_chance(results.plateaus, pair)
         reading = claim_words(claim, shortcut)[1] + (f" ({stuck})" if stuck else "")
         rows.append(
             (
                 Cell(architecture_name(arm.architecture)),
                 Cell(names[arm.name]),
-                Cell(_against(results, pair["arm"], pair["baseline"])),
-                Cell(share(pair["fraction"])),
-                Cell(signed(pair["difference"]), strong=claim == "better" and not shortcut),
+                Cell(_against(results, pair.arm, pair.baseline)),
+                Cell(share(pair.fraction)),
+                Cell(signed(pair.difference), strong=claim == "better" and not shortcut),
                 Cell(bounds),
-                Cell(probability(pair["p"])),
-                Cell(probability(pair["p_holm"])),
-                Cell(count(pair["num_patients"])),
-                Cell(count(pair["num_seeds"])),
-                Cell(reading, small=because(pair.get("note"))),
+                Cell(probability(pair.p)),
+                Cell(probability(pair.p_holm)),
+                Cell(count(pair.num_patients)),
+                Cell(count(pair.num_seeds)),
+                Cell(reading, small=because(pair.note)),
             )
         )
         styles.append(arm.style)
@@ -181,20 +183,20 @@ def comparison_table(results: Results, panel: Panel, metric: str) -> Table:
 
 def multiplier_table(results: Results, panel: Panel) -> Table:
     names, rows, styles = arm_names(results), [], []
-    for m in results.comparisons["label_multipliers"]:
-        if (m["task"], m["mode"]) != (panel.task, panel.mode):
+    for m in results.comparisons.label_multipliers:
+        if (m.task, m.mode) != (panel.task, panel.mode):
             continue
-        arm = results.by_name[m["arm"]]
+        arm = results.by_name[m.arm]
         rows.append(
             (
                 Cell(architecture_name(arm.architecture)),
-                Cell(names[m["arm"]]),
-                Cell(names[m["baseline"]]),
-                Cell(metric_name(m["metric"])),
-                Cell(share(m["fraction"])),
+                Cell(names[m.arm]),
+                Cell(names[m.baseline]),
+                Cell(metric_name(m.metric)),
+                Cell(share(m.fraction)),
                 Cell(multiplier_value(m)),
                 Cell(multiplier_interval(m)),
-                Cell("; ".join(filter(None, (m["note"], _stuck(results, m))))),
+                Cell("; ".join(filter(None, (m.note, _stuck(results, m))))),
             )
         )
         styles.append(arm.style)
@@ -203,15 +205,15 @@ def multiplier_table(results: Results, panel: Panel) -> Table:
     return Table(title, columns, rows, heads=3, styles=styles)
 
 
-def comparison_grid(results: Results, panel: Panel, metric: str) -> tuple[Table, list[list[Row | None]]]:
+def comparison_grid(
+    results: Results, panel: Panel, metric: str
+) -> tuple[Table, list[list[Comparison | None]]]:
     """Differences with fractions as columns, for the page; beside it the pair behind each cell."""
     pairs = results.comparisons_of(panel, metric)
-    fractions = sorted({p["fraction"] for p in pairs})
+    fractions = sorted({p.fraction for p in pairs})
     names, order = arm_names(results), [arm.name for arm in results.arms]
-    kinds = sorted(
-        {(p["arm"], p["baseline"]) for p in pairs}, key=lambda k: (order.index(k[0]), order.index(k[1]))
-    )
-    of = {(p["arm"], p["baseline"], p["fraction"]): p for p in pairs}
+    kinds = sorted({(p.arm, p.baseline) for p in pairs}, key=lambda k: (order.index(k[0]), order.index(k[1])))
+    of = {(p.arm, p.baseline, p.fraction): p for p in pairs}
     grid = [[of.get((*kind, fraction)) for fraction in fractions] for kind in kinds]
     rows = [
         (
@@ -222,7 +224,7 @@ def comparison_grid(results: Results, panel: Panel, metric: str) -> tuple[Table,
         )
         for (arm, baseline), line in zip(kinds, grid, strict=True)
     ]
-    sizes = {(p["num_patients"], p["num_seeds"]) for p in pairs}
+    sizes = {(p.num_patients, p.num_seeds) for p in pairs}
     note = f"Every difference: {' · '.join(_pair_counts(pairs[0]))}." if len(sizes) == 1 else ""
     columns = ("Network", "Initialisation", "Against", *(f"{share(f)} of labels" for f in fractions))
     title = f"Differences in {metric_name(metric)} of {panel.task}, {mode_name(panel.mode)}"
@@ -237,25 +239,25 @@ def _against(results: Results, arm: str, baseline: str) -> str:
     return arm_names(results)[baseline] + ("" if same else f" of {architecture_name(other.architecture)}")
 
 
-def _pair_counts(pair: Row) -> tuple[str, str]:
-    seeds = pair["num_seeds"]
-    return f"{count(pair['num_patients'])} test patients", f"{count(seeds)} seed{'' if seeds == 1 else 's'}"
+def _pair_counts(pair: Comparison) -> tuple[str, str]:
+    seeds = pair.num_seeds
+    return f"{count(pair.num_patients)} test patients", f"{count(seeds)} seed{'' if seeds == 1 else 's'}"
 
 
-def difference_cell(results: Results, pair: Row | None, shortcut: bool) -> Cell:
+def difference_cell(results: Results, pair: Comparison | None, shortcut: bool) -> Cell:
     if pair is None:
         return Cell("–")
-    stuck = never_left_chance(results.plateaus, pair)
+    stuck = stayed_at_chance(results.plateaus, pair)
     if not claim_of(pair):
-        return Cell("not estimable", small="; ".join(filter(None, (because(pair.get("note")), stuck))))
-    small = "; ".join(filter(None, (_p_values(pair), pair.get("note"), stuck)))
-    better = pair["claim"] == "better" and not shortcut
-    return Cell(signed(pair["difference"]), interval(pair["low"], pair["high"]), small, better)
+        return Cell("not estimable", small="; ".join(filter(None, (because(pair.note), stuck))))
+    small = "; ".join(filter(None, (_p_values(pair), pair.note, stuck)))
+    better = pair.claim == "better" and not shortcut
+    return Cell(signed(pair.difference), interval(pair.low, pair.high), small, better)
 
 
-def _p_values(pair: Row) -> str:
+def _p_values(pair: Comparison) -> str:
     """ "p 0.0087", and "Holm 0.017" where adjusting it changed it."""
-    p, holm = probability(pair["p"]), probability(pair["p_holm"])
+    p, holm = probability(pair.p), probability(pair.p_holm)
     space = "\N{NO-BREAK SPACE}"
     return f"p{space}{p}" + (f", Holm{space}{holm}" if holm != p else "")
 
@@ -263,17 +265,17 @@ def _p_values(pair: Row) -> str:
 def multiplier_grid(results: Results, panel: Panel) -> Table:
     """Label multipliers with fractions as columns, for the page."""
     found = [
-        m for m in results.comparisons["label_multipliers"]
-        if (m["task"], m["mode"]) == (panel.task, panel.mode)
+        m for m in results.comparisons.label_multipliers
+        if (m.task, m.mode) == (panel.task, panel.mode)
     ]  # fmt: skip
-    fractions = sorted({m["fraction"] for m in found})
+    fractions = sorted({m.fraction for m in found})
     names, order = arm_names(results), [arm.name for arm in results.arms]
     kinds = sorted(
-        {(m["arm"], m["baseline"], m["metric"]) for m in found},
+        {(m.arm, m.baseline, m.metric) for m in found},
         key=lambda k: (order.index(k[0]), order.index(k[1]), k[2]),
     )
     several = len({kind[2] for kind in kinds}) > 1
-    of = {(m["arm"], m["baseline"], m["metric"], m["fraction"]): m for m in found}
+    of = {(m.arm, m.baseline, m.metric, m.fraction): m for m in found}
     rows = [
         (
             Cell(architecture_name(results.by_name[kind[0]].architecture)),
@@ -295,43 +297,43 @@ def multiplier_grid(results: Results, panel: Panel) -> Table:
     return said_in_title(said_once(table, 3 + several), 2)
 
 
-def _stuck(results: Results, row: Row) -> str:
-    return "runs that never left chance" if any_stuck(results.plateaus, row) else ""
+def _stuck(results: Results, row: LabelMultiplier) -> str:
+    return "runs that stayed at chance" if any_stuck(results.plateaus, row) else ""
 
 
-def _multiplier_cell(results: Results, row: Row | None) -> Cell:
+def _multiplier_cell(results: Results, row: LabelMultiplier | None) -> Cell:
     if row is None:
         return Cell("–")
-    unbounded = row["low"] is None and row["high"] is None
-    note = because(row["note"]) if unbounded and not (row["value"] is None and row["censored"]) else ""
+    unbounded = row.low is None and row.high is None
+    note = because(row.note) if unbounded and not (row.value is None and row.censored) else ""
     bounds = multiplier_interval(row)
     small = "; ".join(filter(None, (note, _stuck(results, row))))
     return Cell(multiplier_value(row), "" if bounds == "–" else bounds, small)
 
 
 def subset_notes(results: Results, task: str) -> list[str]:
-    """ "With 1 % of labels: few validation patients ...", what `evaluate` remarked on the draws of labels."""
-    told = {
-        (s["fraction"], s["note"]): None
-        for s in sorted(results.flow["subsets"], key=lambda s: s["fraction"])
-        if s["task"] == task and s.get("note")
+    """ "With 1 % of labels: few validation patients ...", what `evaluate` notes about the draws of labels."""
+    notes = {
+        (s.fraction, s.note): None
+        for s in sorted(results.flow.subsets, key=lambda s: s.fraction)
+        if s.task == task and s.note
     }
-    return [f"With {share(fraction)} of labels: {note}" for fraction, note in told]
+    return [f"With {share(fraction)} of labels: {note}" for fraction, note in notes]
 
 
 def fraction_table(results: Results, task: str) -> Table:
     """What was asked of the training pool, and what each seed drew."""
-    train = (results.flow["tasks"].get(task, {}).get("parts") or {}).get("train") or {}
+    train = results.flow.tasks[task].parts.get("train") if task in results.flow.tasks else None
     pool = f"{count(train['patients'])} training patients" if train else "training patients"
     rows = [
         (
-            Cell(f"{share(s['fraction'])} of {pool}"),
-            Cell(str(s["seed"])),
+            Cell(f"{share(s.fraction)} of {pool}"),
+            Cell(str(s.seed)),
             *(Cell(count(s[k])) for k in _SUBSET),
         )
         for s in sorted(
-            (s for s in results.flow["subsets"] if s["task"] == task),
-            key=lambda s: (s["fraction"], s["seed"]),
+            (s for s in results.flow.subsets if s.task == task),
+            key=lambda s: (s.fraction, s.seed),
         )
     ]
     columns = ("Requested", "Seed", "Train patients", "Train images", "Val patients", "Val images")

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from decimal import ROUND_DOWN, Decimal
 
 from trabecula.artifacts.predictions import corner_of
+from trabecula.artifacts.results import Comparison, LabelMultiplier, MetricRow, PlateauCount
 from trabecula.objectives import title
-from trabecula.sections.results import Arm, Panel, Results, Row
+from trabecula.sections.results import Arm, Panel, Results
 
 MODES = {"probe": "linear probe", "finetune": "fine-tuning"}
 FAMILY_NAMES = {
@@ -86,10 +87,10 @@ def sized_intervals(results: Results, panel: Panel) -> str:
     """ "95 % intervals (350 test patients)"; without the number where values have different ones."""
     metric = results.headline(panel)
     sizes = {
-        row["num_patients"]
+        row.num_patients
         for row in results.summaries
-        if (Panel(row["task"], row["mode"]), row["metric"]) == (panel, metric)
-        if (row["cohort"], row["stratum"]) == ("all", "all")
+        if (Panel(row.task, row.mode), row.metric) == (panel, metric)
+        if (row.cohort, row.stratum) == ("all", "all")
     }
     size = f" ({count(sizes.pop())} test patients)" if len(sizes) == 1 else ""
     return f"{results.level}\N{NO-BREAK SPACE}% intervals{size}"
@@ -123,17 +124,17 @@ def plateaus(results: Results, panel: Panel) -> list[str]:
     """ "critic, random initialisation (3 of 10 with 1 % of labels, 1 of 10 with 5 %)", one for each arm."""
     names, found = arm_names(results), defaultdict[str, list[str]](list)
     for row in results.plateaus:
-        arm = results.by_name.get(row["arm"])  # None of a snapshot
-        if arm is None or (row["task"], row["mode"]) != (panel.task, panel.mode) or not row["num_plateau"]:
+        arm = results.by_name.get(row.arm)  # None of a snapshot
+        if arm is None or (row.task, row.mode) != (panel.task, panel.mode) or not row.num_plateau:
             continue
         counts = found[f"{architecture_name(arm.architecture)}, {names[arm.name]}"]
         labels = "" if counts else " of labels"
-        counts.append(f"{row['num_plateau']} of {row['num_runs']} with {share(row['fraction'])}{labels}")
+        counts.append(f"{row.num_plateau} of {row.num_runs} with {share(row.fraction)}{labels}")
     return [f"{arm} ({', '.join(counts)})" for arm, counts in found.items()]
 
 
-def never_left_chance(plateaus: Sequence[Row], pair: Row) -> str:
-    """ "3 of 3 runs never left chance: an optimisation failure, no proof of a worse encoder", or "".
+def stayed_at_chance(plateaus: Sequence[PlateauCount], pair: Comparison) -> str:
+    """ "3 of 3 runs stayed at chance: an optimisation failure, no proof of a worse encoder", or "".
 
     Fine-tunings whose training loss stayed at that of a constant answer, in either arm of a comparison.
     """
@@ -151,19 +152,19 @@ def never_left_chance(plateaus: Sequence[Row], pair: Row) -> str:
             ending = ": in part an optimisation failure"
     elif any(stuck == runs > 0 for stuck, runs in sides.values()):
         ending = ": an optimisation failure"
-    return f"{' and '.join(counts)} never left chance{ending}"
+    return f"{' and '.join(counts)} stayed at chance{ending}"
 
 
-def any_stuck(plateaus: Sequence[Row], row: Row) -> bool:
-    """Whether a fine-tuning of either arm of a comparison, or of a label multiplier, never left chance."""
+def any_stuck(plateaus: Sequence[PlateauCount], row: Comparison | LabelMultiplier) -> bool:
+    """Whether a fine-tuning of either arm of a comparison, or of a label multiplier, stayed at chance."""
     return any(_stuck(plateaus, row, side)[0] for side in ("arm", "baseline"))
 
 
-def _stuck(plateaus: Sequence[Row], row: Row, side: str) -> tuple[int, int]:
-    """Of one side of a comparison: runs that never left chance, and all runs."""
-    place = (row["task"], row["mode"], row["fraction"], row[side])
-    found = [r for r in plateaus if (r["task"], r["mode"], r["fraction"], r["arm"]) == place]
-    return sum(r["num_plateau"] for r in found), sum(r["num_runs"] for r in found)
+def _stuck(plateaus: Sequence[PlateauCount], row: Comparison | LabelMultiplier, side: str) -> tuple[int, int]:
+    """Of one side of a comparison: runs that stayed at chance, and all runs."""
+    place = (row.task, row.mode, row.fraction, row[side])
+    found = [r for r in plateaus if (r.task, r.mode, r.fraction, r.arm) == place]
+    return sum(r.num_plateau for r in found), sum(r.num_runs for r in found)
 
 
 def architecture_name(architecture: str) -> str:
@@ -184,14 +185,13 @@ def objective_name(objective: str) -> str:
 
 def arm_names(results: Results) -> dict[str, str]:
     """A name per arm within its architecture; the arm's own is added where two would read alike, and to
-    random arms whose control is gone.
+    random arms whose control is incomplete.
     """
     drafts = {arm.name: _draft(arm) for arm in results.arms}
     kinds = [(arm.architecture, drafts[arm.name]) for arm in results.arms]
 
     def plain(arm: Arm, kind: tuple[str, str]) -> bool:
-        no_control = arm.family == "random" and results.lost_control(arm.architecture)
-        return kinds.count(kind) == 1 and not no_control
+        return kinds.count(kind) == 1 and not (arm.family == "random" and arm.control_reason)
 
     return {
         arm.name: drafts[arm.name] + ("" if plain(arm, kind) else f" ({arm.name})")
@@ -216,9 +216,9 @@ def pool_words(arm: Arm) -> str:
     return "".join(f", {text}" for text in words)
 
 
-def claim_of(pair: Row | None) -> str:
+def claim_of(pair: Comparison | None) -> str:
     """ "better", "worse", "none", or "" where it could not be estimated or tested."""
-    return pair["claim"] if pair and present(pair["difference"]) and present(pair["p_holm"]) else ""
+    return pair.claim if pair and present(pair.difference) and present(pair.p_holm) else ""
 
 
 def claim_words(claim: str, shortcut: bool = False) -> tuple[str, str]:
@@ -232,24 +232,24 @@ def times(value: float | None) -> str:
     return "–" if value is None else f"{value:.2g}×" if value < 10 else f"{value:.3g}×"
 
 
-def multiplier_value(row: Row) -> str:
+def multiplier_value(row: LabelMultiplier) -> str:
     """ "3.2×"; a censored one "more than 10×" or "less than 0.1×"."""
-    if row["value"] is None:
+    if row.value is None:
         return {
             "above": "more than the baseline's curve covers",
             "below": "less than the baseline's curve covers",
-        }.get(row["censored"], "not estimable")
-    words = {"above": "more than ", "below": "less than "}.get(row["censored"], "")
-    return words + times(row["value"])
+        }.get(row.censored, "not estimable")
+    words = {"above": "more than ", "below": "less than "}.get(row.censored, "")
+    return words + times(row.value)
 
 
-def multiplier_interval(row: Row) -> str:
+def multiplier_interval(row: LabelMultiplier) -> str:
     """A bound that lies beyond the baseline's learning curve is null, and none is shown for it."""
-    low, high = row["low"], row["high"]
+    low, high = row.low, row.high
     if low is None and high is None:
-        if row["value"] is None:
+        if row.value is None:
             return "–"
-        return "no interval" if row.get("note") else "not bounded by the curve"
+        return "no interval" if row.note else "not bounded by the curve"
     if high is None:
         return f"at least {times(low)}"
     return f"at most {times(high)}" if low is None else f"{times(low)} to {times(high)}"
@@ -257,24 +257,20 @@ def multiplier_interval(row: Row) -> str:
 
 def labels_phrase(results: Results, task: str, fraction: float) -> str:
     """ "10 % of labels (231 patients)": training patients really drawn, a range where seeds differ."""
-    drawn = [
-        s["num_train_patients"]
-        for s in results.flow["subsets"]
-        if s["task"] == task and s["fraction"] == fraction
-    ]
+    drawn = [s.num_train_patients for s in results.flow.subsets if s.task == task and s.fraction == fraction]
     labels = "all labels" if fraction == 1 else f"{share(fraction)} of labels"
     patients = span(drawn)
     return labels if patients == "–" else f"{labels} ({patients} training patients)"
 
 
-def verdict_pair(pairs: Sequence[Row]) -> Row | None:
+def verdict_pair(pairs: Sequence[Comparison]) -> Comparison | None:
     """The comparison the sentence speaks of: at the smallest fraction that could be tested, if any."""
-    known = [p for p in pairs if present(p["difference"])]
-    known.sort(key=lambda p: (not claim_of(p), p["fraction"]))
+    known = [p for p in pairs if present(p.difference)]
+    known.sort(key=lambda p: (not claim_of(p), p.fraction))
     return known[0] if known else None
 
 
-def sentence(results: Results, panel: Panel, arm: Arm, pair: Row | None, name: str) -> dict[str, str]:
+def sentence(results: Results, panel: Panel, arm: Arm, pair: Comparison | None, name: str) -> dict[str, str]:
     """One arm's verdict in plain words: keys `claim`, `lead`, `words`, `ending`, `stuck`, `labels`."""
     metric = results.headline(panel)
     lead = f"{name[0].upper()}{name[1:]} of {architecture_name(arm.architecture)}"
@@ -289,14 +285,12 @@ def sentence(results: Results, panel: Panel, arm: Arm, pair: Row | None, name: s
             "stuck": "",
             "labels": "",
         }
-    with_labels = labels_phrase(results, panel.task, pair["fraction"])
-    row = results.summary(panel, metric, arm.name, pair["fraction"])
+    with_labels = labels_phrase(results, panel.task, pair.fraction)
+    row = results.summary(panel, metric, arm.name, pair.fraction)
     value = ""
-    if row and present(row["value"]):
-        bounds = (
-            f" ({results.level} % CI {interval(row['low'], row['high'], 2)})" if present(row["low"]) else ""
-        )
-        value = f" is {number(row['value'], 2)}{bounds},"
+    if row and present(row.value):
+        bounds = f" ({results.level} % CI {interval(row.low, row.high, 2)})" if present(row.low) else ""
+        value = f" is {number(row.value, 2)}{bounds},"
     claim = claim_of(pair)
     ending = {
         "better": "it paid" if arm.family not in ("imagenet", "random") and not arm.labels else "better",
@@ -306,7 +300,7 @@ def sentence(results: Results, panel: Panel, arm: Arm, pair: Row | None, name: s
     control = "random initialisation of the same network" if arm.family != "random" else "the control"
     words = f"{what} with {with_labels}{value} {difference(pair)} against {control}"
     words += f"; {_adjusted(pair)}:" if claim else ":"
-    stuck = never_left_chance(results.plateaus, pair)
+    stuck = stayed_at_chance(results.plateaus, pair)
     worth = claim in ("better", "worse") and not stuck  # no effect of the encoder, no labels
     labels = _labels(results.multiplier(pair)) if worth else ""
     return {
@@ -314,47 +308,47 @@ def sentence(results: Results, panel: Panel, arm: Arm, pair: Row | None, name: s
     }  # fmt: skip
 
 
-def against(results: Results, pair: Row, name: str) -> str:
+def against(results: Results, pair: Comparison, name: str) -> str:
     """ "Against ImageNet weights at 10 % of labels: +0.08 (0.03 to 0.13), Holm-adjusted p 0.004: better."."""
-    return f"Against {name} at {share(pair['fraction'])} of labels: {read_difference(results, pair)}."
+    return f"Against {name} at {share(pair.fraction)} of labels: {read_difference(results, pair)}."
 
 
-def read_difference(results: Results, pair: Row) -> str:
-    """ "+0.08 (0.03 to 0.13), Holm-adjusted p 0.0044: better", and fine-tunings that never left chance."""
-    claim, stuck = claim_of(pair), never_left_chance(results.plateaus, pair)
+def read_difference(results: Results, pair: Comparison) -> str:
+    """ "+0.08 (0.03 to 0.13), Holm-adjusted p 0.0044: better", and fine-tunings that stayed at chance."""
+    claim, stuck = claim_of(pair), stayed_at_chance(results.plateaus, pair)
     p = f", {_adjusted(pair)}" if claim else ""
     reading = claim_words(claim)[1] if claim else untested(pair)
     return f"{difference(pair)}{p}: {reading}" + (f" ({stuck})" if stuck else "")
 
 
-def _adjusted(pair: Row) -> str:
-    return f"Holm-adjusted p\N{NO-BREAK SPACE}{probability(pair['p_holm'])}"
+def _adjusted(pair: Comparison) -> str:
+    return f"Holm-adjusted p\N{NO-BREAK SPACE}{probability(pair.p_holm)}"
 
 
-def untested(pair: Row) -> str:
+def untested(pair: Comparison) -> str:
     """ "not estimable", with the reason."""
-    why = because(pair.get("note"))
+    why = because(pair.note)
     return NOT_ESTIMABLE[1] + (f" ({why})" if why else "")
 
 
-def point(pair: Row) -> str:
+def point(pair: Comparison) -> str:
     """ "+0.08", rounded as `difference` rounds it."""
-    return signed(pair["difference"], _digits(pair))
+    return signed(pair.difference, _digits(pair))
 
 
-def difference(pair: Row) -> str:
+def difference(pair: Comparison) -> str:
     """ "+0.08 (0.03 to 0.13)", with a third digit where two would hide the sign."""
-    bounds = f" ({interval(pair['low'], pair['high'], _digits(pair))})" if claim_of(pair) else ""
+    bounds = f" ({interval(pair.low, pair.high, _digits(pair))})" if claim_of(pair) else ""
     return point(pair) + bounds
 
 
-def _digits(pair: Row) -> int:
+def _digits(pair: Comparison) -> int:
     values = [pair[k] for k in ("difference", "low", "high") if present(pair[k])]
     return 2 if all(v == 0 or abs(v) >= 0.005 for v in values) else 3
 
 
-def _labels(row: Row | None) -> str:
-    if row is None or (row["value"] is None and not row["censored"]):
+def _labels(row: LabelMultiplier | None) -> str:
+    if row is None or (row.value is None and not row.censored):
         return ""
     bounds = multiplier_interval(row)
     return f"Like having {multiplier_value(row)} the labels" + (f" ({bounds})." if bounds != "–" else ".")
@@ -366,18 +360,16 @@ def because(note: str | None) -> str:
 
 
 def _why_not(results: Results, panel: Panel, metric: str, arm: Arm) -> str:
-    def rows_of(name: str) -> list[Row]:
+    def rows_of(name: str) -> list[MetricRow]:
         found = (results.summary(panel, metric, name, f) for f in results.fractions(panel))
         return [row for row in found if row]
 
     rows = rows_of(arm.name)
     if not rows:
         return "not run"
-    lost = results.lost_control(arm.architecture)
-    if lost:
-        return f"not compared (the control of this network was not run: {lost})"
-    random = [a.name for a in results.arms_of(arm.architecture) if a.family == "random"]
-    if not any(rows_of(name) for name in random):
-        return "not compared (no random arm of this network was run)"
-    notes = [because(r["note"]) for r in rows if r["value"] is None and r["note"]]
+    if arm.control_reason:
+        return f"not compared ({arm.control_reason})"
+    if arm.control and not rows_of(arm.control):
+        return f"not compared ({arm.control} has no such result)"
+    notes = [because(r.note) for r in rows if r.value is None and r.note]
     return "not estimable" + (f" ({notes[0]})" if notes and notes[0] else "")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trabecula.comparison.cards import taught_by
+from trabecula.artifacts.results import MetricRow, read_metrics
+from trabecula.comparison.arms import taught_by
 from trabecula.errors import InputError
 from trabecula.sections.formats import Cell, Table, to_markdown
-from trabecula.sections.results import Row, read_json
 from trabecula.sections.wording import (
     FAMILY_NAMES,
     architecture_name,
@@ -22,10 +23,12 @@ from trabecula.sections.wording import (
     share,
 )
 
+Row = Mapping[str, Any]
+
 _NOT_SAID = "(fill in)"
 
 
-def metric_rows(path: Path, arm: str, seed: int) -> tuple[list[Row], float]:
+def metric_rows(path: Path, arm: str, seed: int) -> tuple[list[MetricRow], float]:
     """An arm's summary rows of `evaluate`: all cohorts, no strata, all seeds; and the intervals' level.
 
     Args:
@@ -35,49 +38,48 @@ def metric_rows(path: Path, arm: str, seed: int) -> tuple[list[Row], float]:
     Raises:
         InputError: no metrics.json there, none of this arm, or only of its encoders of other seeds.
     """
-    file = path / "metrics.json" if path.is_dir() else path
-    told = read_json(file, "`trabecula evaluate`")
-    rows = [row for row in told.get("rows", ()) if (row["cohort"], row["stratum"]) == ("all", "all")]
-    own = [row for row in rows if row["arm"] == arm and row["seed"] == "all"]
+    metrics = read_metrics(path)
+    rows = [row for row in metrics.rows if (row.cohort, row.stratum) == ("all", "all")]
+    own = [row for row in rows if row.arm == arm and row.seed == "all"]
     if not own:
-        known = ", ".join(sorted({str(row["arm"]) for row in rows})) or "none"
+        known = ", ".join(sorted({row.arm for row in rows})) or "none"
         raise InputError(
-            f"{file}: no metrics of arm '{arm}' (it has {known}); leave metrics out, or name another"
+            f"{path}: no metrics of arm '{arm}' (it has {known}); leave metrics out, or name another"
         )
     behind = [(row, _pretrain_seeds(row, rows)) for row in own]
     kept = [_of_several(row, len(seeds)) for row, seeds in behind if seed in seeds]
     if not kept:
         others = " and ".join(map(str, sorted(set().union(*(seeds for _, seeds in behind)))))
         raise InputError(
-            f"{file}: its metrics of arm '{arm}' are of pretraining seed {others}, this encoder is of seed "
+            f"{path}: its metrics of arm '{arm}' are of pretraining seed {others}, this encoder is of seed "
             f"{seed}; leave metrics out, or name its own"
         )
-    return kept, float(told["level"])
+    return kept, metrics.level
 
 
-def _pretrain_seeds(row: Row, rows: Sequence[Row]) -> set[int]:
+def _pretrain_seeds(row: MetricRow, rows: Sequence[MetricRow]) -> set[int]:
     """Of the encoders behind a summary row."""
     same = ("task", "arm", "mode", "fraction", "metric")
-    found = (other["pretrain_seed"] for other in rows if all(other[key] == row[key] for key in same))
-    return {seed for seed in found if seed != "all"}
+    found = (other.pretrain_seed for other in rows if all(other[key] == row[key] for key in same))
+    return {seed for seed in found if isinstance(seed, int)}
 
 
-def _of_several(row: Row, num: int) -> Row:
+def _of_several(row: MetricRow, num: int) -> MetricRow:
     if num == 1:
         return row
-    notes = f"mean over encoders of {num} pretraining seeds, this one among them", row.get("note")
-    return {**row, "note": "; ".join(filter(None, notes))}
+    notes = f"mean over encoders of {num} pretraining seeds, this one among them", row.note
+    return replace(row, note="; ".join(filter(None, notes)))
 
 
-def metric_table(rows: Sequence[Row], level: float) -> Table:
+def metric_table(rows: Sequence[MetricRow], level: float) -> Table:
     """A line a metric: value with its interval, images, patients, seeds."""
     columns = ("Task", "By", "Labels", "Metric", "Value", "Images", "Patients", "Seeds")
     cells = [
         (
-            Cell(str(row["task"])), Cell(mode_name(row["mode"])), Cell(share(row["fraction"])),
-            Cell(metric_name(row["metric"])),
-            Cell(number(row["value"]), interval(row["low"], row["high"]), str(row.get("note") or "")),
-            Cell(count(row["num_images"])), Cell(count(row["num_patients"])), Cell(count(row["num_seeds"])),
+            Cell(row.task), Cell(mode_name(row.mode)), Cell(share(row.fraction)),
+            Cell(metric_name(row.metric)),
+            Cell(number(row.value), interval(row.low, row.high), row.note),
+            Cell(count(row.num_images)), Cell(count(row.num_patients)), Cell(count(row.num_seeds)),
         )
         for row in rows
     ]  # fmt: skip
@@ -97,7 +99,7 @@ def describe_start(card: Row) -> str:
 
 
 def data_lines(card: Row) -> list[str]:
-    """What the encoder has seen, as counts; never who."""
+    """What the encoder has seen, as counts; no patient is named."""
     if not card.get("images_seen"):
         return ["It has seen no images in pretraining here."]
     patients = len(card.get("patients") or ())
@@ -117,7 +119,7 @@ def readme(
     code: Sequence[tuple[str, str]],
     impossible: Sequence[str],
     licence: str,
-    metrics: tuple[Sequence[Row], float] | None,
+    metrics: tuple[Sequence[MetricRow], float] | None,
     warnings: Sequence[str] = (),
 ) -> str:
     """The README.md of an encoder's folder.
@@ -170,10 +172,10 @@ def _input(card: Row) -> str:
 def _prepared(settings: Mapping[str, Any]) -> str:
     if not settings:
         return "How its images were prepared is not recorded."
-    told = ", ".join(
+    listed = ", ".join(
         f"{key} {value}" for key, value in sorted(settings.items()) if value not in (None, "", [], {})
     )
-    return f"Images were prepared with: {told}."
+    return f"Images were prepared with: {listed}."
 
 
 def _training(card: Row, warnings: Sequence[str]) -> str:
@@ -190,7 +192,7 @@ def _limits(card: Row) -> str:
         "Not a medical device, and not tested for any clinical use.",
         f"Made for images of {card['size']} px prepared as above: others give other features.",
         "Other scanners, hospitals, ages or projections than those of its training images were not "
-        "looked at unless a table below says so.",
+        "tested unless a table below says so.",
         "Features can hold what is not disease: markers, borders, exposure, site. Test for shortcuts.",
     ]
     if card.get("labels"):
@@ -198,7 +200,7 @@ def _limits(card: Row) -> str:
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
 
 
-def _metrics(metrics: tuple[Sequence[Row], float] | None) -> str:
+def _metrics(metrics: tuple[Sequence[MetricRow], float] | None) -> str:
     if metrics is None:
         return f"## Metrics\n\nNone were given at export: {_NOT_SAID}."
     return "## Metrics\n\n" + to_markdown([metric_table(*metrics)]).strip()

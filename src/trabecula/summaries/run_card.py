@@ -1,43 +1,105 @@
 """What a person reads of a run's folder: what it is, what went in, how it went, what to do with it next.
 
-Reads the artifacts; no weights are loaded, no statistic is computed, and no patient's mark is told.
+Reads the artifacts; no weights are loaded, no statistic is computed, and no patient's hash is shown.
 """
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from trabecula.comparison.cards import taught_by
-from trabecula.sections.results import FAMILIES, Row
+from trabecula.artifacts.classifier import CARD_FILE as CLASSIFIER_CARD
+from trabecula.artifacts.encoder import CARD_FILE, CRITIC_FILE, read_encoder_card
+from trabecula.artifacts.features import CARD_FILE as FEATURES_CARD
+from trabecula.artifacts.generator import CARD_FILE as GENERATOR_CARD
+from trabecula.artifacts.generator import SAMPLES_FILE
+from trabecula.artifacts.predictions import CHOICES, choice_rows
+from trabecula.artifacts.results import METRICS, Comparison, MetricRow, read_counts, read_metrics
+from trabecula.artifacts.run_record import read_log
+from trabecula.comparison.arms import taught_by
+from trabecula.config import dump
+from trabecula.files import read_json
+from trabecula.sections.results import FAMILIES
 from trabecula.sections.wording import (
     FAMILY_NAMES,
     architecture_name,
+    claim_of,
+    claim_words,
     count,
+    interval,
+    metric_name,
     mode_name,
     number,
     objective_name,
     share,
+    signed,
+    stayed_at_chance,
 )
-from trabecula.summaries.results_card import read_evaluation
-from trabecula.summaries.run_folder import RunCard, duration, input_path, log_lines, record
+
+Row = Mapping[str, Any]
 
 _MONITORS = (("rank", "effective rank", 1), ("spread", "spread", 3), ("knn", "neighbours", 3))
 _LONG = 12  # lines of a part: more are counted
 _INITS = {"random": "random weights", "weights": "given weights", "encoder": "another encoder's weights"}
 
 
+@dataclass
+class RunCard:
+    """Lines of (what, text), and commands to go on with."""
+
+    title: str
+    lines: list[tuple[str, str]] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
+
+    def add(self, what: str, text: str) -> None:
+        """A line, unless there is nothing to say."""
+        if text:
+            self.lines.append((what, text))
+
+
+def record(file: Path) -> dict[str, Any]:
+    """A JSON object; {} where there is no such file."""
+    return read_json(file, "trabecula") if file.exists() else {}
+
+
+def input_path(folder: Path, key: str, otherwise: str) -> str:
+    """Where an input of this run lay, or of the store or the features that it was made from."""
+    given = record(folder / "provenance.json").get("inputs") or {}
+    if given.get(key):
+        return str(given[key][0])
+    for parent in ("features", "store"):
+        for path in given.get(parent) or ():
+            found = input_path(Path(path), key, "")
+            if found:
+                return found
+    return otherwise
+
+
+def duration(folder: Path) -> str:
+    """From the first line of the log to the last; a run that was stopped in between took less."""
+    times = [line["time"] for line in read_log(folder) if isinstance(line.get("time"), int | float)]
+    if len(times) < 2:
+        return ""
+    minutes, seconds = divmod(round(max(times) - min(times)), 60)
+    hours, minutes = divmod(minutes, 60)
+    took = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+    on = record(folder / "provenance.json").get("device")
+    ended = datetime.fromtimestamp(max(times)).strftime("%Y-%m-%d %H:%M")
+    return f"{took}{f' on {on}' if on else ''}, ended {ended}"
+
+
 def read_card(folder: Path) -> RunCard | None:
-    """The card of a run's folder by what lies in it; None where there is nothing of its own to tell."""
+    """The card of a run's folder by what is in it; None where there is nothing of its own to show."""
     readers = {
-        "classifier.json": _classifier,
-        "encoder.json": _encoder,
-        "choices.csv": _choices,
-        "metrics.json": read_evaluation,
-        "features.json": _features,
+        CLASSIFIER_CARD: _classifier,
+        CARD_FILE: _encoder,
+        CHOICES: _choices,
+        METRICS: _evaluation,
+        FEATURES_CARD: _features,
         "store.json": _store,
         "export.json": _export,
     }
@@ -47,8 +109,94 @@ def read_card(folder: Path) -> RunCard | None:
     return None
 
 
+def _evaluation(folder: Path) -> RunCard:
+    """Its main metric by arm and share of labels, and the claims."""
+    metrics, (comparisons, flow) = read_metrics(folder), read_counts(folder)
+    rows = [row for row in metrics.rows if (row.seed, row.cohort, row.stratum) == ("all", "all", "all")]
+    made = RunCard(f"an evaluation of {len({row.arm for row in rows})} arms")
+    for task, counts in flow.tasks.items():
+        test = counts.parts.get("test") or {}
+        made.add(
+            "test part",
+            f"{task}: {count(test.get('images'))} images of {count(test.get('patients'))} patients",
+        )
+    for arm in flow.incomplete:
+        made.add("left out", f"{arm.name}: {arm.reason}")
+    groups: dict[tuple[str, str], list[MetricRow]] = {}
+    for row in _headlines(rows):
+        place = metric_name(row.metric), f"{row.task}, {mode_name(row.mode)}"
+        groups.setdefault(place, []).append(row)
+    for (metric, where), own in groups.items():
+        made.add(metric, f"of {where}:")
+        for row in own[:_LONG]:
+            value = f"{number(row.value)} ({interval(row.low, row.high)})"
+            seeds = f"{count(row.num_seeds)} seed{'s' * (row.num_seeds != 1)}"
+            made.add("", f"  {row.arm}, {share(row.fraction)}: {value}, {seeds}")
+        made.add("", _more(own))
+    claims = [pair for pair in comparisons.pairs if claim_of(pair) in ("better", "worse")]
+    for pair in claims[:_LONG]:
+        size = f"{signed(pair.difference)} ({interval(pair.low, pair.high)})"
+        where = f"{pair.task}, {mode_name(pair.mode)}, {share(pair.fraction)}"
+        stuck = stayed_at_chance(flow.plateaus, pair)
+        note = f" ({stuck})" if stuck else ""
+        made.add(claim_words(pair.claim)[1], f"{pair.arm} than {pair.baseline} by {size}: {where}{note}")
+    made.add("claims", _more(claims) if claims else _no_claim(comparisons.pairs))
+    made.add("intervals", f"{metrics.level * 100:.4g} %, {count(metrics.num_resamples)} resamples")
+    manifest = input_path(folder, "manifest", "MANIFEST")
+    made.commands = [f"trabecula report --results {folder} --manifest {manifest} --out REPORT"]
+    return made
+
+
+def _no_claim(pairs: Sequence[Comparison]) -> str:
+    """ "none: no difference was shown in 10 comparisons, 2 more could not be tested"."""
+    tested = sum(bool(claim_of(pair)) for pair in pairs)
+    if not tested:
+        return (
+            f"none: of {len(pairs)} comparisons none could be tested" if pairs else "none: nothing to compare"
+        )
+    left = f", {len(pairs) - tested} more could not be tested" if tested < len(pairs) else ""
+    return f"none: no difference was shown in {tested} comparison{'s' * (tested != 1)}{left}"
+
+
+def _headlines(rows: Sequence[MetricRow]) -> list[MetricRow]:
+    """One metric a task: the first there of those that the report leads with."""
+    order = ("auroc", "auroc_macro", "balanced_accuracy")
+    best: dict[str, int] = {}
+    for row in rows:
+        if row.metric in order:
+            rank = order.index(row.metric)
+            best[row.task] = min(best.get(row.task, rank), rank)
+    return [row for row in rows if row.metric == order[best.get(row.task, 0)]]
+
+
+def _more(rows: Sequence[Any]) -> str:
+    return f"  and {len(rows) - _LONG} more" if len(rows) > _LONG else ""
+
+
+def read_study(folder: Path) -> RunCard:
+    """A study's folder: its stages, what is done, what was not run, and where the report lies."""
+    told = record(folder / "cells.json")
+    made = RunCard(str(told.get("title") or "a study"))
+    stages: dict[str, list[bool]] = {}
+    for cell in told.get("cells", ()):
+        done = (folder / cell["folder"] / "DONE").exists()
+        stages.setdefault(cell["stage"], []).append(done)
+    for stage, done in stages.items():
+        made.add(stage, f"{sum(done)} of {len(done)} done" if not all(done) else f"{len(done)} done")
+    for label, reason in (told.get("not_run") or {}).items():
+        made.add("not run", f"{label}: {reason}")
+    unfinished = any(not all(done) for done in stages.values())
+    made.add("report", str(folder / "report.html") if (folder / "report.html").exists() else "none yet")
+    if unfinished or not stages:
+        made.commands = [f"trabecula study {folder / 'recipe.toml'} --out {folder}"]
+    else:
+        made.commands = [f"trabecula show {folder / cell['folder']}" for cell in told["cells"]
+                         if cell["verb"] == "evaluate"][:1]  # fmt: skip
+    return made
+
+
 def _encoder(folder: Path) -> RunCard:
-    card = record(folder / "encoder.json")
+    card = dump(read_encoder_card(folder))
     training = record(folder / "training.json")
     made = RunCard(f"{card.get('name')}: an encoder")
     made.add("network", f"{architecture_name(card['architecture'])} ({card['architecture']}), "
@@ -67,8 +215,8 @@ def _encoder(folder: Path) -> RunCard:
             "warning", f"from {count(finding['first'])} to {count(finding['last'])} images: {finding['text']}"
         )
     made.add("patients", _patients(card))
-    others = {"generator.json": "a generator", "critic.safetensors": "its critic",
-              "samples.npy": "samples", "snapshots": "snapshots on the way"}  # fmt: skip
+    others = {GENERATOR_CARD: "a generator", CRITIC_FILE: "its critic", SAMPLES_FILE: "samples",
+              "snapshots": "snapshots on the way"}  # fmt: skip
     made.add("also here", ", ".join(text for name, text in others.items() if (folder / name).exists()))
     store, splits = input_path(folder, "store", "STORE"), input_path(folder, "splits", "SPLITS")
     manifest = input_path(folder, "manifest", "MANIFEST")
@@ -123,7 +271,7 @@ def _short(value: Any) -> str:
 
 
 def _pool(folder: Path, card: Row) -> str:
-    drawn = [line for line in log_lines(folder) if line.get("event") == "pool"]
+    drawn = [line for line in read_log(folder) if line.get("event") == "pool"]
     told = f"{count(drawn[-1]['images'])} images of {count(drawn[-1]['patients'])} patients" if drawn else ""
     parts = [told] if told else []
     if card.get("pool_fraction", 1) < 1:
@@ -178,7 +326,7 @@ def _patients(card: Row) -> str:
 
 
 def _classifier(folder: Path) -> RunCard:
-    card = record(folder / "classifier.json")
+    card = record(folder / CLASSIFIER_CARD)
     origin, choice, encoder = card["origin"], card["choice"], card["encoder"]
     made = RunCard(f"{origin['arm']} for {origin['task']}: a classifier")
     made.add("predicts", _task(card))
@@ -228,8 +376,7 @@ def _thresholds(values: Any) -> str:
 
 def _choices(folder: Path) -> RunCard:
     """A probe, or a fine-tuning whose classifier was not kept."""
-    with (folder / "choices.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = choice_rows(folder)
     if not rows:
         return RunCard("predictions of no model")
     first = rows[0]
@@ -253,7 +400,7 @@ def _choices(folder: Path) -> RunCard:
 
 
 def _features(folder: Path) -> RunCard:
-    told = record(folder / "features.json")
+    told = record(folder / FEATURES_CARD)
     made = RunCard(f"{told.get('arm')}: features of {count(told.get('num'))} images")
     made.add("features", f"{count(told.get('num_features'))}, pool {told.get('pool')}, {told.get('dtype')}")
     made.add("region", "" if told.get("region", "all") == "all" else str(told["region"]))

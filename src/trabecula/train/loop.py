@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,11 @@ from trabecula import distributed
 from trabecula.data.batches import Batch, Stream
 from trabecula.errors import InputError, RunError
 from trabecula.kernels.linear import use_product_linears
+from trabecula.nets.devices import Precision, autocast, precision_on
 from trabecula.nets.norm import use_global_batch_norm
 from trabecula.objectives.objective import Group, Objective, Steps, Update
 from trabecula.train import checkpoint as checkpoints
-from trabecula.train.means import Means
 from trabecula.train.memory import keeping_memory
-from trabecula.train.precision import Precision, autocast, resolve
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,24 @@ class Point:
     images: int
     scalars: dict[str, float]
     last: bool
+
+
+@dataclass
+class _Means:
+    """Means since they were last taken, kept on the device until then."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, name: str, value: Tensor) -> None:
+        value = value.detach().float()
+        self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.counts[name] = self.counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, float]:
+        means = {name: float(self.sums[name]) / self.counts[name] for name in sorted(self.sums)}
+        self.sums, self.counts = {}, {}
+        return means
 
 
 @keeping_memory
@@ -63,7 +80,7 @@ def train(
     since how often it is written changes no result. With a checkpoint at hand, training goes on from there.
 
     Raises:
-        InputError: accumulation asked of a method whose loss mixes rows.
+        InputError: accumulation with a loss that mixes rows, or batches without a field it learns from.
         RunError: a loss or a gradient is not finite; the last checkpoint stays.
     """
     device = stream.device
@@ -72,6 +89,12 @@ def train(
         raise InputError(
             f"accumulate={accumulate}: the loss of {type(objective).__name__} mixes the rows of a batch "
             "(or its nets have batch norm), so parts of a batch would give another result; use accumulate=1"
+        )
+    missing = [name for name in objective.fields if name not in stream.fields]
+    if missing:
+        raise InputError(
+            f"{objective.name()} learns from images with {' and '.join(missing)}, and these batches carry "
+            f"{', '.join(stream.fields) or 'images alone'}; choose another objective, or give them"
         )
     objective.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     use_product_linears(objective)
@@ -82,8 +105,8 @@ def train(
     step_images = objective.batches * stream.batch_size
     num_steps = -(-images // step_images)
     point_steps = max(every // step_images, 1)
-    used, means = resolve(precision, device), Means()
-    step = _resume(checkpoint, objective, optimizers, memory, device, used)
+    used, means = precision_on(device, precision), _Means()
+    step = checkpoints.resume(checkpoint, objective, optimizers, memory, device, used)
     save_s = checkpoints.seconds_between() if save_s is None else save_s
     saved = time.monotonic()
     while step < num_steps and not memory.get("stopped"):
@@ -95,34 +118,7 @@ def train(
             yield Point(step * step_images, means.take(), step == num_steps)
             if checkpoint is not None and distributed.rank() == 0 and time.monotonic() - saved >= save_s:
                 saved = time.monotonic()
-                state = {
-                    "step": step, "precision": used, "memory": memory, "objective": objective.state_dict(),
-                    "optimizers": {name: opt.state_dict() for name, opt in optimizers.items()},
-                }  # fmt: skip
-                checkpoints.save(checkpoint, state)
-
-
-def _resume(
-    path: Path | None,
-    objective: Objective,
-    optimizers: dict[str, torch.optim.Optimizer],
-    memory: dict[str, Any],
-    device: torch.device,
-    precision: str,
-) -> int:
-    state = checkpoints.load(path, device) if path else None
-    if state is None:
-        return 0
-    if state["precision"] != precision:
-        raise InputError(
-            f"{path}: was begun in {state['precision']}, here it would go on in {precision}; remove it"
-        )
-    objective.load_state_dict(state["objective"])
-    for name, optimizer in optimizers.items():
-        optimizer.load_state_dict(state["optimizers"][name])
-    memory.clear()
-    memory.update(state["memory"])
-    return int(state["step"])
+                checkpoints.save(checkpoint, checkpoints.state_of(step, objective, optimizers, memory, used))
 
 
 def _one_step(
@@ -134,7 +130,7 @@ def _one_step(
     num_steps: int,
     precision: Precision,
     accumulate: int,
-    means: Means,
+    means: _Means,
 ) -> None:
     """Drive one step: with accumulation, the parts' steps advance side by side from yield to yield."""
     device = batches[0].images.device

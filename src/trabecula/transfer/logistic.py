@@ -12,13 +12,19 @@ rotations, so each subset is first rotated to the principal axes of its images: 
 min(n - 1, d) coordinates, in which the Hessian at W = 0 is diagonal. Then subsets of like size and
 some strengths are solved together by a truncated Newton method (Nocedal and Wright, Numerical
 Optimization, 2nd ed. 2006, algorithm 7.1) with preconditioned conjugate gradients
-(`conjugate_gradients`), each strength starting from where the solved ones point (`strength_path`).
+(`conjugate_gradients`), each strength starting from where the solved ones point.
 Objective and gradient are float64; the inner products with the Hessian may be float32, which costs
 steps but no exactness.
+
+Solutions are smooth in log C. A coarse path is solved from the strong penalties to the weak, each start
+extrapolated from the solutions before it; the strengths between are started from a polynomial through
+their six nearest solutions, at halved distance each round: the last round, half of all strengths, starts
+almost solved (`lots`, `start`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -27,7 +33,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trabecula.transfer import conjugate_gradients, strength_path
+from trabecula.transfer import conjugate_gradients
 from trabecula.transfer.conjugate_gradients import Preconditioner
 
 _MAX_ELEMENTS = 600_000  # of the design and of one value an image, class and strength: stays in cache
@@ -39,6 +45,11 @@ _MAX_HALVINGS = 40
 _COUPLED = 10  # with so many inner steps, axes are too correlated for the Hessian's diagonal alone
 _SLOW = 10  # after so many steps the directions themselves are too coarse
 _ARMIJO = 1e-4
+_STRIDE = 4  # between neighbours of the coarse path; a power of two
+_AHEAD = 2  # strengths of the coarse path solved together
+_BEFORE = 2  # solutions an extrapolation goes through
+_AROUND = 6  # and an interpolation
+_LARGEST = 10.0  # sum of a start's absolute weights: beyond, it would magnify the solutions' errors
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Path:
+class StrengthPath:
     """The solutions of one problem, one per strength.
 
     Classes without a training image have no finite optimum (their intercept falls without end);
@@ -105,7 +116,7 @@ def solve(
     strengths: Sequence[float],
     tolerance: float = 1e-4,
     inner: torch.dtype = torch.float32,
-) -> list[Path]:
+) -> list[StrengthPath]:
     """Solve every problem at every strength.
 
     Args:
@@ -119,7 +130,7 @@ def solve(
     problems = [_counting(problem) for problem in problems]
     ascending, inverse = np.unique(np.asarray(strengths, dtype=np.float64), return_inverse=True)
     back = torch.from_numpy(inverse)
-    paths: dict[int, Path] = {}
+    paths: dict[int, StrengthPath] = {}
     for members in _groups(problems):
         bundle = _Bundle([problems[i] for i in members], inner)
         solved = bundle.path(ascending, tolerance)
@@ -128,11 +139,11 @@ def solve(
     return [paths.get(i) or _uniform(problem, strengths) for i, problem in enumerate(problems)]
 
 
-def _uniform(problem: Problem, strengths: Sequence[float]) -> Path:
+def _uniform(problem: Problem, strengths: Sequence[float]) -> StrengthPath:
     """Without an image, the optimum is W = 0, b = 0: all classes alike."""
     d, P, K = problem.features.shape[1], len(strengths), problem.num_classes
     zeros = torch.zeros(P, dtype=torch.float64, device=problem.features.device)
-    return Path(
+    return StrengthPath(
         np.asarray(strengths, np.float64), zeros.new_zeros(d), zeros.new_zeros(d, 0),
         zeros.new_zeros(P, K, 0), zeros.new_zeros(P, K), zeros.new_ones(K).bool(),
         zeros, zeros, zeros == 0, zeros.long(),
@@ -245,8 +256,8 @@ class _Bundle:
         state = _State.unsolved(S, len(penalties), K, self.design)
         done: list[int] = []
         reference = len(penalties)
-        for lot in strength_path.lots(len(penalties), _TOGETHER):
-            point = strength_path.start(state.point, -penalties.log(), done, lot)
+        for lot in lots(len(penalties), _TOGETHER):
+            point = start(state.point, -penalties.log(), done, lot)
             inverse = self.inverse if lot[len(lot) // 2] > reference else None
             part, count = self._newton(point, penalties[lot], tolerance, self.inner, inverse)
             if self.inner.dtype != torch.float64 and not bool(part.converged.all()):
@@ -260,11 +271,11 @@ class _Bundle:
                 self.inverse = self._correlations(part.point[:, -1:], penalties[reference])
         return state
 
-    def unpack(self, slot: int, solved: _State, strengths: NDArray[np.float64], back: Tensor) -> Path:
+    def unpack(self, slot: int, solved: _State, strengths: NDArray[np.float64], back: Tensor) -> StrengthPath:
         centre, basis, _ = self.rotated[slot]
         point = solved.point[slot, back]  # (P, K, R)
         coefficients = point[..., point.shape[-1] - 1 - basis.shape[1] : -1].contiguous()
-        return Path(
+        return StrengthPath(
             strengths, centre, basis, coefficients, point[..., -1].contiguous(), self.present[slot],
             solved.value[slot, back], solved.residual[slot, back],
             solved.converged[slot, back], solved.steps[slot, back],
@@ -393,3 +404,42 @@ def _times(rows: Tensor, matrix: Tensor) -> Tensor:
 def _norm(x: Tensor) -> Tensor:
     """Of each problem: (S, P, K, R) -> (S, P)."""
     return torch.sqrt(x.square().sum((2, 3)))
+
+
+def lots(count: int, most: int) -> Iterator[list[int]]:
+    """Indices 0..count-1 of ascending strengths, each once, in lots of at most `most` to solve together."""
+    done: set[int] = set()
+    stride = _STRIDE
+    while stride:
+        waiting = [i for i in range(0, count, stride) if i not in done]
+        if stride == _STRIDE and waiting[-1] != count - 1:
+            waiting.append(count - 1)  # so that all others are between
+        done.update(waiting)
+        size = min(_AHEAD, most) if stride == _STRIDE else most
+        number = -(-len(waiting) // size)
+        for lot in range(number):
+            yield waiting[lot * len(waiting) // number : (lot + 1) * len(waiting) // number]
+        stride //= 2
+
+
+def start(points: Tensor, log: Tensor, done: list[int], lot: list[int]) -> Tensor:
+    """Polynomials in log C through the nearest solutions: (S, P, K, R) -> (S, len(lot), K, R).
+
+    Args:
+        points: of all strengths; those not in `done` are not used.
+        log: (P,) of the strengths, ascending and distinct.
+        done: indices of the solved strengths, ascending; without any, the start is 0.
+        lot: indices of the strengths to start.
+    """
+    weights = torch.zeros(len(lot), len(log), dtype=torch.float64)
+    place = log.tolist()
+    for row, i in enumerate(lot):
+        near = sorted(done, key=lambda j: abs(place[j] - place[i]))
+        near = near[: _BEFORE if done and i > done[-1] else _AROUND]
+        for j in near:
+            ratios = [(place[i] - place[k]) / (place[j] - place[k]) for k in near if k != j]
+            weights[row, j] = math.prod(ratios)
+        if float(weights[row].abs().sum()) > _LARGEST:
+            weights[row] = 0.0
+            weights[row, near[0]] = 1.0
+    return torch.einsum("lp,spkr->slkr", weights.to(points), points)

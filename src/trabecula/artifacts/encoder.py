@@ -1,0 +1,201 @@
+"""Encoders on disk: encoder.safetensors (weights), encoder.json (the card), critic.safetensors.
+
+    encoder.safetensors     the backbone's weights, in its library's own key layout
+    encoder.json            the card: what the encoder is and what it has seen
+    critic.safetensors      of a critic: its output layer, "output.weight" (1, D), "output.bias" (1,)
+
+No network is built here: `nets/encoder.py` does so from a card and weights. Reading a card needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+import trabecula
+from trabecula.artifacts.store import Store, alike, check_prepared
+from trabecula.config import Record, build, dump
+from trabecula.errors import InputError
+from trabecula.files import write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Stem = Literal["native", "sum", "repeat"]
+Pool = Literal["mean", "mean+max", "flatten", "token"]
+PoolChoice = Literal["auto", "mean", "mean+max", "flatten", "token"]
+Init = Literal["random", "weights", "encoder"]
+Family = Literal["random", "imagenet", "weights", "pretrained"]
+
+FORMAT = 1
+CARD_FILE, WEIGHTS_FILE, CRITIC_FILE = "encoder.json", "encoder.safetensors", "critic.safetensors"
+EXPORTED_FILE = "model.safetensors"
+"""The weights of an export: the name that the hub expects."""
+
+
+class EncoderCard(Record):
+    """What an encoder is and what it has seen."""
+
+    format: int = FORMAT
+    """Format of the card; a program refuses cards of a newer one."""
+    name: str
+    """The arm's name in tables."""
+    architecture: str
+    """"critic", "timm:NAME" or "torchvision:NAME"."""
+    channels: int = Field(ge=1)
+    """Channels of the images."""
+    size: int = Field(ge=1)
+    """Side of the images, px."""
+    stem: Stem = "native"
+    """How a grey image enters a network made for RGB."""
+    mean: tuple[float, ...]
+    """Subtracted from images in [0, 1], per channel that enters the network."""
+    std: tuple[float, ...]
+    """Divided by, per channel that enters the network."""
+    pool: Pool
+    """From maps to features: "mean" or "mean+max" over positions, "flatten", or the "token"."""
+    num_features: int = Field(ge=1)
+    """Length of the feature vector after pooling."""
+    objective: str = "none"
+    """What it was pretrained with; "none" where it saw no pretraining."""
+    init: Init = "random"
+    """Where its weights started."""
+    family: Family = "random"
+    """The initialisation by which arms are compared: random, imagenet, other weights, or pretrained."""
+    weights: str = ""
+    """Name and sha256 of the weights file it started from."""
+    parent: str = ""
+    """sha256 of the weights of the encoder it started from; "" where it started from none."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Resolved config of its pretraining."""
+    store: str = ""
+    """Id of the store it was pretrained on."""
+    preprocessing: str = ""
+    """Hash of the preprocessing of its store: images prepared otherwise are refused; "" takes any."""
+    prepared: dict[str, Any] = Field(default_factory=dict)
+    """The settings of that preprocessing, so that a refusal can name what differs."""
+    images_seen: int = Field(default=0, ge=0)
+    """Images drawn in pretraining, each once for every time it was drawn."""
+    batch_size: int = Field(default=0, ge=0)
+    """Images a batch of its pretraining; 0 where it saw none, or on a card of an earlier version."""
+    seed: int = 0
+    """Seed of its pretraining, and of its random weights."""
+    version: str = trabecula.__version__
+    """Version of the program that made it."""
+    patients: tuple[str, ...] = ()
+    """Patients seen in pretraining, as HMACs under the site's key."""
+    patients_key: str = ""
+    """Name of the key of these HMACs; that of the site too where its patients are not known."""
+    labels: str = ""
+    """Tasks whose labels of these patients it learned from, "; " between them; "" where it saw none."""
+    num_labelled_patients: int = Field(default=0, ge=0)
+    """Patients whose labels these were, of two such trainings the larger number; 0 where it is not known."""
+    pool_fraction: float = 1.0
+    """Part of the pool's patients that its pretraining took; 1 where it saw none."""
+    pool_cohorts: tuple[str, ...] = ()
+    """Cohorts that its pretraining was kept to; none: all that there were."""
+    stores: tuple[str, ...] = ()
+    """Ids of the stores that made up its pool, where these were several."""
+
+
+def check_fit(card: EncoderCard, store: Store, path: Path) -> None:
+    """Refuse a store that the encoder was not made for.
+
+    A store of another domain is taken where its pixels were made alike: an encoder of chests, which have no
+    side, takes knees that are all mirrored to one (`artifacts.store.alike`).
+
+    Raises:
+        InputError: other channels, another size, or pixels prepared in another way.
+    """
+    known = card.prepared or {"size": card.size, "channels": card.channels}
+    if not alike(store.prepared, card.prepared):
+        check_prepared(store, path, f"encoder '{card.name}'", card.preprocessing, known)
+    for what, theirs, ours in (("channels", card.channels, store.channels), ("size", card.size, store.size)):
+        if theirs != ours:
+            raise InputError(
+                f"{path}: images have {what} {ours}, encoder '{card.name}' takes {theirs}; "
+                f"prepare the store again with {what} {theirs}, or use an encoder of {what} {ours}"
+            )
+
+
+def has_encoder(folder: Path) -> bool:
+    """Whether the folder holds an encoder's card."""
+    return card_file(folder).is_file()
+
+
+def has_critic(folder: Path) -> bool:
+    """Whether the folder holds a critic's output layer."""
+    return critic_file(folder).is_file()
+
+
+def write_encoder_card(folder: Path, card: EncoderCard) -> None:
+    """Write the card alone."""
+    write_json(folder / CARD_FILE, dump(card))
+
+
+def write_encoder(folder: Path, card: EncoderCard, state: Mapping[str, Tensor]) -> None:
+    """Write the weights, then the card, each whole or not at all; the same encoder gives the same bytes."""
+    from trabecula.artifacts.weights import write_weights
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_weights(folder / WEIGHTS_FILE, state)
+    write_encoder_card(folder, card)
+
+
+def write_critic(folder: Path, output: Mapping[str, Tensor]) -> None:
+    """Write a critic's output layer (its "weight" and "bias") beside the encoder whose maps it reads."""
+    from trabecula.artifacts.weights import write_weights
+
+    write_weights(folder / CRITIC_FILE, {f"output.{key}": value for key, value in output.items()})
+
+
+def read_encoder_card(path: Path) -> EncoderCard:
+    """Read the card of an encoder: its folder, its weights, or the card's own file.
+
+    Raises:
+        InputError: no card there, or one that this version cannot read.
+    """
+    file = card_file(path)
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"{path}: no encoder there ({file.name} is missing); `trabecula pretrain` writes one"
+        ) from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{file}: not a card: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{file}: not a card: a JSON object is needed")
+    found = values.get("format")
+    if not isinstance(found, int) or found > FORMAT:
+        raise InputError(
+            f"{file}: card of format {found}, this version ({trabecula.__version__}) reads up to {FORMAT}; "
+            "use the newer trabecula that wrote it"
+        )
+    return build(EncoderCard, values, str(file))
+
+
+def folder_of(path: Path) -> Path:
+    """The folder of an encoder that is named by its folder or by a file in it."""
+    inside = path.name in (WEIGHTS_FILE, EXPORTED_FILE, CRITIC_FILE) or path.suffix == ".json"
+    return path.parent if inside else path
+
+
+def card_file(path: Path) -> Path:
+    """encoder.json of an encoder's folder, or beside its weights; another .json file as it stands."""
+    return path if path.suffix == ".json" else folder_of(path) / CARD_FILE
+
+
+def weights_file(path: Path) -> Path:
+    """The weights of an encoder's folder, or of an export's, where they have the name of the hub."""
+    own, exported = (folder_of(path) / name for name in (WEIGHTS_FILE, EXPORTED_FILE))
+    return exported if exported.exists() and not own.exists() else own
+
+
+def critic_file(folder: Path) -> Path:
+    """critic.safetensors of a folder."""
+    return folder / CRITIC_FILE

@@ -1,0 +1,160 @@
+"""What `explain` found in a network: Grad-CAM, images that raise a critic's score, units and the label.
+
+explain.json    every number; the pictures beside it are drawn from them
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from trabecula.config import Record, build, dump
+from trabecula.errors import InputError
+from trabecula.files import read_json, write_json
+
+_FILE, _MADE_BY = "explain.json", "`trabecula explain`"
+
+CamMethod = Literal["gradcam", "hirescam"]
+
+
+class ExplainedArm(Record):
+    """The network that was explained."""
+
+    arm: str
+    """Name of its arm."""
+    images_seen: int = 0
+    """Images that it saw in pretraining."""
+    pretrain_seed: int = 0
+    """Seed of its pretraining."""
+
+
+class CamImage(Record):
+    """One image and its map."""
+
+    image_id: str
+    file: str
+    """The picture, in the folder of explain.json."""
+    group: str
+    """Why it is shown: "highest" or "lowest" in the validation part, or "named"."""
+    value: float
+    """Probability of the class, or the critic's score."""
+    label: str
+    """The true class, "" where it is not known."""
+    peak: float
+    """Largest value of the map."""
+    share: float
+    """Part of the image in which the map is above half of its maximum."""
+
+
+class GradCam(ExplainedArm):
+    """Grad-CAM of one class, or of a critic's score."""
+
+    task: str
+    """"" for a critic."""
+    target: str
+    """The class, "" for a critic."""
+    method: CamMethod
+    layer: str
+    grid: tuple[int, int]
+    """Rows and columns of the layer's maps."""
+    images: tuple[CamImage, ...]
+
+
+class ScoreDistribution(Record):
+    """A critic's scores of real images."""
+
+    num: int
+    mean: float
+    sd: float
+    quantiles: dict[str, float]
+
+
+class Ascent(Record):
+    """The way of one image of noise up the critic's score."""
+
+    first: float
+    score: float
+    """The highest score."""
+    step: int
+    """The step at which it was reached."""
+    above_real: float
+    """Per cent of the real images below it."""
+    climb: tuple[float, ...]
+    """The score before the first step and after each."""
+
+
+class Maximised(ExplainedArm):
+    """Images that raise a critic's score most."""
+
+    steps: int
+    rate: float
+    real: dict[str, ScoreDistribution]
+    """By part: train, val."""
+    starts: tuple[Ascent, ...]
+
+
+class UnitRow(Record):
+    """Correlations of the units of one layer and kind with the label."""
+
+    layer: str
+    unit: Literal["channel", "cell"]
+    """The mean of a map, or each of its cells."""
+    grid: tuple[int, int]
+    """Rows and columns of the layer's maps."""
+    num_units: int
+    num_constant: int
+    """Units that are the same for every image."""
+    largest: float | None
+    """The correlation that is largest in size; none where every unit is constant."""
+    at: dict[str, int] | None
+    """Its place: channel, and for a cell row and column."""
+    p: float | None
+    """Its p-value over all units of that kind."""
+    num_above_paper: int
+    """Units beyond the bound of den Boer 2025."""
+    num_significant: int
+    quantiles: dict[str, float]
+    """Of the correlations' sizes."""
+    null_95: float
+    """95 % quantile of the largest correlation under permuted labels."""
+
+
+class UnitCorrelations(ExplainedArm):
+    """Units of the last layers and the label."""
+
+    task: str
+    num_images: int
+    num_patients: int
+    permutations: int
+    paper: float
+    """The bound of den Boer 2025, section 7."""
+    rows: tuple[UnitRow, ...]
+
+
+class Explanation(Record):
+    """The content of explain.json: each part that was asked for."""
+
+    format: int = 1
+    store: str = ""
+    """Id of the images' store."""
+    gradcam: GradCam | None = None
+    maximise: Maximised | None = None
+    units: UnitCorrelations | None = None
+
+
+def write_explanation(folder: Path, explanation: Explanation) -> None:
+    """Write explain.json."""
+    write_json(folder / _FILE, dump(explanation))
+
+
+def read_explanation(folder: Path) -> dict[str, Any]:
+    """The parts that explain.json holds, checked, as plain values.
+
+    Raises:
+        InputError: no such file, not what `explain` writes, or no part in it.
+    """
+    values = dump(build(Explanation, read_json(folder / _FILE, _MADE_BY), str(folder / _FILE)))
+    held = {key: value for key, value in values.items() if value is not None}
+    if not held.keys() & {"gradcam", "maximise", "units"}:
+        raise InputError(f"{folder / _FILE}: holds nothing; write it again with {_MADE_BY}")
+    return held

@@ -1,0 +1,158 @@
+"""What a search found: every trial, and the settings it chose, which `finetune` takes.
+
+trials.csv     each trial: its settings, validation loss and metric, state, images
+chosen.json    the settings of the best, and where they come from
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from trabecula.artifacts.patient_hashes import key_name, mark, site_key
+from trabecula.config import Record, build, dump
+from trabecula.errors import InputError
+from trabecula.files import read_json, write_atomically, write_json
+
+_TRIALS_FILE, _CHOSEN_FILE = "trials.csv", "chosen.json"
+_COLUMNS = ("trial", "state", "loss", "metric", "images_seen", "images_spent", "note")
+_MADE_BY = "`trabecula search`"
+SelectBy = Literal["loss", "metric"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fine-tuning of a search.
+
+    state: "complete", "pruned" (ended early), "diverged" (a loss that is not finite) or "invalid" (settings
+    that do not go together: nothing was trained).
+    loss, metric: of validation at the chosen checkpoint.
+    """
+
+    number: int
+    state: str
+    loss: float
+    metric: float
+    images_seen: int
+    images_spent: int
+    note: str
+    values: Mapping[str, Any]
+
+    def score(self, by: SelectBy) -> tuple[float, ...]:
+        """The larger the better; the metric's ties are broken by the loss."""
+        return (-self.loss,) if by == "loss" else (self.metric, -self.loss)
+
+
+class ChosenSettings(Record):
+    """The settings of the best trial and where they come from."""
+
+    settings: dict[str, Any]
+    """Settings of fine-tuning: all that the search fixed or searched, each whole (all of `optimizer`)."""
+    by: SelectBy
+    """What was compared on the validation part."""
+    trial: int
+    """Number of the best trial."""
+    loss: float
+    """Its validation loss."""
+    metric: float | None
+    """Its validation metric; none where the part holds too few classes."""
+    task: str
+    """The task."""
+    arm: str
+    """The encoder's arm."""
+    pretrain_seed: int
+    """The encoder's seed."""
+    fraction: float
+    """Part of the labels that the search had."""
+    seed: int
+    """Of the few-label subset, the training and the search."""
+    num_val_patients: int
+    """Patients of the validation part that chose."""
+    num_trials: int
+    """Trials made."""
+    num_pruned: int
+    """Of these, ended early."""
+    num_diverged: int
+    """Of these, ended by a loss that is not finite."""
+    num_invalid: int = 0
+    """Of these, not made: their settings do not go together."""
+    images: int
+    """Images seen in all trials together."""
+    patients: tuple[str, ...]
+    """Patients whose labels the trials learned from or were compared on, as HMACs under the site's key."""
+    patients_key: str
+    """Name of the key of these HMACs."""
+
+    def check(self, task: str, held_out: Iterable[str]) -> None:
+        """Refuse settings of another task, and settings that a patient to be tested on helped to choose.
+
+        Args:
+            held_out: patients of the test part.
+        Raises:
+            InputError: as said; or patients whose hashes were made under another site key.
+        """
+        if task != self.task:
+            raise InputError(
+                f"task '{task}': the settings were chosen for task '{self.task}'; search for this task, or "
+                "give the same task, by the same name"
+            )
+        key = site_key()
+        if self.patients_key != key_name(key):
+            raise InputError(
+                f"chosen settings: patients of their search are hashed under site key {self.patients_key}, "
+                f"this site's is {key_name(key)}; set TRABECULA_SITE_KEY to the key they were searched under"
+            )
+        ids, searched = sorted(set(held_out)), set(self.patients)
+        found = [patient for patient, its in zip(ids, mark(ids, key), strict=True) if its in searched]
+        if found:
+            more = f" and {len(found) - 1} more patients" if len(found) > 1 else ""
+            raise InputError(
+                f"chosen settings: patient '{found[0]}'{more} of the test part had labels in the search that "
+                "chose them; give the splits of that search, or search again with these"
+            )
+
+
+def write_search(folder: Path, trials: Sequence[Trial], chosen: ChosenSettings) -> None:
+    """Write both files. In trials.csv a trial has a row, a setting a column; lists are written as in JSON."""
+    keys = list(dict.fromkeys(key for trial in trials for key in trial.values))
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*_COLUMNS, *keys])
+    for trial in trials:
+        result = (trial.number, trial.state, f"{trial.loss:.8g}", f"{trial.metric:.8g}", trial.images_seen,
+                  trial.images_spent, trial.note)  # fmt: skip
+        settings = [trial.values[key] for key in keys]
+        writer.writerow([*result, *(v if isinstance(v, str) else json.dumps(v) for v in settings)])
+    write_atomically(folder / _TRIALS_FILE, file.getvalue())
+    write_json(folder / _CHOSEN_FILE, dump(chosen))
+
+
+def read_chosen(path: Path) -> ChosenSettings:
+    """Read chosen.json: its folder, or the file.
+
+    Raises:
+        InputError: no such file, or not what `search` writes.
+    """
+    file = path / _CHOSEN_FILE if path.is_dir() else path
+    values = read_json(file, _MADE_BY)
+    if "patients" not in values:
+        raise InputError(f"{file}: does not say whose labels the search had; search again")
+    return build(ChosenSettings, values, str(file))
+
+
+def read_trials(folder: Path) -> list[dict[str, str]]:
+    """The rows of trials.csv as text, by column: a setting that a trial did not draw is "".
+
+    Raises:
+        InputError: no such file.
+    """
+    try:
+        with (folder / _TRIALS_FILE).open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise InputError(f"{folder}: no {_TRIALS_FILE}; it is written by {_MADE_BY}") from None

@@ -1,0 +1,122 @@
+"""Is a set of features of use? How many directions it has, how far apart they are, what neighbours say.
+
+Roy & Vetterli 2007, "The effective rank" (EUSIPCO); Garrido et al. 2023, RankMe, arXiv 2210.02885,
+equation 1; Chen & He 2021, SimSiam, arXiv 2011.10566, section 4.1 (standard deviation of unit outputs);
+Wu et al. 2018, arXiv 1805.01978, section 3.4, with plain votes: a classifier that is never trained. A
+patient's own images are not neighbours, as two images of one knee are near each other whatever its grade.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_EPSILON = 1e-7  # RankMe's, for features in float32
+_ROUNDING = 1e-6  # part of the features' size below which a direction is rounding
+
+
+def effective_rank(features: NDArray[np.floating]) -> float:
+    """exp(entropy) of the singular values of the centred features, as parts of their sum.
+
+    r equal ones give r; features that are all the same give 0. Centred, as a mean that all images share
+    would count as one more direction and hide how many the images use.
+
+    Args:
+        features: (n, d).
+    """
+    gram = _gram(features)
+    centred = gram - gram.mean(0) - gram.mean(1)[:, None] + gram.mean()
+    values = _singular(centred)
+    values = values[values > _ROUNDING * np.sqrt(max(np.trace(gram), 0.0))]
+    if not len(values):
+        return 0.0
+    parts = values / values.sum()
+    return float(np.exp(-(parts * np.log(parts)).sum()))
+
+
+def rankme(features: NDArray[np.floating]) -> float:
+    """RankMe, arXiv 2210.02885, equation 1: as `effective_rank`, of features as they are, not centred.
+
+    Args:
+        features: (n, d).
+    """
+    values = _singular(_gram(features))
+    if not values.sum() > 0:
+        return 0.0
+    parts = values / values.sum() + _EPSILON
+    return float(np.exp(-(parts * np.log(parts)).sum()))
+
+
+def spread(features: NDArray[np.floating]) -> float:
+    """Standard deviation of the unit features, mean over dimensions, times sqrt(d).
+
+    1 where directions are drawn without order, 0 where all are the same (arXiv 2011.10566, section 4.1, where
+    it stands against 1 / sqrt(d)).
+
+    Args:
+        features: (n, d); a row of zeros stays one.
+    """
+    unit = unit_rows(features.astype(np.float64))
+    return float(unit.std(0).mean() * np.sqrt(unit.shape[1]))
+
+
+def unit_rows(features: NDArray[np.floating]) -> NDArray[np.floating]:
+    """(n, d) with rows of length 1; rows of zeros stay."""
+    norms = np.linalg.norm(features, axis=1, keepdims=True)
+    rows: NDArray[np.floating] = features / np.where(norms > 0, norms, 1)
+    return rows
+
+
+def _gram(features: NDArray[np.floating]) -> NDArray[np.float64]:
+    wide = features.astype(np.float64)
+    return wide @ wide.T
+
+
+def _singular(gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    values: NDArray[np.float64] = np.sqrt(np.clip(np.linalg.eigvalsh(gram), 0, None))
+    return values
+
+
+def vote(
+    features: NDArray[np.floating], y: NDArray[np.int64], patients: NDArray[np.str_], k: int
+) -> NDArray[np.int64]:
+    """Each image's class by the vote of its `k` nearest images of other patients; of equal votes the first.
+
+    Nearest by the angle between features. Where other patients have fewer than `k` images, all of them vote.
+
+    Args:
+        features: (n, d). y: (n,) classes from 0. patients: (n,).
+
+    Returns:
+        (n,) classes; -1 where there is no other patient.
+    """
+    unit = unit_rows(features.astype(np.float32))
+    near = unit @ unit.T
+    own = patients[:, None] == patients[None, :]
+    near[own] = -np.inf
+    order = np.argsort(-near, axis=1, kind="stable")[:, :k]  # (n, k)
+    counted = ~np.take_along_axis(own, order, axis=1)
+    classes = np.arange(y.max() + 1)
+    votes = ((y[order][:, :, None] == classes) & counted[:, :, None]).sum(1)  # (n, K)
+    return np.where(counted.any(1), votes.argmax(1), -1).astype(np.int64)
+
+
+def neighbour_accuracy(
+    features: NDArray[np.floating], y: NDArray[np.int64], patients: NDArray[np.str_], k: int
+) -> float:
+    """Balanced accuracy of `vote`; over the findings of (n, L) labels its mean, -1 being not known.
+
+    NaN where fewer than two classes, or two patients, are there.
+    """
+    if y.ndim == 2:
+        known = [y[:, label] >= 0 for label in range(y.shape[1])]
+        each = [
+            neighbour_accuracy(features[at], y[at, label], patients[at], k) for label, at in enumerate(known)
+        ]
+        found = [value for value in each if np.isfinite(value)]
+        return float(np.mean(found)) if found else float("nan")
+    classes = np.unique(y)
+    if len(classes) < 2 or len(np.unique(patients)) < 2:
+        return float("nan")
+    told = vote(features, y, patients, k)
+    return float(np.mean([(told[y == c] == c).mean() for c in classes]))

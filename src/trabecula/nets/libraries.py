@@ -1,0 +1,205 @@
+"""Networks of timm and torchvision, without classifier and with random weights, under the libraries' keys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import timm
+import torch
+from timm.layers.patch_embed import PatchEmbed
+from torch import Tensor, nn
+from torchvision import models, ops
+
+from trabecula.errors import InputError
+from trabecula.kernels.conv import use_small_map_convolutions
+from trabecula.nets.backbone import IMAGENET_MEAN, IMAGENET_STD, Source
+
+
+@cache
+def timm_names() -> tuple[str, ...]:
+    """Every architecture of timm, without pretrained tags."""
+    return tuple(timm.list_models())
+
+
+@cache
+def timm_model(name: str) -> tuple[str, dict[str, int]] | None:
+    """What timm is asked for under this name: its own name of a network, and options; None for nothing.
+
+    A transformer has its patch size in its name, and any other size may stand there: "vit_tiny_patch8_224"
+    is timm's "vit_tiny_patch16_224" with patch_size=8, "test_vit_patch8" its "test_vit".
+    """
+    if name in timm_names():
+        return name, {}
+    asked = _PATCH.search(name)
+    if asked is None:
+        return None
+    bare = _PATCH.sub("", name, count=1)
+    alike = sorted(other for other in timm_names() if _PATCH.sub("", other, count=1) == bare)
+    usual = [other for other in alike if "_patch16" in other] or alike
+    return (usual[0], {"patch_size": int(asked[1])}) if usual else None
+
+
+_PATCH = re.compile(r"_patch([1-9]\d*)(?=_|$)")
+
+
+def timm_source(name: str, channels: int, size: int) -> Source:
+    """Build one network for `channels` x `size` x `size` px.
+
+    `global_pool=""` leaves the maps or tokens as they are, so that pooling is the encoder's choice.
+
+    Args:
+        name: a name that `timm_model` knows.
+
+    Raises:
+        InputError: timm cannot build it for this size or number of channels.
+    """
+    model, extra = timm_model(name) or (name, {})
+    options: dict[str, Any] = {"in_chans": channels, **extra}
+    if timm.models.get_pretrained_cfg_value(model, "fixed_input_size"):
+        options["img_size"] = size
+    try:
+        net = timm.create_model(model, pretrained=False, num_classes=0, global_pool="", **options)
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(
+            f"timm:{name} cannot be built for {channels} x {size} x {size} px images ({reason}); "
+            "choose another architecture or size"
+        ) from None
+    patches = getattr(net, "patch_embed", None)
+    if isinstance(patches, PatchEmbed) and size % patches.patch_size[0]:
+        # timm itself cuts off what is left over
+        raise InputError(
+            f"timm:{name} cuts images into patches of {patches.patch_size[0]} px, and {size} px is not a "
+            "multiple of it; choose another size, or write another patch size into the name"
+        )
+    use_small_map_convolutions(net)
+    described: dict[str, Any] = net.pretrained_cfg  # type: ignore[assignment]
+    return Source(
+        net=net,
+        call=_channels_first,
+        num_prefix_tokens=int(getattr(net, "num_prefix_tokens", 0)),
+        mean=tuple(described.get("mean") or IMAGENET_MEAN),
+        std=tuple(described.get("std") or IMAGENET_STD),
+        classifier=tuple(f"{prefix}." for prefix in _listed(described.get("classifier"))),
+        first_conv=(_listed(described.get("first_conv")) or ("",))[0],
+    )
+
+
+def _listed(value: Any) -> tuple[str, ...]:
+    if not value:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _channels_first(net: nn.Module, x: Tensor) -> Tensor:
+    raw: Tensor = net(x)
+    if raw.ndim == 4 and str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC"):
+        return raw.permute(0, 3, 1, 2)
+    return raw
+
+
+CLASSIFIERS = ("fc", "classifier", "head", "heads")
+
+
+@cache
+def torchvision_names() -> tuple[str, ...]:
+    """Every classification network of torchvision."""
+    return tuple(models.list_models(module=models))
+
+
+def torchvision_source(name: str, channels: int, size: int) -> Source:
+    """Build one network for `channels` x `size` x `size` px.
+
+    Dropout and stochastic depth are switched off: they would draw from the global generator, and
+    a training step here draws its random numbers from the batch alone.
+
+    Raises:
+        InputError: its features cannot be had before the classifier, or not at this size.
+    """
+    options: dict[str, Any] = {"weights": None}
+    if name.startswith("vit_"):
+        options["image_size"] = size
+    if name.startswith("maxvit"):
+        options["input_size"] = (size, size)
+    call: Callable[[nn.Module, Tensor], Tensor] = eval(
+        f"lambda net, x: {torchvision_features(name)}", {"torch": torch}
+    )
+    try:
+        net = models.get_model(name, **options)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(
+            f"torchvision:{name} cannot be built for {size} x {size} px images ({reason}); "
+            "choose another size or architecture"
+        ) from None
+    for child in CLASSIFIERS:
+        if hasattr(net, child):
+            setattr(net, child, nn.Identity())
+    _quieten(net)
+    first = next(key for key, module in net.named_modules() if isinstance(module, nn.Conv2d))
+    _set_channels(net, first, channels)
+    use_small_map_convolutions(net)
+    return Source(
+        net=net,
+        call=call,
+        num_prefix_tokens=1 if name.startswith("vit_") else 0,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        classifier=tuple(f"{child}." for child in CLASSIFIERS),
+        first_conv=first,
+    )
+
+
+def _quieten(net: nn.Module) -> None:
+    for module in net.modules():
+        if isinstance(module, (nn.Dropout, ops.StochasticDepth)):
+            module.p = 0.0
+        if isinstance(module, nn.MultiheadAttention):
+            module.dropout = 0.0
+
+
+def _set_channels(net: nn.Module, name: str, channels: int) -> None:
+    """Let the first convolution take `channels`, its kernels from the ones drawn for RGB."""
+    old: Any = net.get_submodule(name)
+    if old.in_channels == channels:
+        return
+    shape = (old.kernel_size, old.stride, old.padding)
+    new = nn.Conv2d(channels, old.out_channels, *shape, bias=old.bias is not None)
+    with torch.no_grad():
+        new.weight.copy_(old.weight[:, torch.arange(channels) % old.in_channels])
+        if new.bias is not None:
+            new.bias.copy_(old.bias)
+    net.set_submodule(name, new)
+
+
+def torchvision_features(name: str) -> str:
+    """The features of a network before its classifier, as Python: of `net` and normalised images `x`.
+
+    Raises:
+        InputError: they cannot be had.
+    """
+    for prefixes, code in _FEATURES.items():
+        if name.startswith(prefixes):
+            return code
+    raise InputError(
+        f"torchvision:{name}: its features before the classifier cannot be had; "
+        f"timm has most networks under the same name (timm:{name}), or use torchvision:resnet18"
+    )
+
+
+# Maps, tokens or vectors, in the words of torchvision's own `forward`; an export's README has the same lines.
+_FEATURES = {
+    ("resnet", "resnext", "wide_resnet"): "net.layer4(net.layer3(net.layer2(net.layer1("
+    "net.maxpool(net.relu(net.bn1(net.conv1(x))))))))",
+    ("densenet",): "torch.relu(net.features(x))",
+    ("squeezenet", "vgg", "alexnet", "mobilenet", "efficientnet", "convnext"): "net.features(x)",
+    ("regnet",): "net.trunk_output(net.stem(x))",
+    ("shufflenet",): "net.conv5(net.stage4(net.stage3(net.stage2(net.maxpool(net.conv1(x))))))",
+    ("mnasnet",): "net.layers(x)",
+    ("swin",): "net.permute(net.norm(net.features(x)))",
+    ("maxvit",): "torch.nn.Sequential(net.stem, *net.blocks)(x)",
+    ("vit_",): "net.encoder(torch.cat([net.class_token.expand(len(x), -1, -1), net._process_input(x)], 1))",
+}

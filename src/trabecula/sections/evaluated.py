@@ -1,0 +1,190 @@
+"""What `evaluate` wrote, as sections of the page: verdict, results, comparisons, curves, how to read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from trabecula.figures.charts import ChartGroup, interval_bar
+from trabecula.sections import curves, tables, verdict, wording
+from trabecula.sections.formats import Mark, Table
+from trabecula.sections.provenance import without_paths
+from trabecula.sections.results import Panel, Results, Row
+from trabecula.sections.section import Block, FoldedTable, Section
+from trabecula.sections.snapshots import snapshot_curves, snapshot_table
+
+_KINDS = {  # of figures, with their headings
+    "learning": "Learning curves",
+    "snapshots": "Over the course of pretraining",
+    "roc": "ROC",
+    "reliability": "Reliability",
+}
+_SHORTCUT = "A [shortcut probe](#shortcuts): a higher score is no merit."
+
+
+def verdict_section(results: Results, not_run: Mapping[str, str], at_the_end: Mapping[str, str]) -> Section:
+    """How often pretraining paid, and a sentence for each arm.
+
+    Args:
+        not_run: what the study left out, and why.
+        at_the_end: by arm, what was still wrong when its pretraining ended.
+    """
+    incomplete = {arm.name: arm.reason for arm in results.flow.incomplete}
+    more = {name: reason for name, reason in incomplete.items() if reason not in not_run.values()}
+    left_out: dict[str, list[str]] = {}  # why -> who, each reason once
+    for name, reason in {**not_run, **more}.items():
+        left_out.setdefault(without_paths(reason), []).append(name)
+    content = {
+        "tally": verdict.tally(results),
+        "num_compared": len(verdict.against_random(results)),
+        "why_none": verdict.why_none(results),
+        "left_out": {reason: " and ".join(names) for reason, names in left_out.items()},
+        "verdicts": verdict.verdicts(results),
+        "upper_bounds": verdict.upper_bounds(results),
+        "few_seeds": verdict.few_seeds(results),
+        "at_the_end": at_the_end,
+    }
+    return Section("verdict", "Verdict", "Verdict", [Block("verdict", content)])
+
+
+def results_section(results: Results) -> Section:
+    """Every value with its interval: the headline metric, then the others and groups behind a line."""
+    blocks = [
+        Block(
+            "note",
+            f"Mean over seeds (SD over seeds), and below it the {results.level} % interval. Bold only where "
+            "the comparison with random initialisation of the same network says better after Holm's "
+            "adjustment.",
+        )
+    ]
+    written = []
+    for panel in results.panels:
+        headline, *others = tables.results_tables(results, panel)
+        written += [headline, *others]
+        groups = tables.other_groups(results, panel)
+        folded = [*others, *([groups] if groups else [])]
+        blocks += [*_panel_heading(results, panel), Block("table", headline)]
+        blocks += [Block("folded_table", FoldedTable(table.title, table)) for table in folded]
+    return Section(
+        "results", "Results", "Results with intervals", blocks, {"results": (written, results.rows)}
+    )
+
+
+def _panel_heading(results: Results, panel: Panel) -> list[Block]:
+    heading = Block("heading", f"{panel.task}, {wording.mode_name(panel.mode)}")
+    return [heading, Block("note", _SHORTCUT)] if results.is_shortcut(panel) else [heading]
+
+
+def comparisons_section(results: Results) -> Section:
+    """Differences of arms of one network on the same patients, and what they are worth in labels."""
+    blocks = [
+        Block(
+            "note",
+            "Paired on the same patients and seeds. Readings go by p adjusted over arms by Holm's method, "
+            "shown where it reads other than p. The label multiplier says how many times as many labels the "
+            "baseline would need for the same value.",
+        )
+    ]
+    pairs, multipliers = list[Table](), list[Table]()
+    for panel in results.panels:
+        blocks += _panel_heading(results, panel)
+        metrics = [m for m in results.metric_names(panel) if results.comparisons_of(panel, m)]
+        for metric in metrics:
+            blocks += _compared(results, panel, metric)
+            pairs.append(tables.comparison_table(results, panel, metric))
+        if not metrics:
+            blocks.append(Block("note", "Nothing could be compared."))
+        grid, multiplied = tables.multiplier_grid(results, panel), tables.multiplier_table(results, panel)
+        blocks += [Block("table", grid)] if grid.rows else []
+        multipliers += [multiplied] if multiplied.rows else []
+    files = {
+        "comparisons": (pairs, results.pairs),
+        "label_multipliers": (multipliers, results.comparisons.label_multipliers),
+    }
+    return Section("comparisons", "Comparisons", "Comparisons", blocks, files)
+
+
+def _compared(results: Results, panel: Panel, metric: str) -> list[Block]:
+    """The table of one metric with a mark beside each difference, and what the marks mean."""
+    tested = [pair for pair in results.comparisons_of(panel, metric) if wording.claim_of(pair)]
+    ends = [abs(p[k]) for p in tested for k in ("difference", "low", "high") if wording.present(p[k])]
+    reach = max(ends, default=0.0) or 1.0
+    table, grid = tables.comparison_grid(results, panel, metric)
+    shortcut = results.is_shortcut(panel)
+    marks = [[_mark(results, pair, reach, shortcut) for pair in line] for line in grid]
+    rows = [
+        (*row[: table.heads], *(replace(c, mark=m) for c, m in zip(row[table.heads :], line, strict=True)))
+        for row, line in zip(table.rows, marks, strict=True)
+    ]
+    shown = Block("table", replace(table, rows=rows))
+    if not tested:
+        return [shown]
+    note = (
+        f"{'▲ tells more, ▼ tells less' if shortcut else '▲ better, ▼ worse'}: Holm-adjusted p below "
+        f"{results.metrics.alpha:g}; = not told apart: p is larger, even where the {results.level} % "
+        "interval just leaves out 0."
+    )
+    if any(mark and mark.bar for line in marks for mark in line):
+        width = wording.number(reach)
+        note += f" The bars reach from −{width} to {width}; the upright line is no difference."
+    return [shown, Block("note", note)]
+
+
+def _mark(results: Results, pair: Row | None, reach: float, shortcut: bool) -> Mark | None:
+    if pair is None:
+        return None
+    claim = wording.claim_of(pair)
+    symbol, words = wording.claim_words(claim, shortcut)
+    style = results.by_name[pair["arm"]].style
+    bar = interval_bar(pair["difference"], (pair["low"], pair["high"]), reach, style)
+    shown = "none" if shortcut and claim else claim  # a higher score is no merit here
+    return Mark(shown or "unknown", symbol, words, bar, wording.any_stuck(results.plateaus, pair))
+
+
+def curves_section(results: Results) -> Section:
+    """Learning curves, scores over pretraining, ROC, reliability."""
+    drawn = [_figures(results, panel) for panel in results.panels]
+    swept = [table for panel in results.panels for table in _swept(results, panel)]
+    blocks = []
+    for kind, heading in _KINDS.items():
+        if any(figures[kind] for figures in drawn):
+            blocks.append(Block("heading", heading))
+        for panel, figures in zip(results.panels, drawn, strict=True):
+            blocks.append(Block("figures", figures[kind]))
+            if kind == "snapshots":
+                blocks += [
+                    Block("folded_table", FoldedTable(f"{table.title}: values", table))
+                    for table in _swept(results, panel)
+                ]
+    if not any(any(figures.values()) for figures in drawn):
+        blocks.append(Block("note", "No curves in these results."))
+    files: Any = {"snapshots": (swept, None)} if swept else {}
+    return Section("curves", "Curves", "Curves", blocks, files)
+
+
+def _figures(results: Results, panel: Panel) -> dict[str, list[ChartGroup]]:
+    """Groups of figures by their kind; of each kind the first is open."""
+    metrics = results.metric_names(panel)
+    learning = filter(None, (curves.learning_curves(results, panel, metric) for metric in metrics))
+    return {
+        "learning": [replace(group, opened=not i) for i, group in enumerate(learning)],
+        "snapshots": [group for metric in metrics if (group := snapshot_curves(results, panel, metric))],
+        "roc": curves.roc_curves(results, panel),
+        "reliability": curves.reliability_plots(results, panel),
+    }
+
+
+def _swept(results: Results, panel: Panel) -> list[Table]:
+    found = (snapshot_table(results, panel, metric) for metric in results.metric_names(panel))
+    return [table for table in found if table.rows]
+
+
+def reading_section(results: Results) -> Section:
+    """The definitions."""
+    content = {
+        "level": results.level,
+        "alpha": f"{results.metrics.alpha:g}",
+        "resamples": wording.count(results.metrics.num_resamples),
+    }
+    return Section("reading", "How to read this", "How to read this", [Block("reading", content)])

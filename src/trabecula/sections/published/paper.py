@@ -1,0 +1,176 @@
+"""What a paper prints, read from its data file, and the files of a study that stand beside it.
+
+A data file (hip_gan.toml, knee_ssl.toml) holds the paper's tables as printed and the section's blocks in
+order. Each table and block names a function of this folder that finds this study's values.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from trabecula.artifacts.predictions import choice_rows
+from trabecula.config import Record, build
+from trabecula.sections.formats import Cell
+from trabecula.sections.generators import ExplainedNetwork, GeneratorQuality
+from trabecula.sections.pretraining import PretrainedOn, Pretrainings, read_learned
+from trabecula.sections.results import Results
+
+FOLDER = Path(__file__).parent
+OURS = "this study"
+
+
+class PublishedRow(Record):
+    label: str
+    """What names the row."""
+    values: tuple[str, ...] = ()
+    """As printed; small words below a value follow a line break."""
+    group: str = ""
+    """Whose images an encoder learned from, for the CSV."""
+
+
+class PublishedTable(Record):
+    """One of the paper's tables, and where this study's values for it are."""
+
+    name: str
+    """ "Table 3"; unique in the file."""
+    title: str
+    ours: str
+    """The function that makes the table with this study's values: a name in `TABLES` of this package."""
+    columns: tuple[str, ...]
+    """Headings; of a table of arms "finetune 0.01", mode and share of labels of each value."""
+    rows: tuple[PublishedRow, ...] = ()
+    heads: int = 1
+    """Leading columns that name the row."""
+    note: str = ""
+    missing: str = ""
+    """Said where this study has nothing."""
+    metric: str = ""
+    """By which this study's arms are shown."""
+    tasks: Literal["", "grades", "findings"] = ""
+    """Which of this study's tasks: ordered or several classes that are numbers, or several labels."""
+    networks: str = ""
+    """Which of this study's networks."""
+    network: str = ""
+    """The paper's own network."""
+    places: tuple[str, ...] = ()
+    """Of each value column, its place in fidelity.json: "critic.train", or "points.fd.test" (metric, set)."""
+
+    @property
+    def modes(self) -> list[tuple[str, float]]:
+        """Mode and share of labels of each value, of a table of arms."""
+        return [(mode, float(fraction)) for mode, _, fraction in (c.partition(" ") for c in self.columns)]
+
+    def value(self, row: PublishedRow, mode: str, fraction: float) -> tuple[float, float | None] | None:
+        """Mean and SD over seeds, None where the paper prints none; None for a dash, of a table of arms."""
+        printed = dict(zip(self.modes, row.values, strict=True)).get((mode, fraction), "")
+        mean, _, sd = printed.partition(" (")
+        return (float(mean), float(sd.removesuffix(")")) if sd else None) if printed else None
+
+
+class PublishedFigure(Record):
+    """One of the paper's figures: what its text says, and what of this study is drawn beside it."""
+
+    name: str
+    what: str
+    text: str
+    ours: Literal["pool_sizes", "spectrum"]
+    tasks: Literal["", "grades", "objects"] = ""
+    images: Literal["", "own", "other"] = ""
+    """Whose images the encoders learned from: the study's own, or others too; "": any."""
+    shares: dict[str, float] = {}
+    """Shares of grades that the paper gives."""
+
+
+class PublishedBlock(Record):
+    """A heading, words of ours on the paper, and what `show` or `table` finds in this study."""
+
+    heading: str = ""
+    text: str = ""
+    note: str = ""
+    show: str = ""
+    """A function: a name in `BLOCKS` of this package. Where it finds nothing, the whole block is left out."""
+    table: str = ""
+    """The name of a table of this file."""
+    missing: str = ""
+    """Said where `show` finds nothing, below heading, text and note."""
+
+
+class Paper(Record):
+    """A paper whose tables and figures stand beside a study's, clearly marked."""
+
+    name: str
+    title: str
+    mark: str
+    """Marks every number of the paper."""
+    intro: str
+    blocks: tuple[PublishedBlock, ...]
+    tables: tuple[PublishedTable, ...] = ()
+    figures: tuple[PublishedFigure, ...] = ()
+
+    def table(self, name: str) -> PublishedTable:
+        return next(table for table in self.tables if table.name == name)
+
+    def figure(self, ours: str) -> PublishedFigure:
+        """The first of its kind."""
+        return next(figure for figure in self.figures if figure.ours == ours)
+
+
+def read_paper(name: str, folder: Path = FOLDER) -> Paper:
+    """ "hip-gan" -> hip_gan.toml, as a record.
+
+    Raises:
+        InputError: a key is unknown or missing.
+    """
+    path = folder / f"{name.replace('-', '_')}.toml"
+    return build(Paper, tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+
+
+@dataclass(frozen=True)
+class StudyFiles:
+    """What stands beside a paper: this study's results, and its folders as `report` is given them."""
+
+    results: Results
+    generators: Sequence[GeneratorQuality] = ()
+    explained: Sequence[ExplainedNetwork] = ()
+    pretrainings: Pretrainings | None = None
+    runs: Sequence[Path] = ()
+    store: Path | None = None
+    samples: Sequence[Path] = ()
+    spectra: Sequence[Path] = ()
+    searches: Sequence[Path] = ()
+
+    @cached_property
+    def learned(self) -> Mapping[str, PretrainedOn]:
+        """By arm, what it learned from."""
+        return read_learned(self.runs, self.store)
+
+    @cached_property
+    def choices(self) -> Mapping[tuple[str, str, str, float], Sequence[Mapping[str, str]]]:
+        """By task, arm, mode and share of labels, what each seed chose on validation."""
+        found: dict[tuple[str, str, str, float], list[Mapping[str, str]]] = {}
+        for row in (row for folder in self.runs for row in choice_rows(folder)):
+            key = (row["task"], row["arm"], row["mode"], float(row["fraction"]))
+            found.setdefault(key, []).append(row)
+        return found
+
+
+def cells(*parts: str | Cell) -> tuple[Cell, ...]:
+    """A row; a value's words after a line break are small."""
+    return tuple(part if isinstance(part, Cell) else _cell(part) for part in parts)
+
+
+def _cell(text: str) -> Cell:
+    value, _, small = text.partition("\n")
+    return Cell(value, small=small)
+
+
+def rows_of(paper: Paper, table: PublishedTable, ours: Sequence[tuple[Cell, ...]]) -> list[tuple[Cell, ...]]:
+    """The paper's rows, marked, then this study's; "not run" where it has none."""
+    rows = [cells(paper.mark, row.label, *row.values) for row in table.rows]
+    dashes = ["–"] * (len(table.columns) - 2)
+    return rows + (list(ours) or [cells(OURS, Cell("not run", small=table.missing), *dashes)])

@@ -1,0 +1,126 @@
+"""Tables of what `fidelity` and `explain` measured, and of arms beside their controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trabecula.figures.charts import ChartGroup
+from trabecula.sections.curves import roc_curves
+from trabecula.sections.formats import Cell, Table
+from trabecula.sections.published.paper import OURS, Paper, PublishedTable, StudyFiles, cells, rows_of
+from trabecula.sections.results import Arm, Panel, Results
+from trabecula.sections.wording import (
+    arm_names,
+    count,
+    interval,
+    mode_name,
+    number,
+    probability,
+    share,
+    signed,
+)
+
+_UNITS = {"channel": "mean of a map", "cell": "each cell"}
+
+
+def fine_tuned(paper: Paper, table: PublishedTable, study: StudyFiles) -> Table:
+    """Pretrained networks of `networks`, fine-tuned, each beside its control."""
+    results = study.results
+    ours = [
+        row
+        for panel in results.panels
+        if panel.mode.partition(":")[0] == "finetune" and table.metric in results.metric_names(panel)
+        for arm in results.arms
+        if _is(arm.architecture, table.networks) and arm.family == "pretrained" and "@" not in arm.name
+        for fraction in results.fractions(panel)
+        if (row := _fine_tuned(results, panel, table.metric, arm, fraction))
+    ]
+    return Table(table.title, table.columns, rows_of(paper, table, ours), table.note, table.heads)
+
+
+def _is(architecture: str, network: str) -> bool:
+    return architecture.partition(":")[0].startswith(network)
+
+
+def _fine_tuned(
+    results: Results, panel: Panel, metric: str, arm: Arm, fraction: float
+) -> tuple[Cell, ...] | None:
+    ours = results.summary(panel, metric, arm.name, fraction)
+    if ours is None:
+        return None
+    pairs = [p for p in results.comparisons_of(panel, metric) if results.with_control(p)]
+    pair = next((p for p in pairs if (p["arm"], p["fraction"]) == (arm.name, fraction)), None)
+    control = results.summary(panel, metric, pair["baseline"], fraction) if pair else None
+    difference = Cell(signed(pair["difference"]), interval(pair["low"], pair["high"])) if pair else "–"
+    what = f"{panel.task}, {mode_name(panel.mode)}: {arm_names(results)[arm.name]}"
+    seeds = count(ours["num_seeds"])
+    return cells(OURS, what, share(fraction), _value(ours), _value(control), difference, seeds)
+
+
+def _value(row: Mapping[str, Any] | None) -> Cell:
+    if row is None or row["value"] is None:
+        return Cell("–")
+    return Cell(number(row["value"]), interval(row["low"], row["high"]))
+
+
+def fine_tuned_roc(table: PublishedTable, results: Results) -> list[ChartGroup]:
+    """ROC curves of the networks of `networks`, fine-tuned: a group for each share of labels."""
+    return [
+        group
+        for panel in results.panels
+        if panel.mode.partition(":")[0] == "finetune"
+        for group in roc_curves(results, panel, lambda network: _is(network, table.networks))
+    ]
+
+
+def generators(paper: Paper, table: PublishedTable, study: StudyFiles) -> Table:
+    """What `fidelity` measured of each generator last: the values at `places` of fidelity.json."""
+    ours = []
+    for generator in study.generators:
+        found = [_last(generator.record, *place.partition(" ")[::2]) for place in table.places]
+        images = next((images for images, _ in found if images is not None), None)
+        if images is not None:
+            what = f"{generator.name}, {count(images)} images"
+            ours.append(cells(OURS, what, *(cell for _, cell in found)))
+    return Table(table.title, table.columns, rows_of(paper, table, ours), table.note, table.heads)
+
+
+def _last(record: Mapping[str, Any], place: str, small: str) -> tuple[int | None, Cell]:
+    """Real images seen when a value was measured last, and the value; (None, "–") where it was not.
+
+    Args:
+        place: "critic.train", or "points.fd.test" for a metric against a set of real images.
+        small: words below the value.
+    """
+    part, key, *of = place.split(".")
+    wanted = [
+        row
+        for row in record.get(part) or []
+        if part == "critic" or (row["metric"], row["set"]) == (key, *of)
+        if row["images"] is not None
+    ]
+    if not wanted:
+        return None, Cell("–")
+    row = max(wanted, key=lambda row: row["images"])
+    value = row[key] if part == "critic" else row["value"]
+    bounds = "" if part == "critic" or row.get("low") is None else interval(row["low"], row["high"])
+    return row["images"], Cell(number(value), bounds, small)
+
+
+def units(paper: Paper, table: PublishedTable, study: StudyFiles) -> Table:
+    """Correlations of a network's units with the label, as `explain` found them."""
+    ours = []
+    for one in study.explained:
+        asked = one.record.get("units") or {"rows": []}
+        for kind, words in _UNITS.items():
+            mine = [r for r in asked["rows"] if r["unit"] == kind and r["largest"] is not None]
+            if mine:
+                best = max(mine, key=lambda r: abs(r["largest"]))
+                total = sum(r["num_units"] for r in mine)
+                above = sum(r["num_above_paper"] for r in mine)
+                largest = Cell(signed(best["largest"]), small=best["layer"])
+                chance, p = number(best["null_95"]), probability(best["p"])
+                what = f"{one.name}, {asked['task']}"
+                ours.append(cells(OURS, what, words, largest, f"{count(above)} of {count(total)}", chance, p))
+    return Table(table.title, table.columns, rows_of(paper, table, ours), table.note, table.heads)

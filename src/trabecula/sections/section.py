@@ -1,0 +1,97 @@
+"""A section of the report: a heading and blocks in reading order, and the page that renders them all.
+
+A section knows its tables and figures, so what `report` writes into tables/ and figures/ follows from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from trabecula.figures.charts import Chart, chart_files, style_sheet
+from trabecula.sections import wording
+from trabecula.sections.formats import Table, table_files
+from trabecula.sections.results import Results, Row
+
+_LINK = re.compile(r"\[([^\]]+)\]\(#(\w+)\)")
+
+
+class Block(NamedTuple):
+    """`content` as the macro of this name in page.html.j2 takes it: note, table, charts, pictures ..."""
+
+    kind: str
+    content: Any
+
+
+class PagePicture(NamedTuple):
+    """A picture in the page: `data` is a data URI, `alt` says what is to be seen."""
+
+    caption: str
+    alt: str
+    data: str
+
+
+class FoldedTable(NamedTuple):
+    """A table behind a line that opens it."""
+
+    summary: str
+    table: Table
+    opened: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """anchor: its id in the page; link: its name in the navigation; both unique.
+
+    files: tables that are written, by the files' name: as people read them, and raw rows for CSV or None.
+    pictures: file names of pictures of `explain` that this section shows, so that no other does.
+    """
+
+    anchor: str
+    link: str
+    title: str
+    blocks: Sequence[Block]
+    files: Mapping[str, tuple[Sequence[Table], Sequence[Row] | None]] = field(default_factory=dict)
+    pictures: Sequence[str] = ()
+
+    @property
+    def charts(self) -> list[Chart]:
+        """In the page's order."""
+        found = [chart for block in self.blocks if block.kind == "charts" for chart in block.content]
+        groups = [group for block in self.blocks if block.kind == "figures" for group in block.content]
+        return found + [chart for group in groups for chart in group.charts]
+
+
+def section_files(sections: Sequence[Section]) -> dict[str, str]:
+    """Path -> content of every table and figure of these sections."""
+    files = {
+        f"tables/{file}": content
+        for section in sections
+        for name, (tables, rows) in section.files.items()
+        for file, content in table_files(name, tables, rows).items()
+    }
+    charts = chart_files([chart for section in sections for chart in section.charts])
+    return files | {f"figures/{file}": content for file, content in charts.items()}
+
+
+def render(title: str, sections: Sequence[Section], results: Results) -> str:
+    """The page."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("trabecula", "sections"),
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["linked"] = linked
+    names, css = wording.arm_names(results), style_sheet()
+    template = environment.get_template("page.html.j2")
+    return template.render(title=title, figure_css=css, sections=sections, names=names, w=wording)
+
+
+def linked(text: str) -> Any:
+    """`[words](#section)` as a link within the page; everything else is escaped."""
+    from markupsafe import Markup, escape
+
+    return Markup(_LINK.sub(r'<a href="#\2">\1</a>', str(escape(text))))

@@ -1,0 +1,354 @@
+"""Fine-tuning: its settings, what it learns from, and one training of encoder and head with early stopping.
+
+`finetune` predicts with what comes out; `search` only compares trainings on the validation part.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from trabecula.artifacts.classifier import HeadChoice, HiddenLayer
+from trabecula.artifacts.encoder import check_fit
+from trabecula.artifacts.manifest import read_manifest
+from trabecula.artifacts.search_result import ChosenSettings, SelectBy
+from trabecula.artifacts.splits import Subset, draw_subset, read_splits
+from trabecula.artifacts.store import Store, rows_of
+from trabecula.artifacts.tasks import find_task, truth
+from trabecula.config import Record, build, dump
+from trabecula.data.batches import Stream, images_in_order
+from trabecula.data.views import Views
+from trabecula.errors import InputError, RunError
+from trabecula.metrics import classification as metrics
+from trabecula.nets.devices import Precision
+from trabecula.nets.encoder import Encoder, load_critic, load_encoder
+from trabecula.objectives.classify import MASKED, Classify, ClassifyConfig
+from trabecula.objectives.objective import Setting
+from trabecula.objectives.optim import Optimizer
+from trabecula.progress import Meter
+from trabecula.train.loop import train
+from trabecula.transfer.few_labels import LabelledImages
+
+ShouldStop = Callable[[int, float, float], bool]
+"""(number of validation checks so far, loss, metric) -> whether training ends after this check."""
+CHANCE_MARGIN = 0.05
+"""Training is better than chance once its mean loss between two checks is this part below a constant's."""
+_AT_ONCE = 256  # images of validation or calibration
+
+
+class FewLabels(Record):
+    """An encoder, images, and the few labels that are used."""
+
+    encoder: Path
+    """A folder written by `pretrain`, or a snapshot in it."""
+    store: Path
+    """Prepared images, prepared as the encoder's own were."""
+    manifest: Path
+    """manifest.csv with the labels."""
+    splits: Path
+    """splits.csv by patient."""
+    task: str
+    """A task of tasks.json, a rule such as "kl >= 2", or a label column."""
+    fraction: float = Field(1.0, gt=0, le=1)
+    """Part of the labelled patients of train and val that is used."""
+
+
+class Tuning(Record):
+    """How encoder and head are trained; what a search may search."""
+
+    images: int = Field(40_000, ge=1)
+    """Budget in images seen; early stopping usually ends before."""
+    epochs: int = Field(0, ge=0)
+    """Budget in passes over the labelled training images, in place of `images`; 0: `images` counts."""
+    every: int = Field(0, ge=0)
+    """Images between two validation checks; 0: one pass, or without `epochs` 10 batches where that
+    is more."""
+    patience: int = Field(5, ge=1)
+    """Validation checks without improvement after which training stops (inferred: den Boer 2025 gives no
+    number)."""
+    select: SelectBy = "loss"
+    """What chooses the checkpoint on validation: loss (den Boer 2025) or metric (Rajamohan et al. 2026)."""
+    batch_size: int = Field(64, ge=2)
+    """Images a batch; at most the labelled training images there are (inferred)."""
+    optimizer: Optimizer = Optimizer(name="adam", lr=1e-4)
+    """Adam 1e-4 (inferred: the rate of den Boer's GAN)."""
+    head: HeadChoice = "linear"
+    """What is put on the encoder: linear; critic, the output layer of a pretrained critic trained on as it is
+    (of a random critic a random one); or hidden layers before a linear one, such as [{width = 64,
+    nonlinearity = "tanh", batch_norm = true, dropout = 0.2}]."""
+    class_weight: Literal["none", "balanced"] = "none"
+    """balanced: each class weighs as much as the others in the loss, whatever its number of images."""
+    standardise: bool = True
+    """Whether the head's input is centred and scaled by the features of the labelled training images before
+    training starts, so that a learning rate means the same for every arm. A critic's own output layer keeps
+    its scores up to an origin and a unit."""
+    augment: bool = True
+    """Whether training images are augmented by `views`."""
+    views: Views = ClassifyConfig().views
+    """Random resized crop, rotation and, with `flip`, flips; the size is the encoder's."""
+    centre_crop: float = Field(1.0, gt=0, le=1)
+    """Validation and test images are a square about the centre, this part of the side, resized to the whole
+    size: 0.875 is Rajamohan et al. 2026, C.3 (to 256 px, the central 224; sizes inferred). 1: all of it."""
+    precision: Precision = "auto"
+    """float32, bf16, or auto: bf16 where the hardware multiplies it. Predictions are always float32."""
+
+
+@dataclass(frozen=True)
+class Material(LabelledImages):
+    """What one fine-tuning learns from, read once. rows: of the store, for each labelled image."""
+
+    encoder: Encoder
+    folder: Path
+    store: Store
+    subset: Subset
+    rows: NDArray[np.int64]
+
+    @property
+    def validation(self) -> Validation:
+        """The few-label validation part."""
+        return Validation(self.store, self.rows[self.subset.val], self.labelled.y[self.subset.val])
+
+
+def read_material(few: FewLabels, seed: int) -> Material:
+    """Read encoder, images and labels, and draw the seed's few labels.
+
+    Raises:
+        InputError: an input that is missing or belongs to another one.
+    """
+    encoder, store = load_encoder(few.encoder), Store.open(few.store)
+    check_fit(encoder.card, store, few.store)
+    manifest, splits = read_manifest(few.manifest), read_splits(few.splits)
+    task = find_task(few.task, manifest)
+    labelled = truth(task, manifest).among(set(store.index["image_id"]), few.store, "not in the store")
+    subset = draw_subset(splits, labelled, few.fraction, seed)
+    rows = rows_of(store, labelled.image_ids)
+    folder = few.encoder if few.encoder.is_dir() else few.encoder.parent
+    return Material(manifest, splits, task, labelled, encoder, folder, store, subset, rows)
+
+
+def tune(
+    tuning: Tuning,
+    material: Material,
+    seed: int,
+    device: torch.device,
+    checkpoint: Path | None = None,
+    should_stop: ShouldStop | None = None,
+    label: str = "fine-tuning",
+) -> tuple[Classify, Fitted]:
+    """Train a copy of the encoder and a new head; both end as they were at the chosen checkpoint.
+
+    Raises:
+        InputError: the head does not fit the task or the encoder.
+        RunError: a loss or gradient is not finite.
+    """
+    train = material.subset.train
+    y, rows = material.labelled.y[train], material.rows[train]
+    objective = make_objective(tuning, material, seed)
+    batch_size = min(tuning.batch_size, len(y))
+    if tuning.standardise:
+        objective.to(device).prepare(images_in_order(material.store, rows, device, _AT_ONCE, equal=True))
+    stream = Stream(material.store, rows, batch_size, seed, device, {"labels": y})
+    usual = len(y) if tuning.epochs else max(len(y), 10 * batch_size)
+    fitted = fit(
+        objective, stream, replace(material.validation, crop=tuning.centre_crop),
+        images=tuning.epochs * len(y) or tuning.images, every=tuning.every or usual,
+        patience=tuning.patience, select=tuning.select, precision=tuning.precision, checkpoint=checkpoint,
+        should_stop=should_stop, label=label,
+    )  # fmt: skip
+    return objective, fitted
+
+
+def with_chosen(tuning: Tuning, chosen: ChosenSettings, seed: int) -> Tuning:
+    """The settings that a search chose in the place of those given.
+
+    Raises:
+        InputError: the labels of this seed are those that the settings were chosen on.
+    """
+    if seed == chosen.seed:
+        raise InputError(
+            f"seed {seed}: the search itself used the labels of this seed; report other seeds, or search "
+            "with another one"
+        )
+    given = {key: value for key, value in dump(tuning).items() if key in Tuning.model_fields}
+    return build(Tuning, {**given, **chosen.settings}, "chosen settings")
+
+
+def make_objective(tuning: Tuning, material: Material, seed: int) -> Classify:
+    """Encoder and head before training, on the CPU; the critic's head is its own if it was pretrained."""
+    task, y = material.task, material.labelled.y[material.subset.train]
+    settings = ClassifyConfig(
+        kind="multilabel" if task.kind == "multilabel" else "single", num_classes=task.num_outputs,
+        class_weights=balanced_weights(y, task.num_outputs) if tuning.class_weight == "balanced" else (),
+        head=tuning.head, augment=tuning.augment, views=tuning.views, optimizer=tuning.optimizer,
+    )  # fmt: skip
+    card = material.encoder.card
+    if tuning.head == "critic" and card.pool != "flatten":
+        raise InputError(
+            f"{material.folder}: head 'critic' needs a critic with pool 'flatten', encoder '{card.name}' is "
+            f"{card.architecture} with pool '{card.pool}'; use head = 'linear'"
+        )
+    if len(y) == 1 and any(layer.batch_norm for layer in tuning.head if isinstance(layer, HiddenLayer)):
+        raise InputError("head: batch norm needs two labelled training images or more, there is one")
+    setting = Setting(len(y), min(tuning.batch_size, len(y)), seed)
+    objective = Classify(settings, copy.deepcopy(material.encoder), setting)
+    if tuning.head == "critic" and card.family != "random":
+        objective.head.output.load_state_dict(load_critic(material.folder).output.state_dict())
+    return objective
+
+
+def balanced_weights(y: NDArray[np.int64], num_classes: int) -> tuple[float, ...]:
+    """n / (K n_k) for classes; for labels the odds of a negative, which weigh the positives."""
+    if y.ndim == 2:
+        positive, negative = (y == 1).sum(0), (y == 0).sum(0)
+        return tuple(float(v) for v in negative / np.maximum(positive, 1))
+    counts = np.bincount(y, minlength=num_classes)
+    return tuple(float(v) for v in len(y) / (num_classes * np.maximum(counts, 1)))
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The few-label validation part: rows of the store and their classes, (n,) or (n, L).
+
+    crop: part of the side that is seen, about the centre.
+    """
+
+    store: Store
+    rows: NDArray[np.int64]
+    y: NDArray[np.int64]
+    crop: float = 1.0
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What early stopping chose."""
+
+    images_seen: int
+    loss: float
+    metric: float
+    points: int
+    images_spent: int
+    train_loss: float  # the lowest mean between two checks
+    constant_loss: float  # of the best prediction that is the same for every training image
+    ended: bool = False  # by `should_stop`
+
+    @property
+    def stayed_at_chance(self) -> bool:
+        """Whether training never did clearly better than the class frequencies alone."""
+        if self.constant_loss <= 0:  # one class only: there is nothing to learn
+            return False
+        return self.train_loss > (1 - CHANCE_MARGIN) * self.constant_loss
+
+
+def fit(
+    objective: Classify,
+    stream: Stream,
+    validation: Validation,
+    *,
+    images: int,
+    every: int,
+    patience: int,
+    select: SelectBy,
+    precision: Precision,
+    checkpoint: Path | None = None,
+    should_stop: ShouldStop | None = None,
+    label: str = "fine-tuning",
+) -> Fitted:
+    """Train until validation has not improved for `patience` checks; restore the best weights.
+
+    Args:
+        select: "loss" (den Boer 2025, section 3.3) or "metric" (Rajamohan 2026, section 2.7: the task's own,
+            ties broken by the loss).
+        label: of the meter; none is shown where it is "".
+
+    Raises:
+        RunError: the validation loss was never finite.
+    """
+    memory: dict[str, Any] = {"best": None, "waited": 0, "points": 0, "train_loss": float("inf"), "spent": 0}
+    ended = False
+    with Meter(label, images, "images") if label else nullcontext() as meter:
+        for point in train(
+            objective, stream, images=images, every=every, precision=precision, checkpoint=checkpoint,
+            memory=memory,
+        ):  # fmt: skip
+            loss, metric = measure(objective, validation, stream.device)
+            score = _score(select, loss, metric)
+            best = memory["best"]
+            memory["points"] += 1
+            memory["waited"] += 1
+            memory["train_loss"] = min(memory["train_loss"], point.scalars["all/loss"])
+            memory["spent"] = point.images
+            if best is None or score > best["score"]:
+                memory["waited"] = 0
+                memory["best"] = {
+                    "score": score, "images": point.images, "loss": loss, "metric": metric,
+                    "weights": {k: v.detach().clone() for k, v in objective.state_dict().items()},
+                }  # fmt: skip
+            ended = should_stop is not None and should_stop(memory["points"], loss, metric)
+            memory["stopped"] = ended or memory["waited"] >= patience
+            if meter:
+                meter.add(point.images - meter.done, f"val loss {loss:.3g} metric {metric:.3g}")
+    best = memory["best"]
+    if not np.isfinite(best["loss"]):
+        raise RunError(
+            f"{label or 'fine-tuning'}: the validation loss was not finite at any of "
+            f'{memory["points"]} checks; use a lower rate (optimizer.lr), or precision = "float32"'
+        )
+    objective.load_state_dict(best["weights"])
+    constant = objective.constant_loss(np.asarray(stream.fields["labels"]))
+    return Fitted(
+        best["images"], best["loss"], best["metric"], memory["points"], memory["spent"],
+        memory["train_loss"], constant, ended,
+    )  # fmt: skip
+
+
+def _score(select: SelectBy, loss: float, metric: float) -> list[float]:
+    """The larger the better. A loss that is not finite, beside which a metric means nothing, is worst."""
+    if not np.isfinite(loss):
+        return [-np.inf]
+    return [-loss] if select == "loss" or np.isnan(metric) else [metric, -loss]
+
+
+@torch.inference_mode()
+def measure(objective: Classify, validation: Validation, device: torch.device) -> tuple[float, float]:
+    """Unweighted loss and the task's metric on the validation part, without augmentation.
+
+    The metric is the AUROC (two classes), balanced accuracy (more) or macro AUROC (labels); NaN where the
+    part holds too few classes for it.
+    """
+    objective.eval()
+    batches = images_in_order(
+        validation.store, validation.rows, device, _AT_ONCE, validation.crop, equal=True
+    )
+    logits = torch.cat([objective(images).float() for images in batches])
+    y = torch.as_tensor(validation.y, device=device)
+    p = objective.probabilities(logits).double().cpu().numpy()
+    return float(_loss(logits, y)), task_metric(validation.y, p)
+
+
+def _loss(logits: Tensor, y: Tensor) -> Tensor:
+    if y.ndim == 1:
+        return F.cross_entropy(logits, y)
+    each = F.binary_cross_entropy_with_logits(logits, y.clamp(min=0).float(), reduction="none")
+    known = (y != MASKED).float()
+    return (each * known).sum() / known.sum()
+
+
+def task_metric(y: NDArray[np.int64], p: NDArray[np.float64]) -> float:
+    """AUROC, balanced accuracy over the classes that are there, or macro AUROC over estimable labels."""
+    if y.ndim == 2:
+        return float(metrics.auroc_macro(y, p)[0])
+    if p.shape[1] == 2:
+        return float(metrics.auroc(y, p[:, 1])[0])
+    present = np.unique(y)
+    return float(np.mean([(p.argmax(1)[y == k] == k).mean() for k in present]))
