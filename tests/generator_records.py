@@ -98,11 +98,21 @@ HEAD = [
 ]
 
 
+def write_chosen(folder: Path, **values: Any) -> None:
+    """chosen.json of a search with these values; the others are made up."""
+    others = {
+        "by": "metric", "trial": 0, "loss": 0.5, "metric": 0.7, "task": "kl2", "seed": 1000,
+        "pretrain_seed": 0,
+        "num_val_patients": 6, "num_pruned": 0, "num_diverged": 0, "images": 100, "patients": [],
+        "patients_key": "00000000",
+    }  # fmt: skip
+    (folder / "chosen.json").write_text(json.dumps({**others, **values}))
+
+
 def write_search(folder: Path, arm: str, metrics: tuple[float, ...]) -> Path:
     """A search of as many heads as there are metrics, the first of which was chosen."""
     folder.mkdir(parents=True)
-    chosen = {"arm": arm, "seed": 1000, "fraction": 0.1, "settings": {"head": HEAD}, "trial": 0}
-    (folder / "chosen.json").write_text(json.dumps(chosen))
+    write_chosen(folder, arm=arm, fraction=0.1, settings={"head": HEAD}, num_trials=len(metrics))
     lines = ["trial,state,loss,metric,images_seen,images_spent,note,head"]
     for k, metric in enumerate(metrics):
         head = json.dumps([{**HEAD[0], "width": 16 << k}, HEAD[1]][: 1 + k % 2]).replace('"', '""')

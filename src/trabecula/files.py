@@ -71,7 +71,7 @@ def read_json(path: Path, made_by: str) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid JSON ({error}); write it again with {made_by}") from None
     if not isinstance(value, dict):
-        raise InputError(f"{path}: holds no JSON object; write it again with {made_by}")
+        raise InputError(f"{path}: is not a JSON object; write it again with {made_by}")
     return value
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -36,10 +37,10 @@ from trabecula.data.pretraining_pool import (
 from trabecula.errors import InputError
 from trabecula.monitors import find as find_monitor
 from trabecula.monitors.monitor import Watched
-from trabecula.nets.backbone import build_backbone
+from trabecula.nets.backbone import build_backbone, resolve
 from trabecula.nets.devices import Precision, choose_device, precision_on
 from trabecula.nets.encoder import Encoder, StartingPoint, make_encoder, pooling, starting_point
-from trabecula.nets.published import stands_for_weights
+from trabecula.nets.published import is_hub_name, stands_for_weights
 from trabecula.objectives import TABLE, find
 from trabecula.objectives.objective import Objective, Setting, outweighed
 from trabecula.objectives.settings import of_method, resolved
@@ -165,12 +166,13 @@ def run(config: Config, out: Run) -> str:
         pool=config.pool, init=config.init, weights=config.weights, seed=config.seed,
         weights_name=config.weights_name,
     )  # fmt: skip
-    encoder.card = encoder.card.model_copy(update=arm(config))
+    start = starting_point(config.architecture, config.init, config.weights, config.weights_name)
+    encoder.card = encoder.card.model_copy(update=_arm_of(config, start))
     check_key(encoder.card, config.weights, store)
     if config.objective == "none":
         encoder.save(out.path, card := card_after(encoder.card, store, config.seed))
-        start = {"random": "random", "weights": "given", "encoder": "another encoder's"}[config.init]
-        return f"{card.name}: {card.num_features} features of {start} weights, no pretraining"
+        whose = {"random": "random", "weights": "given", "encoder": "another encoder's"}[config.init]
+        return f"{card.name}: {card.num_features} features of {whose} weights, no pretraining"
     if config.splits is None:
         raise InputError("pretrain: give the splits file, so that validation and test patients stay out")
     splits = together(read_splits(path) for path in (config.splits, *config.also_splits))
@@ -244,17 +246,24 @@ def _build(architecture: str, channels: Any, size: Any, stem: Stem, pool: PoolCh
 
 
 def arm(config: Config) -> dict[str, Any]:
-    """Name, architecture and family that the encoder's card will have.
+    """Name, architecture and family that the encoder's card will have; nothing is downloaded.
 
-    Of weights that cannot be read they are what the settings say.
+    Of weights that are not on this machine, or not made yet, they are what the settings say.
     """
-    try:
-        start = starting_point(config.architecture, config.init, config.weights, config.weights_name)
-    except InputError:
-        weights: Family = "imagenet" if config.weights_name == "imagenet" else "weights"
-        families: dict[Init, Family] = {"random": "random", "weights": weights, "encoder": "pretrained"}
-        label = config.weights_name if config.init == "weights" else config.init
-        start = StartingPoint(config.architecture, families[config.init], label)
+    weights: Family = "imagenet" if config.weights_name == "imagenet" else "weights"
+    families: dict[Init, Family] = {"random": "random", "weights": weights, "encoder": "pretrained"}
+    label = config.weights_name if config.init == "weights" else config.init
+    architecture = config.architecture
+    with suppress(InputError):
+        architecture = resolve(architecture)
+    start = StartingPoint(architecture, families[config.init], label)
+    if not is_hub_name(config.architecture) or config.weights is not None:
+        with suppress(InputError):
+            start = starting_point(config.architecture, config.init, config.weights, config.weights_name)
+    return _arm_of(config, start)
+
+
+def _arm_of(config: Config, start: StartingPoint) -> dict[str, Any]:
     trained = config.objective != "none"
     label = config.objective if trained else start.label
     network = (

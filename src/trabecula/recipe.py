@@ -154,6 +154,8 @@ def _stage(name: str, table: Mapping[str, Any], where: str) -> Stage:
         raise InputError(f"{where}: stage '{name}': use letters, digits, - and _ in a stage's name")
     values = {key: value for key, value in table.items() if key not in _NOT_SETTINGS}
     axes = []
+    if not isinstance(table.get("axes", {}), Mapping):
+        raise InputError(f"{where}: stages.{name}.axes is a table of lists (got {table['axes']!r})")
     for key, entries in leaves(table.get("axes", {})):
         if not isinstance(entries, list):
             raise InputError(f"{where}: stages.{name}.axes.{key} is a list of values (got {entries!r})")

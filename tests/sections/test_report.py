@@ -203,7 +203,7 @@ def test_broken_file_is_one_line(
 
 def test_a_folder_that_is_no_run_is_refused(study: Config, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"config\.json: no such file"):
+    with pytest.raises(InputError, match=r"is not a run folder; it has no config\.json"):
         execute(
             "report",
             Config(results=study.results, manifest=study.manifest, runs=(tmp_path / "empty",)),

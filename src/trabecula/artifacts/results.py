@@ -376,8 +376,8 @@ def read_metrics(path: Path) -> Metrics:
 
 
 def read_counts(folder: Path) -> tuple[Comparisons, Flow]:
-    """comparisons.json and flow.json of a folder. Raises: see `read_results`."""
-    return _read(folder / COMPARISONS, Comparisons), _read(folder / FLOW, Flow)
+    """comparisons.json and flow.json, also of a folder without controls. Raises: see `read_results`."""
+    return _read(folder / COMPARISONS, Comparisons), _read(folder / FLOW, Flow, earlier=True)
 
 
 def read_results(folder: Path) -> tuple[Metrics, Comparisons, Curves, Flow]:
@@ -386,15 +386,17 @@ def read_results(folder: Path) -> tuple[Metrics, Comparisons, Curves, Flow]:
     Raises:
         InputError: a file is missing, is not JSON, lacks a key, or was written by an earlier version.
     """
-    comparisons, flow = read_counts(folder)
-    return _read(folder / METRICS, Metrics), comparisons, _read(folder / CURVES, Curves), flow
+    metrics, comparisons = _read(folder / METRICS, Metrics), _read(folder / COMPARISONS, Comparisons)
+    return metrics, comparisons, _read(folder / CURVES, Curves), _read(folder / FLOW, Flow)
 
 
-def _read(path: Path, cls: type[R]) -> R:
+def _read(path: Path, cls: type[R], earlier: bool = False) -> R:
     values = read_json(path, "`trabecula evaluate`")
     try:
         if values.get("version", 1) > VERSION:
             raise _MalformedError(f"is of version {values['version']}, this trabecula reads {VERSION}")
+        for row in values.get("arms") or () if earlier else ():
+            row.update({"control": None, "control_reason": "", **row})
         found = _record(cls, values)
         if isinstance(found, Metrics) and not found.rows:
             raise _MalformedError("has no rows")

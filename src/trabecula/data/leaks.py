@@ -8,7 +8,6 @@ A store of the very manifest is no leak: pretraining reads it with the splits, a
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -171,10 +170,10 @@ def _copies(manifest: Manifest, parts: dict[str, set[str]]) -> tuple[list[str], 
     for rows in by_size.values():
         if len({patients[row] for row in rows}) < 2:
             continue
-        by_bytes: dict[bytes, list[int]] = defaultdict(list)
+        by_bytes: dict[Any, list[int]] = defaultdict(list)
         for row in rows:
-            with manifest.resolve(row).open("rb") as file:
-                by_bytes[hashlib.file_digest(file, "sha256").digest()].append(row)
+            source = manifest.source(row)  # another page or box of a file is another image
+            by_bytes[sha256_of(source.path), source.page, source.box].append(row)
         for same in by_bytes.values():
             first = same[0]
             for row in same[1:]:

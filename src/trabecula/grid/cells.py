@@ -125,6 +125,7 @@ class _Planner:
         self.found: dict[str, list[tuple[Mapping[str, str], Cell]]] = {}  # stage -> (coordinates, cell)
         self.by_id: dict[str, Cell] = {}
         self.arms: dict[str, Mapping[str, Any]] = {}
+        self.arm_axis = ""  # the axis whose values are the arms, where no verb of the recipe says its arm
         self.identify = Identities()
 
     def plan(self) -> Plan:
@@ -135,6 +136,8 @@ class _Planner:
                 self.verbs[stage.name] = verb_module(stage.verb)
             except InputError as error:
                 raise InputError(f"{self.recipe.where}: [stages.{stage.name}]: {error}") from None
+        if not any(hasattr(verb, "arm") for verb in self.verbs.values()):
+            self.arm_axis = next((axis.name for axis in self.recipe.axes if _sets_more_than_seeds(axis)), "")
         axes: dict[str, list[Axis]] = {}
         for name in order:
             self.notify(f"stage {name}")
@@ -192,9 +195,16 @@ class _Planner:
                 put(values, key, value, f"{self.recipe.where}: axis '{axis.name}' sets '{key}', but")
         for key in ("title", "command", "not_run"):
             given = getattr(self.recipe, key)
-            if given and key in self.verbs[name].Config.of_kind(values).model_fields:
+            if given and key in self._config_of(name, values).model_fields:
                 values.setdefault(key, given)
         return values
+
+    def _config_of(self, name: str, values: Mapping[str, Any]) -> type[Record]:
+        try:
+            found: type[Record] = self.verbs[name].Config.of_kind(values)
+        except InputError as error:
+            raise InputError(f"{self.recipe.where}: [stages.{name}]: {error}") from None
+        return found
 
     def _resolve(self, value: Any, place: _Place, where: str) -> Any:
         """References as paths; the cells they stand for go into the place's needs."""
@@ -241,7 +251,11 @@ class _Planner:
 
     def _cell(self, place: _Place, config: Record) -> Cell:
         verb = self.verbs[place.stage]
-        arms = place.arms
+        arms = (
+            place.arms | {place.coordinates[self.arm_axis]}
+            if self.arm_axis in place.coordinates
+            else place.arms
+        )
         if hasattr(verb, "arm"):
             made = verb.arm(config)
             self.arms[made["name"]], arms = made, frozenset({made["name"]})
@@ -257,6 +271,11 @@ class _Planner:
         made = self.identify.made
         folders = {key: folder_of(paths[0], made) for key, paths in inputs(config).items() if paths}
         return {key: self.by_id[made[folder]].config for key, folder in folders.items() if folder}
+
+
+def _sets_more_than_seeds(axis: Axis) -> bool:
+    keys = [key for value in axis.values for changes in value.values() for key in changes]
+    return any(key.rpartition(".")[2] != "seed" for key in keys)
 
 
 def _slug(coordinates: Mapping[str, str]) -> str:

@@ -32,7 +32,9 @@ def without_failed(study: Plan, failed: Collection[str]) -> tuple[Plan, dict[str
     gone, left_out = _gone(study, failed)
     reasons = {name: reason for (_, name), reason in left_out.items()}
     incomplete = [
-        {**study.arms[name], "reason": why} for (kind, name), why in left_out.items() if kind == "arm"
+        {**study.arms[name], "reason": why}
+        for (kind, name), why in left_out.items()
+        if kind == "arm" and name in study.arms
     ]
     identify, old = Identities(), {cell.folder: cell.id for cell in study.cells}
     new: dict[str, Cell] = {}  # id in the study -> cell

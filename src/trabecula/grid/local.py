@@ -38,7 +38,12 @@ class LocalExecutor:
     def start(self, cells: Sequence[Cell]) -> None:
         self.logs.mkdir(parents=True, exist_ok=True)
         self._cells = {cell.id: cell for cell in cells}
-        self._missing = {cell.id: {*cell.needs} & self._cells.keys() for cell in cells}
+        waiting: dict[str, set[str]] = {cell.id: set() for cell in cells}  # cell -> all that need it
+        for cell in reversed(cells):
+            for need in waiting.keys() & {*cell.needs}:
+                waiting[need] |= {cell.id} | waiting[cell.id]
+        first = sorted(cells, key=lambda cell: -len(waiting[cell.id]))  # a long chain must not start last
+        self._missing = {cell.id: {*cell.needs} & waiting.keys() for cell in first}
 
     def events(self, timeout_s: float) -> list[Event]:
         found = self._give_out()
@@ -48,7 +53,7 @@ class LocalExecutor:
                 found.append(event)
                 for missing in self._missing.values() if event.kind == "finished" else ():
                     missing.discard(event.cell)
-            if worker.process.poll() is not None:
+            if worker.cell is None and worker.process.poll() is not None:  # else its end is still to be read
                 self._selector.unregister(worker)
                 self._processes.remove(worker)
                 worker.end()

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import numpy as np
 import torch
@@ -60,7 +59,9 @@ class EncoderMonitor(Monitor):
 
     def measure(self) -> dict[str, float]:
         """The measurements; the encoder is used as `embed` uses it, and stays as it was."""
-        encoder = cast("Encoder", self.objective.products()["encoder"])
+        encoder = self.objective.products().get("encoder")
+        if not isinstance(encoder, Encoder):
+            return {}
         features = self._features(encoder, self.rows)
         sound = bool(np.isfinite(features).all())
         measures = {"rank": effective_rank, "rankme": rankme, "spread": spread}
@@ -100,6 +101,8 @@ class EncoderMonitor(Monitor):
 
 def judge(measured: Mapping[str, float], num_images: int) -> list[Finding]:
     """What is wrong: an encoder whose features no longer differ between images."""
+    if not measured:
+        return []
     rank, apart = measured["monitor/rank"], measured["monitor/spread"]
     if not (math.isfinite(rank) and math.isfinite(apart)):
         why = "some are not finite"

@@ -181,8 +181,7 @@ def read_study(folder: Path) -> RunCard:
     made = RunCard(str(told.get("title") or "a study"))
     stages: dict[str, list[bool]] = {}
     for cell in told.get("cells", ()):
-        done = is_done(folder / cell["folder"])
-        stages.setdefault(cell["stage"], []).append(done)
+        stages.setdefault(cell["stage"], []).append(is_done(folder / cell["folder"]))
     for stage, done in stages.items():
         made.add(stage, f"{sum(done)} of {len(done)} done" if not all(done) else f"{len(done)} done")
     for label, reason in (told.get("not_run") or {}).items():

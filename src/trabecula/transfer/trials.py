@@ -208,6 +208,6 @@ def _finished(fitted: Fitted, values: Mapping[str, Any]) -> Trial:
 
 
 def _read(number: int, trial: FrozenTrial) -> Trial:
-    result = trial.user_attrs["result"]
+    result = trial.user_attrs.get("result") or trial.user_attrs["told"]  # the name in earlier versions
     numbers = {key: float(result[key]) for key in ("loss", "metric")}  # JSON has no NaN
     return Trial(**{**result, **numbers, "number": number})

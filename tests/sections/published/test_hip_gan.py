@@ -124,7 +124,7 @@ def test_searches_that_are_none_are_refused(tmp_path: Path) -> None:
         read_head_searches([folder])
     (folder / "chosen.json").write_text(json.dumps({"arm": "x"}))
     (folder / "trials.csv").write_text("trial\n")
-    with pytest.raises(InputError, match="has no 'seed'"):
+    with pytest.raises(InputError, match="does not say whose labels"):
         read_head_searches([folder])
     with pytest.raises(InputError, match="no such file"):
         read_head_searches([tmp_path])

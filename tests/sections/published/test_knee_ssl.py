@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from evaluated_study import write_manifest, write_results, write_store
+from generator_records import write_chosen
 from knee_ssl_study import (
     CHESTS,
     DOMAINS,
@@ -322,13 +323,11 @@ def test_what_searches_chose_is_shown_with_how_many_patients_chose_it(tmp_path: 
     results = read_results(write_study(tmp_path / "results", METHODS))
     for name, rate in (("r18-moco", 3.21e-4), ("r18-random", 1e-3), ("gone", 1.0)):
         (tmp_path / name).mkdir()
-        chosen = {
-            "arm": name, "task": "kl", "fraction": 0.01, "seed": 1000, "metric": 0.4123, "num_trials": 6,
-            "num_pruned": 2, "num_val_patients": 6, "settings": {
-                "epochs": 14, "optimizer": {"name": "adamw", "lr": rate, "weight_decay": 1e-5, "peak": 3},
-            },
-        }  # fmt: skip
-        (tmp_path / name / "chosen.json").write_text(json.dumps(chosen))
+        optimizer = {"name": "adamw", "lr": rate, "weight_decay": 1e-5, "peak": 3}
+        write_chosen(
+            tmp_path / name, arm=name, task="kl", fraction=0.01, metric=0.4123, num_trials=6, num_pruned=2,
+            settings={"epochs": 14, "optimizer": optimizer},
+        )  # fmt: skip
     folders = [tmp_path / name for name in ("r18-moco", "gone", "r18-random")]
     found = beside(results, searches=folders)
     assert [row[1:] for row in texts(found.searches)] == [
@@ -338,7 +337,7 @@ def test_what_searches_chose_is_shown_with_how_many_patients_chose_it(tmp_path: 
     written, _ = published_section("knee-ssl", found.study).files["knee_ssl"]
     assert written[-1] == found.searches
     (tmp_path / "gone/chosen.json").write_text("{}")
-    with pytest.raises(InputError, match=r"chosen\.json: has no 'arm'"):
+    with pytest.raises(InputError, match=r"chosen\.json: does not say whose labels"):
         _ = beside(results, searches=folders).searches
 
 
@@ -385,7 +384,7 @@ def test_what_the_files_lack_is_said_in_a_line(tmp_path: Path) -> None:
     found = beside(read_results(folder))
     assert found.parts == []
     assert found.words("lacking") == [
-        "metrics.json has no balanced accuracy of kl, by which the paper scores.",
+        "the results have no balanced accuracy of kl, by which the paper scores.",
         "No run folder of a pretraining with its log was given (--runs), so whose images, and how many, each "
         "encoder learned from is not known.",
     ]
