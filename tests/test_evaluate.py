@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
+from encoder_cards import write_card
 from predicted_study import ARMS, FILES, SEEDS, config_of, copied, make_study, row_of, spoil
 from trabecula import evaluate
 from trabecula.artifacts.results import VERSION, Comparison, read_results
@@ -176,8 +177,9 @@ def test_an_incomplete_control_is_not_replaced_and_incomplete_arms_are_in_no_tab
     path, _ = copied(study, tmp_path, "resnet-same")
     for file in (path, path.with_name("choices.csv")):
         spoil(file, lambda t: t.assign(arm="resnet-random-2"))
-    card = {"name": "resnet-random-2", "architecture": "timm:resnet18", "family": "random", "seed": 0}
-    (tmp_path / "encoder-resnet-same" / "encoder.json").write_text(json.dumps(card))
+    write_card(
+        tmp_path / "encoder-resnet-same", "resnet-random-2", architecture="timm:resnet18", family="random"
+    )
     lost = {
         "name": "resnet-random",
         "architecture": "timm:resnet18",

@@ -83,7 +83,7 @@ def test_missing_folders_and_unknown_names_are_refused(study, tmp_path):
         ({"metrics": {"binary": ["auc"]}}, "no metric 'auc'"),
         ({"strata": ["height"]}, "no column 'height'"),
         ({"predictions": [root / "encoder-resnet-moco"]}, "predictions.csv: no such file"),
-        ({"encoders": [root / "hospital"]}, "no encoder there (encoder.json is missing)"),
+        ({"encoders": [root / "hospital"]}, r"no encoder there \(encoder.json is missing\)"),
     ):
         with pytest.raises(InputError, match=message):
             execute("evaluate", config_of(root, **settings), tmp_path / message[:5])

@@ -14,7 +14,7 @@ import torch
 
 from trabecula import export, fidelity, pretrain, split
 from trabecula.artifacts.features import read_features
-from trabecula.artifacts.generator import write_generator
+from trabecula.artifacts.generator import read_generator_card, write_generator
 from trabecula.artifacts.patient_hashes import mark, site_key
 from trabecula.artifacts.splits import read_splits
 from trabecula.artifacts.store import Store, to_float
@@ -23,6 +23,7 @@ from trabecula.metrics import fidelity as measures
 from trabecula.nets.encoder import load_critic, load_encoder
 from trabecula.nets.extractors import load_extractor
 from trabecula.nets.generators.generator import load_generator
+from trabecula.nets.generators.upsampling import UpsamplingGenerator
 from trabecula.run import execute
 from trabecula.sections.generators import read_generators
 
@@ -217,7 +218,9 @@ def copier(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
         read_splits(study / "split").rows("train", Store.open(study / "store").index["patient_id"])
     )
     images = Store.open(study / "store").read(rows[:16])
-    monkeypatch.setattr(fidelity, "sample", lambda *_: (images.int() + 1).clamp(max=255).to(torch.uint8))
+    monkeypatch.setattr(
+        UpsamplingGenerator, "sample", lambda *_: (images.int() + 1).clamp(max=255).to(torch.uint8)
+    )
     execute("fidelity", config(study), tmp_path / "copies")
     return tmp_path / "copies"
 
@@ -332,7 +335,7 @@ def test_another_site_key_is_told(study: Path, tmp_path: Path, monkeypatch: pyte
 def test_a_generator_of_unknown_patients_is_told(study: Path, tmp_path: Path) -> None:
     """Else every patient would pass for held out, and copies of training images for none."""
     shutil.copytree(study / "gan", tmp_path / "gan")
-    for file in (tmp_path / "gan").rglob("encoder.json"):
+    for file in (*(tmp_path / "gan").rglob("encoder.json"), *(tmp_path / "gan").rglob("generator.json")):
         file.write_text(json.dumps({**json.loads(file.read_text()), "patients": []}))
     with pytest.raises(InputError, match="its card lists no patients, so training and held-out images"):
         execute("fidelity", config(study, generator=tmp_path / "gan"), tmp_path / "run")
@@ -348,7 +351,9 @@ def test_training_images_of_the_held_out_cohorts_are_compared(
     table = store.index.assign(cohort=["b" if row in others else "a" for row in range(len(store))])
     monkeypatch.setattr(Store, "index", property(lambda _: table))
     assert fidelity._of_cohorts(store, rows, held_out).tolist() == [row not in others for row in rows]
-    parts, num = fidelity._parts(config(study, num=2024), study / "gan", store)
+    parts, num = fidelity._parts(
+        config(study, num=2024), read_generator_card(study / "gan"), study / "gan", store
+    )
     assert (num, len(parts["train"].rows)) == (20, 40)  # the others are still looked at for copies
     assert not set(parts["train"].rows[:num]) & set(others)
     assert fidelity._of_cohorts(store, others, held_out).all()  # none is of those cohorts: all are taken

@@ -284,7 +284,9 @@ def test_what_is_wrong_is_said_on_the_terminal_in_the_log_and_in_the_curve(
     assert "far from 1" in slope["text"]
     assert training["points"][-1]["health/gradient_norm"] > 2
     told = capsys.readouterr().err
-    assert told.count("the critic's slope between real and made images is") == 1  # once, not at each point
+    assert (
+        told.count("the norm of the critic's input gradient between real and made images is") == 1
+    )  # once, not at each point
     assert told.startswith("warning: at ")
     log = [json.loads(line) for line in (tmp_path / "ill" / "log.jsonl").read_text().splitlines()]
     assert "gradient norm" in [line["name"] for line in log if line["event"] == "finding"]
@@ -315,7 +317,7 @@ def test_every_adversarial_method_leaves_a_critic_and_a_generator(
     execute("pretrain", config(hospital, splits, **values, snapshots=16), tmp_path / "run")
     for folder in (tmp_path / "run", tmp_path / "run" / "snapshots" / "000000016"):
         critic, (generator, card) = load_critic(folder), load_generator(folder)
-        assert (card.objective, card.widths) == (name, (8, 4, 2))
+        assert (card.objective, card.settings["widths"]) == (name, [8, 4, 2])
         images = generator.sample(3, seed=0).float() / 127.5 - 1
         with torch.no_grad():
             scores = critic(images)

@@ -94,7 +94,7 @@ def test_another_config_is_refused_with_what_differs(tmp_path: Path) -> None:
         (
             "report",
             {"title": "Numbers", "command": "trabecula study r.toml"},
-            "ccf4d0a7b35177dc91041ab999ba9bb915dc27e36f5b3f47686e7bf177c10b9e",
+            "e9134cd1983eb8b10df327e9db225e1273c077d0258567c6e2a08b967a1c560a",
         ),
     ],
 )

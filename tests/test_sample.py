@@ -184,7 +184,7 @@ def test_an_encoder_pretrained_on_samples_of_an_exported_generator_is_refused(
     for name in ("second", "third"):
         values = json.loads((tmp_path / name / "encoder.json").read_text())
         assert (values["images_seen"] > 0, values["patients"]) == (True, [])
-        with pytest.raises(InputError, match=r"lists no patients: .* an exported one does not tell"):
+        with pytest.raises(InputError, match=r"lists no patients, .* an exported one does not tell"):
             check_cards([{**values, "arm": name}], held_out, manifest)
         looked = split.Config(
             manifest=hospital / "cohort", splits=gan / "split", encoders=(tmp_path / name,), check=True

@@ -35,7 +35,7 @@ def test_a_patch_size_is_written_into_the_name(
 @pytest.mark.parametrize(
     ("name", "size", "message"),
     [
-        ("vit_tiny_patch16_224", 60, "patches of 16 px, and 60 px is no multiple of it"),
+        ("vit_tiny_patch16_224", 60, "patches of 16 px, and 60 px is not a multiple of it"),
         ("vit_tiny_patch0_224", 64, "did you mean 'vit_tiny_patch16_224'"),
         ("resnet18_patch8", 64, "cannot be built .* unexpected keyword argument 'patch_size'"),
     ],

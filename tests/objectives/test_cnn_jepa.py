@@ -237,7 +237,7 @@ def test_the_student_sees_the_visible_cells_and_the_teacher_whole_images(store: 
     batch = stream.batch(0)
     update = next(objective.step([batch], 0.0))
     replay = stream.batch(0)
-    images = replay.view(objective.views)
+    images = replay.view(objective.views).images
     visible, target = draw_masks(replay.random, objective.grid, objective.config.masking)
     shown = visible.repeat_interleave(32, 1).repeat_interleave(32, 2)[:, None]
     whole = objective.teacher.normalise(images)
@@ -318,7 +318,7 @@ def test_the_rate_is_for_512_images(store: Store) -> None:
 def test_views_are_of_their_own_size_and_otherwise_the_papers(store: Store) -> None:
     objective, stream = make(store, size=64)
     assert objective.grid == (2, 2)
-    assert stream.batch(0).view(objective.views).shape == (BATCH, 1, 64, 64)
+    assert stream.batch(0).view(objective.views).images.shape == (BATCH, 1, 64, 64)
     views = CnnJepaConfig().views
     assert (views.crop_scale, views.rotate, views.flip, views.blur, views.intensity) == (
         (0.2, 1.0),

@@ -157,7 +157,7 @@ def test_the_loss_is_that_of_the_paper_s_text_written_anew(store: Store) -> None
     batch = stream.batch(0)
     update = next(mae.step([batch], 0.0))
     again = stream.batch(0)
-    x = mae.encoder.normalise(again.view(mae.views).double()).numpy()[:, 0]
+    x = mae.encoder.normalise(again.view(mae.views).images.double()).numpy()[:, 0]
     noise = again.random.uniform(16).numpy()
     visible = np.argsort(noise, axis=1)[:, :8]
     expected = np.mean([reference_loss(state, x[b], visible[b], 2) for b in range(BATCH)])

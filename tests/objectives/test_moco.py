@@ -123,7 +123,7 @@ def test_key_statistics_are_taken_over_other_rows_than_the_query_s(store: Store)
         keys = moco._keys(batch)
     hook.remove()
     replay = stream.batch(0)
-    plain = replay.view(moco.views)  # the same draws, in the batch's own order
+    plain = replay.view(moco.views).images  # the same draws, in the batch's own order
     assert not torch.equal(inputs[0], plain)
     torch.testing.assert_close(inputs[0].sum(), plain.sum())
     moco.eval()
@@ -166,7 +166,7 @@ def test_settings_that_cannot_work_are_refused_with_ones_that_do(
 def test_processes_without_two_images_each_are_told_what_is_too_small(
     num_images: int, batch_size: int, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trabecula.objectives.moco.ranks.world_size", lambda: 4)
+    monkeypatch.setattr("trabecula.distributed.world_size", lambda: 4)
     with pytest.raises(InputError, match=text):
         _check(build(MocoConfig, {"queue": 96}, "moco"), Setting(num_images, batch_size, seed=0))
 
