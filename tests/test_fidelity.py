@@ -143,7 +143,7 @@ def test_test_images_are_first_touched_after_the_last_point(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
-    real_reals, real_point = fidelity._Work.reals, fidelity._Work.point
+    real_reals, real_point = fidelity._Measuring.reals, fidelity._Work.point
 
     def reals(self: Any, name: str) -> Any:
         order.append(name)
@@ -153,8 +153,8 @@ def test_test_images_are_first_touched_after_the_last_point(
         order.append(f"point {images}")
         return real_point(self, images, place)
 
-    monkeypatch.setattr(fidelity._Work, "reals", reals)
-    monkeypatch.setattr(fidelity._Work, "point", point)
+    monkeypatch.setattr(fidelity._Measuring, "reals", reals)
+    monkeypatch.setattr(fidelity._Measuring, "point", point)
     execute("fidelity", config(study), tmp_path / "run")
     assert "test" not in order[: order.index("point 48")]
     assert "test" in order
@@ -163,7 +163,7 @@ def test_test_images_are_first_touched_after_the_last_point(
 def test_a_killed_run_goes_on_after_its_last_point(
     study: Path, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, made = fidelity._Work.fakes, []
+    real, made = fidelity._Measuring.fakes, []
 
     def killed(self: Any, place: Path) -> Any:
         made.append(place.name)
@@ -171,7 +171,7 @@ def test_a_killed_run_goes_on_after_its_last_point(
             raise KeyboardInterrupt
         return real(self, place)
 
-    monkeypatch.setattr(fidelity._Work, "fakes", killed)
+    monkeypatch.setattr(fidelity._Measuring, "fakes", killed)
     with pytest.raises(KeyboardInterrupt):
         execute("fidelity", config(study), tmp_path / "run")
     assert [p.name for p in (tmp_path / "run" / "points").iterdir()] == ["000000016.json"]

@@ -114,7 +114,7 @@ def run(config: Config, out: Run) -> str:
     arms = arms_.decide_controls(arms_.arms_of(cards, table), config.incomplete)
     finished = [arm for arm in arms if not snapshot_of(arm.name)]
     _check_arms(arms, finished, config.incomplete)
-    work = _Work(config, manifest, splits, {arm.name: arm for arm in arms})
+    work = _Evaluation(config, manifest, splits, {arm.name: arm for arm in arms})
     work.seen = {card["arm"]: card.get("images_seen") or 0 for card in cards}
     tested = table[(table["split"] == "test") & table["arm"].isin([arm.name for arm in finished])]
     with Meter("evaluating", tested.groupby(reading.RUN, sort=False).ngroups, "predictions") as meter:
@@ -125,7 +125,7 @@ def run(config: Config, out: Run) -> str:
     missing = arms_.missing_baselines(finished, config.not_run, config.incomplete)
     plateaus = reading.plateaus(choices)
     write_results(
-        out,
+        out.path,
         Metrics(config.level, config.alpha, work.rows, config.num_resamples),
         Comparisons(
             pairs, multipliers(work.results, finished, config.level, config.seed), missing,
@@ -209,7 +209,7 @@ def _stuck(plateaus: Sequence[PlateauCount]) -> str:
     return text
 
 
-class _Work:
+class _Evaluation:
     """Rows, curves and counts of the tasks evaluated so far."""
 
     def __init__(
@@ -241,7 +241,7 @@ class _Work:
         self.flow[name], self.known[name] = _flow(task, known, self.splits), known
         at = np.flatnonzero(self.splits.rows("test", known.patient_ids))
         if not at.size:
-            raise InputError(f"task '{name}': no labelled image is in the test part; look at splits.csv")
+            raise InputError(f"task '{name}': no labelled image is in the test part; check the splits")
         patients = known.patient_ids[at]
         weights = resample(patients, self.config.num_resamples, self.config.seed)
         whole = Sample(task.kind, known.class_names, patients, known.y[at], weights)

@@ -15,7 +15,6 @@ Nothing else of the training's folder comes along: no image, no path, no patient
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,6 +23,7 @@ from pydantic import model_validator
 from trabecula.artifacts.audit import CLEAR, read_audit
 from trabecula.artifacts.encoder import EncoderCard, write_encoder_card
 from trabecula.artifacts.generator import WEIGHTS_FILE, write_generator
+from trabecula.artifacts.training import read_training
 from trabecula.artifacts.weights import write_weights
 from trabecula.config import Record, dump
 from trabecula.errors import InputError
@@ -196,10 +196,7 @@ def _programs(encoder: Encoder, forms: list[LibraryFormat], ready: bool, onnx: b
 
 def _warnings(path: Path) -> list[str]:
     """What was still wrong at the end of its training."""
-    file = (path if path.is_dir() else path.parent) / "training.json"
-    if not file.is_file():
-        return []
-    training = json.loads(file.read_text(encoding="utf-8"))
+    training = read_training(path)
     last = (training.get("points") or [{}])[-1].get("images")
     return [str(found["text"]) for found in training.get("findings") or () if found.get("last") == last]
 

@@ -34,6 +34,7 @@ from trabecula.artifacts.features import (
     read_features,
     writing_features,
 )
+from trabecula.artifacts.fidelity import write_fidelity
 from trabecula.artifacts.generated import is_generated
 from trabecula.artifacts.generator import WEIGHTS_FILE, GeneratorCard, has_generator, read_generator_card
 from trabecula.artifacts.patient_hashes import key_name, mark, site_key
@@ -113,7 +114,7 @@ def run(config: Config, out: Run) -> str:
     extractor = load_extractor(
         config.extractor, store.channels, store.size, config.weights, config.resize, device
     )
-    work = _Work(config, out, store, extractor, device, parts, num)
+    work = _Measuring(config, out, store, extractor, device, parts, num)
     train, val = work.reals("train"), work.reals("val")
     floor = work.compare(None, "floor", "train", val.values[:num])
     points, critic = [], []
@@ -150,11 +151,11 @@ def run(config: Config, out: Run) -> str:
     write_audit(out.path, audit)
     for name, svg in _figures(record).items():
         out.write(name, svg)
-    out.write_json("fidelity.json", record)
+    write_fidelity(out.path, record)
     return _summary(record, audit, num)
 
 
-class _Work:
+class _Measuring:
     """What every point needs: the parts, the extractor, and the features of reals, made once."""
 
     def __init__(

@@ -18,6 +18,7 @@ from trabecula.config import dump
 from trabecula.nets.classifier import Classifier
 from trabecula.nets.devices import choose_device, precision_on
 from trabecula.run import Run
+from trabecula.train.checkpoint import CHECKPOINT
 from trabecula.transfer.few_labels import choice_of, predict_held_out
 from trabecula.transfer.fine_tuning import (
     FewLabels,
@@ -75,7 +76,7 @@ def run(config: Config, out: Run) -> str:
         chosen.check(material.task.name or config.task, material.splits.patients("test"))
     out.log("subset", **material.subset.record)
     out.used(device=str(device), precision=precision_on(device, tuning.precision))
-    objective, fitted = tune(tuning, material, config.seed, device, out / "checkpoint.pt")
+    objective, fitted = tune(tuning, material, config.seed, device, out / CHECKPOINT)
     out.log("fitted", images_seen=fitted.images_seen, loss=fitted.loss, points=fitted.points,
             train_loss=fitted.train_loss, constant_loss=fitted.constant_loss)  # fmt: skip
     classifier = Classifier(_card(config, tuning, material, fitted), objective.encoder, objective.head)
@@ -87,8 +88,8 @@ def run(config: Config, out: Run) -> str:
     classifier.card = classifier.card.model_copy(update={"choice": choice})
     if config.keep:
         classifier.save(out.path)
-    write_predictions(out, frames, [(origin, choice)])
-    (out / "checkpoint.pt").unlink(missing_ok=True)
+    write_predictions(out.path, frames, [(origin, choice)])
+    (out / CHECKPOINT).unlink(missing_ok=True)
     known = f"{fitted.metric:.3f}" if np.isfinite(fitted.metric) else "not estimable"
     return (
         f"{origin.arm}, {origin.task}, {config.fraction:.3g} of labels, seed {config.seed}: stopped at "

@@ -53,7 +53,7 @@ def run(config: Config, out: Run) -> str:
         frame = prediction_rows(one.origin, images, cohorts, "test", p, one.task.class_names)
         frame["called"] = called(one.task, one.choice, p)
         frames.append(frame)
-    write_predictions(out, frames, [(one.origin, one.choice) for one in found])
+    write_predictions(out.path, frames, [(one.origin, one.choice) for one in found])
     counts = frames[0]["called"].value_counts().sort_index()
     calls = ", ".join(f"{name or 'none'}: {count}" for name, count in counts.items())
     first = f"{found[0].origin.task}: {len(frames[0]):,} images called {calls}"

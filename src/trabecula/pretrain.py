@@ -120,9 +120,9 @@ class Config(Record):
     @classmethod
     def _settings_in_their_place(cls, values: Any) -> Any:
         """A method's setting among those of `pretrain` is refused with where it belongs."""
-        name = values.get("objective") if isinstance(values, Mapping) else None
-        if isinstance(name, str) and name in TABLE:
-            for key in values.keys() & find(name).Config.model_fields.keys() - cls.model_fields.keys():
+        name = str(dict(values).get("objective"))
+        if name in TABLE:
+            for key in dict(values).keys() & find(name).Config.model_fields.keys() - cls.model_fields.keys():
                 raise ValueError(f"'{key}' is a setting of {name}; write settings.{key} in its place")
         return values
 
@@ -131,7 +131,7 @@ class Config(Record):
     def _no_snapshots_name(cls, name: str) -> str:
         """A weights file's name becomes part of its arm's name."""
         if "@" in name:
-            raise ValueError("an '@' marks snapshots, as in critic-wgan_gp@12800; leave it out")
+            raise ValueError("an '@' marks snapshots, as in critic-gan@12800; leave it out")
         return name
 
     @field_validator("settings")

@@ -154,7 +154,7 @@ def run(config: Config, out: Run) -> str:
                     frames += made
                     probes.append(probe)
                 meter.add(len(subsets))
-    write_predictions(out, frames, [(probe.origin, probe.choice) for probe in probes])
+    write_predictions(out.path, frames, [(probe.origin, probe.choice) for probe in probes])
     write_probes(out.path, card, probes)
     names = ", ".join(task.name or spec for spec, task in tasks)
     edges = sum("end of the path" in probe.choice.note for probe in probes)

@@ -6,7 +6,6 @@ No test patient is predicted. Trials are kept in an Optuna storage while the sea
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Annotated, Any, Self
 
@@ -14,6 +13,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from trabecula.artifacts.patient_hashes import key_name, mark, site_key
+from trabecula.artifacts.run_record import run_id
 from trabecula.artifacts.search_result import ChosenSettings, Trial, write_search
 from trabecula.config import NoEffectOnResult, dump
 from trabecula.nets.devices import choose_device, precision_on
@@ -94,7 +94,7 @@ def run(config: Config, out: Run) -> str:
 
 def _trials(config: Config, search: SettingsSearch, out: Run) -> list[Trial]:
     """All trials, those of a search that was killed first."""
-    name = json.loads((out / "config.json").read_text())["id"]
+    name = str(run_id(out.path))
     url = config.storage or f"sqlite:///{(out / _STORAGE).absolute()}"
     with (
         opened(url, name, search.by, config.pruner) as study,

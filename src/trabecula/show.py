@@ -12,6 +12,16 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from trabecula.artifacts.run_record import (
+    CONFIG_FILE,
+    DONE_FILE,
+    PROVENANCE_FILE,
+    is_started,
+    read_provenance,
+    read_run,
+    run_id,
+    summary_of,
+)
 from trabecula.config import WITHOUT_DEFAULT, Record, describe, inline, read_toml, suggest
 from trabecula.errors import InputError
 from trabecula.objectives import TABLE, find
@@ -138,22 +148,24 @@ def print_run(folder: Path, settings: bool = False) -> None:
             print_recipe(folder / "recipe.toml")
         return
     card = read_card(folder)
-    if card is None and not (folder / "config.json").exists():
-        inside = sorted(file.parent for file in (*folder.glob("*/config.json"), *folder.glob("*/cells.json")))
+    if card is None and not is_started(folder):
+        inside = sorted(
+            inner for inner in folder.glob("*/") if is_started(inner) or (inner / "cells.json").exists()
+        )
         which = f"; there are {', '.join(map(str, inside[:_NEAR]))}" if inside else ""
-        raise InputError(f"{folder}: is no run folder; it has no config.json{which}")
-    config = _read(folder / "config.json") if (folder / "config.json").exists() else {}
-    if "verb" in config:
-        done = folder / "DONE"
-        print(f"{folder}: {config['verb']}, id {str(config.get('id', ''))[:8]}")
-        told = "DONE: " + done.read_text() if done.exists() else "not finished; run its command again"
-        _print_folded(told, hanging=4)
+        raise InputError(f"{folder}: is not a run folder; it has no {CONFIG_FILE}{which}")
+    run = read_run(folder) if run_id(folder) else None
+    if run is not None:
+        print(f"{folder}: {run.verb}, id {str(run_id(folder))[:8]}")
+        summary = summary_of(folder)
+        state = "not finished; run its command again" if summary is None else f"{DONE_FILE}: {summary}"
+        _print_folded(state, hanging=4)
     else:
         print(folder)
     if card is not None:
         print_card(card)
     if card is None or settings:
-        _print_raw(folder, config)
+        _print_raw(folder, run.settings if run else {})
     else:
         print("all settings: trabecula show --settings " + str(folder))
 
@@ -189,18 +201,16 @@ def print_card(card: RunCard) -> None:
     print()
 
 
-def _print_raw(folder: Path, config: dict[str, Any]) -> None:
+def _print_raw(folder: Path, settings: dict[str, Any]) -> None:
     """Inputs, settings and cards as they are; long lists by their length."""
-    provenance = folder / "provenance.json"
-    if provenance.exists():
-        for key, paths in _read(provenance).get("inputs", {}).items():
-            if paths:
-                more = f" and {len(paths) - _LONG} more" if len(paths) > _LONG else ""
-                _print_folded(f"{key}: {', '.join(paths[:_LONG])}{more}", hanging=4)
-    if config.get("settings"):
-        _print_values("settings", config["settings"])
+    for key, paths in read_provenance(folder).get("inputs", {}).items():
+        if paths:
+            more = f" and {len(paths) - _LONG} more" if len(paths) > _LONG else ""
+            _print_folded(f"{key}: {', '.join(paths[:_LONG])}{more}", hanging=4)
+    if settings:
+        _print_values("settings", settings)
     for card in sorted(folder.glob("*.json")):
-        if card.name in ("config.json", "provenance.json"):
+        if card.name in (CONFIG_FILE, PROVENANCE_FILE):
             continue
         values = _read(card)
         if isinstance(values, dict):

@@ -12,8 +12,8 @@ import pytest
 from evaluated_study import ARCHITECTURES, TASKS, write_results
 from trabecula.figures import charts
 from trabecula.figures.charts import (
-    Axis,
     Chart,
+    PlotAxis,
     Series,
     chart_file,
     chart_files,
@@ -86,9 +86,9 @@ def test_equal_scores_are_read_off_an_axis_that_ends_at_one(tmp_path: Path) -> N
     assert 0.95 in labels
 
 
-def chart(*series: Series, x: Axis | None = None, y: Axis | None = None, note: str = "") -> Chart:
-    wide = Axis("x", [(0, "0"), (10, "10")])
-    return Chart("Heading", "Title", x or wide, y or Axis("y"), series, "In <words>", note)
+def chart(*series: Series, x: PlotAxis | None = None, y: PlotAxis | None = None, note: str = "") -> Chart:
+    wide = PlotAxis("x", [(0, "0"), (10, "10")])
+    return Chart("Heading", "Title", x or wide, y or PlotAxis("y"), series, "In <words>", note)
 
 
 def circles(svg: str, kind: str) -> list[tuple[float, float]]:
@@ -113,7 +113,9 @@ def test_axes_are_linear_or_logarithmic() -> None:
     series = Series("arm-0", [1, 10, 100], [0.0, 0.5, 1.0], parts=("mark",))
     ticks = [(1, "1"), (100, "100")]
     for log, share in ((False, 9 / 99), (True, 0.5)):
-        (a, top), (b, middle), (c, bottom) = circles(chart(series, x=Axis("x", ticks, log=log)).svg, "mark")
+        (a, top), (b, middle), (c, bottom) = circles(
+            chart(series, x=PlotAxis("x", ticks, log=log)).svg, "mark"
+        )
         assert (b - a) / (c - a) == pytest.approx(share, abs=1e-3)
         assert middle == pytest.approx((top + bottom) / 2, abs=0.1)
         assert top > bottom  # 0 is below 1
@@ -139,7 +141,7 @@ def test_a_constant_lies_across_the_frame_with_its_label() -> None:
 
 def test_columns_start_at_zero_and_shifts_are_in_px() -> None:
     columns = Series("arm-0", [2, 4], [0.5, 1.0], parts=("column",), width=1.0)
-    svg = chart(columns, y=Axis("y", [(0, "0"), (1, "1")])).svg
+    svg = chart(columns, y=PlotAxis("y", [(0, "0"), (1, "1")])).svg
     heights = [float(h) for h in re.findall(r'<rect class="column arm-0"[^>]* height="([\d.]+)"', svg)]
     assert heights[1] == pytest.approx(2 * heights[0], abs=0.2)
     mark = Series("arm-0", [5], [0.5], parts=("mark",))
@@ -150,7 +152,7 @@ def test_columns_start_at_zero_and_shifts_are_in_px() -> None:
 
 def test_tick_labels_do_not_run_into_each_other() -> None:
     ticks = [(x, f"label {x}") for x in (0.0, 0.1, 5.0, 10.0)]
-    svg = chart(Series("arm-0", [1], [1.0]), x=Axis("x", ticks)).svg
+    svg = chart(Series("arm-0", [1], [1.0]), x=PlotAxis("x", ticks)).svg
     assert re.findall(r">label ([\d.]+)</text>", svg) == ["0.0", "5.0", "10.0"]
     assert svg.count('class="axis"') == len(ticks) + 1
 

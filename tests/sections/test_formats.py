@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
-from trabecula.sections.formats import Cell, Table, said_in_title, said_once
+from trabecula.sections.formats import Entry, Table, said_in_title, said_once
 
 NOTE = "fewer than 5 patients in a class: no interval"
 
 
-def _table(*cells: Cell) -> Table:
+def _table(*cells: Entry) -> Table:
     return Table(
-        "AUROC", ("Network", "10 %", "100 %"), [(Cell("critic"), *cells)], "Every value: 8 patients."
+        "AUROC", ("Network", "10 %", "100 %"), [(Entry("critic"), *cells)], "Every value: 8 patients."
     )
 
 
 def test_a_note_of_all_cells_stands_above_the_table_once() -> None:
-    found = said_once(_table(Cell("0.7", "no interval", NOTE), Cell("0.8", "no interval", NOTE)), 1)
+    found = said_once(_table(Entry("0.7", "no interval", NOTE), Entry("0.8", "no interval", NOTE)), 1)
     assert found.note == f"Every value: 8 patients. All cells: {NOTE}."
-    assert list(found.rows) == [(Cell("critic"), Cell("0.7"), Cell("0.8"))]
+    assert list(found.rows) == [(Entry("critic"), Entry("0.7"), Entry("0.8"))]
 
 
 def test_a_note_of_some_cells_stays_with_them() -> None:
-    mixed = _table(Cell("0.7", "no interval", NOTE), Cell("0.8", "0.6 to 0.9"))
+    mixed = _table(Entry("0.7", "no interval", NOTE), Entry("0.8", "0.6 to 0.9"))
     assert said_once(mixed, 1) == mixed
-    tested = _table(Cell("0.1", "0.0 to 0.2", "p 0.50, Holm 0.50"), Cell("0.1", "", "p 0.50, Holm 0.50"))
+    tested = _table(Entry("0.1", "0.0 to 0.2", "p 0.50, Holm 0.50"), Entry("0.1", "", "p 0.50, Holm 0.50"))
     assert said_once(tested, 1, kinds=("not estimable",)) == tested
 
 
 def test_a_heading_that_is_the_same_in_every_row_stands_in_the_title() -> None:
-    rows = [(Cell(network), Cell("random weights"), Cell("0.1")) for network in ("critic", "vit")]
+    rows = [(Entry(network), Entry("random weights"), Entry("0.1")) for network in ("critic", "vit")]
     table = Table("Differences", ("Network", "Against", "10 %"), rows, heads=2)
     found = said_in_title(table, 1)
     assert found.title == "Differences, against random weights"
     assert found.columns == ("Network", "10 %")
     assert [[cell.text for cell in row] for row in found.rows] == [["critic", "0.1"], ["vit", "0.1"]]
     assert found.heads == 1
-    other = Table("Differences", table.columns, [*rows, (Cell("vit"), Cell("ImageNet"), Cell("0"))], heads=2)
+    other = Table(
+        "Differences",
+        table.columns,
+        [*rows, (Entry("vit"), Entry("ImageNet"), Entry("0"))],
+        heads=2,
+    )
     assert said_in_title(other, 1) == other

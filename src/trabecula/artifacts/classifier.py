@@ -6,7 +6,6 @@ classifier.json           the card
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ from pydantic import Discriminator, Field, Tag
 
 from trabecula.artifacts.encoder import EncoderCard
 from trabecula.artifacts.predictions import Choice, Origin
+from trabecula.artifacts.run_record import read_run
 from trabecula.artifacts.tasks import Task
 from trabecula.config import Record, dump, read_record
 from trabecula.errors import InputError
@@ -104,8 +104,8 @@ def read_classifier(path: Path) -> tuple[ClassifierCard, dict[str, Tensor]]:
 
 def _what_writes_one(folder: Path) -> str:
     """The remedy; a fine-tuning may have kept no classifier, as in a study of many."""
-    with suppress(OSError, ValueError, AttributeError):
-        config = json.loads((folder / "config.json").read_text())
-        if config.get("verb") == "finetune" and config["settings"].get("keep") is False:
+    with suppress(InputError):
+        run = read_run(folder)
+        if run.verb == "finetune" and run.settings.get("keep") is False:
             return "this fine-tuning ran with keep = false; run it again with keep = true and another --out"
     return "`trabecula finetune` writes one"

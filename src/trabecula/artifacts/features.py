@@ -19,12 +19,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from trabecula.artifacts.store import INDEX_FILE
 from trabecula.config import Record, dump, read_record
 from trabecula.errors import InputError
 from trabecula.files import open_new_array, write_atomically, write_json
 from trabecula.spreadsheet import read_table
 
-ARRAY_FILE, CARD_FILE, _INDEX_FILE = "features.npy", "features.json", "index.csv"
+ARRAY_FILE, CARD_FILE = "features.npy", "features.json"
 
 
 class FeaturesCard(Record):
@@ -112,7 +113,7 @@ def writing_features(folder: Path, card: FeaturesCard, index: pd.DataFrame) -> I
     values.flush()
     os.replace(partial, folder / ARRAY_FILE)
     text = index[["image_id", "patient_id"]].to_csv(index=False, lineterminator="\n")
-    write_atomically(folder / _INDEX_FILE, text)
+    write_atomically(folder / INDEX_FILE, text)
     write_json(folder / CARD_FILE, dump(card))
 
 
@@ -123,16 +124,16 @@ def read_features(path: Path) -> Features:
         InputError: a file is missing, the files disagree, or a feature is not finite.
     """
     folder = path if path.is_dir() else path.parent
-    for name in (ARRAY_FILE, CARD_FILE, _INDEX_FILE):
+    for name in (ARRAY_FILE, CARD_FILE, INDEX_FILE):
         if not (folder / name).exists():
             raise InputError(f"{folder}: no {name}; name a folder that `trabecula embed` wrote")
     values = np.load(folder / ARRAY_FILE, allow_pickle=False)
     card = read_record(FeaturesCard, folder / CARD_FILE, "`trabecula embed`")
-    index = read_table(folder / _INDEX_FILE)
+    index = read_table(folder / INDEX_FILE)
     images = index["image_id"].tolist()
     if values.ndim != 2 or len(values) != len(images):
         raise InputError(
-            f"{folder}: {ARRAY_FILE} has shape {values.shape}, {_INDEX_FILE} names {len(images)} images; "
+            f"{folder}: {ARRAY_FILE} has shape {values.shape}, {INDEX_FILE} names {len(images)} images; "
             "run `trabecula embed` again"
         )
     bad = ~np.isfinite(values).all(axis=1)

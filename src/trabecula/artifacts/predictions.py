@@ -23,7 +23,7 @@ from trabecula.artifacts.manifest import Manifest
 from trabecula.artifacts.results import PlateauCount
 from trabecula.config import Record
 from trabecula.errors import InputError
-from trabecula.run import Run
+from trabecula.files import write_atomically
 
 Floats = NDArray[np.float64]
 
@@ -134,18 +134,20 @@ def cohorts_of(manifest: Manifest, rows: NDArray[np.integer[Any]]) -> NDArray[np
 
 
 def write_predictions(
-    out: Run, frames: Sequence[pd.DataFrame], choices: Sequence[tuple[Origin, Choice]]
+    folder: Path, frames: Sequence[pd.DataFrame], choices: Sequence[tuple[Origin, Choice]]
 ) -> None:
     """Write both tables; the same values give the same bytes."""
     table = pd.concat(frames, ignore_index=True)
-    out.write(PREDICTIONS, table.to_csv(index=False, float_format="%.8g", lineterminator="\n"))
+    write_atomically(
+        folder / PREDICTIONS, table.to_csv(index=False, float_format="%.8g", lineterminator="\n")
+    )
     rows = []
     for origin, choice in choices:
         row = {**origin.model_dump(), **choice.model_dump()}
         row["threshold"] = ";".join(f"{value:.8g}" for value in choice.threshold)
         rows.append(row)
     csv = pd.DataFrame(rows).to_csv(index=False, float_format="%.8g", lineterminator="\n")
-    out.write(CHOICES, csv)
+    write_atomically(folder / CHOICES, csv)
 
 
 @dataclass(frozen=True)

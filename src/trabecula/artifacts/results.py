@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 
 from trabecula.config import Record, build, dump
 from trabecula.errors import InputError
-from trabecula.files import read_json
-from trabecula.run import Run
+from trabecula.files import read_json, write_json
 
 Floats = NDArray[np.float64]
 
@@ -348,10 +347,12 @@ _FILES: Mapping[str, type[ResultRecord]] = {
 }  # fmt: skip
 
 
-def write_results(out: Run, metrics: Metrics, comparisons: Comparisons, curves: Curves, flow: Flow) -> None:
+def write_results(
+    folder: Path, metrics: Metrics, comparisons: Comparisons, curves: Curves, flow: Flow
+) -> None:
     """Write the four files; the same values give the same bytes."""
     for name, value in zip(_FILES, (metrics, comparisons, curves, flow), strict=True):
-        out.write_json(name, {"version": VERSION, **_plain(value)})
+        write_json(folder / name, {"version": VERSION, **_plain(value)})
 
 
 def _plain(value: Any) -> Any:

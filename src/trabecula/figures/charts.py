@@ -80,7 +80,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Axis:
+class PlotAxis:
     """`ticks`: (value, label, "\\n" between its lines); none: round values that enclose the series' values.
 
     limits: the ends; none: the first and the last tick.
@@ -110,8 +110,8 @@ class Chart:
 
     heading: str
     title: str
-    x: Axis
-    y: Axis
+    x: PlotAxis
+    y: PlotAxis
     series: Sequence[Series]
     described: str
     note: str = ""
@@ -169,8 +169,8 @@ class ChartGroup:
 class _Frame:
     """Two axes in px."""
 
-    x: Axis
-    y: Axis
+    x: PlotAxis
+    y: PlotAxis
 
     def px(self, x: float) -> float:
         return _LEFT + self.x.at(x) * _PLOT_WIDTH
@@ -255,11 +255,11 @@ class _Frame:
         yield f'<text {turned} text-anchor="middle">{escape(self.y.label)}</text>'
 
 
-def axis_around(label: str, values: Values) -> Axis:
+def axis_around(label: str, values: Values) -> PlotAxis:
     """An axis of round ticks that enclose these values."""
     known = _known(values)
     ticks = round_ticks(min(known, default=0.0), max(known, default=1.0))
-    return Axis(label, [(tick, tick_text(tick)) for tick in ticks])
+    return PlotAxis(label, [(tick, tick_text(tick)) for tick in ticks])
 
 
 def round_ticks(low: float, high: float) -> list[float]:

@@ -36,11 +36,11 @@ class SmallMapConv2d(nn.Conv2d):
         if not _is_bf16(input) or _pixels(input, self.kernel_size[0], step, edge) > most:
             return super().forward(input)
         with torch.autocast("cpu", enabled=False):
-            y: Tensor = _Product.apply(input.bfloat16(), self.weight.bfloat16(), step, edge)
+            y: Tensor = _ConvolutionProduct.apply(input.bfloat16(), self.weight.bfloat16(), step, edge)
         return y
 
 
-class _Product(torch.autograd.Function):
+class _ConvolutionProduct(torch.autograd.Function):
     """Each operation of `backward` has a gradient of its own, for penalties on gradients."""
 
     @staticmethod

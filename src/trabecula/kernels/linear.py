@@ -23,11 +23,11 @@ class ProductLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         if not self.training or not _is_quicker(input, self.weight):
             return super().forward(input)
-        made: Tensor = _Product.apply(input, self.weight, self.bias)
+        made: Tensor = _LinearProduct.apply(input, self.weight, self.bias)
         return made
 
 
-class _Product(torch.autograd.Function):
+class _LinearProduct(torch.autograd.Function):
     """Each operation of `backward` has a gradient of its own, for penalties on gradients."""
 
     @staticmethod

@@ -37,7 +37,7 @@ class Output(NamedTuple):
     token: Tensor | None  # (B, K) class token or pooled vector; None for plain convolutional networks
 
 
-class Source(NamedTuple):
+class BuiltNetwork(NamedTuple):
     """A network as its library builds it."""
 
     net: nn.Module
@@ -56,7 +56,7 @@ class Backbone(nn.Module):
     that enters the network: three for the stem "repeat", else one per channel.
     """
 
-    def __init__(self, architecture: str, channels: int, size: int, stem: Stem, source: Source) -> None:
+    def __init__(self, architecture: str, channels: int, size: int, stem: Stem, source: BuiltNetwork) -> None:
         super().__init__()
         self.architecture = architecture
         self.channels = channels
@@ -204,7 +204,7 @@ def resolve(architecture: str) -> str:
     raise InputError(f"architecture '{architecture}' is not known{hint}")
 
 
-def _critic(name: str, channels: int, size: int) -> Source:
+def _critic(name: str, channels: int, size: int) -> BuiltNetwork:
     """The critic's blocks; "critic:16-32-64-128-256" sets other widths, "critic_bn" has batch norm."""
     library, _, widths = name.partition(":")
     try:
@@ -215,7 +215,7 @@ def _critic(name: str, channels: int, size: int) -> Source:
         raise InputError(f"architecture '{name}': widths are whole numbers such as 16-32-64-128-256")
     grid_side(size, len(chosen))
     blocks = critic_blocks(channels, chosen, NORMS[library])
-    return Source(blocks, _forward, 0, (0.5,), (0.5,), ("output.",), "conv0")
+    return BuiltNetwork(blocks, _forward, 0, (0.5,), (0.5,), ("output.",), "conv0")
 
 
 def _forward(net: nn.Module, x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torchvision import models, ops
 
 from trabecula.errors import InputError
 from trabecula.kernels.conv import use_small_map_convolutions
-from trabecula.nets.backbone import IMAGENET_MEAN, IMAGENET_STD, Source
+from trabecula.nets.backbone import IMAGENET_MEAN, IMAGENET_STD, BuiltNetwork
 
 
 @cache
@@ -45,7 +45,7 @@ def timm_model(name: str) -> tuple[str, dict[str, int]] | None:
 _PATCH = re.compile(r"_patch([1-9]\d*)(?=_|$)")
 
 
-def timm_source(name: str, channels: int, size: int) -> Source:
+def timm_source(name: str, channels: int, size: int) -> BuiltNetwork:
     """Build one network for `channels` x `size` x `size` px.
 
     `global_pool=""` leaves the maps or tokens as they are, so that pooling is the encoder's choice.
@@ -77,7 +77,7 @@ def timm_source(name: str, channels: int, size: int) -> Source:
         )
     use_small_map_convolutions(net)
     described: dict[str, Any] = net.pretrained_cfg  # type: ignore[assignment]
-    return Source(
+    return BuiltNetwork(
         net=net,
         call=_channels_first,
         num_prefix_tokens=int(getattr(net, "num_prefix_tokens", 0)),
@@ -110,7 +110,7 @@ def torchvision_names() -> tuple[str, ...]:
     return tuple(models.list_models(module=models))
 
 
-def torchvision_source(name: str, channels: int, size: int) -> Source:
+def torchvision_source(name: str, channels: int, size: int) -> BuiltNetwork:
     """Build one network for `channels` x `size` x `size` px.
 
     Dropout and stochastic depth are switched off: they would draw from the global generator, and
@@ -142,7 +142,7 @@ def torchvision_source(name: str, channels: int, size: int) -> Source:
     first = next(key for key, module in net.named_modules() if isinstance(module, nn.Conv2d))
     _set_channels(net, first, channels)
     use_small_map_convolutions(net)
-    return Source(
+    return BuiltNetwork(
         net=net,
         call=call,
         num_prefix_tokens=1 if name.startswith("vit_") else 0,

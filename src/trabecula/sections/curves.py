@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from trabecula.figures.charts import UNIT_TICKS, Axis, Chart, ChartGroup, Part, Series, axis_around
+from trabecula.figures.charts import UNIT_TICKS, Chart, ChartGroup, Part, PlotAxis, Series, axis_around
 from trabecula.sections.results import Arm, Panel, Results, Row
 from trabecula.sections.wording import (
     architecture_name,
@@ -38,7 +38,7 @@ def learning_curves(results: Results, panel: Panel, metric: str) -> ChartGroup |
     values = [v for p in points for v in (p["value"], p["low"], p["high"], *p["seeds"]) if present(v)]
     at = {p["num_patients"]: p["fraction"] for p in points}
     single = len(at) == 1
-    x = Axis(
+    x = PlotAxis(
         f"training patients{'' if single else ' (log scale)'}, share of labels",
         [(x, f"{count(x)}\n{share(at[x])}") for x in sorted(at)],
         (min(at) / 1.25, max(at) * 1.25), log=True,
@@ -113,7 +113,7 @@ def roc_curves(
                        ("band", "line"))
                 for arm in arms if (r := chosen[arm.name])
             ]  # fmt: skip
-            x, y = Axis("1 − specificity", UNIT_TICKS), Axis("sensitivity", UNIT_TICKS)
+            x, y = PlotAxis("1 − specificity", UNIT_TICKS), PlotAxis("sensitivity", UNIT_TICKS)
             chart = Chart(group, name if many else network, x, y, series, described, kind="roc")
             drawn.setdefault(group, []).append(chart)
     bands = f" Bands are pointwise {sized_intervals(results, panel)}."
@@ -143,7 +143,7 @@ def reliability_plots(results: Results, panel: Panel) -> list[ChartGroup]:
                 f"Reliability of {network}, {panel.task}, {mode_name(panel.mode)}. "
                 f"{share(fraction)} of labels, arms: {', '.join(names[arm.name] for arm in arms)}"
             )
-            x, y = Axis("predicted probability", UNIT_TICKS), Axis("observed frequency", UNIT_TICKS)
+            x, y = PlotAxis("predicted probability", UNIT_TICKS), PlotAxis("observed frequency", UNIT_TICKS)
             charts.append(Chart(title, network, x, y, series, described, kind="reliability"))
         caption = (
             "On the diagonal, what was predicted is what was observed. Each mark is a tenth of all seeds' "

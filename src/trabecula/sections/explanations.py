@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trabecula.figures.charts import REFERENCE, STYLES, Axis, Chart, Series, axis_around, count_ticks
+from trabecula.figures.charts import REFERENCE, STYLES, Chart, PlotAxis, Series, axis_around, count_ticks
 from trabecula.figures.image_sheets import Heat, Pixels, Tile, TileRow, sheet
 
 Record = Mapping[str, Any]
@@ -108,8 +108,8 @@ def climb_chart(record: Record) -> Chart:
     best = max(starts, key=lambda start: start["score"])
     title = "The critic's score on the way up"
     described = f"{title}. From {best['first']:.4g} to {best['score']:.4g} in {steps} steps"
-    x = Axis("step of the ascent", count_ticks(0, steps), (0, steps))
-    return Chart(record["arm"], title, x, Axis("critic's score"), series, described)
+    x = PlotAxis("step of the ascent", count_ticks(0, steps), (0, steps))
+    return Chart(record["arm"], title, x, PlotAxis("critic's score"), series, described)
 
 
 def units_chart(record: Record) -> Chart:
@@ -137,7 +137,7 @@ def units_chart(record: Record) -> Chart:
         f"chance by exchanging patients' labels {record['permutations']:,} times."
     )
     ticks = [(i, f"{layer}\n{_grid(record, layer)}") for i, layer in enumerate(layers)]
-    x_axis = Axis("layer, and its positions", ticks, (-0.6, len(layers) - 0.4))
+    x_axis = PlotAxis("layer, and its positions", ticks, (-0.6, len(layers) - 0.4))
     y_axis = axis_around("|correlation| with label", (0, top * 1.05))
     return Chart(record["arm"], title, x_axis, y_axis, series, f"{title}. {words}", note)
 

@@ -36,7 +36,7 @@ class Mark(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cell:
+class Entry:
     """`text` on the first line, `second` below it, `small` for counts or a note; `strong` by a claim only.
 
     mark: shown in the page alone.
@@ -60,7 +60,7 @@ class Table:
 
     title: str
     columns: tuple[str, ...]
-    rows: Sequence[tuple[Cell, ...]]
+    rows: Sequence[tuple[Entry, ...]]
     note: str = ""
     heads: int = 1
     styles: list[str] = field(default_factory=list)  # per row, the arm's CSS class
@@ -79,7 +79,7 @@ def said_once(table: Table, first: int, kinds: Sequence[str] = ()) -> Table:
     if len(told) < 2 or len(notes) > 1 or not shared or (kinds and not {c.text for c in told} <= {*kinds}):
         return table
 
-    def short(cell: Cell) -> Cell:
+    def short(cell: Entry) -> Entry:
         return replace(cell, small="", second=cell.second.removeprefix(NO_INTERVAL))
 
     rows = [(*row[:first], *map(short, row[first:])) for row in table.rows]

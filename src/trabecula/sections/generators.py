@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trabecula.errors import InputError
-from trabecula.figures.charts import REFERENCE, STYLES, Axis, Chart, Series, count_ticks
+from trabecula.artifacts.explanation import read_explanation
+from trabecula.artifacts.fidelity import read_fidelity
+from trabecula.figures.charts import REFERENCE, STYLES, Chart, PlotAxis, Series, count_ticks
 from trabecula.figures.image_sheets import png_uri
-from trabecula.files import read_json
 from trabecula.sections.explanations import climb_chart, units_chart
 from trabecula.sections.section import Block, PagePicture, Section
 from trabecula.sections.wording import count, interval, number, present
@@ -98,7 +98,7 @@ def read_generators(folders: Sequence[Path]) -> list[GeneratorQuality]:
     Raises:
         InputError: a file is missing, or lacks what the figures need.
     """
-    records = [_read(folder / "fidelity.json", "`trabecula fidelity`", _NEEDED) for folder in folders]
+    records = [read_fidelity(folder, _NEEDED) for folder in folders]
     named = zip(_names(records, "Generator"), records, strict=True)
     return [GeneratorQuality(name, _protocol(r), _charts(name, r), _facts(r), r) for name, r in named]
 
@@ -109,13 +109,8 @@ def read_explained(folders: Sequence[Path]) -> list[ExplainedNetwork]:
     Raises:
         InputError: a file is missing.
     """
-    records = [_read(folder / "explain.json", "`trabecula explain`", {}) for folder in folders]
+    records = [read_explanation(folder) for folder in folders]
     parts = [[r[part] for part in ("units", "maximise", "gradcam") if r.get(part)] for r in records]
-    for folder, held in zip(folders, parts, strict=True):
-        if not held:
-            raise InputError(
-                f"{folder / 'explain.json'}: holds nothing; write it again with `trabecula explain`"
-            )
     found = []
     names = _names([held[0] for held in parts], "Network")
     for folder, record, name in zip(folders, records, names, strict=True):
@@ -139,16 +134,6 @@ def _names(records: Sequence[Row], kind: str) -> list[str]:
         twice = [names.count(name) > 1 and bool(word) for name, word in zip(names, more, strict=True)]
         names = [f"{n}, {w}" if t else n for n, w, t in zip(names, more, twice, strict=True)]
     return names
-
-
-def _read(path: Path, made_by: str, needed: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    value = read_json(path, made_by)
-    for part, keys in needed.items():
-        for row in value.get(part) or []:
-            lacking = [key for key in keys if key not in row]
-            if lacking:
-                raise InputError(f"{path}: {part} has no '{lacking[0]}'; write it again with {made_by}")
-    return value
 
 
 def _protocol(record: Row) -> str:
@@ -234,13 +219,13 @@ def distance_chart(name: str, record: Row, metric: str) -> Chart | None:
     title = f"{name_of_metric[0].upper()}{name_of_metric[1:]}"
     described = f"{title}. From {number(held_out[0]['value'])} to {number(held_out[-1]['value'])}"
     label = name_of_metric.partition(" (")[0] + " × 1,000" * (unit < 1)
-    return Chart(name, title, _images_axis([r["images"] for r in points]), Axis(label), series, described)
+    return Chart(name, title, _images_axis([r["images"] for r in points]), PlotAxis(label), series, described)
 
 
-def _images_axis(images: Sequence[float]) -> Axis:
+def _images_axis(images: Sequence[float]) -> PlotAxis:
     low, high = min(images), max(images)
     room = 0.04 * (high - low or max(high, 1))
-    return Axis("real images seen in training", count_ticks(low, high, room), (low - room, high + room))
+    return PlotAxis("real images seen in training", count_ticks(low, high, room), (low - room, high + room))
 
 
 def _scores_chart(name: str, critic: Sequence[Row]) -> Chart:
@@ -252,7 +237,7 @@ def _scores_chart(name: str, critic: Sequence[Row]) -> Chart:
     ]
     title, last = "What the critic scores", critic[-1]
     described = f"{title}. At the end training {number(last['train'])}, validation {number(last['val'])}"
-    return Chart(name, title, _images_axis(images), Axis("mean score"), series, described)
+    return Chart(name, title, _images_axis(images), PlotAxis("mean score"), series, described)
 
 
 def gap_chart(name: str, critic: Sequence[Row], key: str) -> Chart:
@@ -266,5 +251,5 @@ def gap_chart(name: str, critic: Sequence[Row], key: str) -> Chart:
     zero = Series("zero", y=[0.0], parts=("line",))
     described = f"{title}. At the end {number(known[-1][key])}" if known else f"{title}. Not known"
     return Chart(
-        name, title, _images_axis([r["images"] for r in critic]), Axis(label), [zero, gap], described
+        name, title, _images_axis([r["images"] for r in critic]), PlotAxis(label), [zero, gap], described
     )

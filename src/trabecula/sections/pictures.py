@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from trabecula.artifacts.encoder import has_encoder, read_encoder_card
 from trabecula.artifacts.generator import SAMPLES_FILE
+from trabecula.artifacts.store import is_store
 from trabecula.errors import InputError
 from trabecula.figures.image_sheets import Pixels, montage, png_uri, to_uint8
 from trabecula.sections.section import Block, PagePicture, Section
@@ -72,7 +73,7 @@ def sample_images(path: Path, number: int) -> list[Pixels]:
     Raises:
         InputError: no samples there.
     """
-    if (path / "store.json").exists():
+    if path.is_dir() and is_store(path):
         return store_images(path, number)
     files = sorted(path.glob("*.npy")) if path.is_dir() else [path] if path.is_file() else []
     if not files:

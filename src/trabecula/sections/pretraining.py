@@ -12,10 +12,11 @@ from typing import Any
 
 from trabecula.artifacts.encoder import has_encoder, read_encoder_card
 from trabecula.artifacts.run_record import read_log
+from trabecula.artifacts.store import read_store_record
+from trabecula.artifacts.training import read_training
 from trabecula.config import digest, dump
 from trabecula.figures.image_sheets import png_uri
-from trabecula.files import read_json
-from trabecula.sections.formats import Cell, Table
+from trabecula.sections.formats import Entry, Table
 from trabecula.sections.results import Row
 from trabecula.sections.section import Block, PagePicture, Section
 from trabecula.sections.wording import count, number, share
@@ -69,11 +70,11 @@ def _trained(folders: Sequence[Path]) -> list[tuple[Row, dict[str, Any], Path]]:
     found = [
         (
             dump(read_encoder_card(folder)),
-            read_json(folder / "training.json", "`trabecula pretrain`"),
+            training,
             folder,
         )
         for folder in folders
-        if (folder / "training.json").exists() and has_encoder(folder)
+        if has_encoder(folder) and (training := read_training(folder))
     ]
     return sorted(found, key=lambda one: (str(one[0].get("name")), one[0].get("seed") or 0))
 
@@ -151,7 +152,7 @@ def _sheet(card: Row, path: Path) -> PagePicture:
     return PagePicture(caption, alt, png_uri(path.read_bytes()))
 
 
-def _row(card: Row, training: dict[str, Any]) -> tuple[Cell, ...]:
+def _row(card: Row, training: dict[str, Any]) -> tuple[Entry, ...]:
     points: list[Row] = training.get("points") or []
     losses = [name for name in (points[0] if points else {}) if name.endswith("/loss")]
     shown = "; ".join(
@@ -160,12 +161,12 @@ def _row(card: Row, training: dict[str, Any]) -> tuple[Cell, ...]:
     )
     measured = [training.get("start") or {}, *points]
     cells = [
-        Cell(_from_to([row[key] for row in measured if key in row], digits))
+        Entry(_from_to([row[key] for row in measured if key in row], digits))
         for key, (_, digits) in _MEASURES.items()
     ]
     images = count(points[-1]["images"]) if points else "–"
-    head = (Cell(str(card.get("name"))), Cell(str(card.get("seed", "–"))), Cell(images))
-    return (*head, Cell(shown or "–"), *cells)
+    head = (Entry(str(card.get("name"))), Entry(str(card.get("seed", "–"))), Entry(images))
+    return (*head, Entry(shown or "–"), *cells)
 
 
 def _from_to(values: Sequence[float], digits: int) -> str:
@@ -217,7 +218,7 @@ def read_learned(folders: Sequence[Path], store: Path | None) -> dict[str, Pretr
     Raises:
         InputError: a card or the store's record is no JSON object.
     """
-    own = digest(read_json(store / "store.json", "`trabecula prepare`")) if store else ""
+    own = digest(read_store_record(store).plain) if store else ""
     found: dict[str, PretrainedOn] = {}
     for card, _, folder in _trained(folders):
         name = str(card.get("name"))

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trabecula.figures.charts import Axis, Chart, Series, axis_around
-from trabecula.sections.formats import Cell, Table
+from trabecula.figures.charts import Chart, PlotAxis, Series, axis_around
+from trabecula.sections.formats import Entry, Table
 from trabecula.sections.results import Arm, Panel, Results, Row
 from trabecula.sections.section import Block, Section
 from trabecula.sections.wording import (
@@ -160,7 +160,7 @@ def _charts(
         return []
     course = [arm for arm in arms if arm.pool_cohorts == largest.pool_cohorts]
     names, charts = arm_names(results), []
-    x_axis = Axis(
+    x_axis = PlotAxis(
         "patients pretrained on (log), share of the pool",
         [(_size(arm), f"{count(_size(arm))}\n{share(arm.pool_fraction)}") for arm in course],
         (sizes[0] / 1.25, sizes[-1] * 1.25), log=True,
@@ -207,15 +207,15 @@ def _table(
         for fraction in fractions:
             row, pair = results.summary(panel, metric, arm.name, fraction), by.get((arm.name, fraction))
             if row is None or not present(row["value"]):
-                cells.append(Cell("–", small=because(row["note"]) if row else ""))
+                cells.append(Entry("–", small=because(row["note"]) if row else ""))
                 continue
             small = f"against {pool_name(largest)} {_reading(results, pair)}" if pair else ""
-            cells.append(Cell(number(row["value"]), interval(row["low"], row["high"]), small))
+            cells.append(Entry(number(row["value"]), interval(row["low"], row["high"]), small))
         pretrained = arm.family != "random"
         rows.append((
-            Cell(pool_name(arm) if pretrained else f"none: {names[arm.name]}"),
-            Cell(count(arm.num_patients_seen) if pretrained else "0"),
-            Cell(count(arm.images_seen) if pretrained else "0"), *cells,
+            Entry(pool_name(arm) if pretrained else f"none: {names[arm.name]}"),
+            Entry(count(arm.num_patients_seen) if pretrained else "0"),
+            Entry(count(arm.images_seen) if pretrained else "0"), *cells,
         ))  # fmt: skip
     columns = ("Pool", "Patients", "Images seen", *(f"{share(f)} of labels" for f in fractions))
     title = f"{metric_name(metric)} of {panel.task} by pretraining pool, {mode_name(panel.mode)}"

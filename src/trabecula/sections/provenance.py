@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -13,8 +12,9 @@ from typing import Any
 from trabecula.artifacts.encoder import has_encoder, read_encoder_card
 from trabecula.artifacts.manifest import read_manifest
 from trabecula.artifacts.predictions import choice_rows
-from trabecula.errors import InputError
-from trabecula.files import read_json
+from trabecula.artifacts.run_record import read_provenance, read_run, run_id
+from trabecula.artifacts.store import read_rejected, read_store_record
+from trabecula.config import dump
 from trabecula.sections.formats import Table
 from trabecula.sections.results import Results
 from trabecula.sections.section import Block, Section
@@ -25,7 +25,7 @@ _ABSOLUTE = re.compile(r"(?<![\w.:~])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\",:;=]+)+[
 
 
 @dataclass(frozen=True)
-class RunRecord:
+class RunEntry:
     """One run: what it is called, and its whole config.json as text."""
 
     verb: str
@@ -36,7 +36,7 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Provenance:
-    runs: list[RunRecord]
+    runs: list[RunEntry]
     environments: list[tuple[dict[str, str], int]]  # (software and machine, number of runs)
 
 
@@ -67,28 +67,21 @@ def read_runs(folders: Sequence[Path]) -> Provenance:
     Raises:
         InputError: a folder is no run folder.
     """
-    runs: list[RunRecord] = []
+    runs: list[RunEntry] = []
     environments: dict[str, int] = {}
-    configs = [_read_config(folder) for folder in folders]
+    configs = [{**dump(read_run(folder)), "id": run_id(folder)} for folder in folders]
     arms: dict[str, str] = {}  # run id -> arm; inputs name runs by their ids
     for folder, config in zip(folders, configs, strict=True):
         arms[str(config.get("id"))] = _own_arm(folder, config)
     for folder, config in zip(folders, configs, strict=True):
-        machine = read_json(folder / "provenance.json", "every trabecula run; give run folders")
+        machine = read_provenance(folder)
         text = json.dumps(_without_paths(config), indent=2, sort_keys=True, ensure_ascii=False)
         what = without_paths(_what(config, arms))
-        runs.append(RunRecord(config["verb"], str(config.get("id", ""))[:12], what, text))
+        runs.append(RunEntry(config["verb"], str(config.get("id", ""))[:12], what, text))
         key = json.dumps(_environment(machine), sort_keys=True)
         environments[key] = environments.get(key, 0) + 1
     runs.sort(key=lambda c: (c.verb, c.what, c.id, c.config))
     return Provenance(runs, [(json.loads(key), n) for key, n in sorted(environments.items())])
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    config = read_json(folder / "config.json", "every trabecula run; give run folders")
-    if "verb" not in config:
-        raise InputError(f"{folder / 'config.json'}: has no 'verb'; give run folders")
-    return config
 
 
 def _own_arm(folder: Path, config: dict[str, Any]) -> str:
@@ -146,17 +139,10 @@ def rejected_reasons(store: Path) -> dict[str, int]:
     Raises:
         InputError: rejected.csv has no column 'reason'.
     """
-    path = store / "rejected.csv"
-    if not path.exists():
-        return {}
     reasons: dict[str, int] = {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        if not {"path", "reason"} <= set(reader.fieldnames or ()):
-            raise InputError(f"{path}: needs the columns path, reason; run `trabecula prepare` again")
-        for row in reader:
-            reason = _impersonal(row["reason"] or "", row["path"] or "")
-            reasons[reason] = reasons.get(reason, 0) + 1
+    for path, text in read_rejected(store):
+        reason = _impersonal(text, path)
+        reasons[reason] = reasons.get(reason, 0) + 1
     return dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
 
 
@@ -217,12 +203,12 @@ def read_cohort(manifest: Path, store: Path | None) -> CohortCounts:
         InputError: the manifest or the store cannot be read.
     """
     table = read_manifest(manifest).table
-    stored = read_json(store / "store.json", "`trabecula prepare`") if store else {}
+    stored = read_store_record(store) if store else None
     return CohortCounts(
         len(table),
         int(table["patient_id"].nunique()),
-        stored.get("num_images"),
-        stored.get("num_rejected"),
+        stored.num_images if stored else None,
+        stored.num_rejected if stored else None,
         rejected_reasons(store) if store else {},
     )
 

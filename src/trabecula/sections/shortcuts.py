@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trabecula.artifacts.predictions import corner_of
-from trabecula.figures.charts import Axis, Chart, Series
-from trabecula.sections.formats import Cell, Table
+from trabecula.figures.charts import Chart, PlotAxis, Series
+from trabecula.sections.formats import Entry, Table
 from trabecula.sections.results import Arm, Panel, Results, Row
 from trabecula.sections.section import Block, Section
 from trabecula.sections.wording import (
@@ -165,11 +165,11 @@ def _chart(
         series.append(Series.of_rows([p.row for p in mine], x, arm.style, name, ("whisker", "mark")))
     named = {p.panel: f"{p.panel.task}\n{p.shown.split()[0]}" for p in probes}
     ticks = [(i, named[panel]) for i, panel in enumerate(places)]
-    x_axis = Axis("asked for, and what was shown", ticks, (-0.5, len(places) - 0.5))
+    x_axis = PlotAxis("asked for, and what was shown", ticks, (-0.5, len(places) - 0.5))
     title = f"{metric_name(metric)} of shortcut probes"
     described = f"{title}. {' '.join(_sentences(probes))}"
     note = "" if chance is None else f"Dotted: chance, {chance:.2g}. Whiskers are intervals."
-    return Chart("Shortcuts", title, x_axis, Axis(metric_name(metric)), series, described, note)
+    return Chart("Shortcuts", title, x_axis, PlotAxis(metric_name(metric)), series, described, note)
 
 
 def _table(results: Results, probes: Sequence[ShortcutProbe]) -> Table:
@@ -178,12 +178,13 @@ def _table(results: Results, probes: Sequence[ShortcutProbe]) -> Table:
     for p in probes:
         spread = f" ({number(p.row['sd_seeds'])})" if p.row["sd_seeds"] is not None else ""
         rows.append((
-            Cell(p.panel.task + ", for comparison" * (not p.shortcut)), Cell(p.shown),
-            Cell(architecture_name(p.arm.architecture)), Cell(names[p.arm.name]),
-            Cell(number(p.row["value"]) + spread, interval(p.row["low"], p.row["high"]),
+            Entry(p.panel.task + ", for comparison" * (not p.shortcut)), Entry(p.shown),
+            Entry(architecture_name(p.arm.architecture)), Entry(names[p.arm.name]),
+            Entry(number(p.row["value"]) + spread, interval(p.row["low"], p.row["high"]),
                  metric_name(p.row["metric"]) if len(metrics) > 1 else ""),
-            Cell("–" if p.chance is None else f"{p.chance:.3g}"), Cell(p.reading, small=p.row["note"] or ""),
-            Cell(count(p.row["num_patients"])), Cell(share(p.row["fraction"])),
+            Entry("–" if p.chance is None else f"{p.chance:.3g}"),
+            Entry(p.reading, small=p.row["note"] or ""),
+            Entry(count(p.row["num_patients"])), Entry(share(p.row["fraction"])),
         ))  # fmt: skip
     columns = (
         "Asked for", "Shown", "Network", "Initialisation", metrics[0] if len(metrics) == 1 else "Score",

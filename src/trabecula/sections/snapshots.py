@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trabecula.figures.charts import Axis, Chart, ChartGroup, Series, short_count
-from trabecula.sections.formats import Cell, Table
+from trabecula.figures.charts import Chart, ChartGroup, PlotAxis, Series, short_count
+from trabecula.sections.formats import Entry, Table
 from trabecula.sections.results import Panel, Results, Row
 from trabecula.sections.wording import (
     architecture_name,
@@ -54,10 +54,10 @@ def snapshot_table(results: Results, panel: Panel, metric: str) -> Table:
         arm, control = results.by_name[curve["arm"]], curve["control"]
         lines = [(results.by_name[control["arm"]], None, control)] if control else []
         for shown, images, point in lines + [(arm, p["images"], p) for p in curve["points"]]:
-            value = Cell(number(point["value"]), interval(point["low"], point["high"]), point["note"])
-            head = (Cell(architecture_name(arm.architecture)), Cell(names[shown.name]))
-            rows.append((*head, Cell(share(curve["fraction"])), Cell(count(images)), value,
-                         Cell(count(point["num_patients"]))))  # fmt: skip
+            value = Entry(number(point["value"]), interval(point["low"], point["high"]), point["note"])
+            head = (Entry(architecture_name(arm.architecture)), Entry(names[shown.name]))
+            rows.append((*head, Entry(share(curve["fraction"])), Entry(count(images)), value,
+                         Entry(count(point["num_patients"]))))  # fmt: skip
             styles.append(shown.style)
     columns = ("Network", "Initialisation", "Labels", "Images seen", metric_name(metric), "Patients")
     title = f"Validation {metric_name(metric)} over pretraining, {panel.task}, {mode_name(panel.mode)}"
@@ -91,7 +91,7 @@ def _chart(results: Results, metric: str, group: str, title: str, curves: Sequen
         series.append(Series(arm.style, y=[control["value"]], name=names[arm.name], parts=("line",)))
     images = sorted({p["images"] for curve in curves for p in _points(curve)})
     shown = [(x, short_count(x)) for x in images[:: -(-len(images) // _MAX_TICKS)]]
-    x_axis = Axis("images seen in pretraining", shown, (0, (images[-1] or 1) * 1.05))
-    y_axis = Axis(f"validation {metric_name(metric)}")
+    x_axis = PlotAxis("images seen in pretraining", shown, (0, (images[-1] or 1) * 1.05))
+    y_axis = PlotAxis(f"validation {metric_name(metric)}")
     words = f"Validation {metric_name(metric)} over pretraining. {'; '.join(described)}"
     return Chart(group, title, x_axis, y_axis, series, words, kind="snapshots")

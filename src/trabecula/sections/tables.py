@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trabecula.artifacts.results import Comparison, LabelMultiplier, MetricRow
-from trabecula.sections.formats import Cell, Table, said_in_title, said_once
+from trabecula.sections.formats import Entry, Table, said_in_title, said_once
 from trabecula.sections.results import Panel, Results
 from trabecula.sections.wording import (
     NOT_ESTIMABLE,
@@ -57,7 +57,7 @@ def _labels_table(results: Results, panel: Panel, metrics: Sequence[str], fracti
         found = [results.summary(panel, metric, arm.name, fraction) for arm in arms]
         events = next((row.num_events for row in found if row), None)
         cells = [result_cell(row, True, False) for row in found]
-        rows.append((Cell(label_of(metric)), Cell(count(events)), *cells))
+        rows.append((Entry(label_of(metric)), Entry(count(events)), *cells))
     of = [f"{architecture_name(arm.architecture)}, {names[arm.name]}" for arm in arms]
     kind = metric_name(metrics[0].partition("[")[0])
     title = f"{kind} of each label of {panel.task}, {mode_name(panel.mode)}, {share(fraction)} of labels"
@@ -73,22 +73,22 @@ def _results_table(results: Results, panel: Panel, metric: str) -> Table:
     }
     found = [results.summary(panel, metric, a.name, f) for a in results.arms for f in fractions]
     alike, shared = shared_counts([row for row in found if row])
-    rows: list[tuple[Cell, ...]] = []
+    rows: list[tuple[Entry, ...]] = []
     styles: list[str] = []
     absent = results.missing_imagenet()
     for architecture in results.architectures:
-        shown = Cell(architecture_name(architecture))
+        shown = Entry(architecture_name(architecture))
         start = len(rows)
         for arm in results.arms_of(architecture):
             cells = [
                 result_cell(results.summary(panel, metric, arm.name, f), alike, (arm.name, f) in better)
                 for f in fractions
             ]
-            rows.append((shown, Cell(names[arm.name]), *cells))
+            rows.append((shown, Entry(names[arm.name]), *cells))
             styles.append(arm.style)
         if architecture in absent:  # where its numbers would stand: after the random arms
             place = start + sum(arm.family == "random" for arm in results.arms_of(architecture))
-            rows.insert(place, (shown, Cell("ImageNet weights"), *(Cell("not run") for _ in fractions)))
+            rows.insert(place, (shown, Entry("ImageNet weights"), *(Entry("not run") for _ in fractions)))
             styles.insert(place, "arm-imagenet")
     title = f"{metric_name(metric)} of {panel.task}, {mode_name(panel.mode)}"
     columns = ("Network", "Initialisation", *(f"{share(f)} of labels" for f in fractions))
@@ -120,15 +120,15 @@ def _counts(row: MetricRow) -> str:
     return " · ".join(sizes)
 
 
-def result_cell(row: MetricRow | None, alike: bool, strong: bool) -> Cell:
+def result_cell(row: MetricRow | None, alike: bool, strong: bool) -> Entry:
     if row is None:
-        return Cell("not run")
+        return Entry("not run")
     if row.value is None:
-        return Cell("not estimable", small=because(row.note))
+        return Entry("not estimable", small=because(row.note))
     spread = f" ({number(row.sd_seeds)})" if row.sd_seeds is not None else ""
     counts = "" if alike else _counts(row)
     small = " · ".join(part for part in (counts, row.note) if part)
-    return Cell(number(row.value) + spread, interval(row.low, row.high), small, strong)
+    return Entry(number(row.value) + spread, interval(row.low, row.high), small, strong)
 
 
 def other_groups(results: Results, panel: Panel) -> Table | None:
@@ -140,8 +140,12 @@ def other_groups(results: Results, panel: Panel) -> Table | None:
         if not group or (r.task, r.mode, r.metric) != (panel.task, panel.mode, metric):
             continue
         arm = results.by_name[r.arm]
-        head = (Cell(", ".join(group)), Cell(architecture_name(arm.architecture)), Cell(names[arm.name]))
-        rows.append((*head, Cell(share(r.fraction)), result_cell(r, False, False)))
+        head = (
+            Entry(", ".join(group)),
+            Entry(architecture_name(arm.architecture)),
+            Entry(names[arm.name]),
+        )
+        rows.append((*head, Entry(share(r.fraction)), result_cell(r, False, False)))
         styles.append(arm.style)
     columns = ("Group", "Network", "Initialisation", "Labels", metric_name(metric))
     title = f"{metric_name(metric)} of {panel.task} by group, {mode_name(panel.mode)}"
@@ -159,17 +163,17 @@ def comparison_table(results: Results, panel: Panel, metric: str) -> Table:
         reading = claim_words(claim, shortcut)[1] + (f" ({stuck})" if stuck else "")
         rows.append(
             (
-                Cell(architecture_name(arm.architecture)),
-                Cell(names[arm.name]),
-                Cell(_against(results, pair.arm, pair.baseline)),
-                Cell(share(pair.fraction)),
-                Cell(signed(pair.difference), strong=claim == "better" and not shortcut),
-                Cell(bounds),
-                Cell(probability(pair.p)),
-                Cell(probability(pair.p_holm)),
-                Cell(count(pair.num_patients)),
-                Cell(count(pair.num_seeds)),
-                Cell(reading, small=because(pair.note)),
+                Entry(architecture_name(arm.architecture)),
+                Entry(names[arm.name]),
+                Entry(_against(results, pair.arm, pair.baseline)),
+                Entry(share(pair.fraction)),
+                Entry(signed(pair.difference), strong=claim == "better" and not shortcut),
+                Entry(bounds),
+                Entry(probability(pair.p)),
+                Entry(probability(pair.p_holm)),
+                Entry(count(pair.num_patients)),
+                Entry(count(pair.num_seeds)),
+                Entry(reading, small=because(pair.note)),
             )
         )
         styles.append(arm.style)
@@ -189,14 +193,14 @@ def multiplier_table(results: Results, panel: Panel) -> Table:
         arm = results.by_name[m.arm]
         rows.append(
             (
-                Cell(architecture_name(arm.architecture)),
-                Cell(names[m.arm]),
-                Cell(names[m.baseline]),
-                Cell(metric_name(m.metric)),
-                Cell(share(m.fraction)),
-                Cell(multiplier_value(m)),
-                Cell(multiplier_interval(m)),
-                Cell("; ".join(filter(None, (m.note, _stuck(results, m))))),
+                Entry(architecture_name(arm.architecture)),
+                Entry(names[m.arm]),
+                Entry(names[m.baseline]),
+                Entry(metric_name(m.metric)),
+                Entry(share(m.fraction)),
+                Entry(multiplier_value(m)),
+                Entry(multiplier_interval(m)),
+                Entry("; ".join(filter(None, (m.note, _stuck(results, m))))),
             )
         )
         styles.append(arm.style)
@@ -217,9 +221,9 @@ def comparison_grid(
     grid = [[of.get((*kind, fraction)) for fraction in fractions] for kind in kinds]
     rows = [
         (
-            Cell(architecture_name(results.by_name[arm].architecture)),
-            Cell(names[arm]),
-            Cell(_against(results, arm, baseline)),
+            Entry(architecture_name(results.by_name[arm].architecture)),
+            Entry(names[arm]),
+            Entry(_against(results, arm, baseline)),
             *(difference_cell(results, pair, results.is_shortcut(panel)) for pair in line),
         )
         for (arm, baseline), line in zip(kinds, grid, strict=True)
@@ -244,15 +248,15 @@ def _pair_counts(pair: Comparison) -> tuple[str, str]:
     return f"{count(pair.num_patients)} test patients", f"{count(seeds)} seed{'' if seeds == 1 else 's'}"
 
 
-def difference_cell(results: Results, pair: Comparison | None, shortcut: bool) -> Cell:
+def difference_cell(results: Results, pair: Comparison | None, shortcut: bool) -> Entry:
     if pair is None:
-        return Cell("–")
+        return Entry("–")
     stuck = stayed_at_chance(results.plateaus, pair)
     if not claim_of(pair):
-        return Cell("not estimable", small="; ".join(filter(None, (because(pair.note), stuck))))
+        return Entry("not estimable", small="; ".join(filter(None, (because(pair.note), stuck))))
     small = "; ".join(filter(None, (_p_values(pair), pair.note, stuck)))
     better = pair.claim == "better" and not shortcut
-    return Cell(signed(pair.difference), interval(pair.low, pair.high), small, better)
+    return Entry(signed(pair.difference), interval(pair.low, pair.high), small, better)
 
 
 def _p_values(pair: Comparison) -> str:
@@ -278,10 +282,10 @@ def multiplier_grid(results: Results, panel: Panel) -> Table:
     of = {(m.arm, m.baseline, m.metric, m.fraction): m for m in found}
     rows = [
         (
-            Cell(architecture_name(results.by_name[kind[0]].architecture)),
-            Cell(names[kind[0]]),
-            Cell(_against(results, kind[0], kind[1])),
-            *([Cell(metric_name(kind[2]))] if several else []),
+            Entry(architecture_name(results.by_name[kind[0]].architecture)),
+            Entry(names[kind[0]]),
+            Entry(_against(results, kind[0], kind[1])),
+            *([Entry(metric_name(kind[2]))] if several else []),
             *(_multiplier_cell(results, of.get((*kind, fraction))) for fraction in fractions),
         )
         for kind in kinds
@@ -301,14 +305,14 @@ def _stuck(results: Results, row: LabelMultiplier) -> str:
     return "runs that stayed at chance" if any_stuck(results.plateaus, row) else ""
 
 
-def _multiplier_cell(results: Results, row: LabelMultiplier | None) -> Cell:
+def _multiplier_cell(results: Results, row: LabelMultiplier | None) -> Entry:
     if row is None:
-        return Cell("–")
+        return Entry("–")
     unbounded = row.low is None and row.high is None
     note = because(row.note) if unbounded and not (row.value is None and row.censored) else ""
     bounds = multiplier_interval(row)
     small = "; ".join(filter(None, (note, _stuck(results, row))))
-    return Cell(multiplier_value(row), "" if bounds == "–" else bounds, small)
+    return Entry(multiplier_value(row), "" if bounds == "–" else bounds, small)
 
 
 def subset_notes(results: Results, task: str) -> list[str]:
@@ -327,9 +331,9 @@ def fraction_table(results: Results, task: str) -> Table:
     pool = f"{count(train['patients'])} training patients" if train else "training patients"
     rows = [
         (
-            Cell(f"{share(s.fraction)} of {pool}"),
-            Cell(str(s.seed)),
-            *(Cell(count(s[k])) for k in _SUBSET),
+            Entry(f"{share(s.fraction)} of {pool}"),
+            Entry(str(s.seed)),
+            *(Entry(count(s[k])) for k in _SUBSET),
         )
         for s in sorted(
             (s for s in results.flow.subsets if s.task == task),

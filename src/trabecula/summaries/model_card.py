@@ -10,7 +10,7 @@ from typing import Any
 from trabecula.artifacts.results import MetricRow, read_metrics
 from trabecula.comparison.arms import taught_by
 from trabecula.errors import InputError
-from trabecula.sections.formats import Cell, Table, to_markdown
+from trabecula.sections.formats import Entry, Table, to_markdown
 from trabecula.sections.wording import (
     FAMILY_NAMES,
     architecture_name,
@@ -76,10 +76,10 @@ def metric_table(rows: Sequence[MetricRow], level: float) -> Table:
     columns = ("Task", "By", "Labels", "Metric", "Value", "Images", "Patients", "Seeds")
     cells = [
         (
-            Cell(row.task), Cell(mode_name(row.mode)), Cell(share(row.fraction)),
-            Cell(metric_name(row.metric)),
-            Cell(number(row.value), interval(row.low, row.high), row.note),
-            Cell(count(row.num_images)), Cell(count(row.num_patients)), Cell(count(row.num_seeds)),
+            Entry(row.task), Entry(mode_name(row.mode)), Entry(share(row.fraction)),
+            Entry(metric_name(row.metric)),
+            Entry(number(row.value), interval(row.low, row.high), row.note),
+            Entry(count(row.num_images)), Entry(count(row.num_patients)), Entry(count(row.num_seeds)),
         )
         for row in rows
     ]  # fmt: skip

@@ -19,7 +19,9 @@ from trabecula.artifacts.generator import CARD_FILE as GENERATOR_CARD
 from trabecula.artifacts.generator import SAMPLES_FILE
 from trabecula.artifacts.predictions import CHOICES, choice_rows
 from trabecula.artifacts.results import METRICS, Comparison, MetricRow, read_counts, read_metrics
-from trabecula.artifacts.run_record import read_log
+from trabecula.artifacts.run_record import is_done, read_log, read_provenance
+from trabecula.artifacts.store import RECORD_FILE, REJECTED_FILE, read_store_record
+from trabecula.artifacts.training import read_training
 from trabecula.comparison.arms import taught_by
 from trabecula.config import dump
 from trabecula.files import read_json
@@ -68,7 +70,7 @@ def record(file: Path) -> dict[str, Any]:
 
 def input_path(folder: Path, key: str, otherwise: str) -> str:
     """Where an input of this run lay, or of the store or the features that it was made from."""
-    given = record(folder / "provenance.json").get("inputs") or {}
+    given = read_provenance(folder).get("inputs") or {}
     if given.get(key):
         return str(given[key][0])
     for parent in ("features", "store"):
@@ -87,7 +89,7 @@ def duration(folder: Path) -> str:
     minutes, seconds = divmod(round(max(times) - min(times)), 60)
     hours, minutes = divmod(minutes, 60)
     took = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
-    on = record(folder / "provenance.json").get("device")
+    on = read_provenance(folder).get("device")
     ended = datetime.fromtimestamp(max(times)).strftime("%Y-%m-%d %H:%M")
     return f"{took}{f' on {on}' if on else ''}, ended {ended}"
 
@@ -100,7 +102,7 @@ def read_card(folder: Path) -> RunCard | None:
         CHOICES: _choices,
         METRICS: _evaluation,
         FEATURES_CARD: _features,
-        "store.json": _store,
+        RECORD_FILE: _store,
         "export.json": _export,
     }
     for name, reader in readers.items():
@@ -179,7 +181,7 @@ def read_study(folder: Path) -> RunCard:
     made = RunCard(str(told.get("title") or "a study"))
     stages: dict[str, list[bool]] = {}
     for cell in told.get("cells", ()):
-        done = (folder / cell["folder"] / "DONE").exists()
+        done = is_done(folder / cell["folder"])
         stages.setdefault(cell["stage"], []).append(done)
     for stage, done in stages.items():
         made.add(stage, f"{sum(done)} of {len(done)} done" if not all(done) else f"{len(done)} done")
@@ -197,7 +199,7 @@ def read_study(folder: Path) -> RunCard:
 
 def _encoder(folder: Path) -> RunCard:
     card = dump(read_encoder_card(folder))
-    training = record(folder / "training.json")
+    training = read_training(folder)
     made = RunCard(f"{card.get('name')}: an encoder")
     made.add("network", f"{architecture_name(card['architecture'])} ({card['architecture']}), "
                         f"{count(card['num_features'])} features, pool {card['pool']}")  # fmt: skip
@@ -413,13 +415,13 @@ def _features(folder: Path) -> RunCard:
 
 
 def _store(folder: Path) -> RunCard:
-    told = record(folder / "store.json")
+    told = dump(read_store_record(folder))
     channels = told.get("channels")
     kind = "grey" if channels == 1 else "RGB" if channels == 3 else f"{channels}-channel"
     made = RunCard(f"a store of {count(told.get('num_images'))} images")
     made.add("images", f"{kind}, {told.get('size')} px, {told.get('bits')} bits")
     rejected = told.get("num_rejected") or 0
-    made.add("rejected", f"{rejected:,}, see rejected.csv" if rejected else "none")
+    made.add("rejected", f"{rejected:,}, see {REJECTED_FILE}" if rejected else "none")
     made.commands = [f"trabecula pretrain --store {folder} --splits SPLITS -s objective=moco --out ENCODER"]
     return made
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from trabecula.artifacts.encoder import EncoderCard
 from trabecula.artifacts.generator import SAMPLES_FILE
 from trabecula.artifacts.predictions import snapshot_name
+from trabecula.artifacts.training import write_training
 from trabecula.data.batches import Stream
 from trabecula.figures.image_sheets import picture_file
 from trabecula.files import save_array
@@ -79,7 +80,7 @@ def train_and_keep(
     seen = int(curve[-1]["images"]) if curve else 0
     _keep(objective, out.path, card, card.name, seen)
     findings = [{key: finding[key] for key in ("name", "text", "first", "last")} for finding in found]
-    out.write_json("training.json", {"start": start, "points": curve, "findings": findings})
+    write_training(out.path, start, curve, findings)
     lasting = [finding["text"] for finding in found if finding.get("lasting") and finding["last"] == seen]
     return seen, "".join(f"; warning: {text}" for text in lasting)
 

@@ -118,7 +118,7 @@ def _lacking(paper: Paper, study: StudyFiles) -> list[Block]:
         metric = metrics.get(group, "")
         there = any((row["task"], row["metric"]) == (task, metric) for row in results.summaries)
         if metric and not there:
-            lines.append(f"metrics.json has no {metric_name(metric)} of {task}, by which the paper scores.")
+            lines.append(f"the results have no {metric_name(metric)} of {task}, by which the paper scores.")
     lines += [line for table in found for line in table.lacking]
     if not found and not drawn(paper, study) and not lines:
         lines.append(

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from trabecula.artifacts.predictions import corner_of
-from trabecula.sections.formats import Cell, Table, said_once
+from trabecula.sections.formats import Entry, Table, said_once
 from trabecula.sections.pretraining import MIXED, OTHER, OWN, PretrainedOn
 from trabecula.sections.published.paper import OURS, Paper, PublishedTable, StudyFiles
 from trabecula.sections.results import Arm, Panel, Results, Row
@@ -168,8 +168,8 @@ class ArmTable:
 
         return sorted(self.arms, key=key)
 
-    def head(self, arm: Arm) -> tuple[Cell, Cell]:
-        return Cell(architecture_name(arm.architecture)), Cell(self.approaches[arm.name])
+    def head(self, arm: Arm) -> tuple[Entry, Entry]:
+        return Entry(architecture_name(arm.architecture)), Entry(self.approaches[arm.name])
 
     def summary(self, arm: Arm, column: ModeShare) -> Row | None:
         return self.results.summary(Panel(self.task, column[0]), self.metric, arm.name, column[1])
@@ -208,7 +208,7 @@ class ArmTable:
         mark = f"{published.network} (paper)"
         for line in published.rows:
             cells = [_printed(published.value(line, *column)) for column in columns]
-            rows.append((Cell(mark), Cell(line.label), *cells))
+            rows.append((Entry(mark), Entry(line.label), *cells))
             styles.append("")
         no_sd = any(NO_SD in cell.text for row in rows for cell in row)
         note = "FT: fine-tuning; LP: linear probing, here an exact solve over a path of strengths. "
@@ -222,7 +222,7 @@ class ArmTable:
     def _our_rows(self, columns: Sequence[ModeShare]) -> Table:
         """This study's rows; an ImageNet arm that a network could have is "not run" where it has none."""
         absent, (alike, shared) = self.results.missing_imagenet(), self._counts()
-        rows: list[tuple[Cell, ...]] = []
+        rows: list[tuple[Entry, ...]] = []
         styles: list[str] = []
         for i, arm in enumerate(self.by_domain):
             better = {
@@ -231,14 +231,16 @@ class ArmTable:
                 if claim_of(pair) == "better" and self.results.with_control(pair)
             }
             found = [(column, self.summary(arm, column)) for column in columns]
-            cells = [result_cell(row, alike, column in better) if row else Cell("–") for column, row in found]
+            cells = [
+                result_cell(row, alike, column in better) if row else Entry("–") for column, row in found
+            ]
             rows.append((*self.head(arm), *cells))
             styles.append(arm.style)
             after = self.by_domain[i + 1] if i + 1 < len(self.by_domain) else None
             last = after is None or (after.architecture, after.family) != (arm.architecture, "random")
             if arm.family == "random" and last and arm.architecture in absent:
-                cells = [Cell("not run" if column in self.columns else "–") for column in columns]
-                rows.append((self.head(arm)[0], Cell(_SHORT[FAMILY_NAMES["imagenet"]]), *cells))
+                cells = [Entry("not run" if column in self.columns else "–") for column in columns]
+                rows.append((self.head(arm)[0], Entry(_SHORT[FAMILY_NAMES["imagenet"]]), *cells))
                 styles.append("arm-imagenet")
         table = said_once(Table("", (), rows, shared, heads=2, styles=styles), 2)
         return replace(table, note=table.note.replace("All cells:", "All of this study's:"))
@@ -266,7 +268,7 @@ class ArmTable:
             for baseline in dict.fromkeys(pair["baseline"] for pair in pairs):
                 own = {(p["mode"], p["fraction"]): p for p in pairs if p["baseline"] == baseline}
                 cells = [self._difference(own.get(column)) for column in self.columns]
-                rows.append((*self.head(arm), Cell(self.approaches.get(baseline, baseline)), *cells))
+                rows.append((*self.head(arm), Entry(self.approaches.get(baseline, baseline)), *cells))
                 styles.append(arm.style)
         note = (
             "This study alone, on the same test patients and label seeds; p adjusted over arms by Holm's "
@@ -277,7 +279,7 @@ class ArmTable:
         heads = ("Network", "Approach", "Against")
         return said_once(self._table(title, heads, self.columns, rows, note, styles), 3)
 
-    def _difference(self, pair: Row | None) -> Cell:
+    def _difference(self, pair: Row | None) -> Entry:
         cell = difference_cell(self.results, pair, shortcut=False)
         worth = self.results.multiplier(pair) if pair is not None and claim_of(pair) else None
         if worth is None or (worth["value"] is None and not worth["censored"]):
@@ -312,15 +314,15 @@ class ArmTable:
         title = f"{self.published.name}: spread of {metric_name(self.metric)} of {self.task} over {seeds}"
         return self._table(title, ("Network", "Approach"), self.columns, rows, note, styles)
 
-    def _spread(self, arm: Arm, column: ModeShare) -> Cell:
+    def _spread(self, arm: Arm, column: ModeShare) -> Entry:
         rows = self._seed_rows(arm)
         values = [row["value"] for row in rows if (row["mode"], row["fraction"]) == column]
         if len(values) < 2:
-            return Cell("–")
+            return Entry("–")
         chosen = self.study.choices.get((self.task, arm.name, *column), ())
         words = _range("strength", chosen, lambda value: f"{value:.1g}"), _range("images_seen", chosen, count)
         small = "; ".join(text for text in words if text)
-        return Cell(f"{number(min(values))} to {number(max(values))}", small=small)
+        return Entry(f"{number(min(values))} to {number(max(values))}", small=small)
 
     def _seed_rows(self, arm: Arm) -> list[Row]:
         """The values of an arm, seed by seed."""
@@ -376,7 +378,7 @@ class ArmTable:
         lines = []
         if not any(self.pairs(arm) for arm in self.arms):
             lines.append(
-                f"{self.name}: comparisons.json has no difference in {metric_name(self.metric)} to random or "
+                f"{self.name}: the results have no difference in {metric_name(self.metric)} to random or "
                 "ImageNet weights of the same network."
             )
         there = {mode.partition(":")[0] for mode, _ in self.columns}
@@ -426,11 +428,11 @@ class ArmTable:
         return found
 
 
-def _printed(value: tuple[float, float | None] | None) -> Cell:
+def _printed(value: tuple[float, float | None] | None) -> Entry:
     if value is None:
-        return Cell("–")
+        return Entry("–")
     mean, sd = value
-    return Cell(f"{mean:.3f} {NO_SD}" if sd is None else f"{mean:.3f} ({sd:.3f})")
+    return Entry(f"{mean:.3f} {NO_SD}" if sd is None else f"{mean:.3f} ({sd:.3f})")
 
 
 def _seeds_name(rows: Sequence[Row]) -> str:

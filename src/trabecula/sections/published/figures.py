@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from trabecula.artifacts.predictions import corner_of
-from trabecula.errors import InputError
-from trabecula.figures.charts import REFERENCE, STYLES, UNIT_TICKS, Axis, Chart, Series
-from trabecula.files import read_json
+from trabecula.artifacts.spectrum import read_spectrum
+from trabecula.figures.charts import REFERENCE, STYLES, UNIT_TICKS, Chart, PlotAxis, Series
 from trabecula.sections.pretraining import OTHER, OWN, PretrainedOn
 from trabecula.sections.published.arms import is_graded
 from trabecula.sections.published.paper import Paper, PublishedFigure, StudyFiles
@@ -101,7 +99,7 @@ def size_chart(
             without = rows[control.name, fraction]
             series.append(Series.of_rows([without], [left], style, "", ("whisker", "ring"), shift))
     ticks = [(left, "none"), *((size, count(size)) for size in sizes)]
-    x_axis = Axis("pretraining images (log scale)", ticks, (left / 1.3, max(sizes) * 1.3), log=True)
+    x_axis = PlotAxis("pretraining images (log scale)", ticks, (left / 1.3, max(sizes) * 1.3), log=True)
     told = "; ".join(
         f"{share(f)} of labels: "
         + ", ".join(f"{number(rows[a.name, f]['value'])} from {count(s)} images"
@@ -118,7 +116,7 @@ def size_chart(
         f"Whiskers are {sized_intervals(results, panel)}."
         + " Rings at the left: without pretraining." * ringed
     )
-    y_axis = Axis(metric_name(metric))
+    y_axis = PlotAxis(metric_name(metric))
     return Chart(f"{figure}, this study", title, x_axis, y_axis, series, f"{title}. {told}", note)
 
 
@@ -133,22 +131,6 @@ def figure_metric(results: Results, panel: Panel) -> str:
 def _known(results: Results, panel: Panel, metric: str, arm: Arm, fraction: float) -> Row | None:
     row = results.summary(panel, metric, arm.name, fraction)
     return row if row is not None and present(row["value"]) else None
-
-
-def read_spectrum(folder: Path) -> list[Row]:
-    """The audits of a folder's spectrum.json, one a classifier.
-
-    Raises:
-        InputError: no such file, or not what `spectrum` writes.
-    """
-    path = folder / "spectrum.json" if folder.is_dir() else folder
-    audits: list[Row] = read_json(path, "`trabecula spectrum`").get("audits") or []
-    needed = {"task", "arm", "num_images", "num_patients", "called", "corrected", "correction", "warning"}
-    lacking = sorted({key for audit in audits for key in needed - audit.keys()})
-    if not audits or lacking:
-        what = f"an audit has no '{lacking[0]}'" if lacking else "has no list 'audits'"
-        raise InputError(f"{path}: {what}; write it again with `trabecula spectrum`")
-    return audits
 
 
 def spectrum_chart(paper: Paper, figure: PublishedFigure, audit: Row) -> Chart:
@@ -179,6 +161,6 @@ def spectrum_chart(paper: Paper, figure: PublishedFigure, audit: Row) -> Chart:
     note += f"intervals. Correction: {audit['correction']}."
     note += f" Warning: {audit['warning']}." if audit["warning"] else ""
     title = f"{audit['task']} by {audit['arm']}" + (f", seed {audit['seed']}" if "seed" in audit else "")
-    x_axis = Axis("predicted grade", list(enumerate(grades)), (-0.6, len(grades) - 0.4))
-    y_axis = Axis("share of the pool's images", UNIT_TICKS)
+    x_axis = PlotAxis("predicted grade", list(enumerate(grades)), (-0.6, len(grades) - 0.4))
+    y_axis = PlotAxis("share of the pool's images", UNIT_TICKS)
     return Chart(f"{figure.name}, this study", title, x_axis, y_axis, series, f"{title}. {told}", note)

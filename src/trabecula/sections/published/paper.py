@@ -15,7 +15,7 @@ from typing import Literal
 
 from trabecula.artifacts.predictions import choice_rows
 from trabecula.config import Record, build
-from trabecula.sections.formats import Cell
+from trabecula.sections.formats import Entry
 from trabecula.sections.generators import ExplainedNetwork, GeneratorQuality
 from trabecula.sections.pretraining import PretrainedOn, Pretrainings, read_learned
 from trabecula.sections.results import Results
@@ -159,18 +159,20 @@ class StudyFiles:
         return found
 
 
-def cells(*parts: str | Cell) -> tuple[Cell, ...]:
+def cells(*parts: str | Entry) -> tuple[Entry, ...]:
     """A row; a value's words after a line break are small."""
-    return tuple(part if isinstance(part, Cell) else _cell(part) for part in parts)
+    return tuple(part if isinstance(part, Entry) else _cell(part) for part in parts)
 
 
-def _cell(text: str) -> Cell:
+def _cell(text: str) -> Entry:
     value, _, small = text.partition("\n")
-    return Cell(value, small=small)
+    return Entry(value, small=small)
 
 
-def rows_of(paper: Paper, table: PublishedTable, ours: Sequence[tuple[Cell, ...]]) -> list[tuple[Cell, ...]]:
+def rows_of(
+    paper: Paper, table: PublishedTable, ours: Sequence[tuple[Entry, ...]]
+) -> list[tuple[Entry, ...]]:
     """The paper's rows, marked, then this study's; "not run" where it has none."""
     rows = [cells(paper.mark, row.label, *row.values) for row in table.rows]
     dashes = ["–"] * (len(table.columns) - 2)
-    return rows + (list(ours) or [cells(OURS, Cell("not run", small=table.missing), *dashes)])
+    return rows + (list(ours) or [cells(OURS, Entry("not run", small=table.missing), *dashes)])

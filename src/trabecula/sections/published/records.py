@@ -7,7 +7,7 @@ from typing import Any
 
 from trabecula.figures.charts import ChartGroup
 from trabecula.sections.curves import roc_curves
-from trabecula.sections.formats import Cell, Table
+from trabecula.sections.formats import Entry, Table
 from trabecula.sections.published.paper import OURS, Paper, PublishedTable, StudyFiles, cells, rows_of
 from trabecula.sections.results import Arm, Panel, Results
 from trabecula.sections.wording import (
@@ -45,23 +45,23 @@ def _is(architecture: str, network: str) -> bool:
 
 def _fine_tuned(
     results: Results, panel: Panel, metric: str, arm: Arm, fraction: float
-) -> tuple[Cell, ...] | None:
+) -> tuple[Entry, ...] | None:
     ours = results.summary(panel, metric, arm.name, fraction)
     if ours is None:
         return None
     pairs = [p for p in results.comparisons_of(panel, metric) if results.with_control(p)]
     pair = next((p for p in pairs if (p["arm"], p["fraction"]) == (arm.name, fraction)), None)
     control = results.summary(panel, metric, pair["baseline"], fraction) if pair else None
-    difference = Cell(signed(pair["difference"]), interval(pair["low"], pair["high"])) if pair else "–"
+    difference = Entry(signed(pair["difference"]), interval(pair["low"], pair["high"])) if pair else "–"
     what = f"{panel.task}, {mode_name(panel.mode)}: {arm_names(results)[arm.name]}"
     seeds = count(ours["num_seeds"])
     return cells(OURS, what, share(fraction), _value(ours), _value(control), difference, seeds)
 
 
-def _value(row: Mapping[str, Any] | None) -> Cell:
+def _value(row: Mapping[str, Any] | None) -> Entry:
     if row is None or row["value"] is None:
-        return Cell("–")
-    return Cell(number(row["value"]), interval(row["low"], row["high"]))
+        return Entry("–")
+    return Entry(number(row["value"]), interval(row["low"], row["high"]))
 
 
 def fine_tuned_roc(table: PublishedTable, results: Results) -> list[ChartGroup]:
@@ -86,7 +86,7 @@ def generators(paper: Paper, table: PublishedTable, study: StudyFiles) -> Table:
     return Table(table.title, table.columns, rows_of(paper, table, ours), table.note, table.heads)
 
 
-def _last(record: Mapping[str, Any], place: str, small: str) -> tuple[int | None, Cell]:
+def _last(record: Mapping[str, Any], place: str, small: str) -> tuple[int | None, Entry]:
     """Real images seen when a value was measured last, and the value; (None, "–") where it was not.
 
     Args:
@@ -101,11 +101,11 @@ def _last(record: Mapping[str, Any], place: str, small: str) -> tuple[int | None
         if row["images"] is not None
     ]
     if not wanted:
-        return None, Cell("–")
+        return None, Entry("–")
     row = max(wanted, key=lambda row: row["images"])
     value = row[key] if part == "critic" else row["value"]
     bounds = "" if part == "critic" or row.get("low") is None else interval(row["low"], row["high"])
-    return row["images"], Cell(number(value), bounds, small)
+    return row["images"], Entry(number(value), bounds, small)
 
 
 def units(paper: Paper, table: PublishedTable, study: StudyFiles) -> Table:
@@ -119,7 +119,7 @@ def units(paper: Paper, table: PublishedTable, study: StudyFiles) -> Table:
                 best = max(mine, key=lambda r: abs(r["largest"]))
                 total = sum(r["num_units"] for r in mine)
                 above = sum(r["num_above_paper"] for r in mine)
-                largest = Cell(signed(best["largest"]), small=best["layer"])
+                largest = Entry(signed(best["largest"]), small=best["layer"])
                 chance, p = number(best["null_95"]), probability(best["p"])
                 what = f"{one.name}, {asked['task']}"
                 ours.append(cells(OURS, what, words, largest, f"{count(above)} of {count(total)}", chance, p))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,15 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trabecula.errors import InputError
-from trabecula.files import read_json
+from trabecula.artifacts.search_result import read_chosen, read_trials
+from trabecula.config import dump
 from trabecula.sections.formats import Table
 from trabecula.sections.published.paper import Paper, PublishedTable, StudyFiles, cells
 from trabecula.sections.results import Results, Row
 from trabecula.sections.wording import architecture_name, arm_names, count, number, share
 
-_HEADS = ("arm", "seed", "fraction", "settings")
-_CHOSEN = (*_HEADS, "task", "metric", "num_trials", "num_pruned", "num_val_patients")
 _NONLINEARITIES = {
     "relu": "ReLU", "leaky_relu": "LeakyReLU", "tanh": "Tanh", "sigmoid": "Sigmoid", "none": "none",
 }  # fmt: skip
@@ -50,22 +47,8 @@ def read_head_searches(folders: Sequence[Path]) -> list[HeadSearch]:
     """
     found = []
     for folder in folders:
-        chosen = _read_chosen(folder, _HEADS)
-        try:
-            with (folder / "trials.csv").open(encoding="utf-8", newline="") as file:
-                found.append(HeadSearch(chosen, list(csv.DictReader(file))))
-        except FileNotFoundError:
-            raise InputError(f"{folder}: no trials.csv; it is written by `trabecula search`") from None
+        found.append(HeadSearch(dump(read_chosen(folder)), read_trials(folder)))
     return found
-
-
-def _read_chosen(folder: Path, needed: Sequence[str]) -> dict[str, Any]:
-    path = folder / "chosen.json"
-    chosen = read_json(path, "`trabecula search`")
-    lacking = [key for key in needed if key not in chosen]
-    if lacking:
-        raise InputError(f"{path}: has no '{lacking[0]}'; write it again with `trabecula search`")
-    return chosen
 
 
 def head_choices(_paper: Paper, table: PublishedTable, study: StudyFiles) -> Table:
@@ -161,7 +144,7 @@ def chosen_settings(results: Results, folders: Sequence[Path]) -> Table:
     """
     names, rows, styles = arm_names(results), [], []
     order = list(results.by_name)
-    found = [chosen for folder in folders if (chosen := _read_chosen(folder, _CHOSEN))["arm"] in order]
+    found = [chosen for folder in folders if (chosen := dump(read_chosen(folder)))["arm"] in order]
     for chosen in sorted(found, key=lambda c: (order.index(c["arm"]), c["fraction"], c["task"], c["seed"])):
         arm, settings = results.by_name[chosen["arm"]], chosen["settings"]
         optimizer = settings.get("optimizer") or {}
