@@ -185,7 +185,7 @@ def test_a_collapsed_encoder_is_told_at_the_end(
 
     monkeypatch.setattr(pretrain, "make_encoder", planted)
     said = execute("pretrain", config(hospital, splits, **values), tmp_path / "ill")
-    told = "the encoder has collapsed: of its features of 12 images they are all but the same"
+    told = "the encoder has collapsed: its features of 12 images are almost identical"
     assert f"; warning: {told}" in said
     (finding,) = json.loads((tmp_path / "ill" / "training.json").read_text())["findings"]
     assert (finding["name"], finding["first"], finding["last"]) == ("encoder collapse", 64, 64)

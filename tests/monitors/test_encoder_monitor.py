@@ -120,16 +120,18 @@ def test_each_kind_of_collapse_has_its_sentence(store: Store) -> None:
         bias[0] = 0.5  # or one line through the origin would be one direction
     (line,) = judge(monitor.measure(), 24)
     assert line.name == COLLAPSE
-    assert "they are all on one line, with an effective rank of" in line.text
+    assert "its features of 24 images are all on one line (effective rank 1" in line.text
+    assert line.text.endswith("; the limit is 2)")
     with torch.no_grad():
         weights[last].copy_(0 * kept)
         bias.fill_(0.5)
     (same,) = judge(monitor.measure(), 24)
-    assert same.text.startswith("the encoder has collapsed: of its features of 24 images they are nearly")
+    assert same.text.startswith("the encoder has collapsed: its features of 24 images are almost identical (")
+    assert same.text.endswith("; random directions would have 1)")
     with torch.no_grad():
         bias.fill_(float("nan"))
     (broken,) = judge(monitor.measure(), 24)
-    assert broken.text.endswith("some are not finite")
+    assert broken.text.endswith("some of its features of 24 images are not finite")
 
 
 def test_looking_changes_nothing(store: Store) -> None:

@@ -23,7 +23,7 @@ from trabecula.sections.pretraining import read_pretrainings
 from trabecula.sections.results import read_results
 from trabecula.sections.wording import arm_names
 
-COLLAPSED = "the encoder has collapsed: of its features of 256 images they are all but the same"
+COLLAPSED = "the encoder has collapsed: its features of 256 images are almost identical"
 
 
 def trained(folder: Path, name: str, rank: float, **more: Any) -> Path:

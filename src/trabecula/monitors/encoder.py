@@ -104,15 +104,16 @@ def judge(measured: Mapping[str, float], num_images: int) -> list[Finding]:
     if not measured:
         return []
     rank, apart = measured["monitor/rank"], measured["monitor/spread"]
+    its_features = f"its features of {num_images} images are"
     if not (math.isfinite(rank) and math.isfinite(apart)):
-        why = "some are not finite"
+        what = f"some of {its_features} not finite"
     elif apart < ALIKE:
-        why = f"they are nearly the same, with a spread of {apart:.1g} where directions without order have 1"
+        what = f"{its_features} almost identical (spread {apart:.1g}; random directions would have 1)"
     elif rank < NARROW and num_images > NARROW + 1:
-        why = f"they are all on one line, with an effective rank of {rank:.2g}"
+        what = f"{its_features} all on one line (effective rank {rank:.2g}; the limit is {NARROW:g})"
     else:
         return []
-    text = f"the encoder has collapsed: of its features of {num_images} images {why}"
+    text = f"the encoder has collapsed: {what}"
     return [Finding(COLLAPSE, text, lasting=True)]
 
 
