@@ -27,7 +27,7 @@ from trabecula.train.loop import train
 NAMES = sorted(TABLE)
 BATCH = 8
 STEPS = 1  # of the comparison of two processes with one
-SEED = 8  # of the batches: with some seeds rounding turns the sign of a unit that is nearly 0, on some processors
+SEED = 8  # of the batches: with some seeds rounding turns the sign of a unit that is nearly 0
 
 
 def make(name: str, store: Store, architecture: str = "") -> tuple[Objective, Stream]:

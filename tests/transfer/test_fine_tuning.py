@@ -200,7 +200,7 @@ def test_batch_norm_needs_two_images(hospital: Path, root: Path) -> None:
 
 def test_a_run_that_stays_on_the_plateau_says_so(hospital: Path, root: Path, tmp_path: Path) -> None:
     notes = []
-    for name, lr in (("still", 1e-12), ("moves", 3e-3)):
+    for name, lr in (("still", 1e-12), ("moves", 1e-3)):
         config = finetune.Config(
             **few(hospital, root, "random"), optimizer={"lr": lr}, images=480, batch_size=12, patience=99,
             precision="float32", augment=False, keep=False,
@@ -212,7 +212,7 @@ def test_a_run_that_stays_on_the_plateau_says_so(hospital: Path, root: Path, tmp
     frequencies = np.array(list(part.values())) / sum(part.values())
     entropy = -(frequencies * np.log(frequencies)).sum()
     assert notes[0].endswith(f"of the class frequencies alone {entropy:.3g})")
-    assert "plateau" not in notes[1]
+    assert "chance" not in notes[1].replace("partly chance", "")
 
 
 def test_one_class_alone_has_no_plateau() -> None:
