@@ -27,7 +27,7 @@ from trabecula.train.loop import train
 NAMES = sorted(TABLE)
 BATCH = 8
 STEPS = 1  # of the comparison of two processes with one
-SEED = 8  # of the batches: with some seeds rounding turns the sign of a unit that is nearly 0
+SEED = 8  # of its batches: with some seeds rounding turns the sign of a unit that is nearly 0
 
 
 def make(name: str, store: Store, architecture: str = "") -> tuple[Objective, Stream]:
@@ -36,7 +36,7 @@ def make(name: str, store: Store, architecture: str = "") -> tuple[Objective, St
     settings = build(method.Config, method.tiny, name)
     objective = method(settings, encoder, Setting(len(store), BATCH, seed=5))
     fields = fields_of(method.fields, len(store))
-    return objective, Stream(store, np.arange(len(store)), BATCH, seed=SEED, fields=fields)
+    return objective, Stream(store, np.arange(len(store)), BATCH, seed=7, fields=fields)
 
 
 def fields_of(names: tuple[str, ...], num: int) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def test_what_it_declares_is_known_and_what_it_leaves_can_be_saved(
 def test_batches_without_what_it_learns_from_are_refused(name: str, store: Store) -> None:
     objective, _ = make(name, store)
     before = copy.deepcopy(objective.state_dict())
-    stream = Stream(store, np.arange(len(store)), BATCH, seed=SEED)
+    stream = Stream(store, np.arange(len(store)), BATCH, seed=7)
     with pytest.raises(
         InputError, match=f"{name} learns from images with .*{find(name).fields[0]}.* carry images"
     ):
@@ -238,6 +238,7 @@ def test_two_processes_equal_one(name: str, architecture: str, hospital: Path, t
     mp.spawn(_two_processes, (name, architecture, hospital / "store", tmp_path), nprocs=2)
     two, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     one, stream = make(name, Store.open(hospital / "store"), architecture)
+    stream = Stream(stream.store, stream.rows, BATCH, seed=SEED, fields=stream.fields)
     losses = advance(one, stream, STEPS)
     # Of a loss that mixes rows each process has the whole one, of others that of its rows.
     np.testing.assert_allclose((np.array(two["losses"]) + other["losses"]) / 2, losses, rtol=2e-3, atol=2e-3)
