@@ -1,4 +1,4 @@
-"""Files and folders: written whole or not at all, locked, and with a full disk told as such.
+"""Files and folders: atomic writes, locks, arrays; a full disk is reported as such.
 
 NumPy's own writer reports a short write without the system's reason, and a memory map made in a file with
 holes ends the process with a bus error when the disk cannot fill them: arrays are written here instead.

@@ -152,7 +152,7 @@ def averaged(sample: Sample) -> list[str]:
     """The labels whose AUROCs the macro AUROC is the mean of; the same for every arm and resample.
 
     Labels that fewer than `MIN_PATIENTS` patients have, or lack, are left out: resamples without one of
-    them have no mean, and its spread could not be told. Where that leaves none, all that have a value.
+    them have no mean, so its spread is unknown. Where that leaves none, all that have a value.
     """
     enough = [label for label in sample.class_names if _patients(sample, label) >= MIN_PATIENTS]
     return enough or [label for label in sample.class_names if _patients(sample, label)]

@@ -118,5 +118,5 @@ def neighbour_accuracy(
     classes = np.unique(y)
     if len(classes) < 2 or len(np.unique(patients)) < 2:
         return float("nan")
-    told = vote(features, y, patients, k)
-    return float(np.mean([(told[y == c] == c).mean() for c in classes]))
+    voted = vote(features, y, patients, k)
+    return float(np.mean([(voted[y == c] == c).mean() for c in classes]))

@@ -75,7 +75,7 @@ def generator_section(
     """None without a generator and a network that was explained.
 
     Args:
-        elsewhere: pictures, by file name, that another section shows: each stands in the page once.
+        elsewhere: pictures, by file name, that another section shows: each is in the page once.
     """
     if not generators and not explained:
         return None
