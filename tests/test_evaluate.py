@@ -117,7 +117,7 @@ def test_the_last_line_tells_what_could_not_be_tested_from_what_shows_no_differe
         Comparison(*place, p, claim)
         for claim, p in (("better", 0.001), ("worse", 0.002), ("none", 0.4), ("none", float("nan")))
     ]
-    told = "1 better, 1 worse, 1 not told apart"
+    told = "1 better, 1 worse, 1 with no difference shown"
     assert evaluate._compared(rows[:3]) == f"3 comparisons with a baseline: {told}"
     assert evaluate._compared(rows) == f"4 comparisons with a baseline: {told}, 1 not estimable"
     assert evaluate._compared(rows[:1]).startswith("1 comparison with")

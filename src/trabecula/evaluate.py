@@ -187,7 +187,7 @@ def _check_arms(
 
 
 def _compared(pairs: Sequence[Comparison]) -> str:
-    """The middle of the summary: "8 comparisons with a baseline: 5 better, 2 worse, 1 not told apart"."""
+    """Of the summary: "8 comparisons with a baseline: 5 better, 2 worse, 1 with no difference shown"."""
     better, worse = (sum(row.claim == claim for row in pairs) for claim in ("better", "worse"))
     gone = sum(
         row.p_holm is None or not math.isfinite(row.p_holm) for row in pairs
@@ -195,7 +195,7 @@ def _compared(pairs: Sequence[Comparison]) -> str:
     rest = len(pairs) - better - worse - gone
     return (
         f"{len(pairs)} comparison{'s' * (len(pairs) > 1)} with a baseline: {better} better, {worse} worse, "
-        f"{rest} not told apart" + (f", {gone} not estimable" if gone else "")
+        f"{rest} with no difference shown" + (f", {gone} not estimable" if gone else "")
     )
 
 

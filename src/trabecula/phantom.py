@@ -120,7 +120,7 @@ class Config(Joints):
 
 @dataclass(frozen=True)
 class _Picture:
-    """One file, its row of the table, whether its label is told, and what draws it."""
+    """One file, its row of the table, whether the table gives its label, and what draws it."""
 
     name: str
     cells: tuple[str, ...]

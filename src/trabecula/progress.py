@@ -30,7 +30,7 @@ class Meter:
     """`with Meter("decoding", total, "images") as meter: ... meter.add(1)`."""
 
     listener: ClassVar[Callable[[float | None], None] | None] = None
-    """In a study's workers: told the seconds left (None if unknown) instead of anything shown, since their
+    """In a study's workers: called with the seconds left (None if unknown); nothing is shown, since their
     parent shows one meter for all of them."""
 
     def __init__(self, label: str, total: int, unit: str, even: bool = True) -> None:

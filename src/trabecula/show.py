@@ -77,7 +77,7 @@ def print_subject(name: str, settings: bool = False) -> None:
 def print_settings(cls: type[Record], name: str) -> None:
     """Each setting as one writes it in TOML or after -s, its type, and below it what it means.
 
-    What a group of settings has in common with an earlier one, two views say, is told once.
+    What a group of settings has in common with an earlier one, two views say, is printed once.
     """
     heading = " ".join((cls.__doc__ or "").split())
     _print_folded(f"{name}: {heading}" if heading else name)
@@ -88,11 +88,11 @@ def print_settings(cls: type[Record], name: str) -> None:
             f"In a recipe's stage, or with -s, they are keys of pretrain's `settings`, for example "
             f"-s settings.{example[0]}={example[2]}"
         )
-    told: dict[tuple[str, str, str], str] = {}
+    first_keys: dict[tuple[str, str, str], str] = {}
     group = None
     for key, kind, default, meaning in rows:
         prefix, _, last = key.rpartition(".")
-        first = told.setdefault((last, kind, meaning), key)
+        first = first_keys.setdefault((last, kind, meaning), key)
         if prefix != group:
             group = prefix
             print()
@@ -171,7 +171,7 @@ def print_run(folder: Path, settings: bool = False) -> None:
 
 
 def _in_one_line_a_file(card: RunCard, folder: Path) -> RunCard:
-    """A study's card on which what was not run is told once for each missing file."""
+    """A study's card on which what was not run is listed once for each missing file."""
     not_run = _read(folder / "cells.json").get("not_run") or {}
     lines = [("not run", text) for text in not_run_lines(read_toml(folder / "recipe.toml"), not_run)]
     at = [what for what, _ in card.lines].index("not run") if lines else 0
@@ -238,7 +238,7 @@ def _read(path: Path) -> Any:
 
 
 def _unmarked(value: Any) -> Any:
-    """Without patients' marks: how many there are is told."""
+    """Without patients' marks: only their number."""
     if isinstance(value, dict):
         return {
             key: f"{len(inner)} marks" if key == "patients" and isinstance(inner, list) else _unmarked(inner)

@@ -52,7 +52,7 @@ def test_verdict_numbers_are_those_of_the_results(page: str) -> None:
         row = values[key]
         mode = {"probe": "linear probe", "finetune": "fine-tuning"}[pair["mode"]]
         drawn = "23" if first == 0.01 else "230 to 231"
-        ending = {"better": "it paid", "worse": "it did worse", "none": "not told apart"}[pair["claim"]]
+        ending = {"better": "it paid", "worse": "it did worse", "none": "no difference shown"}[pair["claim"]]
         if pair["arm"].endswith("imagenet") and pair["claim"] == "better":
             ending = "better"
         signed2 = f"{pair['difference']:+.2f} ({pair['low']:.2f} to {pair['high']:.2f})".replace("-", "−")
@@ -81,7 +81,7 @@ def test_verdict_tally_counts_claims_against_random(page: str) -> None:
     }
     assert gone == 2
     paid, none, worse = counts["better"], counts["none"], counts["worse"]
-    wanted = f"▲ {paid} better ▼ {worse} worse = {none} not told apart ? {gone} not estimable"
+    wanted = f"▲ {paid} better ▼ {worse} worse = {none} no difference shown ? {gone} not estimable"
     assert wanted in visible(page)
 
 

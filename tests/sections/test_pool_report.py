@@ -55,7 +55,7 @@ def test_the_sentence_says_every_pools_score_and_how_it_differs(results: Results
         "With 25 % of labels (60 training patients), AUROC 0.650 with 10 % of the pool (60 patients), 0.710 "
         "with cohort check-like alone (240 patients), 0.720 with whole pool (600 patients), 0.600 without "
         "pretraining. Against whole pool: 10 % of the pool −0.07 (−0.09 to −0.05), Holm-adjusted p < 0.001: "
-        "worse; cohort check-like alone −0.01 (−0.03 to 0.01), Holm-adjusted p 0.80: not told apart."
+        "worse; cohort check-like alone −0.01 (−0.03 to 0.01), Holm-adjusted p 0.80: no difference shown."
     )
 
 

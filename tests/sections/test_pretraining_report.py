@@ -160,7 +160,7 @@ def test_an_arm_that_learned_from_labels_is_an_upper_bound(
     config = report.Config(results=folder, manifest=write_manifest(tmp_path / "data"), runs=(run,))
     said = execute("report", config, tmp_path / "report")
     assert said == (
-        "report.html: 1 comparison with random initialisation: 0 better, 0 worse, 1 not told apart"
+        "report.html: 1 comparison with random initialisation: 0 better, 0 worse, 1 with no difference shown"
     )
     page = (tmp_path / "report" / "report.html").read_text()
     assert (

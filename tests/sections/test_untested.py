@@ -66,7 +66,7 @@ def test_nothing_tested_is_nothing_claimed(page: str, results: Path) -> None:
     num = sum(p["baseline_family"] == "random" and "imagenet" not in p["arm"] for p in pairs)
     tiles = re.findall(r"</span> (\d+)</b> ([a-z ]+)</li>", page)
     assert tiles == [
-        ("0", "better"), ("0", "worse"), ("0", "not told apart"), (str(num), "not estimable"),
+        ("0", "better"), ("0", "worse"), ("0", "no difference shown"), (str(num), "not estimable"),
     ]  # fmt: skip
     badges = re.findall(r'<ul class="marks".*?</ul>', page, re.S)
     assert badges

@@ -53,7 +53,7 @@ def compared(**values: Any) -> Comparison:
 def test_without_a_test_there_is_no_claim() -> None:
     pair = compared()
     assert claim_of(pair) == "none"
-    assert claim_of(replace(pair, p_holm=None)) == ""  # too few patients: not "not told apart"
+    assert claim_of(replace(pair, p_holm=None)) == ""  # too few patients: not "no difference shown"
     assert claim_of(replace(pair, difference=None)) == claim_of(None) == ""
 
 

@@ -139,7 +139,7 @@ def cells_of(table: pd.DataFrame, column: str, where: str) -> list[str]:
     """A column's cells.
 
     Raises:
-        InputError: there is no such column; told with `where`.
+        InputError: there is no such column; `where` says in what.
     """
     if column not in table.columns:
         known = [str(name) for name in table.columns]

@@ -311,9 +311,9 @@ def _named(task: Task, table: pd.DataFrame, keep: npt.NDArray[np.bool_], where: 
         start = f"{where}: column '{task.labels[0]}': {rows} "
         if values == [task.negative]:
             raise InputError(f"{start}'{task.negative}' beside a finding")
-        told = ", ".join(map(repr, values[:5])) + (f" and {len(values) - 5} more" if len(values) > 5 else "")
+        found = ", ".join(map(repr, values[:5])) + (f" and {len(values) - 5} more" if len(values) > 5 else "")
         raise InputError(
-            f"{start}a finding outside the task ({told}); known: {', '.join(task.classes)}; name those that "
+            f"{start}a finding outside the task ({found}); known: {', '.join(task.classes)}; name those that "
             "are not asked for in 'ignored'"
         )
     empty = np.full(len(task.classes), 0 if task.missing == "negative" else -1, dtype=np.int64)

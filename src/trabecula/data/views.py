@@ -61,7 +61,7 @@ class Views(Record):
     """Smallest and largest width/height of the crop; log-uniform between. MoCo v2: 3/4-4/3."""
 
     rotate: Annotated[float, Ge(0), Le(180)] = 15.0
-    """Largest rotation in degrees, either way. 15 is usual for knee films; MoCo v2 has none."""
+    """Largest rotation in degrees, either way. 15 is usual for knee radiographs; MoCo v2 has none."""
 
     flip: Probability = 0.0
     """Probability of a horizontal flip. MoCo v2: 0.5; 0 where sides are normalised."""

@@ -29,7 +29,7 @@ Row = dict[str, Any]
 
 NUM_STEPS, TOLERANCE = 5_000, 1e-9
 WIDE = 0.5  # of an interval: a wider one says nothing of its grade
-MISFIT = 0.05  # of the calls; beyond, the pool's films look otherwise to the proxy than the labelled ones
+MISFIT = 0.05  # of the calls; beyond, the pool's images look different to the proxy from the labelled ones
 
 
 @dataclass(frozen=True)
@@ -147,19 +147,19 @@ def _corrected(
     patients = [len(np.unique(known.calls.patients[known.y == k])) for k in range(num)]
     few = [f"{name} ({n})" for name, n in zip(classes, patients, strict=True) if n < MIN_PATIENTS]
     if few:
-        told = f"nothing is corrected: fewer than {MIN_PATIENTS} labelled patients of {', '.join(few)}"
-        return {"correction": told}
+        text = f"nothing is corrected: fewer than {MIN_PATIENTS} labelled patients of {', '.join(few)}"
+        return {"correction": text}
     cells = known.confusion()
     confusion = _normalised(cells.sum(axis=0).reshape(1, num, num))
     shares = unmix(confusion, called[None])
     misfit = float(np.abs(np.einsum("rk,rkj->rj", shares, confusion)[0] - called).sum() / 2)
     low, high = _bounds(called, confusion, called_draws, cells, min(patients), seed, level)
-    told = (
+    text = (
         f"by the calls on {len(known.y):,} labelled images of {known.calls.num_patients:,} patients; it "
         "holds where the pool's images of each grade look to the proxy as these do"
     )
     if misfit > MISFIT:
-        told += f"; they do not: no mixture of the grades explains {_percent(misfit)} of the calls"
+        text += f"; they do not: no mixture of the grades explains {_percent(misfit)} of the calls"
     rows: list[Row] = [
         {
             "class": name,
@@ -171,8 +171,8 @@ def _corrected(
     ]
     unsure = [row["class"] for row in rows if row["high"] - row["low"] > WIDE]
     if unsure:
-        told += f"; how much of {', '.join(unsure)} there is cannot be told by these calls"
-    return {"corrected": rows, "correction": told, "misfit": misfit}
+        text += f"; how much of {', '.join(unsure)} there is cannot be text by these calls"
+    return {"corrected": rows, "correction": text, "misfit": misfit}
 
 
 def _bounds(
@@ -241,21 +241,21 @@ def dominant(row: Row, dominance: float) -> tuple[Row | None, str]:
     name, share = first["class"], first["share"]
     if max(share, corrected.get(name, 0)) < dominance:
         return None, ""
-    told = f"{_percent(share)} of the images are called {name}"
+    text = f"{_percent(share)} of the images are called {name}"
     if name in corrected:
         its = next(one for one in sure if one["class"] == name)
-        told += f", corrected {_percent(its['share'])} ({_percent(its['low'])} to {_percent(its['high'])})"
-    told += ": of the other grades there is little to learn in this pool"
+        text += f", corrected {_percent(its['share'])} ({_percent(its['low'])} to {_percent(its['high'])})"
+    text += ": of the other grades there is little to learn in this pool"
     known = row["known"]
     if known is not None:
         place = row["classes"].index(name)
         of_known = known["called"][place]
         if of_known >= dominance > known["shares"][place]:
-            told += (
+            text += (
                 f"; but the proxy calls {_percent(of_known)} of the labelled images so too, of which "
                 f"{_percent(known['shares'][place])} are: it may say more of the proxy than of the pool"
             )
-    return {"class": name, "called": share, "corrected": corrected.get(name)}, told
+    return {"class": name, "called": share, "corrected": corrected.get(name)}, text
 
 
 def _percent(share: float) -> str:

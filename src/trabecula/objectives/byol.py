@@ -38,7 +38,7 @@ class ByolConfig(Record):
     """Of the target's moving average at the start; it rises to 1 by half a cosine (section 3.2). For 100 and
     300 epochs the official code takes 0.99."""
     views_a: Views = Views(crop_scale=(0.08, 1.0), blur=1.0)
-    """Augmentation of the first view: always blurred (appendix B; no colour on grey films). The size is the
+    """Augmentation of the first view: always blurred (appendix B; no colour on grey images). The size is the
     encoder's."""
     views_b: Views = Views(crop_scale=(0.08, 1.0), blur=0.1, solarize=0.2)
     """Augmentation of the second view: blurred with probability 0.1, solarized with probability 0.2."""

@@ -2,8 +2,9 @@
 
 Goodfellow et al. 2014, arXiv 1406.2661, section 3 (the generator's loss); Mescheder, Geiger, Nowozin 2018,
 arXiv 1801.04406, section 4.1 (the penalty, equation 9, and gamma 10); Karras et al. 2020, arXiv 1912.04958,
-appendix B (lazy regularisation). The penalty asks for no slope where real images are: at equilibrium the
-critic has nothing to tell there, and training converges near it, which the plain game need not do.
+appendix B (lazy regularisation). The penalty asks for a zero gradient where real images are: at
+equilibrium the critic has nothing to learn there, and training converges near it, which
+the plain game need not do.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ Position embeddings are sines and cosines and do not move. An encoder that start
 the positions it was trained with, and they do not move either; fine-tuning moves them.
 
 With `norm_pix` each patch is predicted up to its brightness and contrast, which is what the paper found to
-give the better features. A patch of one grey, such as the film's border, then has nothing to predict: its
+give the better features. A patch of one grey, such as the image's border, then has nothing to predict: its
 target is 0 throughout. `blank` in the log is the share of hidden patches that are so.
 
 At the end a few images of the pool are drawn with what was hidden and what was filled in,

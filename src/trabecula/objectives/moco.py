@@ -46,7 +46,7 @@ class MocoConfig(Record):
     """Rows that share batch-norm statistics: the paper's 256 images on 8 GPUs. Keys are shuffled over
     these groups, or the statistics would give the positive away (v1, section 3.3)."""
     views: Views = Views()
-    """Augmentation of both views (v2: crop 0.2 to 1 and blur; no colour on grey films). The size is the
+    """Augmentation of both views (v2: crop 0.2 to 1 and blur; no colour on grey images). The size is the
     encoder's."""
     optimizer: Optimizer = Optimizer(name="sgd", lr=0.03, momentum=0.9, weight_decay=1e-4, schedule="cosine")
     """SGD with a half cosine; 0.03 is for 256 images a batch (v2)."""

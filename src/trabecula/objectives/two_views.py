@@ -39,7 +39,7 @@ class TwoViewsConfig(Record):
     gigabyte of weights, 2048 are 1/14 of that on 512 features."""
     views_a: Views = Views(crop_scale=(0.08, 1.0), blur=1.0)
     """Augmentation of the first view: always blurred (Zbontar et al. 2021, section 2.2, as BYOL; no colour on
-    grey films). The size is the encoder's."""
+    grey images). The size is the encoder's."""
     views_b: Views = Views(crop_scale=(0.08, 1.0), blur=0.1, solarize=0.2)
     """Augmentation of the second view: blurred with probability 0.1, solarized with probability 0.2."""
     optimizer: Optimizer = LARS

@@ -2,7 +2,7 @@
 
 Gulrajani, Ahmed, Arjovsky, Dumoulin, Courville 2017, arXiv 1704.00028 (algorithm 1, equation 3), with
 the nets and settings of den Boer 2025 (TU Delft), "Adversarial generative models applied to diagnosing
-Osteoarthritis", sections 4.2 and 4.3. To score real films above made-up ones the critic has to learn
+Osteoarthritis", sections 4.2 and 4.3. To score real radiographs above generated ones the critic has to learn
 what a joint looks like; that knowledge is the start of a diagnosis.
 """
 
@@ -63,12 +63,12 @@ def gradient_penalty(
         critic: (B, C, H, W) -> (B,).
         real, fake: (B, C, H, W).
         mixing: (B, 1, 1, 1), one e a sample.
-        dtype: of the products that make the slope, see `input_gradient`.
+        dtype: of the products that make the input gradient, see `input_gradient`.
 
     Returns:
         The penalty, a scalar differentiable in the critic's weights, and the mean gradient norm, both in
         float32: a square of a difference near 0 has no digits left in 16 bits.
     """
-    slope = input_gradient(critic, mixing * real + (1 - mixing) * fake, dtype)
-    norm = slope.flatten(1).norm(dim=1)  # over all pixels of a sample
+    gradient = input_gradient(critic, mixing * real + (1 - mixing) * fake, dtype)
+    norm = gradient.flatten(1).norm(dim=1)  # over all pixels of a sample
     return (norm - 1).square().mean(), norm.detach().mean()

@@ -122,7 +122,7 @@ def _compared(results: Results, panel: Panel, metric: str) -> list[Block]:
         return [shown]
     note = (
         f"{'▲ tells more, ▼ tells less' if shortcut else '▲ better, ▼ worse'}: Holm-adjusted p below "
-        f"{results.metrics.alpha:g}; = not told apart: p is larger, even where the {results.level} % "
+        f"{results.metrics.alpha:g}; = no difference shown: p is larger, even where the {results.level} % "
         "interval just leaves out 0."
     )
     if any(mark and mark.bar for line in marks for mark in line):

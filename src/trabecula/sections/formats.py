@@ -73,10 +73,15 @@ def said_once(table: Table, first: int, kinds: Sequence[str] = ()) -> Table:
         kinds: only where every cell reads as one of these, if given. Cells without a number or a note
             of their own ("–", "not run") have no part in it.
     """
-    told = [c for row in table.rows for c in row[first:] if c.text not in ("–", "not run")]
-    notes = {c.small for c in told}
+    filled = [c for row in table.rows for c in row[first:] if c.text not in ("–", "not run")]
+    notes = {c.small for c in filled}
     shared = next(iter(notes), "")
-    if len(told) < 2 or len(notes) > 1 or not shared or (kinds and not {c.text for c in told} <= {*kinds}):
+    if (
+        len(filled) < 2
+        or len(notes) > 1
+        or not shared
+        or (kinds and not {c.text for c in filled} <= {*kinds})
+    ):
         return table
 
     def short(cell: Entry) -> Entry:

@@ -138,7 +138,7 @@ def _names(records: Sequence[Row], kind: str) -> list[str]:
 
 def _protocol(record: Row) -> str:
     """How the distances were measured, in one sentence."""
-    told = [f"Extractor: {record['extractor']}"] if isinstance(record.get("extractor"), str) else []
+    parts = [f"Extractor: {record['extractor']}"] if isinstance(record.get("extractor"), str) else []
     protocol = record.get("protocol") or {}
     known = ("extractor", "frechet", "kernel")  # said elsewhere
     plain = {
@@ -146,11 +146,11 @@ def _protocol(record: Row) -> str:
         for k, v in protocol.items()
         if k not in known and isinstance(v, str | int | float) and not isinstance(v, bool)
     }
-    told += [f"{key.replace('_', ' ')}: {_short(value)}" for key, value in plain.items()]
+    parts += [f"{key.replace('_', ' ')}: {_short(value)}" for key, value in plain.items()]
     sizes = sorted({row.get("num_fakes") for row in record.get("points") or [] if row.get("num_fakes")})
     if sizes and "num" not in plain:
-        told.append(f"images: {' or '.join(count(n) for n in sizes)} of each kind")
-    return "; ".join(told)
+        parts.append(f"images: {' or '.join(count(n) for n in sizes)} of each kind")
+    return "; ".join(parts)
 
 
 def _short(value: Any) -> str:

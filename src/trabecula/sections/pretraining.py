@@ -117,9 +117,9 @@ def _at_the_end(found: Sequence[tuple[Row, Row]]) -> dict[str, str]:
         points = training.get("points") or [{}]
         last = [f for f in training.get("findings") or () if f["last"] == points[-1].get("images")]
         for finding in last:
-            told = f"seed {card.get('seed', '–')}: {finding['text']}"
-            said.setdefault(str(card.get("name")), []).append(told)
-    return {arm: "; ".join(told) for arm, told in said.items()}
+            text = f"seed {card.get('seed', '–')}: {finding['text']}"
+            said.setdefault(str(card.get("name")), []).append(text)
+    return {arm: "; ".join(texts) for arm, texts in said.items()}
 
 
 def _sheets(found: Sequence[tuple[Row, Path]]) -> list[PagePicture]:

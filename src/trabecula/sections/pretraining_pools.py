@@ -179,8 +179,8 @@ def _charts(
             y = [here[arm.name]["value"]] if arm.name in here else []
             series.append(Series(arm.style, y=y, name=names[arm.name], parts=("line",)))
         title = labels_phrase(results, panel.task, fraction)
-        told = _sentence(results, panel, arms, largest, fraction, {}).partition(" Against")[0]
-        charts.append(Chart(f"Pool, {name}", title, x_axis, y_axis, series, f"{name}, {title}. {told}"))
+        sentence = _sentence(results, panel, arms, largest, fraction, {}).partition(" Against")[0]
+        charts.append(Chart(f"Pool, {name}", title, x_axis, y_axis, series, f"{name}, {title}. {sentence}"))
     return charts
 
 
@@ -221,7 +221,7 @@ def _table(
     title = f"{metric_name(metric)} of {panel.task} by pretraining pool, {mode_name(panel.mode)}"
     note = "Pools differ in their images alone: network, start, method, settings, batch and images seen, so "
     note += "updates, are the same."
-    told = dict.fromkeys(str(row["note"]) for row in by.values() if row.get("note"))
-    note += "".join(f" Differences: {text}." for text in told)
+    notes = dict.fromkeys(str(row["note"]) for row in by.values() if row.get("note"))
+    note += "".join(f" Differences: {text}." for text in notes)
     styles = [arm.style for arm in (*random, *arms)]
     return Table(title, columns, rows, note, heads=1, styles=styles)

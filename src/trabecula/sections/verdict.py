@@ -54,14 +54,14 @@ def upper_bounds(results: Results) -> list[str]:
 
 def few_seeds(results: Results) -> str:
     """Which comparisons speak of the very networks that were trained, as too few seeds were; "" for none."""
-    told: dict[int, set[str]] = defaultdict(set)
+    modes_of: dict[int, set[str]] = defaultdict(set)
     for pair in against_random(results):
         if wording.claim_of(pair) and pair.num_seeds < MIN_SEEDS:
-            told[pair.num_seeds].add(wording.mode_name(pair.mode))
-    if not told:
+            modes_of[pair.num_seeds].add(wording.mode_name(pair.mode))
+    if not modes_of:
         return ""
     few = "; ".join(
-        f"{num} seed{'s' * (num > 1)} of {' and '.join(sorted(told[num]))}" for num in sorted(told)
+        f"{num} seed{'s' * (num > 1)} of {' and '.join(sorted(modes_of[num]))}" for num in sorted(modes_of)
     )
     return (
         f"{few[0].upper()}{few[1:]}: with fewer than {MIN_SEEDS} an interval is over new patients only. "
@@ -82,7 +82,7 @@ def tally(results: Results) -> list[dict[str, Any]]:
 
 
 def in_a_line(results: Results) -> str:
-    """ "8 comparisons with random initialisation: 5 better, 2 worse, 1 not told apart", or why none."""
+    """ "8 comparisons with random initialisation: 5 better, 2 worse, 1 not modes_of apart", or why none."""
     total = len(against_random(results))
     if not total:
         return f"no comparison with random initialisation ({why_none(results)})"

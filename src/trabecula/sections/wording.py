@@ -29,7 +29,7 @@ _METRICS = {
     "quadratic_kappa": "quadratic kappa",
     "ppv": "positive predictive value", "npv": "negative predictive value",
 }  # fmt: skip
-CLAIMS = {"better": ("▲", "better"), "worse": ("▼", "worse"), "none": ("=", "not told apart")}
+CLAIMS = {"better": ("▲", "better"), "worse": ("▼", "worse"), "none": ("=", "no difference shown")}
 NOT_ESTIMABLE = ("?", "not estimable")
 _OF_SHORTCUTS = {"better": ("▲", "tells more"), "worse": ("▼", "tells less")}  # no merit, no fault
 

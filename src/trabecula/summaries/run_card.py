@@ -177,21 +177,21 @@ def _more(rows: Sequence[Any]) -> str:
 
 def read_study(folder: Path) -> RunCard:
     """A study's folder: its stages, what is done, what was not run, and where the report lies."""
-    told = record(folder / "cells.json")
-    made = RunCard(str(told.get("title") or "a study"))
+    cells = record(folder / "cells.json")
+    made = RunCard(str(cells.get("title") or "a study"))
     stages: dict[str, list[bool]] = {}
-    for cell in told.get("cells", ()):
+    for cell in cells.get("cells", ()):
         stages.setdefault(cell["stage"], []).append(is_done(folder / cell["folder"]))
     for stage, done in stages.items():
         made.add(stage, f"{sum(done)} of {len(done)} done" if not all(done) else f"{len(done)} done")
-    for label, reason in (told.get("not_run") or {}).items():
+    for label, reason in (cells.get("not_run") or {}).items():
         made.add("not run", f"{label}: {reason}")
     unfinished = any(not all(done) for done in stages.values())
     made.add("report", str(folder / "report.html") if (folder / "report.html").exists() else "none yet")
     if unfinished or not stages:
         made.commands = [f"trabecula study {folder / 'recipe.toml'} --out {folder}"]
     else:
-        made.commands = [f"trabecula show {folder / cell['folder']}" for cell in told["cells"]
+        made.commands = [f"trabecula show {folder / cell['folder']}" for cell in cells["cells"]
                          if cell["verb"] == "evaluate"][:1]  # fmt: skip
     return made
 
@@ -239,9 +239,9 @@ def _input(card: Row) -> str:
 
 def _start(card: Row) -> str:
     """ "random weights, seed 0"; "given weights: facebook/dinov2-small@..."."""
-    told = _INITS.get(card.get("init", "random"), str(card.get("init")))
+    start = _INITS.get(card.get("init", "random"), str(card.get("init")))
     weights = str(card.get("weights") or "").partition(" sha256:")[0]
-    return told + (f": {weights}" if weights else "") + f", seed {card.get('seed', 0)}"
+    return start + (f": {weights}" if weights else "") + f", seed {card.get('seed', 0)}"
 
 
 def _objective(card: Row) -> str:
@@ -273,8 +273,9 @@ def _short(value: Any) -> str:
 
 def _pool(folder: Path, card: Row) -> str:
     drawn = [line for line in read_log(folder) if line.get("event") == "pool"]
-    told = f"{count(drawn[-1]['images'])} images of {count(drawn[-1]['patients'])} patients" if drawn else ""
-    parts = [told] if told else []
+    parts = (
+        [f"{count(drawn[-1]['images'])} images of {count(drawn[-1]['patients'])} patients"] if drawn else []
+    )
     if card.get("pool_fraction", 1) < 1:
         parts.append(f"{share(card['pool_fraction'])} of the pool's patients")
     if card.get("pool_cohorts"):
@@ -293,27 +294,27 @@ def _losses(training: Row) -> str:
     """The first and the last mean of each loss."""
     points = training.get("points") or []
     names = list(dict.fromkeys(key for point in points for key in point if key.endswith("loss")))
-    told = []
+    parts = []
     for name in names:
         values = [point[name] for point in points if name in point]
         label = name.removesuffix("/loss")
         span = f"{number(values[0])} to {number(values[-1])}"
         alone = f"{number(values[0])}, the mean of the whole run: it has one point"
-        told.append(f"{label + ' ' if label != name else ''}{span if len(points) > 1 else alone}")
-    return ", ".join(told[:3])
+        parts.append(f"{label + ' ' if label != name else ''}{span if len(points) > 1 else alone}")
+    return ", ".join(parts[:3])
 
 
 def _monitors(training: Row) -> str:
     """Each monitor's last value, and where it began."""
     start, points = training.get("start") or {}, training.get("points") or []
-    told = []
+    parts = []
     for key, name, digits in _MONITORS:
         values = [point[f"monitor/{key}"] for point in points if f"monitor/{key}" in point]
         if values:
             began = start.get(f"monitor/{key}")
             before = f" (at the start {number(began, digits)})" if began is not None else ""
-            told.append(f"{name} {number(values[-1], digits)}{before}")
-    return ", ".join(told)
+            parts.append(f"{name} {number(values[-1], digits)}{before}")
+    return ", ".join(parts)
 
 
 def _patients(card: Row) -> str:
@@ -401,10 +402,10 @@ def _choices(folder: Path) -> RunCard:
 
 
 def _features(folder: Path) -> RunCard:
-    told = record(folder / FEATURES_CARD)
-    made = RunCard(f"{told.get('arm')}: features of {count(told.get('num'))} images")
-    made.add("features", f"{count(told.get('num_features'))}, pool {told.get('pool')}, {told.get('dtype')}")
-    made.add("region", "" if told.get("region", "all") == "all" else str(told["region"]))
+    card = record(folder / FEATURES_CARD)
+    made = RunCard(f"{card.get('arm')}: features of {count(card.get('num'))} images")
+    made.add("features", f"{count(card.get('num_features'))}, pool {card.get('pool')}, {card.get('dtype')}")
+    made.add("region", "" if card.get("region", "all") == "all" else str(card["region"]))
     made.commands = [
         f"trabecula probe --features {folder} --manifest {input_path(folder, 'manifest', 'MANIFEST')} "
         "--splits SPLITS -s 'task=\"RULE\"' "
@@ -414,26 +415,26 @@ def _features(folder: Path) -> RunCard:
 
 
 def _store(folder: Path) -> RunCard:
-    told = dump(read_store_record(folder))
-    channels = told.get("channels")
+    card = dump(read_store_record(folder))
+    channels = card.get("channels")
     kind = "grey" if channels == 1 else "RGB" if channels == 3 else f"{channels}-channel"
-    made = RunCard(f"a store of {count(told.get('num_images'))} images")
-    made.add("images", f"{kind}, {told.get('size')} px, {told.get('bits')} bits")
-    rejected = told.get("num_rejected") or 0
+    made = RunCard(f"a store of {count(card.get('num_images'))} images")
+    made.add("images", f"{kind}, {card.get('size')} px, {card.get('bits')} bits")
+    rejected = card.get("num_rejected") or 0
     made.add("rejected", f"{rejected:,}, see {REJECTED_FILE}" if rejected else "none")
     made.commands = [f"trabecula pretrain --store {folder} --splits SPLITS -s objective=moco --out ENCODER"]
     return made
 
 
 def _export(folder: Path) -> RunCard:
-    told = record(folder / "export.json")
-    made = RunCard(f"{told.get('arm')}: what may leave")
+    card = record(folder / "export.json")
+    made = RunCard(f"{card.get('arm')}: what may leave")
     made.add("files", ", ".join(sorted(path.name for path in (folder / "hub").glob("*"))))
-    for name, difference in (told.get("differences") or {}).items():
+    for name, difference in (card.get("differences") or {}).items():
         if difference is None:
             made.add("not checked", f"{name}: it was not installed")
         else:
             made.add("checked", f"{name}: largest difference {difference:.1g} of the largest feature")
-    for line in told.get("impossible") or ():
+    for line in card.get("impossible") or ():
         made.add("not possible", line)
     return made

@@ -100,7 +100,7 @@ def size_chart(
             series.append(Series.of_rows([without], [left], style, "", ("whisker", "ring"), shift))
     ticks = [(left, "none"), *((size, count(size)) for size in sizes)]
     x_axis = PlotAxis("pretraining images (log scale)", ticks, (left / 1.3, max(sizes) * 1.3), log=True)
-    told = "; ".join(
+    description = "; ".join(
         f"{share(f)} of labels: "
         + ", ".join(f"{number(rows[a.name, f]['value'])} from {count(s)} images"
                     for a, s in zip(arms, sizes, strict=True) if (a.name, f) in rows)
@@ -117,7 +117,7 @@ def size_chart(
         + " Rings at the left: without pretraining." * ringed
     )
     y_axis = PlotAxis(metric_name(metric))
-    return Chart(f"{figure}, this study", title, x_axis, y_axis, series, f"{title}. {told}", note)
+    return Chart(f"{figure}, this study", title, x_axis, y_axis, series, f"{title}. {description}", note)
 
 
 def figure_metric(results: Results, panel: Panel) -> str:
@@ -154,7 +154,7 @@ def spectrum_chart(paper: Paper, figure: PublishedFigure, audit: Row) -> Chart:
     if theirs:
         at, shares, name = [x for x, _ in theirs], [y for _, y in theirs], f"{paper.mark}, another pool"
         series.append(Series(REFERENCE, at, shares, name=name, parts=("mark",)))
-    told = ", ".join(
+    description = ", ".join(
         f"{grade}: {share(round(row['share'], 3))}" for grade, row in zip(grades, called, strict=True)
     )
     note = f"{count(audit['num_images'])} images of {count(audit['num_patients'])} patients. Whiskers are "
@@ -163,4 +163,4 @@ def spectrum_chart(paper: Paper, figure: PublishedFigure, audit: Row) -> Chart:
     title = f"{audit['task']} by {audit['arm']}" + (f", seed {audit['seed']}" if "seed" in audit else "")
     x_axis = PlotAxis("predicted grade", list(enumerate(grades)), (-0.6, len(grades) - 0.4))
     y_axis = PlotAxis("share of the pool's images", UNIT_TICKS)
-    return Chart(f"{figure.name}, this study", title, x_axis, y_axis, series, f"{title}. {told}", note)
+    return Chart(f"{figure.name}, this study", title, x_axis, y_axis, series, f"{title}. {description}", note)
