@@ -3,7 +3,8 @@
 Arjovsky, Chintala, Bottou 2017, arXiv 1701.07875, algorithm 1: RMSProp at 5e-5, weights kept in
 [-0.01, 0.01], five critic updates to one of the generator. Clipping bounds the critic's gradient by a
 constant that depends on its depth and widths; without the batch norm of the paper's nets five layers of such
-weights pass little on, so scores and gradients are small. Built as written, to be compared with what replaced it.
+weights pass little on, so scores and gradients are small. Built as written, to be compared with what
+replaced it.
 """
 
 from __future__ import annotations

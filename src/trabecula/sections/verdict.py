@@ -82,12 +82,12 @@ def tally(results: Results) -> list[dict[str, Any]]:
 
 
 def in_a_line(results: Results) -> str:
-    """ "8 comparisons with random initialisation: 5 better, 2 worse, 1 not modes_of apart", or why none."""
+    """ "8 comparisons with random initialisation: 5 better, 2 worse, 1 with no difference shown"."""
     total = len(against_random(results))
     if not total:
         return f"no comparison with random initialisation ({why_none(results)})"
     counts = [
-        f"{row['number']} {row['words']}"
+        f"{row['number']} {'with ' if row['claim'] == 'none' else ''}{row['words']}"
         for row in tally(results)
         if row["number"] or row["claim"] != "unknown"
     ]
