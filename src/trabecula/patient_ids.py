@@ -1,0 +1,47 @@
+"""One form for every spelling of a patient's id, so that nobody stands in two parts under two spellings.
+
+`9000000` and `9000000.0`, `007` and `7`, `P1` and `p1`, ids with doubled or no-break blanks, and composed and
+decomposed letters are each one patient: programs that write tables change them so.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from decimal import Decimal
+
+_WHOLE = re.compile(r"(\d+)(?:\.0*)?")
+_SCIENTIFIC = re.compile(r"\d+(?:\.\d+)?[eE]\+?(\d{1,2})")
+
+
+def canonical(patient_id: str) -> str:
+    """The form by which ids are compared: one for all spellings of a patient.
+
+    Compatibility characters as plain ones (NFKC), letters small, invisible characters gone, blanks single;
+    a whole number without leading zeros, decimal point or exponent.
+    """
+    text = unicodedata.normalize("NFKC", patient_id)
+    text = "".join(c for c in text if unicodedata.category(c) != "Cf")
+    text = unicodedata.normalize("NFC", " ".join(text.split()).casefold())
+    whole = _WHOLE.fullmatch(text)
+    if whole:
+        return whole[1].lstrip("0") or "0"
+    if _SCIENTIFIC.fullmatch(text):
+        value = Decimal(text)
+        if value == value.to_integral_value():
+            return str(int(value))
+    return text
+
+
+def in_scientific_notation(patient_id: str) -> bool:
+    """Whether a spreadsheet program may have rounded the id to a few digits, as `9.00E+06`."""
+    return _SCIENTIFIC.fullmatch(patient_id.strip()) is not None
+
+
+def spelled_alike(patient_ids: Iterable[str]) -> list[tuple[str, ...]]:
+    """The spellings of each patient who has several, sorted."""
+    spellings: dict[str, set[str]] = {}
+    for patient in patient_ids:
+        spellings.setdefault(canonical(patient), set()).add(patient)
+    return sorted(tuple(sorted(some)) for some in spellings.values() if len(some) > 1)
