@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf, nan
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from scipy import stats
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Scale = Literal["logit", "fisher", "log", "identity"]
 Unit = tuple[int, int]
 """(pretraining seed, label seed): what is called a seed in intervals."""
@@ -36,6 +38,12 @@ NO_SPREAD = "not estimable: no resample differs"
 _ROUNDING = 1e-12  # a spread below it is arithmetic, not patients
 
 
+@np.errstate(invalid="ignore", divide="ignore")
+def ratio(above: Array, below: Array) -> Floats:
+    """NaN or infinite without a warning where nothing is divided by."""
+    return np.asarray(above / below)
+
+
 @dataclass(frozen=True)
 class Layout:
     """How S units are laid out.
@@ -47,7 +55,7 @@ class Layout:
     """
 
     kind: Kind
-    order: NDArray[np.int64]
+    order: Ints
 
     @property
     def note(self) -> str:
@@ -61,18 +69,14 @@ class Layout:
             "models": f"speaks of these {self.order.size} trained models: over new patients",
         }[self.kind]
 
-    def averaged(self, table: NDArray[Any]) -> Floats:
+    def averaged(self, table: Array) -> Floats:
         """(..., S) -> (..., seeds that the interval is over); (..., P, L) where both are crossed."""
         if self.kind == "plain":
             return table
         grid: Floats = table[..., self.order]
-        if self.kind == "encoders":
-            return np.asarray(grid.mean(axis=-2))
-        if self.kind == "labels":
-            return np.asarray(grid.mean(axis=-1))
         if self.kind == "models":
             return np.asarray(grid.mean(axis=(-2, -1)))[..., None]
-        return grid
+        return grid if self.kind == "crossed" else grid.mean(axis=-2 if self.kind == "encoders" else -1)
 
 
 def layout_of(units: Sequence[Unit]) -> Layout:
@@ -105,9 +109,7 @@ def resample(patients: ArrayLike, num_resamples: int, seed: int) -> Array:
     drawn = rng.integers(ids.size, size=(num_resamples, ids.size), dtype=np.int32)
     cells = drawn.astype(np.int64) * num_resamples + np.arange(num_resamples)[:, None]
     counts = np.bincount(cells.ravel(), minlength=ids.size * num_resamples)
-    by_patient = counts.reshape(ids.size, num_resamples).astype(np.float32)
-    weights: Array = by_patient[position].T
-    return weights
+    return np.asarray(counts.reshape(ids.size, num_resamples).astype(np.float32)[position].T)
 
 
 def resample_seeds(num_seeds: int, num_resamples: int, seed: int, stream: int = 1) -> Floats:
@@ -121,8 +123,7 @@ def resample_seeds(num_seeds: int, num_resamples: int, seed: int, stream: int = 
     rng = np.random.default_rng([seed, stream])
     drawn = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=num_resamples)
     stretch = np.sqrt(num_seeds / (num_seeds - 1))
-    result: Floats = 1 / num_seeds + stretch * (drawn / num_seeds - 1 / num_seeds)
-    return result
+    return np.asarray(1 / num_seeds + stretch * (drawn / num_seeds - 1 / num_seeds))
 
 
 def resample_units(units: Sequence[Unit], num_resamples: int, seed: int) -> Floats:
@@ -140,9 +141,7 @@ def resample_units(units: Sequence[Unit], num_resamples: int, seed: int) -> Floa
     if layout.kind in ("labels", "crossed"):
         pretrainings = resample_seeds(num_pretrainings, num_resamples, seed, stream=2)
     weights = np.empty((num_resamples, len(units)))
-    weights[:, layout.order.ravel()] = (pretrainings[:, :, None] * labels[:, None, :]).reshape(
-        num_resamples, -1
-    )
+    weights[:, layout.order] = pretrainings[:, :, None] * labels[:, None, :]
     return weights
 
 
@@ -161,11 +160,7 @@ class Interval:
 
 
 def degrees_of_freedom(class_patients: Sequence[int]) -> float:
-    """Degrees of freedom of a spread over patients: one less than the patients of the smallest class.
-
-    Args:
-        class_patients: patients with an image of each class; one number for a metric without classes.
-    """
+    """One less than the patients of the smallest class, or, for a metric without classes, than all."""
     return float(min(class_patients) - 1)
 
 
@@ -214,12 +209,11 @@ def crossed_variance(values: Floats, draws: Floats, df_patients: float) -> tuple
     squares = np.array([values.mean(axis=1 - i).var(ddof=1) / num[i] for i in (0, 1)])
     of_patients = np.maximum((np.array([pretraining, label]) - over_patients) / df, 0)
     of_both = max(0.0, (each - pretraining - label + over_patients) / df.prod())
-    found = [
-        (*(float(v) for v in (squares.sum() - square, of_patients.sum() - of_both)),
-         float((squares**2 / df).sum() + square**2 / df.prod())),
-        *((float(squares[i]), float(of_patients[i]), float(squares[i] ** 2 / df[i])) for i in (0, 1)),
-    ]  # fmt: skip
-    between, interaction, spread = max(found, key=lambda one: one[0] - one[1])
+    of_squares = (squares**2 / df).sum() + square**2 / df.prod()
+    found: list[tuple[Any, ...]] = [(squares.sum() - square, of_patients.sum() - of_both, of_squares)]
+    found += [(squares[i], of_patients[i], squares[i] ** 2 / df[i]) for i in (0, 1)]
+    largest = max(found, key=lambda one: float(one[0] - one[1]))
+    between, interaction, spread = map(float, largest)
     if between <= interaction:
         return over_patients, df_patients
     total = over_patients + between - interaction
@@ -227,13 +221,9 @@ def crossed_variance(values: Floats, draws: Floats, df_patients: float) -> tuple
 
 
 def interval(
-    values: ArrayLike,
-    draws: ArrayLike,
-    df_patients: float,
-    level: float = 0.95,
-    scale: Scale = "logit",
-    units: Sequence[Unit] | None = None,
-) -> Interval:
+    values: ArrayLike, draws: ArrayLike, df_patients: float, level: float = 0.95,
+    scale: Scale = "logit", units: Sequence[Unit] | None = None,
+) -> Interval:  # fmt: skip
     """Student's t interval on a transformed scale with a bootstrap standard error.
 
     Args:
@@ -246,8 +236,7 @@ def interval(
     """
     point, table = np.atleast_1d(np.asarray(values, float)), np.asarray(draws, float)
     table = table.reshape(len(table), point.size)
-    value, sd = float(point.mean()), float(point.std(ddof=1)) if point.size > 1 else float("nan")
-    nan = float("nan")
+    value, sd = float(point.mean()), float(point.std(ddof=1)) if point.size > 1 else nan
     if not np.isfinite(point).all():
         return Interval(nan, nan, nan, nan, nan, nan, point.size, "not estimable")
     table = table[np.isfinite(table).all(axis=1)]
@@ -309,14 +298,9 @@ class Difference:
 
 
 def difference(
-    values: ArrayLike,
-    draws: ArrayLike,
-    baseline_values: ArrayLike,
-    baseline_draws: ArrayLike,
-    df_patients: float,
-    level: float = 0.95,
-    units: Sequence[Unit] | None = None,
-) -> Difference:
+    values: ArrayLike, draws: ArrayLike, baseline_values: ArrayLike, baseline_draws: ArrayLike,
+    df_patients: float, level: float = 0.95, units: Sequence[Unit] | None = None,
+) -> Difference:  # fmt: skip
     """Paired difference of a metric.
 
     Args:
@@ -333,7 +317,6 @@ def difference(
         raise ValueError(f"{own.size} seeds against {base.size}: pair the seeds first")
     apart = np.asarray(draws, float) - np.asarray(baseline_draws, float)
     found = interval(own - base, apart, df_patients, level, "identity", units)
-    nan = float("nan")
     if found.error <= _ROUNDING:
         return Difference(found.value, nan, nan, nan, found.num_seeds, NO_SPREAD)
     p = float(2 * stats.t.sf(abs(found.value) / found.error, found.df)) if np.isfinite(found.error) else nan
@@ -362,15 +345,13 @@ def isotonic(values: ArrayLike, weights: ArrayLike | None = None) -> Floats:
     Source: Barlow et al., Statistical Inference under Order Restrictions, 1972, equation 1.9.
     """
     y = np.asarray(values, float)
-    w = np.ones(y.shape[-1]) if weights is None else np.asarray(weights, float)
     num = y.shape[-1]
+    w = np.ones(num) if weights is None else np.asarray(weights, float)
     mean = np.full((num, num, *y.shape[:-1]), np.inf)
     for a in range(num):
         for b in range(a, num):
             mean[a, b] = (y[..., a : b + 1] * w[a : b + 1]).sum(axis=-1) / w[a : b + 1].sum()
-    fit = [mean[: i + 1, i:].min(axis=1).max(axis=0) for i in range(num)]
-    result: Floats = np.stack(fit, axis=-1)
-    return result
+    return np.stack([mean[: i + 1, i:].min(axis=1).max(axis=0) for i in range(num)], axis=-1)
 
 
 @dataclass(frozen=True)
@@ -389,36 +370,29 @@ class Multiplier:
 
 
 def label_multiplier(
-    num_patients: Sequence[float],
-    baseline: ArrayLike,
-    baseline_draws: ArrayLike,
-    at: float,
-    value: float,
-    draws: ArrayLike,
-    df_patients: float,
-    level: float = 0.95,
-) -> Multiplier:
+    num_patients: Sequence[float], baseline: ArrayLike, baseline_draws: ArrayLike, at: float, value: float,
+    draws: ArrayLike, df_patients: float, level: float = 0.95,
+) -> Multiplier:  # fmt: skip
     """The baseline's labels for the arm's value, divided by the arm's labels.
 
     Args:
         num_patients: (F,) labelled training patients at the baseline's fractions, increasing.
         baseline: (F,) its metric (higher is better). baseline_draws: (R, F) under the draws.
         at: the arm's labelled training patients. value, draws (R,): the arm's metric there.
-        df_patients: see `bootstrap.degrees_of_freedom`.
+        df_patients: see `degrees_of_freedom`.
     The baseline's curve is made non-decreasing and joined linearly over the logarithm of the
     patients. The interval is the percentile interval of the same reading under each draw;
     there is none where a difference has none.
     """
     x = np.log(np.asarray(num_patients, float))
-    curve = isotonic(baseline)
-    point = float(_read(x, curve[None], np.array([value]))[0])
-    nan, own, base = float("nan"), np.asarray(draws, float), np.asarray(baseline_draws, float)
+    point = float(_read(x, isotonic(baseline)[None], np.array([value]))[0])
+    own, base = np.asarray(draws, float), np.asarray(baseline_draws, float)
     each = _read(x, isotonic(base), own)
     each = each[~np.isnan(each)]
     if np.isnan(point) or not each.size:
         return Multiplier(nan, nan, nan, "", "not estimable")
     ratio = float(np.exp(np.clip(point, x[0], x[-1])) / at)
-    censored = "above" if point == np.inf else "below" if point == -np.inf else ""
+    censored = "above" if point == inf else "below" if point == -inf else ""
     if df_patients < MIN_PATIENTS - 1 or each.size < MIN_RESAMPLES:
         return Multiplier(ratio, nan, nan, censored, TOO_FEW)
     tail = (1 - level) / 2
@@ -428,13 +402,8 @@ def label_multiplier(
     alike = np.isfinite(low) and high - low <= _ROUNDING
     if alike or np.ptp(table, axis=0).max() <= _ROUNDING:
         return Multiplier(nan, nan, nan, "", NO_SPREAD)
-    bounds = [float(np.exp(np.clip(v, x[0], x[-1])) / at) for v in (low, high)]
-    return Multiplier(
-        ratio,
-        0.0 if low == -np.inf else bounds[0],
-        float("inf") if high == np.inf else bounds[1],
-        censored,
-    )
+    first, last = (float(np.exp(np.clip(v, x[0], x[-1])) / at) for v in (low, high))
+    return Multiplier(ratio, 0.0 if low == -inf else first, inf if high == inf else last, censored)
 
 
 def _read(x: Floats, curves: Floats, values: Floats) -> Floats:
@@ -445,7 +414,6 @@ def _read(x: Floats, curves: Floats, values: Floats) -> Floats:
     rise = curves[rows, upper] - curves[rows, lower]
     share = np.divide(values - curves[rows, lower], rise, out=np.zeros_like(rise), where=rise > 0)
     inside = x[lower] + np.clip(share, 0, 1) * (x[upper] - x[lower])
-    found = np.where(position >= x.size, np.inf, inside)
-    found = np.where(values < curves[:, 0], -np.inf, found)
-    result: Floats = np.where(np.isnan(curves).any(axis=1) | np.isnan(values), np.nan, found)
-    return result
+    found = np.where(position >= x.size, inf, inside)
+    found = np.where(values < curves[:, 0], -inf, found)
+    return np.where(np.isnan(curves).any(axis=1) | np.isnan(values), nan, found)

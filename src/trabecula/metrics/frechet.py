@@ -16,11 +16,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import eigh
 
-Floats = NDArray[np.float64]
-Array = NDArray[Any]
+from trabecula.metrics.bootstrap import Array, Floats
 
 RELATIVE = 1e-10  # error allowed in a distance, of itself
 FLOOR = 1e-4  # a distance smaller than this share of the traces counts as this share
@@ -37,13 +35,13 @@ _ROOTS: dict[str, Any] = {
 def frechet_distance(first: Array, second: Array, product: Floats | None = None) -> float:
     """The squared 2-Wasserstein distance of the Gaussians with the sets' means and covariances (N - 1).
 
+    In squared units of the features; its error is below 1e-10 of it, or of 1e-4 of the two traces where that
+    is more.
+
     Args:
         first: (n, d) finite features, n >= 2; all is computed in float64. second: (m, d), m >= 2.
         product: (n, m) inner products of the two sets, each centred on its own mean, where they are
             known already; read only where n - 1 < d and m - 1 < d.
-    Returns:
-        The distance, in squared units of the features; its error is below 1e-10 of it, or of 1e-4 of the
-        two traces where that is more.
     """
     means = [x.mean(axis=0, dtype=np.float64) for x in (first, second)]
     gap = means[0] - means[1]
@@ -71,8 +69,7 @@ def _scaled(features: Array, mean: Floats) -> Floats:
 
 def spread(centred: Floats) -> Floats:
     """(n, d) rows that sum to 0 -> (n - 1, d) rows with the same A^T A: a reflection takes 1 to an axis."""
-    rows: Floats = centred[1:] - centred[:1] / (1 + np.sqrt(len(centred)))
-    return rows
+    return np.asarray(centred[1:] - centred[:1] / (1 + np.sqrt(len(centred))))
 
 
 def _by_svd(product: Floats) -> float:
@@ -121,5 +118,4 @@ def _triangle(centred: Floats) -> Floats:
     """The shorter of the rows and their R factor: the same covariance, formed without squares."""
     if len(centred) - 1 < centred.shape[1]:
         return spread(centred)
-    triangle: Any = np.linalg.qr(centred, mode="r")
-    return np.asarray(triangle, dtype=np.float64)
+    return np.asarray(np.linalg.qr(centred, mode="r"))

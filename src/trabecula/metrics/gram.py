@@ -15,10 +15,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Array = NDArray[Any]
+from trabecula.metrics.bootstrap import Array, Floats
+
 Product = Callable[[Array, Array], Array]  # (n, d) and (m, d) in float32 -> (n, m) inner products
 
 EXACT_ROWS = 4096
