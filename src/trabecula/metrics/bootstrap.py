@@ -30,7 +30,6 @@ Kind = Literal["plain", "crossed", "encoders", "labels", "models"]
 
 MIN_SEEDS = 5
 """Fewer seeds say too little of the seeds' spread: an interval is over patients only, for these seeds."""
-
 MIN_PATIENTS = 5  # of the smaller class: below, a spread over patients cannot be estimated
 TOO_FEW = f"fewer than {MIN_PATIENTS} patients in a class: no interval"
 MIN_RESAMPLES = 20  # of those in which the value exists
@@ -96,13 +95,10 @@ def layout_of(units: Sequence[Unit]) -> Layout:
 
 
 def resample(patients: ArrayLike, num_resamples: int, seed: int) -> Array:
-    """Weights of the images in `num_resamples` draws of patients with replacement.
+    """Weights of the images of patients (n,) in `num_resamples` draws of patients with replacement.
 
-    Args:
-        patients: (n,) patient id of each image.
-    Returns:
-        (num_resamples, n) float32 counts; its transpose is contiguous. Depends on the set of patients
-        and the seed only: an image's weight does not change with the order of the images.
+    (num_resamples, n) float32 counts; its transpose is contiguous. They depend on the set of patients and the
+    seed only: an image's weight does not change with the order of the images.
     """
     ids, position = np.unique(np.asarray(patients), return_inverse=True)
     rng = np.random.default_rng(seed)
@@ -134,24 +130,29 @@ def resample_units(units: Sequence[Unit], num_resamples: int, seed: int) -> Floa
     layout = layout_of(units)
     if layout.kind == "plain":
         return resample_seeds(len(units), num_resamples, seed)
-    num_pretrainings, num_labels = layout.order.shape
-    labels, pretrainings = (np.full((num_resamples, n), 1 / n) for n in (num_labels, num_pretrainings))
-    if layout.kind in ("encoders", "crossed"):
-        labels = resample_seeds(num_labels, num_resamples, seed)
-    if layout.kind in ("labels", "crossed"):
-        pretrainings = resample_seeds(num_pretrainings, num_resamples, seed, stream=2)
+    if layout.kind == "models":
+        return np.full((num_resamples, len(units)), 1 / len(units))
+    num_pretrainings, num_labels = layout.order.shape  # too few of one are not resampled
+    labels = resample_seeds(num_labels, num_resamples, seed)
+    pretrainings = resample_seeds(num_pretrainings, num_resamples, seed, stream=2)
     weights = np.empty((num_resamples, len(units)))
     weights[:, layout.order] = pretrainings[:, :, None] * labels[:, None, :]
     return weights
 
 
 @dataclass(frozen=True)
-class Interval:
-    """An estimate with its interval; NaN where it cannot be estimated, and `note` says why."""
+class Estimate:
+    """A value with its interval; NaN where it cannot be estimated, and `note`, where given, says why."""
 
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Interval(Estimate):
+    """An estimate, and how sure it is."""
+
     error: float  # standard error
     df: float  # degrees of freedom of the error
     sd_seeds: float  # standard deviation over seeds; NaN for one seed
@@ -167,8 +168,7 @@ def degrees_of_freedom(class_patients: Sequence[int]) -> float:
 def variance(values: Floats, draws: Floats, df_patients: float) -> tuple[float, float]:
     """Variance of the mean over seeds, and its degrees of freedom.
 
-    Args:
-        values: (S,) the metric of each seed. draws: (R, S) the same under R resamples of patients.
+    values (S,) of each seed, draws (R, S) the same under R resamples of patients.
     With fewer than `MIN_SEEDS` seeds: over patients, for these seeds. Otherwise seeds and patients
     are crossed: patients + seeds - (their interaction, which both of them hold), after the analysis of
     variance of a two-way layout (Owen, Ann. Appl. Stat. 2007; 1: 386-411, shows that draws of both
@@ -193,8 +193,7 @@ def variance(values: Floats, draws: Floats, df_patients: float) -> tuple[float, 
 def crossed_variance(values: Floats, draws: Floats, df_patients: float) -> tuple[float, float]:
     """Variance of the mean over crossed pretraining and label seeds, and its degrees of freedom.
 
-    Args:
-        values: (P, L). draws: (R, P, L) under R resamples of patients.
+    values (P, L), draws (R, P, L) under R resamples of patients.
     Patients + seeds - interaction as in `variance`, with seeds in a random-effects two-way layout:
     (MS_pretraining + MS_label - MS_residual) / (P L). What patients add to each mean square is estimated
     from the same layout of the draws' variances. Chance may make the difference smaller than one of its
@@ -283,15 +282,9 @@ def _at_bound(share: float, tail: float, num_patients: float) -> tuple[float, fl
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Arm minus baseline; `p` is two-sided and below 1 - level exactly where the interval excludes 0.
+class Difference(Estimate):
+    """Arm minus baseline; `p` is two-sided and below 1 - level exactly where the interval excludes 0."""
 
-    `low`, `high` and `p` are NaN where they cannot be estimated, and `note` says why.
-    """
-
-    value: float
-    low: float
-    high: float
     p: float
     num_seeds: int
     note: str = ""
@@ -301,14 +294,11 @@ def difference(
     values: ArrayLike, draws: ArrayLike, baseline_values: ArrayLike, baseline_draws: ArrayLike,
     df_patients: float, level: float = 0.95, units: Sequence[Unit] | None = None,
 ) -> Difference:  # fmt: skip
-    """Paired difference of a metric.
+    """Paired difference of a metric: `interval` on the scale "identity", and p, that t's two-sided tail.
 
     Args:
         values, baseline_values: (S,) of the same seeds in the same order.
         draws, baseline_draws: (R, S) under the same draws of patients.
-        units: (S,) pretraining and label seed of each; None takes seeds that share nothing.
-    The interval is Student's t with the bootstrap standard error of the difference
-    (`bootstrap.interval`, scale "identity") and p is that t's two-sided tail.
     Where no resample differs (both arms all right, say) the data tell nothing of the spread: a width of
     zero would read as a proof.
     """
@@ -355,16 +345,13 @@ def isotonic(values: ArrayLike, weights: ArrayLike | None = None) -> Floats:
 
 
 @dataclass(frozen=True)
-class Multiplier:
+class Multiplier(Estimate):
     """How many times the labels; censored "above" or "below" where the baseline's curve ends first.
 
     A censored value stands at the end of the curve. `low` is 0 and `high` infinite where the curve
-    ends before that bound is reached. Both are NaN where they cannot be estimated, and `note` says why.
+    ends before that bound is reached.
     """
 
-    value: float
-    low: float
-    high: float
     censored: str
     note: str = ""
 
@@ -379,7 +366,6 @@ def label_multiplier(
         num_patients: (F,) labelled training patients at the baseline's fractions, increasing.
         baseline: (F,) its metric (higher is better). baseline_draws: (R, F) under the draws.
         at: the arm's labelled training patients. value, draws (R,): the arm's metric there.
-        df_patients: see `degrees_of_freedom`.
     The baseline's curve is made non-decreasing and joined linearly over the logarithm of the
     patients. The interval is the percentile interval of the same reading under each draw;
     there is none where a difference has none.

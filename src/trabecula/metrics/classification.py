@@ -21,6 +21,10 @@ from numpy.typing import ArrayLike
 
 from trabecula.metrics.bootstrap import MIN_PATIENTS, Array, Floats, Ints, Scale, ratio
 
+Weights = Array | None
+"""(R, n); None: all ones, R = 1."""
+Scores = dict[str, Floats]
+
 COMPARED: Mapping[str, tuple[str, ...]] = {
     "binary": ("auroc",),
     "multiclass": ("balanced_accuracy", "quadratic_kappa"),
@@ -68,8 +72,8 @@ class Sample:
     @cached_property
     def sides(self) -> dict[str, tuple[set[Any], set[Any]]]:
         """Of each label the patients with an image that has it, and with one that lacks it."""
-        having = [[set(self.patients[column == v].tolist()) for v in (1, 0)] for column in self.y.T]
-        return {name: (one, other) for name, (one, other) in zip(self.class_names, having, strict=True)}
+        with_it, without = ([set(self.patients[column == v]) for column in self.y.T] for v in (1, 0))
+        return dict(zip(self.class_names, zip(with_it, without, strict=True), strict=True))
 
 
 def scale_of(metric: str) -> Scale:
@@ -78,14 +82,11 @@ def scale_of(metric: str) -> Scale:
     return "log" if metric in ("brier", "mae") else "logit"
 
 
-def score(
-    sample: Sample, p: Floats, threshold: float, chosen: Sequence[str], weighted: bool
-) -> dict[str, Floats]:
+def score(sample: Sample, p: Floats, threshold: float, chosen: Sequence[str], weighted: bool) -> Scores:
     """Metrics of one prediction: metric -> (R,), or (1,) where not weighted.
 
-    Args:
-        p: (n, K). threshold: of a binary task; NaN leaves what needs it NaN.
-        weighted: under the sample's weights, else once on the images as they are.
+    p (n, K). threshold: of a binary task; NaN leaves what needs it NaN. weighted: under the sample's weights,
+    else once on the images as they are.
     """
     if not weighted:
         return _score(sample, p, threshold, chosen, None)
@@ -95,9 +96,7 @@ def score(
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _score(
-    sample: Sample, p: Floats, threshold: float, chosen: Sequence[str], weights: Array | None
-) -> dict[str, Floats]:
+def _score(sample: Sample, p: Floats, threshold: float, chosen: Sequence[str], weights: Weights) -> Scores:
     if sample.kind == "multilabel":
         return _multilabel(sample, p, weights)
     functions = {
@@ -105,18 +104,16 @@ def _score(
         "auroc_macro": auroc_macro, "accuracy": accuracy, "mae": mean_absolute_error, "brier": brier,
         "ece": calibration_error,
     }  # fmt: skip
-    found: dict[str, Floats] = {}
+    found: Scores = {}
     if sample.kind == "binary":
         p = p[:, 1]
         found = _of_two_classes(sample.y, p, threshold, chosen, weights)
     return {name: found[name] if name in found else functions[name](sample.y, p, weights) for name in chosen}
 
 
-def _of_two_classes(
-    y: Array, p: Floats, threshold: float, chosen: Sequence[str], weights: Array | None
-) -> dict[str, Floats]:
+def _of_two_classes(y: Array, p: Floats, threshold: float, chosen: Sequence[str], weights: Weights) -> Scores:
     """Those metrics that share a sort, or the threshold."""
-    found: dict[str, Floats] = {}
+    found: Scores = {}
     if {"auroc", "average_precision"} & set(chosen):
         found["auroc"], found["average_precision"] = _ranked(y, p, weights, "average_precision" in chosen)
     if set(_AT_THRESHOLD) & set(chosen):
@@ -127,8 +124,8 @@ def _of_two_classes(
     return found
 
 
-def _multilabel(sample: Sample, p: Floats, weights: Array | None) -> dict[str, Floats]:
-    found: dict[str, Floats] = {}
+def _multilabel(sample: Sample, p: Floats, weights: Weights) -> Scores:
+    found: Scores = {}
     for k, label in enumerate(sample.class_names):
         known = sample.y[:, k] >= 0
         part = None if weights is None else weights.T[known].T
@@ -168,14 +165,11 @@ def smallest_class(sample: Sample, metric: str) -> int:
 
 
 def degrees_of_freedom(sample: Sample, metric: str, draws: Sequence[Mapping[str, Floats]]) -> float:
-    """Degrees of freedom of a metric's spread over patients.
+    """Degrees of freedom of a metric's spread over patients; draws: of each seed, metric -> (R,) resamples.
 
     One less than the patients of the smallest class; of a macro AUROC those of its labels put together
     after Satterthwaite, Biometrics Bulletin 1946; 2: 110-114: a rare label counts by its part in the spread.
     Where labels are the same patients', they are no more than these patients give.
-
-    Args:
-        draws: of each seed, metric -> (R,) under resamples of patients.
     """
     least = smallest_class(sample, metric) - 1.0
     if sample.kind != "multilabel" or metric != "auroc_macro" or least < 1:
@@ -218,7 +212,7 @@ def remark(sample: Sample, metric: str, has_threshold: bool) -> str:
     return ""
 
 
-def auroc(y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> Floats:
+def auroc(y: ArrayLike, p: ArrayLike, weights: Weights = None) -> Floats:
     """Area under the ROC curve: the chance that a positive scores above a negative, ties one half.
 
     y (n,) 0 or 1, p (n,) scores, higher for 1, weights (R, n), not negative.
@@ -227,7 +221,7 @@ def auroc(y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> Floats:
     return _ranked(y, p, weights, precision=False)[0]
 
 
-def average_precision(y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> Floats:
+def average_precision(y: ArrayLike, p: ArrayLike, weights: Weights = None) -> Floats:
     """Precision summed over the steps of recall, thresholds at the distinct scores, no interpolation.
 
     y (n,) 0 or 1, p (n,) scores. The definition is scikit-learn's `average_precision_score`.
@@ -235,7 +229,7 @@ def average_precision(y: ArrayLike, p: ArrayLike, weights: Array | None = None) 
     return _ranked(y, p, weights, precision=True)[1]
 
 
-def _ranked(y: ArrayLike, p: ArrayLike, weights: Array | None, precision: bool) -> tuple[Floats, Floats]:
+def _ranked(y: ArrayLike, p: ArrayLike, weights: Weights, precision: bool) -> tuple[Floats, Floats]:
     """`auroc` and, if asked for, `average_precision` from one sort and one pass."""
     truth, score = _checked(y, p)
     by_image = _by_image(weights, truth.size)  # (n, R)
@@ -276,7 +270,7 @@ def _dot(a: Array, b: Array) -> Floats:
     return np.asarray(np.multiply(a, b).sum(axis=0, dtype=np.float64))
 
 
-def auroc_macro(y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> Floats:
+def auroc_macro(y: ArrayLike, p: ArrayLike, weights: Weights = None) -> Floats:
     """Mean of the one-versus-rest AUROCs over the classes (or labels) that some but not all images have.
 
     y (n,) class numbers, or (n, L) labels of 0, 1 and -1 (left out of that label); p (n, K) or (n, L).
@@ -293,12 +287,12 @@ def auroc_macro(y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> Flo
     return np.asarray(np.mean(areas, axis=0))
 
 
-def accuracy(y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> Floats:
+def accuracy(y: ArrayLike, p: ArrayLike, weights: Weights = None) -> Floats:
     """Share of images whose most probable class is the true one; y (n,), p (n, K)."""
     return _mean(weights, (_called(p) == np.asarray(y)).astype(np.float64))
 
 
-def balanced_accuracy(y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> Floats:
+def balanced_accuracy(y: ArrayLike, p: ArrayLike, weights: Weights = None) -> Floats:
     """Mean over the classes with images of the share called right (argmax); y (n,), p (n, K)."""
     truth = np.asarray(y)
     hit = (_called(p) == truth).astype(np.float64)
@@ -308,13 +302,13 @@ def balanced_accuracy(y: ArrayLike, p: ArrayLike, weights: Array | None = None) 
     return np.asarray(ratio(sums[:, :num], sums[:, num:]).mean(axis=1))
 
 
-def sensitivity(y: ArrayLike, p: ArrayLike, threshold: float, weights: Array | None = None) -> Floats:
+def sensitivity(y: ArrayLike, p: ArrayLike, threshold: float, weights: Weights = None) -> Floats:
     """Share of the positives with p >= threshold; y (n,) 0 or 1, p (n,)."""
     truth, score = _checked(y, p)
     return _mean(weights, (score >= threshold).astype(np.float64), truth == 1)
 
 
-def specificity(y: ArrayLike, p: ArrayLike, threshold: float, weights: Array | None = None) -> Floats:
+def specificity(y: ArrayLike, p: ArrayLike, threshold: float, weights: Weights = None) -> Floats:
     """Share of the negatives with p < threshold; y (n,) 0 or 1, p (n,)."""
     truth, score = _checked(y, p)
     return _mean(weights, (score < threshold).astype(np.float64), truth == 0)
@@ -323,11 +317,9 @@ def specificity(y: ArrayLike, p: ArrayLike, threshold: float, weights: Array | N
 def youden_threshold(y: ArrayLike, p: ArrayLike) -> float:
     """The threshold t (positive where p >= t) with the largest sensitivity + specificity.
 
-    To be chosen on validation images and applied unchanged to test images. It lies half-way between
-    two neighbouring scores; of equally good ones the one nearest to 0.5 is taken, then the lower.
+    To be chosen on validation images, y (n,) 0 or 1 and p (n,), and applied unchanged to test images. It lies
+    half-way between two neighbouring scores; of equally good ones it is that nearest to 0.5, then the lower.
 
-    Args:
-        y: (n,) 0 or 1. p: (n,) probabilities.
     Raises:
         ValueError: only one class is there, so that no threshold is better than another.
     Source: Youden, Cancer 1950; 3: 32-35.
@@ -343,7 +335,7 @@ def youden_threshold(y: ArrayLike, p: ArrayLike) -> float:
     return float(best[np.argmin(np.abs(best - 0.5))])
 
 
-def quadratic_kappa(y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> Floats:
+def quadratic_kappa(y: ArrayLike, p: ArrayLike, weights: Weights = None) -> Floats:
     """Cohen's kappa with quadratic weights between the true and the most probable class.
 
     y (n,) class numbers in their order, p (n, K). With quadratic weights kappa needs only moments:
@@ -357,12 +349,12 @@ def quadratic_kappa(y: ArrayLike, p: ArrayLike, weights: Array | None = None) ->
     return np.where(expected > 1e-12, 1 - ratio(observed, expected), np.nan)
 
 
-def mean_absolute_error(y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> Floats:
+def mean_absolute_error(y: ArrayLike, p: ArrayLike, weights: Weights = None) -> Floats:
     """Mean distance in classes between the true and the most probable class; y (n,), p (n, K)."""
     return _mean(weights, np.abs(np.asarray(y) - _called(p)).astype(np.float64))
 
 
-def brier(y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> Floats:
+def brier(y: ArrayLike, p: ArrayLike, weights: Weights = None) -> Floats:
     """Mean squared error of the probabilities.
 
     Binary, p (n,): (p - y)^2, in [0, 1]. Classes, p (n, K): summed over the classes, in [0, 2].
@@ -375,7 +367,7 @@ def brier(y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> Floats:
 
 
 def calibration_error(
-    y: ArrayLike, p: ArrayLike, weights: Array | None = None, num_bins: int = NUM_BINS
+    y: ArrayLike, p: ArrayLike, weights: Weights = None, num_bins: int = NUM_BINS
 ) -> Floats:
     """Expected calibration error over bins of equal numbers of images.
 
@@ -429,7 +421,7 @@ def _called(p: ArrayLike) -> Array:
     return np.asarray(np.asarray(p).argmax(axis=1))
 
 
-def _by_image(weights: Array | None, num: int) -> Array:
+def _by_image(weights: Weights, num: int) -> Array:
     """(R, n) weights -> (n, R) floats, ones if there are none."""
     if weights is None:
         return np.ones((num, 1))
@@ -438,7 +430,7 @@ def _by_image(weights: Array | None, num: int) -> Array:
     return weights.T if weights.dtype.kind == "f" else weights.T.astype(np.float64)
 
 
-def _sums(weights: Array | None, columns: Floats) -> Floats:
+def _sums(weights: Weights, columns: Floats) -> Floats:
     """Weighted sums of the (n, C) columns under each weight vector: one product, (R, C)."""
     if weights is None:
         return np.asarray(columns.sum(axis=0, keepdims=True))
@@ -446,7 +438,7 @@ def _sums(weights: Array | None, columns: Floats) -> Floats:
     return np.asarray((columns.astype(by_image.dtype).T @ by_image).T.astype(np.float64))
 
 
-def _mean(weights: Array | None, values: Floats, among: Array | None = None) -> Floats:
+def _mean(weights: Weights, values: Floats, among: Array | None = None) -> Floats:
     """Weighted mean of (n,) values, among those chosen; (R,)."""
     chosen = np.ones_like(values) if among is None else among.astype(np.float64)
     sums = _sums(weights, np.stack([values * chosen, chosen], axis=1))

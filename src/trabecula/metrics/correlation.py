@@ -95,11 +95,7 @@ class CorrelationSums:
         self._done = stop
 
     def result(self) -> Correlations:
-        """The correlations, once every image has been taken.
-
-        Raises:
-            ValueError: images are missing.
-        """
+        """The correlations, once every image has been taken; a ValueError where some are missing."""
         num = self._labels.shape[1]
         if self._done != num:
             raise ValueError(f"{self._done} of {num} images were taken")

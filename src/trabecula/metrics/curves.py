@@ -69,10 +69,8 @@ def reliability(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Stated against observed frequency in bins of equal numbers of predictions, all seeds pooled.
 
-    Args:
-        y: (n,). probabilities: a (n,) or (n, K) for each seed. weights: (R, n) draws of patients.
-    Returns:
-        for each bin predicted, observed, low, high, num_images (a seed's mean number of images).
+    y (n,), probabilities a (n,) or (n, K) for each seed, weights (R, n) draws of patients. Of each bin
+    predicted, observed, low, high, num_images (a seed's mean number of images).
     """
     pairs = np.array([confidence_and_event(y, p) for p in probabilities])
     stated, came_true = pairs[:, 0], pairs[:, 1]  # (S, n) each

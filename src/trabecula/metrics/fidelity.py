@@ -77,11 +77,7 @@ def kernel_distance(
     reals: ArrayLike, fakes: ArrayLike, patients: ArrayLike | None = None, subsets: bool = False,
     level: float = 0.95, dtype: Any = None, product: Product | None = None,
 ) -> KernelDistance:  # fmt: skip
-    """The kernel distance (KID) with its interval over patients; arguments as of `fidelity`.
-
-    Raises:
-        InputError: fewer than 2 images, features that are no numbers or of different length.
-    """
+    """The kernel distance (KID) with its interval over patients; arguments and errors as of `fidelity`."""
     x, y = checked(reals, fakes, at_least=2, what="an unbiased estimate", constant=True)
     sets = shifted(x, y, dtype, product)
     kernel = KernelSums(sets, subsets)
@@ -92,13 +88,9 @@ def kernel_distance(
 def manifold_scores(
     reals: ArrayLike, fakes: ArrayLike, nearest: int = NEAREST, ties: Ties = "strict", dtype: Any = np.float32
 ) -> ManifoldScores:
-    """Precision, recall, density and coverage; arguments as of `fidelity`.
+    """Precision, recall, density and coverage; arguments and errors as of `fidelity`.
 
     The result does not depend on `dtype`: close calls are decided in float64.
-
-    Raises:
-        InputError: no more than `nearest` images in a set, features that are no numbers or of different
-            length, or the same for all reals.
     """
     x, y = checked(reals, fakes, at_least=nearest + 1, what=f"k = {nearest} neighbours")
     sets = shifted(x, y, dtype)

@@ -54,11 +54,15 @@ def frechet_distance(first: Array, second: Array, product: Floats | None = None)
         else:
             cross = spread(spread(product).T).T / np.sqrt((len(a) - 1.0) * (len(b) - 1.0))
         norm = _by_squares(cross, total) if min(cross.shape) > ALWAYS_SVD else None
-        return total - 2 * (norm if norm is not None else _by_svd(cross))
-    alive = a.any(axis=0) & b.any(axis=0)  # other columns add nothing to the product
-    a, b = (x if alive.all() else x[:, alive] for x in (a, b))
-    norm = _by_covariance(a, b, total)
-    return total - 2 * (norm if norm is not None else _by_svd(_triangle(a) @ _triangle(b).T))
+    else:
+        alive = a.any(axis=0) & b.any(axis=0)  # other columns add nothing to the product
+        a, b = (x if alive.all() else x[:, alive] for x in (a, b))
+        norm = _by_covariance(a, b, total)
+        if norm is None:
+            cross = _triangle(a) @ _triangle(b).T
+    if norm is None:
+        norm = float(np.linalg.svd(cross, compute_uv=False).sum())
+    return total - 2 * norm
 
 
 def _scaled(features: Array, mean: Floats) -> Floats:
@@ -70,10 +74,6 @@ def _scaled(features: Array, mean: Floats) -> Floats:
 def spread(centred: Floats) -> Floats:
     """(n, d) rows that sum to 0 -> (n - 1, d) rows with the same A^T A: a reflection takes 1 to an axis."""
     return np.asarray(centred[1:] - centred[:1] / (1 + np.sqrt(len(centred))))
-
-
-def _by_svd(product: Floats) -> float:
-    return float(np.linalg.svd(product, compute_uv=False).sum())
 
 
 def _by_squares(product: Floats, total: float) -> float | None:

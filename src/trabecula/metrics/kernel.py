@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from trabecula.metrics.bootstrap import MIN_PATIENTS, Array, Floats, Ints, ratio
+from trabecula.metrics.bootstrap import MIN_PATIENTS, Array, Estimate, Floats, Ints, ratio
 from trabecula.metrics.gram import Sets
 
 _SUBSETS, _SUBSET_SIZE = 100, 1000
@@ -28,12 +28,9 @@ TOO_FEW = f"fewer than {MIN_PATIENTS} patients or fakes: no interval"
 
 
 @dataclass(frozen=True)
-class KernelDistance:
-    """The unbiased estimate with its interval; NaN bounds where there is none, and `note` says why."""
+class KernelDistance(Estimate):
+    """The unbiased estimate with its interval."""
 
-    value: float
-    low: float
-    high: float
     error: float  # standard error
     subsets_mean: float  # over random subsets, NaN where none were asked for
     subsets_sd: float  # over overlapping subsets: no standard error
@@ -59,7 +56,10 @@ class KernelSums:
         rows = self.sizes | {"cross": len(sets.reals)}
         self.rows = {name: np.zeros(num) for name, num in rows.items()}
         self.columns = np.zeros(len(sets.fakes))
-        self._offsets = {name: _offsets(sets, name) for name in self.sizes}
+        # what the shift adds to a.b / d + 1, as one half an image: (a + s).(b + s) = a.b + a.s + b.s + s.s
+        added = {"reals": sets.reals @ sets.shift, "fakes": sets.fakes @ sets.shift}
+        half, num_features = sets.shift @ sets.shift / 2, len(sets.shift)
+        self._offsets = {name: 0.5 + (product + half) / num_features for name, product in added.items()}
         self._subset_size = min(_SUBSET_SIZE, *self.sizes.values())
         self._marks = _subset_marks(self.sizes, self._subset_size) if subsets else {}
         self.of_subsets = {name: np.zeros(_SUBSETS) for name in rows}
@@ -129,12 +129,6 @@ class KernelSums:
             k = (x @ x.T / x.shape[1] + offsets[rows][:, None] + offsets[rows]) ** 3
             inside[group] = k.sum() - np.trace(k)
         return inside
-
-
-def _offsets(sets: Sets, name: str) -> Floats:
-    """What the shift adds to a.b / d + 1, as one half an image: (a + s).(b + s) = a.b + a.s + b.s + s.s."""
-    features: Floats = getattr(sets, name)
-    return np.asarray(0.5 + (features @ sets.shift + sets.shift @ sets.shift / 2) / features.shape[1])
 
 
 def unbiased(reals: Any, fakes: Any, cross: Any, n: int, m: int) -> Any:

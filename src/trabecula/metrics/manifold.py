@@ -67,9 +67,8 @@ class Manifold:
 
     def __init__(self, sets: Sets, k: int, ties: Ties) -> None:
         self.sets, self.k, self.ties = sets, k, ties
-        self._radii = {
-            "reals": Radii(sets.reals, sets.raw_reals, k), "fakes": Radii(sets.fakes, sets.raw_fakes, k)
-        }  # fmt: skip
+        reals, fakes = Radii(sets.reals, sets.raw_reals, k), Radii(sets.fakes, sets.raw_fakes, k)
+        self._radii = {"reals": reals, "fakes": fakes}
         self._balls_around_fake = np.zeros(len(sets.fakes), dtype=np.int64)  # real balls that hold the fake
         self._fake_in_ball = np.zeros(len(sets.reals), dtype=bool)
         self._in_fake_ball = np.zeros(len(sets.reals), dtype=bool)

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from trabecula.metrics.bootstrap import MIN_PATIENTS, Floats, Ints, ratio, resample
+from trabecula.metrics.bootstrap import MIN_PATIENTS, Estimate, Floats, Ints, ratio, resample
 from trabecula.metrics.fidelity import checked, patients_of
 from trabecula.metrics.manifold import squared_distances
 
@@ -36,15 +36,6 @@ MIN_IN_CELL = 10  # held-out images and fakes in a cell, below which its ranks s
 PER_CELL = 100  # held-out images a cell should have on average
 MAX_CELLS = 10
 _ROWS = 256
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its interval; NaN bounds where there is none."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -69,9 +60,8 @@ def memorisation(
     """Compare fakes with held-out images by their distances to the training images.
 
     Args:
-        train: (t, d) features of the images the generator learned from. held_out: (n, d) of real images of
-            other patients. fakes: (m, d).
-        patients: (n,) patient of each held-out image; None takes each image for its own patient.
+        train: (t, d) features of the images the generator learned from. fakes: (m, d).
+        held_out: (n, d) of real images of other patients; patients (n,): None takes each image for its own.
     Raises:
         InputError: fewer than 2 images in a set, features that are no numbers or of different length.
     """

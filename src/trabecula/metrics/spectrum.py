@@ -172,10 +172,8 @@ def _bounds(
 
     The spread is half the central 68 % of the resamples: some have a nearly singular confusion matrix. Each
     has one more image a true grade, called at random: a matrix that is singular, as where a grade is never
-    called, would else be so in each and pass for certain.
-
-    Args:
-        cells: (P, K * K) of `Known.confusion`. patients: labelled ones of the rarest grade.
+    called, would else be so in each and pass for certain. cells (P, K * K) of `Known.confusion`; patients:
+    labelled ones of the rarest grade.
     """
     num = len(called)
     drawn = _draws(cells, len(called_draws), seed + 1).reshape(-1, num, num)
@@ -202,8 +200,7 @@ def _normalised(table: Floats) -> Floats:
 def dominant(row: Row, dominance: float) -> tuple[Row | None, str]:
     """The class of which the pool nearly all consists, by calls or corrected, and a sentence that warns.
 
-    Args:
-        row: of `audit`. dominance: the share from which on a class dominates.
+    row: of `audit`. dominance: the share from which on a class dominates.
     """
     sure = {one["class"]: one for one in row["corrected"] if one["high"] - one["low"] <= WIDE}
     corrected = {name: one["share"] for name, one in sure.items()}

@@ -28,7 +28,6 @@ from trabecula.random_numbers import mix
 
 NUM_IMAGES = 64
 """Real images, and as many made ones, that are measured."""
-
 ALIKE = 0.1
 """Diversity below which made images count as alike; those of fresh weights have more."""
 STEEP, FLAT = 2.0, 0.5

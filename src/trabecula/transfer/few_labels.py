@@ -46,10 +46,8 @@ def predict_held_out(
 ) -> tuple[Choice, list[pd.DataFrame]]:  # fmt: skip
     """Predict validation, fix the threshold on it, predict the test part.
 
+    Gives the choice with its threshold, and the rows of predictions.csv.
     probabilities: positions among the labelled images -> (n, K).
-
-    Returns:
-        The choice with its threshold, and the rows of predictions.csv.
     """
     labelled = images.labelled
     test = np.flatnonzero(images.splits.rows("test", labelled.patient_ids))
@@ -60,8 +58,7 @@ def predict_held_out(
             threshold, note = thresholds(images.task, labelled.y[positions], p)
             notes = "; ".join(filter(None, (choice.note, note)))
             choice = choice.model_copy(update={"threshold": threshold, "note": notes})
-        cohorts = cohorts_of(images.manifest, labelled.rows[positions])
-        ids = labelled.image_ids[positions]
+        cohorts, ids = cohorts_of(images.manifest, labelled.rows[positions]), labelled.image_ids[positions]
         frames.append(prediction_rows(origin, ids, cohorts, part, p, labelled.class_names))
     return choice, frames
 

@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
 
 from trabecula.artifacts.classifier import HeadChoice, HiddenLayer
 from trabecula.artifacts.encoder import check_fit
@@ -211,15 +210,12 @@ def balanced_weights(y: NDArray[np.int64], num_classes: int) -> tuple[float, ...
 
 @dataclass(frozen=True)
 class Validation:
-    """The few-label validation part: rows of the store and their classes, (n,) or (n, L).
-
-    crop: part of the side that is seen, about the centre.
-    """
+    """The few-label validation part: rows of the store and their classes, (n,) or (n, L)."""
 
     store: Store
     rows: NDArray[np.int64]
     y: NDArray[np.int64]
-    crop: float = 1.0
+    crop: float = 1.0  # part of the side that is seen, about the centre
 
 
 @dataclass(frozen=True)
@@ -248,10 +244,8 @@ def fit(
 ) -> Fitted:  # fmt: skip
     """Train until validation has not improved for `patience` checks; restore the best weights.
 
-    Args:
-        select: "loss" (den Boer 2025, section 3.3) or "metric" (Rajamohan 2026, section 2.7: the task's own,
-            ties broken by the loss).
-        label: of the meter; none is shown where it is "".
+    select: "loss" (den Boer 2025, section 3.3) or "metric" (Rajamohan 2026, section 2.7: the task's own, ties
+    broken by the loss). label: of the meter; none is shown where it is "".
 
     Raises:
         RunError: the validation loss was never finite.
@@ -302,29 +296,27 @@ def _score(select: SelectBy, loss: float, metric: float) -> list[float]:
 
 @torch.inference_mode()
 def measure(objective: Classify, validation: Validation, device: torch.device) -> tuple[float, float]:
-    """Unweighted loss and the task's metric on the validation part, without augmentation.
-
-    The metric is the AUROC (two classes), balanced accuracy (more) or macro AUROC (labels); NaN where the
-    part holds too few classes for it.
-    """
+    """Unweighted loss and `task_metric` on the validation part, without augmentation."""
     objective.eval()
     store, rows, crop = validation.store, validation.rows, validation.crop
     batches = images_in_order(store, rows, device, _AT_ONCE, crop, equal=True)
     logits = torch.cat([objective(images).float() for images in batches])
     p = objective.probabilities(logits).double().cpu().numpy()
-    return float(_loss(logits, torch.as_tensor(validation.y, device=device))), task_metric(validation.y, p)
-
-
-def _loss(logits: Tensor, y: Tensor) -> Tensor:
+    y = torch.as_tensor(validation.y, device=device)
     if y.ndim == 1:
-        return F.cross_entropy(logits, y)
-    each = F.binary_cross_entropy_with_logits(logits, y.clamp(min=0).float(), reduction="none")
-    known = (y != MASKED).float()
-    return (each * known).sum() / known.sum()
+        loss = F.cross_entropy(logits, y)
+    else:
+        each = F.binary_cross_entropy_with_logits(logits, y.clamp(min=0).float(), reduction="none")
+        known = (y != MASKED).float()
+        loss = (each * known).sum() / known.sum()
+    return float(loss), task_metric(validation.y, p)
 
 
 def task_metric(y: NDArray[np.int64], p: NDArray[np.float64]) -> float:
-    """AUROC, balanced accuracy over the classes that are there, or macro AUROC over estimable labels."""
+    """AUROC (two classes), balanced accuracy over the classes that are there (more), or macro AUROC (labels).
+
+    NaN where there are too few classes for it; labels of one class are left out.
+    """
     if y.ndim == 1 and p.shape[1] == 2:
         return float(metrics.auroc(y, p[:, 1])[0])
     return float((metrics.auroc_macro if y.ndim == 2 else metrics.balanced_accuracy)(y, p)[0])

@@ -113,20 +113,16 @@ def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:
 
 
 def solve(
-    problems: Sequence[Problem],
-    strengths: Sequence[float],
-    tolerance: float = 1e-4,
+    problems: Sequence[Problem], strengths: Sequence[float], tolerance: float = 1e-4,
     inner: torch.dtype = torch.float32,
-) -> list[StrengthPath]:
+) -> list[StrengthPath]:  # fmt: skip
     """Solve every problem at every strength.
 
     Args:
         problems: one without images gives every class the same probability.
-        strengths: C, positive, in any order; the paths keep that order.
-        tolerance: stop where ||gradient|| <= tolerance * ||W|| / C. As the objective is strongly
-            convex in W with modulus 1/C, W is then exact to `tolerance` and the objective to its
-            square, relatively.
-        inner: dtype of the Hessian products.
+        strengths: C, positive, in any order; the paths keep that order. inner: of the Hessian products.
+        tolerance: stop where ||gradient|| <= tolerance * ||W|| / C. As the objective is strongly convex in W
+            with modulus 1/C, W is then exact to `tolerance` and the objective to its square, relatively.
     """
     problems = [_counting(problem) for problem in problems]
     ascending, inverse = np.unique(np.asarray(strengths, dtype=np.float64), return_inverse=True)
@@ -278,10 +274,7 @@ class _Bundle:
     def _newton(
         self, point: Tensor, penalties: Tensor, tolerance: float, inner: Tensor, inverse: Tensor | None
     ) -> tuple[_State, int]:
-        """Newton steps with a backtracking line search; each (subset, strength) stops on its own.
-
-        Also the largest number of inner steps.
-        """
+        """Newton steps, each (subset, strength) stops on its own; also the largest number of inner steps."""
         S, P, _, _ = point.shape
         total = self.image_weights.sum(1, keepdim=True)  # (S, 1)
         steps, most = torch.zeros(S, P, dtype=torch.int64, device=point.device), 0
@@ -302,9 +295,8 @@ class _Bundle:
             system = gradient, probability, penalties
             move, count = self._direction(*system, forcing, converged, inner, inverse)
             most = max(most, count)
-            point, logits, value, probability, others = self._search(
-                point, logits, value, gradient, move, penalties, ~converged
-            )
+            there = point, logits, value, gradient
+            point, logits, value, probability, others = self._search(*there, move, penalties, ~converged)
             steps += ~converged
         return _State(point, value, norm / scale.clamp(min=_TINY), converged, steps), most
 

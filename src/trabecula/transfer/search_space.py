@@ -12,16 +12,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
+import optuna
 from pydantic import model_validator
 
 from trabecula.config import Record, build, dump, suggest
 from trabecula.errors import InputError
 from trabecula.transfer.fine_tuning import Tuning
-
-if TYPE_CHECKING:
-    import optuna
 
 Preset = Literal["none", "table1", "rate", "rajamohan"]
 
@@ -144,8 +142,10 @@ def applied(tuning: Tuning, values: Mapping[str, Any]) -> Tuning:
         InputError: a setting or value that fine-tuning does not take.
     """
     result = dump(tuning)
-    for key, value in values.items():
-        result = merged(result, _nested(key, value))
+    for key, nested in values.items():
+        for name in reversed(key.split(".")):
+            nested = {name: nested}
+        result = merged(result, nested)
     return build(Tuning, result, "space of the search")
 
 
@@ -163,11 +163,6 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(old, Mapping) and isinstance(value, Mapping)
         result[key] = merged(old, value) if both else value  # type: ignore[arg-type]
     return result
-
-
-def _nested(key: str, value: Any) -> dict[str, Any]:
-    first, _, rest = key.partition(".")
-    return {first: _nested(rest, value) if rest else value}
 
 
 def flat(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

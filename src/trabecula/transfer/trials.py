@@ -33,8 +33,7 @@ from trabecula.transfer.search_space import SearchSpace, applied
 
 Sampler = Literal["tpe", "random"]
 Pruner = Literal["median", "none"]
-_JOURNAL = "journal:///"
-"""A plain file, also on a network drive; a fourth slash begins an absolute path, as in SQLite's URLs."""
+_JOURNAL = "journal:///"  # a plain file, also on a network drive; a fourth slash begins an absolute path
 WARMUP = 5
 """Validation checks before the median pruner may end a trial (Rajamohan et al. 2026, C.4.3)."""
 
