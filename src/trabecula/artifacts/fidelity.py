@@ -34,13 +34,12 @@ def write_fidelity(folder: Path, record: Mapping[str, Any]) -> None:
 
 def read_fidelity(folder: Path, needed: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """The record in a folder that `fidelity` wrote; `needed`: list of it -> keys that its rows must have."""
-    record = read_json(folder / _FILE, _MADE_BY)
+    file = folder / _FILE
+    record = read_json(file, _MADE_BY)
     for part, keys in needed.items():
         lacking = [key for row in record.get(part) or [] for key in keys if key not in row]
         if lacking:
-            raise InputError(
-                f"{folder / _FILE}: {part} has no '{lacking[0]}'; write it again with {_MADE_BY}"
-            )
+            raise InputError(f"{file}: {part} has no '{lacking[0]}'; write it again with {_MADE_BY}")
     return record
 
 

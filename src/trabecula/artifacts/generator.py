@@ -68,9 +68,9 @@ def read_generator_card(folder: Path) -> GeneratorCard:
     """Read the card of a generator."""
     file = folder / CARD_FILE
     values = encoder.read_card(file, FORMAT, f"{folder}: no generator there ({CARD_FILE} is missing)")
-    return build(
-        GeneratorCard, values if values["format"] == FORMAT else _from_format_1(folder, values), str(file)
-    )
+    if values["format"] != FORMAT:
+        values = _from_format_1(folder, values)
+    return build(GeneratorCard, values, str(file))
 
 
 def _from_format_1(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -120,16 +120,14 @@ def read_tasks(path: Path) -> dict[str, Task]:
     values = read_json(path, "`trabecula cohort`")
     if not all(isinstance(task, dict) for task in values.values()):
         raise InputError(f'{path}: must hold {{"name": {{task}}, ...}}')
-    return {
-        name: build(Task, {**task, "name": name}, f"{path}: task '{name}'") for name, task in values.items()
-    }
+    where = f"{path}: task"
+    return {name: build(Task, {**task, "name": name}, f"{where} '{name}'") for name, task in values.items()}
 
 
 def write_manifest(folder: Path, table: pd.DataFrame, tasks: Mapping[str, Task]) -> Manifest:
     """Write manifest.csv (known columns first) and, if there are tasks, tasks.json.
 
-    Raises:
-        InputError: what `read_manifest` would refuse.
+    What `read_manifest` would refuse is not written.
     """
     first = [name for name in _ORDER if name in table.columns]
     ordered = table[first + [name for name in table.columns if name not in first]]

@@ -26,6 +26,7 @@ from trabecula.errors import InputError
 from trabecula.files import write_atomically
 
 Floats = NDArray[np.float64]
+Names = Sequence[str] | NDArray[np.str_]
 
 PREDICTIONS, CHOICES = "predictions.csv", "choices.csv"
 ARM = ["task", "arm", "mode", "fraction"]
@@ -104,27 +105,22 @@ class Choice(Record):
 
 
 def prediction_rows(
-    origin: Origin,
-    image_ids: Sequence[str] | NDArray[np.str_],
-    cohorts: Sequence[str] | NDArray[np.str_],
-    split: str,
-    probabilities: NDArray[np.floating[Any]],
-    class_names: Sequence[str],
+    origin: Origin, image_ids: Names, cohorts: Names, split: str, p: NDArray[Any], class_names: Sequence[str]
 ) -> pd.DataFrame:
-    """One row an image. probabilities: (n, K), a column a class."""
+    """One row an image. p: (n, K) probabilities, a column a class."""
     key = origin.model_dump()
     frame = pd.DataFrame({"image_id": image_ids, "task": key.pop("task"), "cohort": cohorts, **key})
     frame["split"] = split
     for column, name in enumerate(class_names):
-        frame[f"p_{name}"] = probabilities[:, column].astype(np.float64)
+        frame[f"p_{name}"] = p[:, column].astype(np.float64)
     return frame
 
 
 def cohorts_of(manifest: Manifest, rows: NDArray[np.integer[Any]]) -> NDArray[np.str_]:
     """(n,) cohort of each manifest row; "" where the manifest names none."""
-    if "cohort" not in manifest.table.columns:
-        return np.full(len(rows), "", dtype=str)
-    return np.array(manifest.table["cohort"].to_numpy()[rows], dtype=str)
+    table = manifest.table
+    cohorts = table["cohort"].to_numpy()[rows] if "cohort" in table else [""] * len(rows)
+    return np.array(cohorts, dtype=str)
 
 
 def write_predictions(
@@ -187,9 +183,9 @@ def read_choices(folders: Sequence[Path]) -> pd.DataFrame:
     tables = [_read(folder, CHOICES, (*RUN, "threshold", *COUNTS)) for folder in folders]
     table = pd.concat(tables, ignore_index=True)
     table = table.drop_duplicates([*RUN, "threshold", *COUNTS])
-    twice = table.duplicated(RUN)
-    if twice.any():
-        row = table[twice].iloc[0]
+    twice = table[table.duplicated(RUN)]
+    if len(twice):
+        row = twice.iloc[0]
         raise InputError(
             f"{CHOICES}: two choices for arm '{row['arm']}', task '{row['task']}', fraction "
             f"{row['fraction']:g}, seed {row['seed']}; give only the folders of one study"

@@ -387,10 +387,8 @@ def read_results(folder: Path) -> tuple[Metrics, Comparisons, Curves, Flow]:
 
 def _read(path: Path, cls: type[R], earlier: bool = False) -> R:
     values, again = read_json(path, _MADE_BY), f"write it again with {_MADE_BY}"
-    if values.get("version", 1) > VERSION:
-        raise InputError(
-            f"{path}: is of version {values['version']}, this trabecula reads {VERSION}; {again}"
-        )
+    if (version := values.get("version", 1)) > VERSION:
+        raise InputError(f"{path}: is of version {version}, this trabecula reads {VERSION}; {again}")
     for row in values.get("arms") or () if earlier else ():
         row.update({"control": None, "control_reason": "", **row})
     try:
