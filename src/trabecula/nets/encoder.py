@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trabecula.artifacts.encoder import (
+    CRITIC_FILE,
     EncoderCard,
     Family,
     Init,
@@ -20,7 +21,6 @@ from trabecula.artifacts.encoder import (
     PoolChoice,
     Stem,
     card_file,
-    critic_file,
     read_encoder_card,
     weights_file,
     write_encoder,
@@ -295,7 +295,7 @@ def load_critic(folder: Path) -> Critic:
     Raises:
         InputError: no critic there, or an output layer that does not fit the encoder.
     """
-    file = critic_file(folder)
+    file = folder / CRITIC_FILE
     if not file.exists():
         raise InputError(
             f"{folder}: no critic there ({file.name} is missing); an adversarial `pretrain` writes one"
