@@ -83,11 +83,7 @@ class Critic(nn.Module):
     """
 
     def __init__(
-        self,
-        channels: int,
-        size: int,
-        widths: Sequence[int] = WIDTHS,
-        blocks: nn.Sequential | None = None,
+        self, channels: int, size: int, widths: Sequence[int] = WIDTHS, blocks: nn.Sequential | None = None
     ) -> None:
         super().__init__()
         self.blocks = critic_blocks(channels, widths) if blocks is None else blocks

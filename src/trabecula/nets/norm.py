@@ -90,25 +90,15 @@ def use_global_batch_norm(module: nn.Module, rows: int | None = None) -> int:
     Raises:
         InputError: a batch norm with a forward of its own (an activation fused into it, say).
     """
-    found = 0
-    for part in module.modules():
-        if not isinstance(part, _BatchNorm):
-            continue
-        if isinstance(part, GlobalBatchNorm):
-            part.rows = rows if rows is not None else part.rows
-        elif type(part).forward is not _BatchNorm.forward:
+    norms: list[Any] = [part for part in module.modules() if isinstance(part, _BatchNorm)]
+    for norm in norms:
+        if type(norm).forward not in (_BatchNorm.forward, GlobalBatchNorm.forward):
             raise InputError(
-                f"{type(part).__name__} has a forward of its own, so its statistics cannot be those of "
+                f"{type(norm).__name__} has a forward of its own, so its statistics cannot be those of "
                 "groups of rows or of several processes; choose an architecture with plain batch norm, such "
                 "as timm:resnet18, or one without"
             )
-        else:
-            # The class changes, the weights stay: names, optimizers and state dicts go on working.
-            _become(part)
-            part.rows = rows  # type: ignore[assignment]
-        found += 1
-    return found
-
-
-def _become(part: Any) -> None:
-    part.__class__ = GlobalBatchNorm
+        # The class changes, the weights stay: names, optimizers and state dicts go on working.
+        norm.__class__ = GlobalBatchNorm
+        norm.rows = rows if rows is not None else norm.rows
+    return len(norms)

@@ -10,12 +10,11 @@ only hooked for the length of one pass.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.hooks import RemovableHandle
 
 from trabecula.errors import InputError
 from trabecula.nets.encoder import Encoder
@@ -34,12 +33,7 @@ def sparse_maps(encoder: Encoder, images: Tensor, visible: Tensor) -> Tensor:
     batch norms take their statistics over the visible positions of the batch, of all processes under
     `nets.norm.GlobalBatchNorm`.
 
-    Args:
-        images: (B, C, H, W) in [0, 1].
-        visible: (B, h, w) bool, one for each cell of the encoder's maps of these images.
-
-    Returns:
-        (B, K, h, w).
+    (B, C, H, W) in [0, 1], (B, h, w) bool for the cells of the encoder's maps -> (B, K, h, w).
 
     Raises:
         InputError: a layer that mixes positions in another way than convolution and pooling, a norm over
@@ -104,28 +98,20 @@ class _Cells:
         return self.visible.repeat_interleave(height // rows, 1).repeat_interleave(width // columns, 2)
 
 
-class _VisibleOnly:
-    """Hands a norm the visible positions, and puts what it makes of them back into place."""
-
-    def __init__(self, cells: _Cells) -> None:
-        self.cells = cells
-        self.size = (0, 0)
-
-    def before(self, norm: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:  # noqa: ARG002
-        (maps,) = args
-        self.size = (maps.shape[-2], maps.shape[-1])
-        return (self.cells.gather(maps),)
-
-    def after(self, norm: nn.Module, args: tuple[Tensor], values: Tensor) -> Tensor:  # noqa: ARG002
-        return self.cells.scatter(values, *self.size)
-
-
 @contextmanager
 def _hooked(net: nn.Module, cells: _Cells) -> Iterator[None]:
     """Within it, every pass through `net` is one of these cells. The hooks end with it: no state is left."""
     from timm.layers.blur_pool import BlurPool2d
 
     spatial = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, BlurPool2d)
+    sizes: dict[nn.Module, torch.Size] = {}
+
+    def gather(norm: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+        sizes[norm] = args[0].shape[-2:]
+        return (cells.gather(args[0]),)
+
+    def scatter(norm: nn.Module, args: tuple[Tensor], values: Tensor) -> Tensor:  # noqa: ARG001
+        return cells.scatter(values, *sizes[norm])
 
     def blank(layer: nn.Module, args: tuple[Tensor], maps: Tensor) -> Tensor:  # noqa: ARG001
         return maps * cells.mask(maps)
@@ -136,18 +122,13 @@ def _hooked(net: nn.Module, cells: _Cells) -> Iterator[None]:
             "image; choose a ResNet of timm or torchvision with batch norm (timm:resnet34), or a critic"
         )
 
-    handles: list[RemovableHandle] = []
-    try:
+    with ExitStack() as hooks:
         for layer in net.modules():
             if isinstance(layer, _BatchNorm):
-                norm = _VisibleOnly(cells)
-                handles.append(layer.register_forward_pre_hook(norm.before))
-                handles.append(layer.register_forward_hook(norm.after))
+                hooks.enter_context(layer.register_forward_pre_hook(gather))
+                hooks.enter_context(layer.register_forward_hook(scatter))
             elif isinstance(layer, spatial):
-                handles.append(layer.register_forward_hook(blank))
+                hooks.enter_context(layer.register_forward_hook(blank))
             elif not (isinstance(layer, _POINTWISE) or any(True for _ in layer.children())):
-                handles.append(layer.register_forward_pre_hook(refuse))
+                hooks.enter_context(layer.register_forward_pre_hook(refuse))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

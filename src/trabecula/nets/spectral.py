@@ -46,8 +46,7 @@ class Spectral(nn.Module):
             u = self.get_buffer(_key(name))
             with torch.no_grad():
                 v = F.normalize(weight.t() @ u, dim=0)
-            sigma = torch.dot(u, weight @ v)
-            found[name] = critic.get_parameter(name) / sigma
+            found[name] = critic.get_parameter(name) / torch.dot(u, weight @ v)
         return found
 
     def forward(self, critic: nn.Module, x: Tensor) -> Tensor:

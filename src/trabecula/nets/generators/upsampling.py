@@ -53,7 +53,7 @@ class UpsamplingGenerator(LatentGenerator):
         self.latent = latent
         self.side = grid_side(size, len(widths) - 1)
         self.project = nn.Linear(latent, self.side**2 * widths[0])
-        self.blocks = nn.Sequential(*(_up_block(wide, narrow, norm) for wide, narrow in pairwise(widths)))
+        self.blocks = nn.Sequential(*(_UpBlock(wide, narrow, norm) for wide, narrow in pairwise(widths)))
         self.output = nn.Conv2d(widths[-1], channels, kernel_size=3, padding=1)
         if norm == "none":
             for layer in self.modules():
@@ -81,6 +81,11 @@ class _UpBlock(nn.Sequential):
     convolution on the fine pixels has 36.
     """
 
+    def __init__(self, wide: int, narrow: int, norm: Norm) -> None:
+        norms = [nn.BatchNorm2d(narrow)] if norm == "batch" else []
+        conv = nn.Conv2d(wide, narrow, kernel_size=3, padding=1)
+        super().__init__(nn.Upsample(scale_factor=2, mode="nearest"), conv, *norms, nn.ReLU(inplace=True))
+
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         _, conv, *rest = cast("tuple[nn.Upsample, nn.Conv2d, nn.Module, nn.Module]", tuple(self))
         maps = F.conv_transpose2d(input, spread(conv.weight), conv.bias, stride=2, padding=1)
@@ -100,13 +105,3 @@ def spread(kernel: Tensor) -> Tensor:
         first, second, third = kernel.unbind(dim)
         kernel = torch.stack((third, second + third, first + second, first), dim)
     return kernel.permute(0, 3, 1, 2)  # channels last: the library need not reorder it
-
-
-def _up_block(wide: int, narrow: int, norm: Norm) -> nn.Sequential:
-    layers: list[nn.Module] = [
-        nn.Upsample(scale_factor=2, mode="nearest"),
-        nn.Conv2d(wide, narrow, kernel_size=3, padding=1),
-        nn.BatchNorm2d(narrow),
-        nn.ReLU(inplace=True),
-    ]
-    return _UpBlock(*(layers if norm == "batch" else layers[:2] + layers[3:]))
