@@ -174,10 +174,8 @@ def resolve(architecture: str) -> str:
             "weights of `pretrain`; name a network such as 'timm:resnet18', and a local weights file with it"
         )
     if sign and library not in ("timm", "torchvision"):
-        raise InputError(
-            f"architecture '{architecture}': unknown library '{library}'"
-            + suggest(library, ["critic", "timm", "torchvision"])
-        )
+        hint = suggest(library, ["critic", "timm", "torchvision"])
+        raise InputError(f"architecture '{architecture}': unknown library '{library}'{hint}")
     from trabecula.nets import libraries
 
     known = {"timm": libraries.timm_names(), "torchvision": libraries.torchvision_names()}
@@ -196,10 +194,8 @@ def resolve(architecture: str) -> str:
 def _critic(name: str, channels: int, size: int) -> BuiltNetwork:
     """The critic's blocks; "critic:16-32-64-128-256" sets other widths, "critic_bn" has batch norm."""
     library, _, widths = name.partition(":")
-    try:
-        chosen = tuple(int(width) for width in widths.split("-")) if widths else WIDTHS
-    except ValueError:
-        chosen = (0,)
+    parts = widths.split("-") if widths else []
+    chosen = tuple(int(part) if part.isdecimal() else 0 for part in parts) or WIDTHS
     if min(chosen) < 1:
         raise InputError(f"architecture '{name}': widths are whole numbers such as 16-32-64-128-256")
     grid_side(size, len(chosen))

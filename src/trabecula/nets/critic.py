@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from torch import Tensor, nn
 
@@ -94,8 +94,7 @@ class Critic(nn.Module):
 
     def maps(self, x: Tensor) -> Tensor:
         """(B, C, S, S) in [-1, 1] -> (B, 512, S / 32, S / 32)."""
-        maps: Tensor = self.blocks(x)
-        return maps
+        return cast("Tensor", self.blocks(x))
 
     def features(self, x: Tensor) -> Tensor:
         """(B, C, S, S) in [-1, 1] -> (B, num_features), the flattened maps."""
@@ -103,8 +102,7 @@ class Critic(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, S, S) in [-1, 1] -> (B,) scores."""
-        scores: Tensor = self.output(self.features(x))
-        return scores.squeeze(1)
+        return cast("Tensor", self.output(self.features(x))).squeeze(1)
 
     def save(self, folder: Path, card: EncoderCard, images: int) -> None:  # noqa: ARG002
         """Write the output layer; the blocks are the weights of the encoder in the same folder."""

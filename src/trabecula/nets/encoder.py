@@ -18,7 +18,7 @@ from trabecula.errors import InputError
 from trabecula.files import sha256_of
 from trabecula.nets.backbone import Backbone, build_backbone, per_channel, resolve
 from trabecula.nets.critic import Critic, is_critic
-from trabecula.nets.published import AUTO, Published, find_published, weights_label
+from trabecula.nets.published import AUTO, Published, find_published
 from trabecula.nets.weights import load_weights, mismatch
 
 
@@ -109,7 +109,8 @@ def pooling(backbone: Backbone, pool: PoolChoice) -> tuple[Pool, int]:
 class StartingPoint(NamedTuple):
     """Where an encoder's weights start, as its card will say it; no weights are read.
 
-    label: of the weights, for the name of an arm: "random", "encoder", or what the file is called.
+    label: of the weights, for the name of an arm: "random", "encoder", or what the file is called, such as
+        "dinov2-small" of "facebook/dinov2-small@1a2b3c".
     """
 
     architecture: str
@@ -124,7 +125,7 @@ def starting_point(architecture: str, init: Init, weights: Path | None, weights_
     Raises:
         InputError: an unknown architecture, weights missing or not needed, or a folder that cannot be read.
     """
-    published = find_published(architecture, init, weights)
+    published = find_published(architecture, init, weights, weights_name)
     if published is None and (weights is None) != (init == "random"):
         needed = {"weights": "needs a weights file", "encoder": "needs an encoder's folder"}
         advice = "set 'weights'" if weights is None else "leave 'weights' out, or set another init"
@@ -135,10 +136,10 @@ def starting_point(architecture: str, init: Init, weights: Path | None, weights_
         architecture = read_encoder_card(weights).architecture
     family: Family = "random"
     if init == "weights":
-        name = published.called(weights_name) if published is not None else weights_name
-        plain: Family = "imagenet" if weights_name == "imagenet" else "weights"
-        family = published.family(name) if published is not None else plain
-        return StartingPoint(resolve(architecture), family, weights_label(f"{name} sha256:"), published)
+        name = published.name if published is not None else weights_name
+        is_imagenet = published.is_imagenet if published is not None else name == "imagenet"
+        family, label = "imagenet" if is_imagenet else "weights", name.partition("@")[0].rpartition("/")[2]
+        return StartingPoint(resolve(architecture), family, label, published)
     if init == "encoder" and weights is not None:
         parent = read_encoder_card(weights)
         family = parent.family if parent.objective == "none" else "pretrained"
@@ -192,17 +193,23 @@ def _begin(
     if published is not None:
         mean = per_channel(published.mean or backbone.mean, backbone.in_channels)
         std = per_channel(published.std or backbone.std, backbone.in_channels)
-        name = published.load(backbone, weights_name) if init == "weights" else ""
-        return {"mean": mean, "std": std, "weights": name}
+        return {"mean": mean, "std": std, "weights": published.load(backbone) if init == "weights" else ""}
     if weights is None:
         return {"mean": backbone.mean, "std": backbone.std}
     if init == "weights":
         load_weights(backbone, weights)
-        name = f"{weights_name} sha256:{sha256_of(weights)}"
-        return {"mean": backbone.mean, "std": backbone.std, "weights": name}
-    parent = _load_parent(weights, backbone)
-    inherited = {key: getattr(parent, key) for key in _INHERITED}
-    return {**inherited, "parent": sha256_of(on_disk.weights_file(weights))}
+        digest = sha256_of(weights)
+        return {"mean": backbone.mean, "std": backbone.std, "weights": f"{weights_name} sha256:{digest}"}
+    parent, file = read_encoder_card(weights), on_disk.weights_file(weights)
+    differing = [
+        f"{key} is {getattr(parent, key)}, wanted {getattr(backbone, key)}"
+        for key in ("architecture", "channels", "stem")
+        if getattr(parent, key) != getattr(backbone, key)
+    ]
+    if differing:
+        raise InputError(f"{weights}: another network than the one to start: {'; '.join(differing)}")
+    load_weights(backbone, file)
+    return {**{key: getattr(parent, key) for key in _INHERITED}, "parent": sha256_of(file)}
 
 
 # An encoder that starts from another has seen what that one saw: its patients above all.
@@ -210,20 +217,6 @@ _INHERITED = (
     "mean", "std", "objective", "weights", "settings", "store", "preprocessing", "prepared", "images_seen",
     "patients", "patients_key", "labels", "num_labelled_patients", "batch_size",
 )  # fmt: skip
-
-
-def _load_parent(path: Path, backbone: Backbone) -> EncoderCard:
-    """Load another encoder's weights into a backbone; gives its card."""
-    card = read_encoder_card(path)
-    differing = [
-        f"{key} is {getattr(card, key)}, wanted {getattr(backbone, key)}"
-        for key in ("architecture", "channels", "stem")
-        if getattr(card, key) != getattr(backbone, key)
-    ]
-    if differing:
-        raise InputError(f"{path}: another network than the one to start: {'; '.join(differing)}")
-    load_weights(backbone, on_disk.weights_file(path))
-    return card
 
 
 def load_encoder(path: Path) -> Encoder:

@@ -103,7 +103,7 @@ def formats_of(encoder: Encoder) -> list[LibraryFormat]:
     """
     encoder = encoder.eval()
     library, _, name = encoder.card.architecture.partition(":")
-    if is_critic(encoder.card.architecture):
+    if library not in ("timm", "torchvision"):
         return []
     if library == "timm":
         found = [_of_timm(encoder, name, pooled=True) or _of_timm(encoder, name, pooled=False)]
@@ -240,7 +240,6 @@ def onnx_bytes(net: Encoder | Classifier, channels: int, size: int, output: str,
     """
     import onnx
 
-    was_training = net.training
     net = net.cpu().eval()
     images = torch.rand(2, channels, size, size, generator=torch.Generator().manual_seed(0))
     with _quiet(), torch.no_grad():
@@ -248,7 +247,6 @@ def onnx_bytes(net: Encoder | Classifier, channels: int, size: int, output: str,
             net, (images,), dynamo=True, input_names=[_INPUT], output_names=[output],
             dynamic_shapes=({0: torch.export.Dim("batch")},), external_data=False, verbose=False,
         )  # fmt: skip
-    net.train(was_training)
     model: Any = program.model_proto  # type: ignore[union-attr]
     graph = model.graph
     values = (*graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +27,7 @@ class _Layers(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, num_features) -> (B, width of the last layer)."""
-        projected: Tensor = self.layers(features)
-        return projected
+        return cast("Tensor", self.layers(features))
 
 
 class ProjectionHead(_Layers):
@@ -136,8 +136,7 @@ class TaskHead(nn.Module):
 def make_head(head: HeadChoice, num_features: int, num_outputs: int, kind: str) -> TaskHead:
     """The head of a task; of two classes all but the linear one score the second alone.
 
-    Args:
-        kind: "multilabel", or any other for one class an image.
+    kind: "multilabel", or any other for one class an image.
 
     Raises:
         InputError: the critic's output layer is to separate more than two classes.

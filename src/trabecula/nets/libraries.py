@@ -141,7 +141,7 @@ def _set_channels(net: nn.Module, name: str, channels: int) -> None:
     if old.in_channels == channels:
         return
     biased = old.bias is not None
-    new = nn.Conv2d(channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=biased)
+    new: Any = nn.Conv2d(channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=biased)
     with torch.no_grad():
         new.weight.copy_(old.weight[:, torch.arange(channels) % old.in_channels])
         if biased:

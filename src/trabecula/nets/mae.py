@@ -6,7 +6,7 @@ He, Chen, Xie, Li, Dollar, Girshick 2021, arXiv 2111.06377, section 3 and append
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from timm.layers.patch_embed import PatchEmbed
@@ -86,7 +86,7 @@ def prepare_encoder(net: VisionTransformer, grid: tuple[int, int], fresh: bool) 
     Sine-cosine positions, zero for the class token; Xavier-uniform linear layers, the patch embedding as
     one of them; the class token normal. Weights that were learned before stay, positions among them.
     """
-    positions = cast("Tensor", net.pos_embed)
+    positions: Any = net.pos_embed
     positions.requires_grad_(False)
     if not fresh:
         return
@@ -125,16 +125,15 @@ def encode(net: VisionTransformer, x: Tensor, visible: Tensor | None = None) -> 
         prefix, patches = tokens.tensor_split([net.num_prefix_tokens], dim=1)
         tokens = torch.cat([prefix, _take(patches, visible)], dim=1)
     tokens = net.norm(net.blocks(net.norm_pre(tokens)))
-    return cast("Tensor", net.forward_head(tokens))
+    return net.forward_head(tokens)
 
 
 class Decoder(nn.Module):
     """A light transformer that fills in what is hidden, with fixed positions of its own.
 
-    Args:
-        num_features: of the encoder's tokens.
-        num_prefix: tokens before the patches; they help to decode and are not predicted.
-        num_values: of one patch.
+    num_features: of the encoder's tokens.
+    num_prefix: tokens before the patches; they help to decode and are not predicted.
+    num_values: of one patch.
     """
 
     positions: Tensor

@@ -40,7 +40,7 @@ class GlobalBatchNorm(_BatchNorm):
             raise ValueError(f"{len(x)} rows on this process are not whole groups of {rows}")
         outputs, means, variances = [], [], []
         for part in x.split(rows):
-            mean, var = _clone(self.running_mean), _clone(self.running_var)
+            mean, var = (None if b is None else b.clone() for b in (self.running_mean, self.running_var))
             outputs.append(
                 F.batch_norm(part, mean, var, self.weight, self.bias, True, self.momentum or 0.1, self.eps)
             )
@@ -78,10 +78,6 @@ class GlobalBatchNorm(_BatchNorm):
     def _count(self) -> None:
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
-
-
-def _clone(buffer: Tensor | None) -> Tensor | None:
-    return None if buffer is None else buffer.detach().clone()
 
 
 def use_global_batch_norm(module: nn.Module, rows: int | None = None) -> int:

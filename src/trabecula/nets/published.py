@@ -16,12 +16,12 @@ import hashlib
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from trabecula.artifacts.encoder import CARD_FILE, EXPORTED_FILE, WEIGHTS_FILE, has_encoder, read_encoder_card
 from trabecula.artifacts.patient_hashes import key_name, site_key
@@ -49,7 +49,7 @@ class Published:
 
     folder: Path
     name: str
-    """Its name: "facebook/dinov2-small@1a2b3c", or the folder's name."""
+    """Of its weights: the name given to them, else "facebook/dinov2-small@1a2b3c" or the folder's name."""
     architecture: str
     """The network's name here."""
     mean: tuple[float, ...]
@@ -58,15 +58,24 @@ class Published:
     config: Mapping[str, Any]
     """Its config.json; {} of an own export."""
 
-    def load(self, backbone: Backbone, name_given: str) -> str:
+    @property
+    def is_imagenet(self) -> bool:
+        """Whether the weights are of ImageNet, by their name."""
+        return bool(_IMAGENET.search(self.name))
+
+    def load(self, backbone: Backbone) -> str:
         """Put the weights into a backbone; gives their name and sha256, for a card.
 
         Raises:
             InputError: no weights there, a pickle with more than tensors, weights of another network, or
-                those of an encoder of this site.
+                those of an encoder of this site: they come without patients, who would pass for unseen.
         """
-        if has_encoder(self.folder):
-            _check_foreign(self.folder)
+        card = read_encoder_card(self.folder) if has_encoder(self.folder) else None
+        if card and (card.patients or (card.patients_key and card.patients_key == key_name(site_key()))):
+            raise InputError(
+                f"{self.folder}: an encoder of this site: start from the folder that `pretrain` wrote, with "
+                "init = encoder, so that the patients it has seen stay known"
+            )
         state, sha256 = _read(self.folder)
         if "model_type" in self.config:
             from trabecula.nets import from_transformers
@@ -75,15 +84,7 @@ class Published:
         elif self.config:
             state = _as_timm_loads(backbone, state)
         fit(backbone, state, str(self.folder))
-        return f"{self.called(name_given)} sha256:{sha256}"
-
-    def called(self, name_given: str) -> str:
-        """Name of the weights; "imagenet", a setting's default, says nothing."""
-        return self.name if name_given == "imagenet" else name_given
-
-    def family(self, name: str) -> Literal["imagenet", "weights"]:
-        """The family of weights of this name."""
-        return "imagenet" if _IMAGENET.search(name) else "weights"
+        return f"{self.name} sha256:{sha256}"
 
 
 def is_hub_name(architecture: str) -> bool:
@@ -97,10 +98,7 @@ def stands_for_weights(architecture: str) -> bool:
 
 
 def open_folder(path: Path, name: str = "") -> Published:
-    """Read what a model's folder says of it; the weights are not read yet.
-
-    Args:
-        name: what to call it; the folder's own name where "".
+    """Read what a model's folder says of it, by its own name where none is given; the weights are not read.
 
     Raises:
         InputError: no model in a format that is known, or a network that is not.
@@ -126,16 +124,6 @@ def open_folder(path: Path, name: str = "") -> Published:
         f"{path}: no model's folder: it needs {CARD_FILE} (an export), or config.json with 'architecture' "
         "(timm) or 'model_type' (transformers)"
     )
-
-
-def _check_foreign(path: Path) -> None:
-    """Weights come without their patients, so those of this site's encoders would pass for unseen."""
-    card = read_encoder_card(path)
-    if card.patients or (card.patients_key and card.patients_key == key_name(site_key())):
-        raise InputError(
-            f"{path}: an encoder of this site: start from the folder that `pretrain` wrote, with init = "
-            "encoder, so that the patients it has seen stay known"
-        )
 
 
 def _of_timm(path: Path, name: str, config: Mapping[str, Any]) -> Published:
@@ -211,16 +199,18 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], str]:
 
 def _as_timm_loads(backbone: Backbone, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Files of a network's authors have their own keys at times: timm's module of it renames them."""
-    net: nn.Module = backbone.net
-    rename = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
-    if rename is None or not other_keys(backbone, state):
-        return state
-    renamed: dict[str, Tensor] = rename(dict(state), net)
-    return renamed
+    rename = getattr(sys.modules[type(backbone.net).__module__], "checkpoint_filter_fn", None)
+    if rename is not None and other_keys(backbone, state):
+        state = rename(dict(state), backbone.net)
+    return state
 
 
-def find_published(architecture: str, init: str, weights: Path | None) -> Published | None:
+def find_published(
+    architecture: str, init: str, weights: Path | None, weights_name: str = "imagenet"
+) -> Published | None:
     """The published network that an arm with these settings starts from; None for one that starts otherwise.
+
+    "imagenet", the default of `weights_name`, says nothing: then the weights have the network's name.
 
     Raises:
         InputError: a name on the hub without weights asked for, or with a file beside it; no such folder.
@@ -232,20 +222,20 @@ def find_published(architecture: str, init: str, weights: Path | None) -> Publis
             f"of the same network give its folder and architecture = {AUTO}, or the network's name alone"
         )
     folder = _model_folder(weights) if weights is not None and init != "encoder" else None
-    if named and weights is None:
-        return fetch(architecture)
     if architecture == AUTO and folder is None and init != "encoder":
         raise InputError(
             f"architecture '{AUTO}' is that of a model's folder: set weights to the folder, or name a network"
         )
-    if folder is None:
+    if named and weights is None:
+        published = fetch(architecture)
+    elif folder is None:
         return None
-    published = open_folder(folder, _repo_name(architecture) if named else "")
-    if not named and architecture != AUTO:
-        held, wanted = published.architecture, resolve(architecture)
-        if held != wanted:
-            raise InputError(f"{folder}: holds {held}, not {wanted}: set architecture = {AUTO}")
-    return published
+    else:
+        published = open_folder(folder, _repo_name(architecture) if named else "")
+    held = published.architecture
+    if not stands_for_weights(architecture) and held != (wanted := resolve(architecture)):
+        raise InputError(f"{folder}: holds {held}, not {wanted}: set architecture = {AUTO}")
+    return published if weights_name == "imagenet" else replace(published, name=weights_name)
 
 
 def _model_folder(weights: Path) -> Path | None:
@@ -254,11 +244,6 @@ def _model_folder(weights: Path) -> Path | None:
         return weights
     beside = weights.name in _WEIGHTS and has_encoder(weights.parent)
     return weights.parent if beside and weights.is_file() else None
-
-
-def weights_label(weights: str) -> str:
-    """ "dinov2-small" of a card's "facebook/dinov2-small@1a2b3c sha256:...": for the name of an arm."""
-    return weights.rpartition(" sha256:")[0].partition("@")[0].rpartition("/")[2]
 
 
 def _repo_name(architecture: str) -> str:

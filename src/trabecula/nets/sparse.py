@@ -41,7 +41,7 @@ def sparse_maps(encoder: Encoder, images: Tensor, visible: Tensor) -> Tensor:
     """
     cells = _Cells(visible, encoder.card.architecture)
     pixels = encoder.normalise(images)
-    pixels = torch.where(cells.mask(pixels) > 0, pixels, 0)  # after the normalisation, which moves zeros
+    pixels = torch.where(cells.mask(pixels), pixels, 0)  # after the normalisation, which moves zeros
     with _hooked(encoder.backbone.net, cells):
         maps = encoder.backbone.maps(pixels)
     if maps.shape[-2:] != visible.shape[-2:]:
@@ -57,16 +57,23 @@ class _Cells:
 
     def __init__(self, visible: Tensor, architecture: str) -> None:
         self.visible, self.architecture = visible, architecture
-        self._masks: dict[tuple[int, int, torch.dtype], Tensor] = {}
+        self._masks: dict[tuple[int, int], Tensor] = {}
         self._rows: dict[tuple[int, int], Tensor] = {}
 
     def mask(self, maps: Tensor) -> Tensor:
-        """(B, 1, H, W), 1 at the visible positions of maps (B, C, H, W), in their type."""
+        """(B, 1, H, W) bool, the visible positions of maps (B, C, H, W)."""
         height, width = maps.shape[-2:]
-        key = (height, width, maps.dtype)
-        if key not in self._masks:
-            self._masks[key] = self._enlarged(height, width)[:, None].to(maps.dtype)
-        return self._masks[key]
+        if (height, width) not in self._masks:
+            rows, columns = self.visible.shape[-2:]
+            if height % rows or width % columns:
+                raise InputError(
+                    f"{self.architecture}: one of its layers gives maps of {height} x {width}, whose "
+                    f"positions are not whole parts of {rows} x {columns} cells; choose a size that every "
+                    "stride divides (a multiple of 32 px for a ResNet), or a ResNet of timm or torchvision"
+                )
+            enlarged = self.visible.repeat_interleave(height // rows, 1)
+            self._masks[height, width] = enlarged.repeat_interleave(width // columns, 2)[:, None]
+        return self._masks[height, width]
 
     def gather(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) -> (visible positions, C, 1, 1).
@@ -76,7 +83,7 @@ class _Cells:
         """
         height, width = maps.shape[-2:]
         if (height, width) not in self._rows:
-            self._rows[height, width] = self._enlarged(height, width).flatten().nonzero()[:, 0]
+            self._rows[height, width] = self.mask(maps).flatten().nonzero()[:, 0]
         rows = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]).index_select(0, self._rows[height, width])
         return rows[:, :, None, None]
 
@@ -86,16 +93,6 @@ class _Cells:
         empty = rows.new_zeros(len(self.visible) * height * width, rows.shape[1])
         filled = empty.index_copy(0, self._rows[height, width], rows)
         return filled.view(-1, height, width, rows.shape[1]).permute(0, 3, 1, 2)
-
-    def _enlarged(self, height: int, width: int) -> Tensor:
-        rows, columns = self.visible.shape[-2:]
-        if height % rows or width % columns:
-            raise InputError(
-                f"{self.architecture}: one of its layers gives maps of {height} x {width}, whose positions "
-                f"are not whole parts of {rows} x {columns} cells; choose a size that every stride divides "
-                "(a multiple of 32 px for a ResNet), or a ResNet of timm or torchvision"
-            )
-        return self.visible.repeat_interleave(height // rows, 1).repeat_interleave(width // columns, 2)
 
 
 @contextmanager
