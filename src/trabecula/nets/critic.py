@@ -53,10 +53,10 @@ def grid_side(size: int, num_blocks: int = len(WIDTHS)) -> int:
 def critic_blocks(channels: int, widths: Sequence[int] = WIDTHS, norm: Norm = "none") -> nn.Sequential:
     """The critic up to its output layer: 4x4 convolutions of stride 2, each with LeakyReLU 0.2.
 
-    No normalisation layer, as a gradient penalty is a statement about single images (Gulrajani et
-    al. 2017, arXiv 1704.00028, section 4), and nothing in place, as it is differentiated twice.
-    With norm "batch", for the ablation, every convolution but the first is followed by batch norm
-    (Radford, Metz, Chintala 2016, arXiv 1511.06434, section 3).
+    No normalisation layer, as a gradient penalty is a statement about single images (Gulrajani et al. 2017,
+    arXiv 1704.00028, section 4), and nothing in place, as it is differentiated twice. With norm "batch", for
+    the ablation, batch norm follows every convolution but the first (Radford, Metz, Chintala 2016, arXiv
+    1511.06434, section 3).
     """
     blocks: OrderedDict[str, nn.Module] = OrderedDict()
     for index, (narrow, wide) in enumerate(pairwise((channels, *widths))):

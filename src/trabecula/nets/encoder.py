@@ -147,17 +147,10 @@ def starting_point(architecture: str, init: Init, weights: Path | None, weights_
 
 
 def make_encoder(
-    architecture: str,
-    channels: int,
-    size: int,
-    stem: Stem = "native",
-    pool: PoolChoice = "auto",
-    init: Init = "random",
-    weights: Path | None = None,
-    seed: int = 0,
-    name: str = "",
+    architecture: str, channels: int, size: int, stem: Stem = "native", pool: PoolChoice = "auto",
+    init: Init = "random", weights: Path | None = None, seed: int = 0, name: str = "",
     weights_name: str = "imagenet",
-) -> Encoder:
+) -> Encoder:  # fmt: skip
     """An encoder from random weights, a local weights file, or another encoder's folder.
 
     Args:

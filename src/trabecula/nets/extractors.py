@@ -175,13 +175,6 @@ class RandomConv(nn.Module):
         self.register_buffer("junctions", torch.stack(junctions).unflatten(2, (moduli, 3, 3)))
         self.register_buffer("layout", layout)
 
-    @property
-    def num_features(self) -> int:
-        """Length of its features."""
-        channels = len(self.wavelets) // (2 * self._DIRECTIONS)
-        a_level = 2 * channels * self._DIRECTIONS + self._JUNCTIONS
-        return self._LEVELS * a_level + self._LAYOUT + channels
-
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1], H and W at least `smallest` -> (B, D)."""
         parts = []
@@ -238,7 +231,8 @@ def _random_conv(channels: int, size: int, resize: int) -> _Made:
     digest = hashlib.sha256(RANDOM_CONV.encode())
     for value in net.state_dict().values():
         digest.update(value.numpy().tobytes())
-    protocol = Protocol(RANDOM_CONV, digest.hexdigest(), _rule(side, size), "float32", net.num_features)
+    num_features = net(torch.zeros(1, channels, net.smallest, net.smallest)).shape[1]
+    protocol = Protocol(RANDOM_CONV, digest.hexdigest(), _rule(side, size), "float32", num_features)
     return protocol, net, lambda images: net(_resized(images, side))
 
 

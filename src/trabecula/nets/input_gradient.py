@@ -53,9 +53,9 @@ def scores(critic: nn.Module, x: Tensor) -> Tensor:
 def input_gradient(critic: nn.Module, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """The gradient of each image's score at that image, differentiable in the critic's weights.
 
-    A piecewise linear `Critic` is computed as described above; any other module is differentiated
-    by autograd, with the same result. Rows may be mixed by the module (batch norm): then this is the
-    gradient of the sum of all scores. (B, C, H, W) -> (B, C, H, W) in float32, without a gradient in `x`.
+    A piecewise linear `Critic` is computed as described above; any other module is differentiated by
+    autograd, with the same result. Rows may be mixed by the module (batch norm): then this is the gradient
+    of the sum of all scores. (B, C, H, W) -> (B, C, H, W) in float32, without a gradient in `x`.
 
     dtype: of the products in a piecewise linear critic's convolutions; sums are in float32 always.
     """

@@ -67,14 +67,12 @@ def timm_source(name: str, channels: int, size: int) -> BuiltNetwork:
     use_small_map_convolutions(net)
     described: dict[str, Any] = net.pretrained_cfg  # type: ignore[assignment]
     return BuiltNetwork(
-        net,
-        _channels_first,
+        net, _channels_first,
         classifier=tuple(f"{prefix}." for prefix in _listed(described.get("classifier"))),
         first_conv=(_listed(described.get("first_conv")) or ("",))[0],
         num_prefix_tokens=int(getattr(net, "num_prefix_tokens", 0)),
-        mean=tuple(described.get("mean") or IMAGENET_MEAN),
-        std=tuple(described.get("std") or IMAGENET_STD),
-    )
+        mean=tuple(described.get("mean") or IMAGENET_MEAN), std=tuple(described.get("std") or IMAGENET_STD),
+    )  # fmt: skip
 
 
 def _listed(value: Any) -> tuple[str, ...]:

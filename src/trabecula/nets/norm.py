@@ -16,10 +16,10 @@ from trabecula.errors import InputError
 class GlobalBatchNorm(_BatchNorm):
     """Batch norm over the rows of all ranks, or over groups of `rows` consecutive ones.
 
-    `rows=None`: one process uses torch's own kernel; several exchange their sums (torch's own
-    synchronised norm refuses to run on a CPU). `rows=n`: each group of n rows has its own
-    statistics, as each GPU's rows had in MoCo (He et al. 2020, arXiv 1911.05722, section 3.3); the
-    running statistics move by the mean over the groups. Weights and buffers keep their names.
+    `rows=None`: one process uses torch's own kernel; several exchange their sums (torch's own synchronised
+    norm refuses to run on a CPU). `rows=n`: each group of n rows has its own statistics, as each GPU's rows
+    had in MoCo (He et al. 2020, arXiv 1911.05722, section 3.3); the running statistics move by the mean over
+    the groups. Weights and buffers keep their names.
     """
 
     rows: int | None = None
@@ -41,9 +41,8 @@ class GlobalBatchNorm(_BatchNorm):
         outputs, means, variances = [], [], []
         for part in x.split(rows):
             mean, var = (None if b is None else b.clone() for b in (self.running_mean, self.running_var))
-            outputs.append(
-                F.batch_norm(part, mean, var, self.weight, self.bias, True, self.momentum or 0.1, self.eps)
-            )
+            learned, momentum = (self.weight, self.bias), self.momentum or 0.1
+            outputs.append(F.batch_norm(part, mean, var, *learned, True, momentum, self.eps))
             means.append(mean)
             variances.append(var)
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
@@ -67,9 +66,8 @@ class GlobalBatchNorm(_BatchNorm):
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             with torch.no_grad():
                 self._count()
-                momentum = self.momentum or 0.1
-                self.running_mean.lerp_(mean, momentum)
-                self.running_var.lerp_(var * count / (count - 1), momentum)
+                self.running_mean.lerp_(mean, self.momentum or 0.1)
+                self.running_var.lerp_(var * count / (count - 1), self.momentum or 0.1)
         y = centred * torch.rsqrt(var + self.eps).view(shape)
         if self.weight is not None:
             y = y * self.weight.view(shape) + self.bias.view(shape)

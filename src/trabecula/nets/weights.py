@@ -29,14 +29,13 @@ _COMMON = (
 def load_weights(backbone: Backbone, path: Path) -> None:
     """Put a local weights file into a backbone: every key of both is used, or nothing is loaded.
 
-    The file's own classifier is left out, as a backbone has none. For the stem "sum" the kernels
-    that see an RGB image are summed over its three channels: the same result as showing a grey
-    image three times, where mean and std are equal over the channels. Position embeddings of a
-    vision transformer are resampled where its images have another size.
+    The file's own classifier is left out, as a backbone has none. For the stem "sum" the kernels that see an
+    RGB image are summed over its three channels: the same result as showing a grey image three times, where
+    mean and std are equal over the channels. Position embeddings of a vision transformer are resampled where
+    its images have another size.
 
     Raises:
-        InputError: missing or unexpected keys, or shapes that differ: named, with the network that
-            the file does fit where that is a common one.
+        InputError: keys or shapes that differ, named, with the common network that the file does fit.
     """
     fit(backbone, read_weights(path), str(path))
 

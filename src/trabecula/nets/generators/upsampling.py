@@ -36,9 +36,8 @@ class UpsamplingConfig(Record):
 class UpsamplingGenerator(LatentGenerator):
     """Noise to images in [-1, 1]: a linear layer, then blocks of upsampling, convolution, batch norm, ReLU.
 
-    Upsampling is nearest-neighbour and the convolutions keep their bias, both inferred; the widths
-    512-256-128-64-32-16 mirror the critic's. Without norm, for methods that want none, weights start with
-    the variance of He et al. 2015 (arXiv 1502.01852, section 2.2), which batch norm makes needless.
+    Without norm, for methods that want none, weights start with the variance of He et al. 2015 (arXiv
+    1502.01852, section 2.2), which batch norm makes needless.
 
     Raises:
         InputError: a size that the doublings do not reach.
