@@ -3,8 +3,8 @@
     python bench/mutants.py [--sample 20 --seed 0] [--only objectives] [--workers 2]
 
 `mutants.toml` lists them: a file, a text in it, what takes its place, and the tests that should fail. Each is
-made in a copy of the source tree, never in the tree itself. A fault that all its tests pass survives: the tests
-lack a case. One JSON line a mutant, then one with the counts; exit status 1 if one survived.
+made in a copy of the source tree, never in the tree itself. A fault that all its tests pass survives: the
+tests lack a case. One JSON line a mutant, then one with the counts; exit status 1 if one survived.
 """
 
 from __future__ import annotations

@@ -250,9 +250,10 @@ class _Evaluation:
 
     def _group(self, task: str, group: ArmPredictions, sample: scores.Sample, place: tuple[str, str]) -> None:
         """Every metric of one arm, mode and fraction on the sample: rows, and results to compare."""
-        chosen, pairs = _chosen(sample.kind, self.config), list(zip(group.p, group.thresholds, strict=True))
-        points = [scores.score(sample, q, t, chosen, weighted=False) for q, t in pairs]
-        draws = [scores.score(sample, q, t, chosen, weighted=True) for q, t in pairs]
+        chosen = _chosen(sample.kind, self.config)
+        seeds = list(zip(group.p, group.thresholds, group.calibrated, strict=True))
+        points = [scores.score(sample, q, t, chosen, False, calibrated) for q, t, calibrated in seeds]
+        draws = [scores.score(sample, q, t, chosen, True, calibrated) for q, t, calibrated in seeds]
         for metric in points[0]:
             result = ArmScores(
                 task, group.arm, group.mode, group.fraction, metric, group.units,
@@ -308,7 +309,7 @@ class _Evaluation:
             band = curves.roc_band(label[known], list(group.p[:, known, k]), weights.T[known].T, level)
             self.roc.append(results.RocCurve(*shared, sample.class_names[k], curves.GRID, *band))
         if sample.kind != "multilabel":
-            p = list(group.p[:, :, 1] if sample.kind == "binary" else group.p)
+            p = list(group.calibrated[:, :, 1] if sample.kind == "binary" else group.calibrated)
             found = curves.reliability(sample.y, p, sample.patients, weights, level)
             bins = [results.ReliabilityBin(**one) for one in found]
             self.reliability.append(results.ReliabilityCurve(*shared, bins))

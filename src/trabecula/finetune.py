@@ -6,17 +6,20 @@ checkpoint and threshold see that small validation part only, the test part is p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from pydantic import Field
 
 from trabecula.artifacts.classifier import ClassifierCard
-from trabecula.artifacts.predictions import PLATEAU, Origin, write_predictions
+from trabecula.artifacts.predictions import BELOW_PROBE, PLATEAU, Origin, write_predictions
 from trabecula.artifacts.search_result import read_chosen
 from trabecula.config import dump
 from trabecula.nets.classifier import Classifier
 from trabecula.nets.devices import choose_device, precision_on
+from trabecula.objectives.classify import Classify
 from trabecula.run import Run
 from trabecula.train.checkpoint import CHECKPOINT
 from trabecula.transfer import fine_tuning
@@ -72,7 +75,8 @@ def run(config: Config, out: Run) -> str:
     objective, fitted = fine_tuning.tune(tuning, material, config.seed, device, out / CHECKPOINT)
     out.log("fitted", images_seen=fitted.images_seen, loss=fitted.loss, points=fitted.points,
             train_loss=fitted.train_loss, constant_loss=fitted.constant_loss)  # fmt: skip
-    classifier = Classifier(_card(config, tuning, material, fitted), objective.encoder, objective.head)
+    notes = _notes(tuning, material, objective, fitted, device)
+    classifier = Classifier(_card(config, tuning, material, fitted, notes), objective.encoder, objective.head)
     origin, note = classifier.card.origin, classifier.card.choice.note
     choice, frames = predict_held_out(
         material, material.subset, origin, classifier.card.choice,
@@ -90,20 +94,39 @@ def run(config: Config, out: Run) -> str:
     )
 
 
-def _card(config: Config, tuning: Tuning, material: Material, fitted: Fitted) -> ClassifierCard:
-    """The classifier's card, without a threshold yet."""
-    encoder, store, notes = material.encoder.card, material.store, []
+def _notes(
+    tuning: Tuning, material: Material, objective: Classify, fitted: Fitted, device: torch.device
+) -> list[str]:
+    """What a reader must know of how the training went."""
+    notes = []
     if fitted.stayed_at_chance:
         losses = f"{fitted.train_loss:.3g}, of the class frequencies alone {fitted.constant_loss:.3g}"
         notes.append(f"{PLATEAU} (training loss {losses})")
+    if fine_tuning.starts_at_probe(tuning):
+        return (
+            notes
+            if fitted.images_seen
+            else [*notes, "no checkpoint was better than the probe it started from"]
+        )
+    start = material.probe_start(tuning.class_weight, tuning.centre_crop, device)
+    if fine_tuning.is_below(objective, material, tuning, start, device):
+        notes.append(f"{BELOW_PROBE} (validation loss {fitted.loss:.3g})")
+    return notes
+
+
+def _card(
+    config: Config, tuning: Tuning, material: Material, fitted: Fitted, notes: Sequence[str]
+) -> ClassifierCard:
+    """The classifier's card, without a threshold yet."""
+    encoder, store = material.encoder.card, material.store
     origin = Origin(
         task=material.task.name or config.task, arm=encoder.name,
         mode=f"finetune:{config.variant}" if config.variant else "finetune",
         fraction=config.fraction, seed=config.seed, pretrain_seed=encoder.seed,
     )  # fmt: skip
+    choice = choice_of(material, material.subset, notes, tuning.class_weight, images_seen=fitted.images_seen)
     return ClassifierCard(
         task=material.task, class_names=material.labelled.class_names, origin=origin, size=store.size,
-        choice=choice_of(material.subset, notes, images_seen=fitted.images_seen), head=tuning.head,
-        preprocessing=store.preprocessing, prepared=store.prepared, encoder=encoder,
+        choice=choice, head=tuning.head, preprocessing=store.preprocessing, prepared=store.prepared, encoder=encoder,
         centre_crop=tuning.centre_crop,
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
     predictions.csv   image_id, task, cohort, arm, mode, fraction, seed, pretrain_seed, split, p_<class>...
     choices.csv       task, arm, mode, fraction, seed, pretrain_seed, threshold, strength, images_seen,
-                      counts of the few-label parts, note
+                      counts of the few-label parts, class_frequencies, note
 
 No labels: `evaluate` joins the truth from the manifest.
 """
@@ -38,6 +38,8 @@ _TEXT = ("image_id", "task", "cohort", "arm", "mode", "split")
 
 PLATEAU = "stayed at chance"
 """The note of a fine-tuning whose training loss stayed at that of the class frequencies."""
+BELOW_PROBE = "worse on validation than a linear probe of its start"
+"""The note of a fine-tuning that its own start's probe beats by more than noise."""
 _OLD_PLATEAU = "never left the plateau"  # the note of earlier versions
 
 
@@ -100,6 +102,9 @@ class Choice(Record):
     num_train_patients: int
     num_val_images: int
     num_val_patients: int
+    class_frequencies: tuple[float, ...] = ()
+    """Where the loss weighed all classes alike: how often each is among the training images. Probabilities
+    times these, divided by their sum, are those of the images as they come."""
     note: str = ""
     """What could not be done as asked."""
 
@@ -131,7 +136,8 @@ def write_predictions(
         {
             **origin.model_dump(),
             **choice.model_dump(),
-            "threshold": ";".join(f"{value:.8g}" for value in choice.threshold),
+            "threshold": _numbers_text(choice.threshold),
+            "class_frequencies": _numbers_text(choice.class_frequencies),
         }
         for origin, choice in choices
     ]
@@ -146,6 +152,7 @@ class ArmPredictions:
 
     `p`: (S, n, K) probabilities of the seeds in `units`, images in the truth's order.
     `thresholds`: (S,), NaN where none was chosen. `train_patients`: (S,), NaN where not known.
+    `frequencies`: (S, K) of the classes in training where the loss weighed them alike, else NaN.
     """
 
     arm: str
@@ -155,6 +162,17 @@ class ArmPredictions:
     p: Floats
     thresholds: Floats
     train_patients: Floats
+    frequencies: Floats
+
+    @property
+    def calibrated(self) -> Floats:
+        """(S, n, K) probabilities of the images as they come: Bayes' rule with the class frequencies.
+
+        Source: Saerens, Latinne and Decaestecker, Neural Computation 2002; 14: 21-41, equation 2.4.
+        """
+        corrected = self.p * self.frequencies[:, None]
+        total = corrected.sum(2, keepdims=True)  # NaN, or 0 where only absent classes have a probability
+        return np.where(total > 0, corrected / np.where(total > 0, total, 1.0), self.p)
 
 
 def read_predictions(folders: Sequence[Path]) -> pd.DataFrame:
@@ -252,7 +270,7 @@ def arm_predictions(
     made = {tuple(row[name] for name in RUN): row for row in choices.to_dict("records")}
     index = pd.Index(image_ids)
     for (arm, mode, fraction), rows in _grouped(part, ARM[1:]):
-        units, tables, thresholds, patients = [], [], [], []
+        units, tables, thresholds, patients, frequencies = [], [], [], [], []
         for (pretrain_seed, seed), one in _grouped(rows, ["pretrain_seed", "seed"]):
             where = f"arm '{arm}', task '{task}' ({mode}, fraction {fraction:g}, seed {seed})"
             choice = made.get((task, arm, mode, fraction, pretrain_seed, seed), {})
@@ -260,9 +278,11 @@ def arm_predictions(
             tables.append(probabilities(one, columns, index, where))
             thresholds.append(_threshold(choice.get("threshold", "")))
             patients.append(choice.get("num_train_patients", np.nan))
+            given = str(choice.get("class_frequencies", ""))
+            frequencies.append([*map(float, given.split(";"))] if given else [np.nan] * len(names))
         yield ArmPredictions(
             arm, mode, float(fraction), tuple(units), np.stack(tables), np.array(thresholds),
-            np.array(patients),
+            np.array(patients), np.array(frequencies),
         )  # fmt: skip
 
 
@@ -299,6 +319,10 @@ def probabilities(rows: pd.DataFrame, columns: list[str], index: pd.Index, where
             f"'{index[int(np.argmax(bad))]}'; was the training diverging?"
         )
     return p
+
+
+def _numbers_text(values: Sequence[float]) -> str:
+    return ";".join(f"{value:.8g}" for value in values)
 
 
 def _threshold(text: str) -> float:

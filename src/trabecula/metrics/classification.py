@@ -43,6 +43,8 @@ METRICS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """The metrics of each kind; `auroc` of a multilabel task stands for one `auroc[label]` a label."""
 
+CALIBRATION = ("brier", "ece")
+"""Metrics of the probabilities themselves, at the class frequencies of the images as they come."""
 NUM_BINS = 15  # of calibration, as in Guo et al. 2017, arXiv 1706.04599, section 2
 _BLOCK = 8_000_000  # weights in memory together: 32 MB
 _AT_THRESHOLD = ("balanced_accuracy", "sensitivity", "specificity")  # of a binary task
@@ -82,13 +84,22 @@ def scale_of(metric: str) -> Scale:
     return "log" if metric in ("brier", "mae") else "logit"
 
 
-def score(sample: Sample, p: Floats, threshold: float, chosen: Sequence[str], weighted: bool) -> Scores:
+def score(
+    sample: Sample, p: Floats, threshold: float, chosen: Sequence[str], weighted: bool,
+    calibrated: Floats | None = None,
+) -> Scores:  # fmt: skip
     """Metrics of one prediction: metric -> (R,), or (1,) where not weighted.
 
     p (n, K). threshold: of a binary task; NaN leaves what needs it NaN. weighted: under the sample's weights,
-    else once on the images as they are.
+    else once on the images as they are. calibrated: (n, K) for the metrics of calibration, where these are
+    other probabilities than those by which classes are called.
     """
-    if not weighted:
+    if calibrated is not None and sample.kind != "multilabel":
+        stated = [name for name in chosen if name in CALIBRATION]
+        called = score(sample, p, threshold, [name for name in chosen if name not in stated], weighted)
+        found = called | score(sample, calibrated, threshold, stated, weighted)
+        return {name: found[name] for name in chosen}
+    if not weighted or not chosen:
         return _score(sample, p, threshold, chosen, None)
     step = max(1, _BLOCK // max(1, len(sample.y)))
     blocks = [sample.weights[i : i + step] for i in range(0, len(sample.weights), step)]

@@ -65,6 +65,8 @@ def load_classifier(path: Path) -> Classifier:
     kept = card.encoder
     encoder = Encoder(kept, build_backbone(kept.architecture, kept.channels, kept.size, kept.stem))
     head = make_head(card.head, kept.num_features, len(card.class_names), card.task.kind)
+    if "head.scale" in state:  # one number in earlier versions
+        state["head.scale"] = state["head.scale"].expand(kept.num_features).clone()
     try:
         for prefix, part in (("encoder.", encoder.backbone.net), ("head.", head)):
             own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

@@ -84,7 +84,7 @@ class TaskHead(nn.Module):
 
     one_logit: of two classes, score the second alone (one output, as den Boer 2025 and a critic do); the
         first has logit 0, so that softmax gives the sigmoid of the score and cross-entropy its binary form.
-    centre, scale: subtracted from the features, and divided by; 0 and 1 until `calibrate`.
+    centre, scale: (num_features,), subtracted from the features, and divided by; 0 and 1 until `calibrate`.
     """
 
     centre: Tensor
@@ -105,7 +105,7 @@ class TaskHead(nn.Module):
         self.hidden = nn.Sequential(layers)
         self.output = nn.Linear(width, 1 if one_logit else num_outputs)
         self.register_buffer("centre", torch.zeros(num_features))
-        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("scale", torch.ones(num_features))
 
     @torch.no_grad()
     def calibrate(self, features: Tensor, keep_scores: bool = False) -> None:

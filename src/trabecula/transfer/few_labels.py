@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from trabecula.artifacts.splits import Splits, Subset
 from trabecula.artifacts.tasks import Task, Truth
 from trabecula.metrics.classification import youden_threshold
 
+ClassWeight = Literal["auto", "none", "balanced"]
 FALLBACK = 0.5
 """Where validation holds one class only, so that no threshold is better than another."""
 
@@ -30,9 +31,29 @@ class LabelledImages:
     labelled: Truth
 
 
-def choice_of(subset: Subset, notes: Sequence[str], **chosen: Any) -> Choice:
+def is_balanced(class_weight: ClassWeight, task: Task) -> bool:
+    """Whether the loss weighs all classes alike.
+
+    auto: where arms are compared by balanced accuracy and kappa, for which no class counts more than
+    another; AUROC, of a binary or multi-label task, does not depend on how often a class is.
+    """
+    return class_weight == "balanced" or (class_weight == "auto" and task.kind in ("multiclass", "ordinal"))
+
+
+def class_frequencies(task: Task, y: NDArray[np.int64]) -> tuple[float, ...]:
+    """Of the (n,) training labels; () for labels that are no classes."""
+    if task.kind == "multilabel" or not len(y):
+        return ()
+    return tuple(float(part) for part in np.bincount(y, minlength=task.num_outputs) / len(y))
+
+
+def choice_of(
+    images: LabelledImages, subset: Subset, notes: Sequence[str], class_weight: ClassWeight, **chosen: Any
+) -> Choice:
     """What was chosen on a few-label subset, with its counts and without a threshold yet."""
     train, val = subset.record["train"], subset.record["val"]
+    if is_balanced(class_weight, images.task):
+        chosen["class_frequencies"] = class_frequencies(images.task, images.labelled.y[subset.train])
     return Choice(
         num_train_images=train["images"], num_train_patients=train["patients"],
         num_val_images=val["images"], num_val_patients=val["patients"],

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
+from torch import Tensor
 
 from trabecula.artifacts.classifier import HeadChoice, HiddenLayer
 from trabecula.artifacts.encoder import check_fit
@@ -37,13 +38,18 @@ from trabecula.objectives.objective import Setting
 from trabecula.objectives.optim import Optimizer
 from trabecula.progress import Meter
 from trabecula.train.loop import train
-from trabecula.transfer.few_labels import LabelledImages
+from trabecula.transfer.few_labels import ClassWeight, LabelledImages, is_balanced
+from trabecula.transfer.linear_probe import ProbeData, ProbeSettings, fit_probes
+from trabecula.transfer.probe_start import ProbeStart, below, features_of, started
 
 ShouldStop = Callable[[int, float, float], bool]
 """(number of validation checks so far, loss, metric) -> whether training ends after this check."""
 CHANCE_MARGIN = 0.05
 """Training is better than chance once its mean loss between two checks is this part below a constant's."""
 _AT_ONCE = 256  # images of validation or calibration
+
+
+HeadStart = Literal["auto", "probe", "random"]
 
 
 class FewLabels(Record):
@@ -80,14 +86,19 @@ class Tuning(Record):
     """What chooses the checkpoint on validation: loss (den Boer 2025) or metric (Rajamohan et al. 2026)."""
     batch_size: int = Field(64, ge=2)
     """Images a batch; at most the labelled training images there are (inferred)."""
-    optimizer: Optimizer = Optimizer(name="adam", lr=1e-4)
-    """Adam 1e-4 (inferred: the rate of den Boer's GAN)."""
+    head_start: HeadStart = "auto"
+    """Where the head starts: `probe`, at the exact linear probe of the same few labels on the encoder as it
+    is (linear probing then fine-tuning, Kumar et al. 2022, arXiv 2202.10054); `random`; auto: the probe for a
+    linear head, random for others. From the probe, no network comes out that is worse on validation."""
+    optimizer: Optimizer = Optimizer(name="adam", lr=3e-5, warmup=0.1)
+    """Adam at a rate that keeps what the probe knows; a head that starts at random wants 1e-4 or more."""
     head: HeadChoice = "linear"
     """What is put on the encoder: linear; critic, the output layer of a pretrained critic trained on as it is
     (of a random critic a random one); or hidden layers before a linear one, such as [{width = 64,
     nonlinearity = "tanh", batch_norm = true, dropout = 0.2}]."""
-    class_weight: Literal["none", "balanced"] = "none"
-    """balanced: each class weighs as much as the others in the loss, whatever its number of images."""
+    class_weight: ClassWeight = "auto"
+    """balanced: each class weighs as much as the others in the loss, whatever its number of images. auto:
+    balanced for three or more classes, none for binary and multi-label tasks, as for `probe`."""
     standardise: bool = True
     """Whether the head's input is centred and scaled by the features of the labelled training images before
     training starts, so that a learning rate means the same for every arm. A critic's own output layer keeps
@@ -112,6 +123,24 @@ class Material(LabelledImages):
     store: Store
     subset: Subset
     rows: NDArray[np.int64]
+    starts: dict[tuple[str, float], ProbeStart] = field(default_factory=dict)  # those already fitted
+
+    def images(self, positions: NDArray[np.int64], device: torch.device, crop: float) -> Iterator[Tensor]:
+        """Those of labelled images, as networks take them in evaluation."""
+        return images_in_order(self.store, self.rows[positions], device, _AT_ONCE, crop, equal=True)
+
+    def probe_start(self, class_weight: ClassWeight, crop: float, device: torch.device) -> ProbeStart:
+        """The linear probe of the few labels on the encoder as it is; fitted once."""
+        if (class_weight, crop) not in self.starts:
+            train, val, y = self.subset.train, self.subset.val, self.labelled.y
+            encoder = started(self.encoder.to(device), self.images(train, device, crop))
+            features = [features_of(encoder, self.images(part, device, crop)) for part in (train, val)]
+            data = ProbeData(features[0], y[train], features[1], y[val])
+            (probe,) = fit_probes(ProbeSettings(class_weight=class_weight), self.task, [data])
+            log_p = probe.log_probabilities(data.val)[0].cpu().numpy()
+            buffers = dict(encoder.named_buffers())
+            self.starts[class_weight, crop] = ProbeStart(probe, buffers, log_p)
+        return self.starts[class_weight, crop]
 
     @property
     def validation(self) -> Validation:
@@ -150,16 +179,32 @@ def tune(
     y, rows = material.labelled.y[train], material.rows[train]
     objective = make_objective(tuning, material, seed)
     batch_size = min(tuning.batch_size, len(y))
-    if tuning.standardise:
-        objective.to(device).prepare(images_in_order(material.store, rows, device, _AT_ONCE, equal=True))
+    objective.to(device)
+    if starts_at_probe(tuning):
+        material.probe_start(tuning.class_weight, tuning.centre_crop, device).put_into(objective)
+    elif tuning.standardise:
+        objective.prepare(material.images(train, device, 1.0))
     stream = Stream(material.store, rows, batch_size, seed, device, {"labels": y})
     usual = len(y) if tuning.epochs else max(len(y), 10 * batch_size)
     return objective, fit(
         objective, stream, replace(material.validation, crop=tuning.centre_crop),
         images=tuning.epochs * len(y) or tuning.images, every=tuning.every or usual,
         patience=tuning.patience, select=tuning.select, precision=tuning.precision, checkpoint=checkpoint,
-        should_stop=should_stop, label=label,
+        should_stop=should_stop, label=label, keep_start=starts_at_probe(tuning),
     )  # fmt: skip
+
+
+def starts_at_probe(tuning: Tuning) -> bool:
+    """Whether the head starts at the linear probe.
+
+    Raises:
+        InputError: asked for, with a head that is not linear.
+    """
+    if tuning.head_start == "probe" and tuning.head != "linear":
+        raise InputError(
+            "head_start 'probe' is the start of a linear head; use head = 'linear', or head_start = 'auto'"
+        )
+    return tuning.head_start != "random" and tuning.head == "linear"
 
 
 def with_chosen(tuning: Tuning, chosen: ChosenSettings, seed: int) -> Tuning:
@@ -182,7 +227,7 @@ def make_objective(tuning: Tuning, material: Material, seed: int) -> Classify:
     task, y = material.task, material.labelled.y[material.subset.train]
     settings = ClassifyConfig(
         kind="multilabel" if task.kind == "multilabel" else "single", num_classes=task.num_outputs,
-        class_weights=balanced_weights(y, task.num_outputs) if tuning.class_weight == "balanced" else (),
+        class_weights=balanced_weights(y, task.num_outputs) if is_balanced(tuning.class_weight, task) else (),
         head=tuning.head, augment=tuning.augment, views=tuning.views, optimizer=tuning.optimizer,
     )  # fmt: skip
     card = material.encoder.card
@@ -233,16 +278,19 @@ class Fitted:
 
     @property
     def stayed_at_chance(self) -> bool:
-        """Whether training never did clearly better than the class frequencies alone; False for one class."""
-        return self.train_loss > (1 - CHANCE_MARGIN) * self.constant_loss > 0
+        """Whether training never did clearly better than the class frequencies alone; False for one class, and
+        where the probe it started from is kept."""
+        return self.images_seen > 0 and self.train_loss > (1 - CHANCE_MARGIN) * self.constant_loss > 0
 
 
 def fit(
     objective: Classify, stream: Stream, validation: Validation, *, images: int, every: int, patience: int,
     select: SelectBy, precision: Precision, checkpoint: Path | None = None,
-    should_stop: ShouldStop | None = None, label: str = "fine-tuning",
+    should_stop: ShouldStop | None = None, label: str = "fine-tuning", keep_start: bool = False,
 ) -> Fitted:  # fmt: skip
     """Train until validation has not improved for `patience` checks; restore the best weights.
+
+    keep_start: the network as it is counts too, as a checkpoint after no image.
 
     select: "loss" (den Boer 2025, section 3.3) or "metric" (Rajamohan 2026, section 2.7: the task's own, ties
     broken by the loss). label: of the meter; none is shown where it is "".
@@ -252,23 +300,19 @@ def fit(
     """
     memory: dict[str, Any] = {"best": None, "waited": 0, "points": 0, "train_loss": float("inf"), "spent": 0}
     ended = False
+    if keep_start:
+        _keep_if_best(memory, objective, 0, *measure(objective, validation, stream.device), select)
     with Meter(label, images, "images") if label else nullcontext() as meter:
         for point in train(
             objective, stream, images=images, every=every, precision=precision, checkpoint=checkpoint,
             memory=memory,
         ):  # fmt: skip
             loss, metric = measure(objective, validation, stream.device)
-            score, best = _score(select, loss, metric), memory["best"]
             memory["points"] += 1
             memory["waited"] += 1
             memory["train_loss"] = min(memory["train_loss"], point.scalars["all/loss"])
             memory["spent"] = point.images
-            if best is None or score > best["score"]:
-                memory["waited"] = 0
-                memory["best"] = {
-                    "score": score, "images": point.images, "loss": loss, "metric": metric,
-                    "weights": {k: v.detach().clone() for k, v in objective.state_dict().items()},
-                }  # fmt: skip
+            _keep_if_best(memory, objective, point.images, loss, metric, select)
             ended = should_stop is not None and should_stop(memory["points"], loss, metric)
             memory["stopped"] = ended or memory["waited"] >= patience
             if meter:
@@ -287,6 +331,18 @@ def fit(
     )  # fmt: skip
 
 
+def _keep_if_best(
+    memory: dict[str, Any], objective: Classify, images: int, loss: float, metric: float, select: SelectBy
+) -> None:
+    score, best = _score(select, loss, metric), memory["best"]
+    if best is None or score > best["score"]:
+        memory["waited"] = 0
+        memory["best"] = {
+            "score": score, "images": images, "loss": loss, "metric": metric,
+            "weights": {k: v.detach().clone() for k, v in objective.state_dict().items()},
+        }  # fmt: skip
+
+
 def _score(select: SelectBy, loss: float, metric: float) -> list[float]:
     """The larger the better. A loss that is not finite, beside which a metric means nothing, is worst."""
     if not np.isfinite(loss):
@@ -296,20 +352,49 @@ def _score(select: SelectBy, loss: float, metric: float) -> list[float]:
 
 @torch.inference_mode()
 def measure(objective: Classify, validation: Validation, device: torch.device) -> tuple[float, float]:
-    """Unweighted loss and `task_metric` on the validation part, without augmentation."""
+    """Loss and `task_metric` on the validation part, without augmentation.
+
+    The loss weighs classes alike where training does, and every known label of a multi-label task.
+    """
+    each, p = validation_losses(objective, validation, device)
+    y = validation.y
+    weights = (y != MASKED).astype(np.float64)
+    if y.ndim == 1 and objective.class_weights is not None:
+        weights = 1 / np.bincount(y)[y]
+    return float((each * weights).sum() / weights.sum()), task_metric(y, p)
+
+
+@torch.inference_mode()
+def validation_losses(
+    objective: Classify, validation: Validation, device: torch.device
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Each image's loss (m,), or each label's (m, L), and probabilities (m, K)."""
     objective.eval()
     store, rows, crop = validation.store, validation.rows, validation.crop
     batches = images_in_order(store, rows, device, _AT_ONCE, crop, equal=True)
     logits = torch.cat([objective(images).float() for images in batches])
-    p = objective.probabilities(logits).double().cpu().numpy()
     y = torch.as_tensor(validation.y, device=device)
     if y.ndim == 1:
-        loss = F.cross_entropy(logits, y)
+        each = F.cross_entropy(logits, y, reduction="none")
     else:
         each = F.binary_cross_entropy_with_logits(logits, y.clamp(min=0).float(), reduction="none")
-        known = (y != MASKED).float()
-        loss = (each * known).sum() / known.sum()
-    return float(loss), task_metric(validation.y, p)
+    return each.double().cpu().numpy(), objective.probabilities(logits).double().cpu().numpy()
+
+
+def is_below(
+    objective: Classify, material: Material, tuning: Tuning, start: ProbeStart, device: torch.device
+) -> bool:
+    """Whether the network's validation loss is above that of its start's probe, by more than noise."""
+    validation = replace(material.validation, crop=tuning.centre_crop)
+    each, _ = validation_losses(objective, validation, device)
+    y, log_p = validation.y, np.maximum(start.log_p, np.log(1e-15))
+    of_probe = -np.take_along_axis(log_p, np.maximum(y, 0)[..., None], -1)[..., 0]
+    weights = (y != MASKED).astype(np.float64)
+    if y.ndim == 2:
+        each, of_probe = (
+            (loss * weights).sum(1) / np.maximum(weights.sum(1), 1) for loss in (each, of_probe)
+        )
+    return below(each, of_probe, material.labelled.patient_ids[material.subset.val])
 
 
 def task_metric(y: NDArray[np.int64], p: NDArray[np.float64]) -> float:

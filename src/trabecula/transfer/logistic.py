@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -50,6 +50,7 @@ _STRIDE = 4  # between neighbours of the coarse path; a power of two
 _AHEAD = 2  # strengths of the coarse path solved together
 _BEFORE = 2  # solutions an extrapolation goes through
 _AROUND = 6  # and an interpolation
+_EACH = ("coefficients", "intercepts", "objectives", "residuals", "converged", "steps")  # a row a strength
 _LARGEST = 10.0  # sum of a start's absolute weights: beyond, it would magnify the solutions' errors
 
 
@@ -88,6 +89,18 @@ class StrengthPath:
         intercept = self.intercepts[index] - weights @ self.centre
         return weights, intercept.masked_fill(~self.present, -torch.inf)
 
+    def extended(self, weaker: StrengthPath) -> StrengthPath:
+        """With the solutions of weaker penalties, solved after these, behind its own."""
+        parts = {name: torch.cat([getattr(self, name), getattr(weaker, name)]) for name in _EACH}
+        return replace(self, strengths=np.concatenate([self.strengths, weaker.strengths]), **parts)
+
+    def only(self, index: int) -> StrengthPath:
+        """The solution at one strength alone."""
+        one = slice(index, index + 1)
+        return replace(
+            self, strengths=self.strengths[one], **{name: getattr(self, name)[one] for name in _EACH}
+        )
+
     def log_probabilities(self, features: Tensor) -> Tensor:
         """(m, d) -> (P, m, K), -inf for absent classes."""
         coordinates = (features.to(self.basis) - self.centre) @ self.basis  # (m, r)
@@ -114,7 +127,7 @@ def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:
 
 def solve(
     problems: Sequence[Problem], strengths: Sequence[float], tolerance: float = 1e-4,
-    inner: torch.dtype = torch.float32,
+    inner: torch.dtype = torch.float32, after: Sequence[StrengthPath] = (),
 ) -> list[StrengthPath]:  # fmt: skip
     """Solve every problem at every strength.
 
@@ -123,13 +136,14 @@ def solve(
         strengths: C, positive, in any order; the paths keep that order. inner: of the Hessian products.
         tolerance: stop where ||gradient|| <= tolerance * ||W|| / C. As the objective is strongly convex in W
             with modulus 1/C, W is then exact to `tolerance` and the objective to its square, relatively.
+        after: of each problem the solutions at smaller strengths, from which these are started.
     """
     problems = [_counting(problem) for problem in problems]
     ascending, inverse = np.unique(np.asarray(strengths, dtype=np.float64), return_inverse=True)
     back = torch.from_numpy(inverse)
     paths: dict[int, StrengthPath] = {}
     for members in _groups(problems):
-        bundle = _Bundle([problems[i] for i in members], inner)
+        bundle = _Bundle([problems[i] for i in members], inner, [after[i] for i in members if after])
         solved = bundle.path(ascending, tolerance)
         for slot, i in enumerate(members):
             paths[i] = bundle.unpack(slot, solved, np.asarray(strengths, np.float64), back)
@@ -212,8 +226,14 @@ class _Bundle:
     matrix with few columns.
     """
 
-    def __init__(self, problems: Sequence[Problem], inner: torch.dtype) -> None:
-        self.rotated = [_rotate(problem.features) for problem in problems]
+    def __init__(
+        self, problems: Sequence[Problem], inner: torch.dtype, after: Sequence[StrengthPath] = ()
+    ) -> None:
+        self.after = after
+        self.rotated = [
+            (path.centre, path.basis, (problem.features.double() - path.centre) @ path.basis)
+            for problem, path in zip(problems, after, strict=False)
+        ] or [_rotate(problem.features) for problem in problems]
         S, K = len(problems), problems[0].num_classes
         n = max(len(p.labels) for p in problems)
         r = max(coordinates.shape[1] for _, _, coordinates in self.rotated)
@@ -238,15 +258,21 @@ class _Bundle:
 
     def path(self, strengths: NDArray[np.float64], tolerance: float) -> _State:
         """Solve ascending strengths, a few at a time, each lot from where the solved ones point."""
-        (S, K), P, R = self.present.shape, len(strengths), self.design.shape[2]
+        (S, K), R = self.present.shape, self.design.shape[2]
+        before = min(_BEFORE, *(len(path.strengths) for path in self.after)) if self.after else 0
+        if before:
+            strengths = np.concatenate([self.after[0].strengths[-before:], strengths])
         # a binary problem has one weight vector w = W_1 - W_0, and W_1 = -W_0 at the optimum:
         # ||w||^2 = 2 (||W_0||^2 + ||W_1||^2)
         penalties = (2.0 if K == 2 else 1.0) / torch.from_numpy(strengths).to(self.design.device)
+        P = len(penalties)
         zeros = self.design.new_zeros(S, P)
         state = _State(zeros.new_zeros(S, P, K, R), zeros, zeros.clone(), zeros.bool(), zeros.long())
-        done: list[int] = []
-        reference = P
-        for lot in lots(P, _TOGETHER):
+        for s, path in enumerate(self.after):
+            state.point[s, :before, :, R - 1 - path.basis.shape[1] : -1] = path.coefficients[-before:]
+            state.point[s, :before, :, -1] = path.intercepts[-before:]
+        done, reference = list(range(before)), P
+        for lot in ([before + i for i in few] for few in lots(P - before, _TOGETHER)):
             point = start(state.point, -penalties.log(), done, lot)
             inverse = self.inverse if lot[len(lot) // 2] > reference else None
             part, count = self._newton(point, penalties[lot], tolerance, self.inner, inverse)
@@ -262,7 +288,7 @@ class _Bundle:
                 curvature = (p * (1 - p) * self.image_weights[:, None]).to(self.inner)
                 penalty = penalties[reference].to(self.inner)
                 self.inverse = conjugate_gradients.inverse_correlations(self.inner, curvature, penalty)
-        return state
+        return _State(*(value[:, before:] for value in vars(state).values()))
 
     def unpack(self, slot: int, solved: _State, strengths: NDArray[np.float64], back: Tensor) -> StrengthPath:
         centre, basis, _ = self.rotated[slot]
