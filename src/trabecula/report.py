@@ -77,12 +77,11 @@ def run(config: Config, out: Run) -> str:
     """
     results = read_results(config.results, config.shortcuts)
     sections = page_sections(results, config)
-    page = render(config.title, sections, results)
     for folder in ("tables", "figures"):
         (out / folder).mkdir(exist_ok=True)
     for name, content in section_files(sections).items():
         out.write(name, content)
-    out.write("report.html", page)
+    out.write("report.html", render(config.title, sections))
     return f"report.html: {verdict.in_a_line(results)}"
 
 
@@ -116,12 +115,7 @@ def page_sections(results: Results, config: Config) -> list[Section]:
 
 
 def _identities(config: Config) -> dict[str, str]:
-    named = {
-        "results": config.results,
-        "manifest": config.manifest,
-        "store": config.store,
-    }
-    known = {name: identity(path) for name, path in named.items() if path}
+    paths = {"results": config.results, "manifest": config.manifest, "store": config.store}
     for name in ("samples", "fidelity", "explained", "searches", "spectra"):
-        known |= {f"{name} {i}": identity(path) for i, path in enumerate(getattr(config, name), 1)}
-    return known
+        paths |= {f"{name} {i}": path for i, path in enumerate(getattr(config, name), 1)}
+    return {name: identity(path) for name, path in paths.items() if path}

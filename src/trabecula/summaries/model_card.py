@@ -10,18 +10,10 @@ from typing import Any
 from trabecula.artifacts.results import MetricRow, read_metrics
 from trabecula.comparison.arms import taught_by
 from trabecula.errors import InputError
+from trabecula.objectives import title
 from trabecula.sections.formats import Entry, Table, to_markdown
-from trabecula.sections.wording import (
-    FAMILY_NAMES,
-    architecture_name,
-    count,
-    interval,
-    metric_name,
-    mode_name,
-    number,
-    objective_name,
-    share,
-)
+from trabecula.sections.names import FAMILY_NAMES, architecture_name, metric_name, mode_name
+from trabecula.sections.numbers import count, interval, number, share
 
 Row = Mapping[str, Any]
 
@@ -94,7 +86,7 @@ def describe_start(card: Row) -> str:
     """ "MoCo v2 pretraining of a ResNet-18", "ResNet-18 with ImageNet weights"."""
     network = architecture_name(str(card["architecture"]))
     if card.get("objective", "none") != "none":
-        return f"{network}, pretrained with {objective_name(str(card['objective']))}"
+        return f"{network}, pretrained with {title(str(card['objective']))}"
     return f"{network} with {FAMILY_NAMES.get(str(card['family']), str(card['family']))}, no pretraining"
 
 

@@ -25,22 +25,11 @@ from trabecula.artifacts.training import read_training
 from trabecula.comparison.arms import taught_by
 from trabecula.config import dump
 from trabecula.files import read_json
+from trabecula.objectives import title
+from trabecula.sections.names import FAMILY_NAMES, architecture_name, metric_name, mode_name
+from trabecula.sections.numbers import count, interval, number, share, signed
 from trabecula.sections.results import FAMILIES
-from trabecula.sections.wording import (
-    FAMILY_NAMES,
-    architecture_name,
-    claim_of,
-    claim_words,
-    count,
-    interval,
-    metric_name,
-    mode_name,
-    number,
-    objective_name,
-    share,
-    signed,
-    stayed_at_chance,
-)
+from trabecula.sections.wording import claim_of, claim_words, stayed_at_chance
 
 Row = Mapping[str, Any]
 
@@ -250,7 +239,7 @@ def _objective(card: Row) -> str:
         kind = FAMILY_NAMES.get(family, family) if family in FAMILIES else str(family)
         return f"none: an arm with {kind}, no pretraining"
     taught = taught_by(card)
-    return objective_name(card["objective"]) + (f", from the {taught}: an upper bound" if taught else "")
+    return title(card["objective"]) + (f", from the {taught}: an upper bound" if taught else "")
 
 
 def _main_settings(settings: Mapping[str, Any]) -> str:

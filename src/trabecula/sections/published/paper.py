@@ -20,7 +20,6 @@ from trabecula.sections.generators import ExplainedNetwork, GeneratorQuality
 from trabecula.sections.pretraining import PretrainedOn, Pretrainings, read_learned
 from trabecula.sections.results import Results
 
-FOLDER = Path(__file__).parent
 OURS = "this study"
 
 
@@ -120,12 +119,8 @@ class Paper(Record):
         return next(figure for figure in self.figures if figure.ours == ours)
 
 
-def read_paper(name: str, folder: Path = FOLDER) -> Paper:
-    """ "hip-gan" -> hip_gan.toml, as a record.
-
-    Raises:
-        InputError: a key is unknown or missing.
-    """
+def read_paper(name: str, folder: Path = Path(__file__).parent) -> Paper:
+    """ "hip-gan" -> hip_gan.toml, as a record."""
     path = folder / f"{name.replace('-', '_')}.toml"
     return build(Paper, tomllib.loads(path.read_text(encoding="utf-8")), str(path))
 
@@ -159,20 +154,7 @@ class StudyFiles:
         return found
 
 
-def cells(*parts: str | Entry) -> tuple[Entry, ...]:
+def printed_cells(*parts: str) -> tuple[Entry, ...]:
     """A row; a value's words after a line break are small."""
-    return tuple(part if isinstance(part, Entry) else _cell(part) for part in parts)
-
-
-def _cell(text: str) -> Entry:
-    value, _, small = text.partition("\n")
-    return Entry(value, small=small)
-
-
-def rows_of(
-    paper: Paper, table: PublishedTable, ours: Sequence[tuple[Entry, ...]]
-) -> list[tuple[Entry, ...]]:
-    """The paper's rows, marked, then this study's; "not run" where it has none."""
-    rows = [cells(paper.mark, row.label, *row.values) for row in table.rows]
-    dashes = ["–"] * (len(table.columns) - 2)
-    return rows + (list(ours) or [cells(OURS, Entry("not run", small=table.missing), *dashes)])
+    values = (part.partition("\n") for part in parts)
+    return tuple(Entry(value, small=small) for value, _, small in values)
