@@ -89,13 +89,11 @@ def page_sections(results: Results, config: Config) -> list[Section]:
     """The page from top to bottom; a section of which the study has nothing is left out."""
     generators, explained = read_generators(config.fidelity), read_explained(config.explained)
     trained = read_pretrainings(config.runs, bool(config.store and config.num_pictures))
-    published = None
-    if config.paper:
-        study = StudyFiles(
-            results, generators, explained, trained, config.runs, config.store, config.samples,
-            config.spectra, config.searches,
-        )  # fmt: skip
-        published = published_section(config.paper, study)
+    study = StudyFiles(
+        results, generators, explained, trained, config.runs, config.store, config.samples, config.spectra,
+        config.searches,
+    )  # fmt: skip
+    published = published_section(config.paper, study) if config.paper else None
     sections = [
         evaluated.verdict_section(results, config.not_run, trained.at_the_end if trained else {}),
         pools_section(results),

@@ -35,27 +35,20 @@ _MIN_TICK_GAP = 30  # px between tick labels that do not run into each other
 class Series:
     """Points of one colour; those that are None or not finite are left out.
 
-    style: a class of figure.css: "arm-0", "arm-random", and "zero" or "diagonal" for lines of the frame.
-    x: where the points are; empty: `y`, `low` and `high` hold one value each, drawn across the whole frame.
-    low, high: ends of bands and whiskers.
-    name: for the legend; "" where the series has no entry of its own.
-    parts: what is drawn: columns from 0 to y, a band, a line through the points, a dash at each point,
-        whiskers, small rings, marks.
-    shift: px to the right, of whiskers, rings and marks, so that points of one x do not cover each other.
-    width: of columns and dashes, in units of x.
-    label: text above the right end of a line across the frame.
+    Parts are columns from 0 to y, a band, a line through the points, a dash at each point, whiskers, small
+    rings and marks. Without `x`, `y`, `low` and `high` hold one value each, drawn across the whole frame.
     """
 
-    style: str
+    style: str  # a class of figure.css: "arm-0", "arm-random"; "zero" or "diagonal" for lines of the frame
     x: Sequence[float] = ()
     y: Values = ()
-    low: Values = ()
+    low: Values = ()  # of bands and whiskers
     high: Values = ()
-    name: str = ""
+    name: str = ""  # for the legend; "" where the series has no entry of its own
     parts: tuple[Part, ...] = ("line", "mark")
-    shift: float = 0.0
-    width: float = 0.0
-    label: str = ""
+    shift: float = 0.0  # px to the right, of whiskers, rings and marks: points of one x are side by side
+    width: float = 0.0  # of columns and dashes, in units of x
+    label: str = ""  # above the right end of a line across the frame
 
     @classmethod
     def of_rows(
@@ -86,14 +79,11 @@ class Series:
 
 @dataclass(frozen=True)
 class PlotAxis:
-    """`ticks`: (value, label, "\\n" between its lines); none: round values that enclose the series' values.
-
-    limits: the ends; none: the first and the last tick.
-    """
+    """`ticks`: (value, label, "\\n" between its lines); none: round values around the series' values."""
 
     label: str
     ticks: Sequence[tuple[float, str]] = ()
-    limits: tuple[float, float] | None = None
+    limits: tuple[float, float] | None = None  # none: the first and the last tick
     log: bool = False
 
     def at(self, value: float) -> float:
@@ -105,22 +95,16 @@ class PlotAxis:
 
 @dataclass(frozen=True)
 class Chart:
-    """One figure.
+    """One figure."""
 
-    heading: what it belongs to; in a file it stands above the title.
-    described: the figure in words, for those who cannot see it.
-    note: below the legend.
-    kind: begins the name of its file.
-    """
-
-    heading: str
+    heading: str  # what it belongs to; in a file it stands above the title
     title: str
     x: PlotAxis
     y: PlotAxis
     series: Sequence[Series]
-    described: str
-    note: str = ""
-    kind: str = ""
+    described: str  # the figure in words, for those who cannot see it
+    note: str = ""  # below the legend
+    kind: str = ""  # begins the name of its file
 
     @property
     def legend(self) -> list[tuple[str, str]]:
@@ -233,16 +217,12 @@ def short_count(value: float) -> str:
 UNIT_TICKS = tuple((i / 5, tick_text(i / 5)) for i in range(6))  # of probabilities and shares
 
 
-def interval_bar(
-    value: float | None, ends: tuple[float | None, float | None], reach: float, style: str
-) -> str:
-    """A small interval about a line of no difference, for a table's cell; "" where a value is not known.
+def interval_bar(values: Values, reach: float, style: str) -> str:
+    """An interval (middle, low, high) about a line of no difference, for a table's cell; "" if not known.
 
-    Args:
-        ends: of the interval.
-        reach: half the width, in the value's units; what is beyond it is drawn at the edge.
+    `reach` is half the width, in the values' units; what is beyond it is drawn at the edge.
     """
-    known = _known((value, *ends))
+    known = _known(values)
     if len(known) < 3:
         return ""
     middle, low, high = (60 + 56 * max(-1.0, min(1.0, v / reach)) for v in known)

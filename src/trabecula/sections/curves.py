@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 
 from trabecula.figures.charts import UNIT_TICKS, Chart, ChartGroup, Part, PlotAxis, Series, axis_around
@@ -67,13 +67,12 @@ def _learned(points: Sequence[Row], style: str, name: str, place: float, num_bes
     ]
 
 
-def roc_curves(
-    results: Results, panel: Panel, wanted: Callable[[str], bool] | None = None
-) -> list[ChartGroup]:
+def roc_curves(results: Results, panel: Panel, networks: str = "") -> list[ChartGroup]:
     """One group per label fraction and class, a chart per architecture; the smallest fraction is opened.
 
-    Of many classes, such as the findings of a chest radiograph, one group per label fraction and
-    architecture, a chart per class: fourteen curves of each arm in one frame could not be distinguished.
+    Of architectures whose name begins with `networks`. Of many classes, such as the findings of a chest
+    radiograph, one group per label fraction and architecture, a chart per class: fourteen curves of each arm
+    in one frame could not be distinguished.
     """
     rows = panel.of(results.curves.roc)
     found = dict.fromkeys((r.fraction, str(r.class_name)) for r in rows)
@@ -83,21 +82,16 @@ def roc_curves(
         chosen = {r.arm: r for r in rows if (r.fraction, str(r.class_name)) == (fraction, name)}
         many = len([1 for other, _ in kinds if other == fraction]) > _MANY_CLASSES
         for architecture, arms in _by_architecture(results, chosen):
-            if wanted and not wanted(architecture):
+            if not architecture.startswith(networks):
                 continue
-            network = architecture_name(architecture)
-            of_labels = f"{share(fraction)} of labels"
-            group = f"ROC of {panel.title}, {of_labels}, {network if many else f'class {name}'}"
-            described = (
-                f"ROC of {network}, {panel.title}. {of_labels}, class {name}, "
-                f"arms: {', '.join(arm.title for arm in arms)}"
-            )
+            network, labels = architecture_name(architecture), f"{share(fraction)} of labels"
+            group = f"ROC of {panel.title}, {labels}, {network if many else f'class {name}'}"
+            titles = ", ".join(arm.title for arm in arms)
+            described = f"ROC of {network}, {panel.title}. {labels}, class {name}, arms: {titles}"
             series = [_DIAGONAL]
-            for arm in arms:
-                r = chosen[arm.name]
-                series.append(
-                    Series(arm.style, r.fpr, r.tpr, r.low or (), r.high or (), arm.title, ("band", "line"))
-                )
+            for row, arm in ((chosen[arm.name], arm) for arm in arms):
+                low, high = row.low or (), row.high or ()
+                series.append(Series(arm.style, row.fpr, row.tpr, low, high, arm.title, ("band", "line")))
             x, y = PlotAxis("1 − specificity", UNIT_TICKS), PlotAxis("sensitivity", UNIT_TICKS)
             chart = Chart(group, name if many else network, x, y, series, described, kind="roc")
             drawn.setdefault(group, []).append(chart)
@@ -115,7 +109,8 @@ def reliability_plots(results: Results, panel: Panel) -> list[ChartGroup]:
     rows, groups = panel.of(results.curves.reliability), list[ChartGroup]()
     for fraction in sorted({r.fraction for r in rows}):
         chosen = {r.arm: r for r in rows if r.fraction == fraction}
-        title = f"Reliability of {panel.title}, {share(fraction)} of labels"
+        labels = f"{share(fraction)} of labels"
+        title = f"Reliability of {panel.title}, {labels}"
         charts = []
         for architecture, arms in _by_architecture(results, chosen):
             series = [_DIAGONAL]
@@ -123,9 +118,9 @@ def reliability_plots(results: Results, panel: Panel) -> list[ChartGroup]:
                 shift = 3.0 * (i - (len(arms) - 1) / 2)
                 series += _bins(chosen[arm.name].bins, arm.style, arm.title, shift)
             network = architecture_name(architecture)
+            titles = ", ".join(arm.title for arm in arms)
             described = (
-                f"Reliability of {network}, {panel.title}. {share(fraction)} of labels, "
-                f"arms: {', '.join(arm.title for arm in arms)}"
+                f"Reliability of {network}, {panel.title}. {share(fraction)} of labels, arms: {titles}"
             )
             x, y = PlotAxis("predicted probability", UNIT_TICKS), PlotAxis("observed frequency", UNIT_TICKS)
             charts.append(Chart(title, network, x, y, series, described, kind="reliability"))
@@ -143,9 +138,7 @@ def _bins(bins: Sequence[Row], style: str, name: str, shift: float) -> list[Seri
     return [replace(whiskers, name=name, parts=("line", "mark"), shift=0.0), whiskers]
 
 
-def _by_architecture(
-    results: Results, chosen: dict[str, Row] | dict[str, list[Row]]
-) -> list[tuple[str, list[Arm]]]:
+def _by_architecture(results: Results, chosen: Container[str]) -> list[tuple[str, list[Arm]]]:
     groups = [(a, [arm for arm in results.arms_of(a) if arm.name in chosen]) for a in results.architectures]
     return [(architecture, arms) for architecture, arms in groups if arms]
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from trabecula.artifacts.results import Comparison
-from trabecula.figures.charts import ChartGroup, interval_bar
+from trabecula.figures.charts import ChartGroup
 from trabecula.sections import curves, tables, verdict, wording
-from trabecula.sections.formats import Mark, Table
+from trabecula.sections.formats import Table
 from trabecula.sections.numbers import count, number, present
 from trabecula.sections.provenance import without_paths
 from trabecula.sections.results import Panel, Results
@@ -16,11 +15,9 @@ from trabecula.sections.section import Block, FoldedTable, Section
 from trabecula.sections.snapshots import snapshot_curves, snapshot_table
 
 _KINDS = {  # of figures, with their headings
-    "learning": "Learning curves",
-    "snapshots": "Over the course of pretraining",
-    "roc": "ROC",
+    "learning": "Learning curves", "snapshots": "Over the course of pretraining", "roc": "ROC",
     "reliability": "Reliability",
-}
+}  # fmt: skip
 _SHORTCUT = "A [shortcut probe](#shortcuts): a higher score is no merit."
 
 
@@ -35,15 +32,12 @@ def verdict_section(results: Results, not_run: Mapping[str, str], at_the_end: Ma
     for name, reason in {**not_run, **more}.items():
         left_out.setdefault(without_paths(reason), []).append(name)
     content = {
-        "tally": verdict.tally(results),
-        "num_compared": len(verdict.against_random(results)),
-        "why_none": verdict.why_none(results),
+        "tally": verdict.tally(results), "num_compared": len(verdict.against_random(results)),
+        "why_none": verdict.why_none(results), "verdicts": verdict.verdicts(results),
         "left_out": {reason: " and ".join(names) for reason, names in left_out.items()},
-        "verdicts": verdict.verdicts(results),
-        "upper_bounds": verdict.upper_bounds(results),
-        "few_seeds": verdict.few_seeds(results),
+        "upper_bounds": verdict.upper_bounds(results), "few_seeds": verdict.few_seeds(results),
         "at_the_end": at_the_end,
-    }
+    }  # fmt: skip
     return Section("verdict", "Verdict", "Verdict", [Block("verdict", content)])
 
 
@@ -102,35 +96,19 @@ def _compared(results: Results, panel: Panel, metric: str) -> list[Block]:
     tested = [pair for pair in results.comparisons_of(panel, metric) if wording.claim_of(pair)]
     ends = [abs(p[k]) for p in tested for k in ("difference", "low", "high") if present(p[k])]
     reach = max(ends, default=0.0) or 1.0
-    table, grid = tables.comparison_grid(results, panel, metric)
-    shortcut = results.is_shortcut(panel)
-    marks = [[_mark(results, pair, reach, shortcut) for pair in line] for line in grid]
-    rows = [
-        (*row[: table.heads], *(replace(c, mark=m) for c, m in zip(row[table.heads :], line, strict=True)))
-        for row, line in zip(table.rows, marks, strict=True)
-    ]
-    shown = Block("table", replace(table, rows=rows))
+    table = tables.comparison_grid(results, panel, metric, reach)
     if not tested:
-        return [shown]
+        return [Block("table", table)]
+    readings = "▲ tells more, ▼ tells less" if results.is_shortcut(panel) else "▲ better, ▼ worse"
     note = (
-        f"{'▲ tells more, ▼ tells less' if shortcut else '▲ better, ▼ worse'}: Holm-adjusted p below "
+        f"{readings}: Holm-adjusted p below "
         f"{results.metrics.alpha:g}; = no difference shown: p is larger, even where the {results.level} % "
         "interval just leaves out 0."
     )
     width = number(reach)
-    if any(mark and mark.bar for line in marks for mark in line):
+    if any(cell.mark and cell.mark.bar for row in table.rows for cell in row):
         note += f" The bars reach from −{width} to {width}; the upright line is no difference."
-    return [shown, Block("note", note)]
-
-
-def _mark(results: Results, pair: Comparison | None, reach: float, shortcut: bool) -> Mark | None:
-    if pair is None:
-        return None
-    claim = wording.claim_of(pair)
-    symbol, words = wording.claim_words(claim, shortcut)
-    bar = interval_bar(pair.difference, (pair.low, pair.high), reach, results.by_name[pair.arm].style)
-    shown = "none" if shortcut and claim else claim  # a higher score is no merit here
-    return Mark(shown or "unknown", symbol, words, bar, wording.any_stuck(results.plateaus, pair))
+    return [Block("table", table), Block("note", note)]
 
 
 def curves_section(results: Results) -> Section:
@@ -171,9 +149,6 @@ def _swept(results: Results, panel: Panel) -> list[Table]:
 
 def reading_section(results: Results) -> Section:
     """The definitions."""
-    content = {
-        "level": results.level,
-        "alpha": f"{results.metrics.alpha:g}",
-        "resamples": count(results.metrics.num_resamples),
-    }
+    alpha, resamples = f"{results.metrics.alpha:g}", count(results.metrics.num_resamples)
+    content = {"level": results.level, "alpha": alpha, "resamples": resamples}
     return Section("reading", "How to read this", "How to read this", [Block("reading", content)])

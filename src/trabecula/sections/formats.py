@@ -20,31 +20,25 @@ _TEX = {
 
 
 class Mark(NamedTuple):
-    """What a comparison says, beside its difference: a symbol, words for it, and its interval as a bar (SVG).
-
-    stuck: whether fine-tunings of either side stayed at chance.
-    """
+    """What a comparison says, beside its difference: a symbol, words, and its interval as a bar (SVG)."""
 
     claim: str
     symbol: str
     words: str
     bar: str
-    stuck: bool
+    stuck: bool  # whether fine-tunings of either side stayed at chance
 
 
 @dataclass(frozen=True)
 class Entry:
-    """`text` on the first line, `second` below it, `small` for counts or a note; `strong` by a claim only.
-
-    mark, style: shown in the page alone; style is the CSS class of an arm, whose colour stands beside it.
-    """
+    """`text` on the first line, `second` below it, `small` for counts or a note; `strong` by a claim only."""
 
     text: str
     second: str = ""
     small: str = ""
     strong: bool = False
-    mark: Mark | None = None
-    style: str = ""
+    mark: Mark | None = None  # in the page alone
+    style: str = ""  # CSS class of an arm, whose colour stands beside it in the page
 
     @property
     def plain(self) -> str:
@@ -52,22 +46,22 @@ class Entry:
         return " ".join(part for part in (self.text, bounds, self.small) if part)
 
 
+Cells = tuple[Entry, ...]
+
+
 @dataclass(frozen=True)
 class Table:
-    """Cells as a person reads them.
-
-    heads: leading columns that name the row; num_published: rows at the end that are a paper's.
-    """
+    """Cells as a person reads them."""
 
     title: str
     columns: tuple[str, ...]
-    rows: Sequence[tuple[Entry, ...]]
+    rows: Sequence[Cells]
     note: str = ""
-    heads: int = 1
-    num_published: int = 0
+    heads: int = 1  # leading columns that name the row
+    num_published: int = 0  # rows at the end that are a paper's
 
 
-def cells(*parts: str | Entry) -> tuple[Entry, ...]:
+def cells(*parts: str | Entry) -> Cells:
     """A row of a table."""
     return tuple(part if isinstance(part, Entry) else Entry(part) for part in parts)
 
@@ -80,9 +74,7 @@ def arm_cells(arm: Arm) -> tuple[Entry, Entry]:
 def said_once(table: Table, first: int, kind: str = "") -> Table:
     """Move the note that all cells from column `first` on share above the table, with "no interval".
 
-    Args:
-        kind: only where every cell reads so, if given. Cells without a number or a note of their own ("–",
-            "not run") have no part in it.
+    Only where every cell reads `kind`, if given; cells without a number ("–", "not run") have no part in it.
     """
     filled = [c for row in table.rows for c in row[first:] if c.text not in ("–", "not run")]
     shared = filled[0].small if filled else ""

@@ -25,10 +25,9 @@ _NEEDED = {
     "critic": ("images", "train", "val", "fake", "gap", "relative_gap"),
 }
 _SETS = {
-    "train": "against training images",
-    "val": "against held-out validation images",
+    "train": "against training images", "val": "against held-out validation images",
     "test": "against test images",
-}
+}  # fmt: skip
 _DISTANCES = {"fd": ("frechet", "Fréchet distance"), "kid": ("kernel", "kernel distance")}
 _MEMORISED = {
     "share_near": "fakes nearer to a training image than 95 % of held-out images are; 0.05 without copying",
@@ -145,10 +144,9 @@ def _short(value: Any) -> str:
 def _facts(record: Row) -> list[tuple[str, str]]:
     """The memorisation audit: its finding, then its measures with what they are without copying."""
     memorised = record.get("memorisation") or {}
+    words = {key: text for key, text in _MEMORISED.items() if memorised.get(key) is not None}
     found = [("finding", str(memorised["finding"]))] if memorised.get("finding") else []
-    return found + [
-        (words, _fact(memorised[k])) for k, words in _MEMORISED.items() if memorised.get(k) is not None
-    ]
+    return found + [(text, _fact(memorised[key])) for key, text in words.items()]
 
 
 def _fact(value: Any) -> str:

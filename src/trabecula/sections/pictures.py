@@ -58,9 +58,6 @@ def sample_images(path: Path, number: int) -> list[Pixels]:
     """A generator's samples: a store, a .npy file, or a folder with one; each (C, H, W) uint8.
 
     The array is (N, H, W), (N, C, H, W) or (N, H, W, 3); uint8, uint16, or float in [0, 1].
-
-    Raises:
-        InputError: no samples there.
     """
     if path.is_dir() and is_store(path):
         return store_grid(path, number)

@@ -31,14 +31,11 @@ _RECONSTRUCTIONS = "reconstructions.png"
 
 @dataclass(frozen=True)
 class Pretrainings:
-    """A row a run, a sentence for everything that was wrong, and what methods drew.
-
-    at_the_end: by arm, what was still wrong when training ended, for the verdict on that arm.
-    """
+    """A row a run, a sentence for everything that was wrong, and what methods drew."""
 
     table: Table
     wrong: list[str]
-    at_the_end: Mapping[str, str]
+    at_the_end: Mapping[str, str]  # by arm, what was still wrong when training ended, for its verdict
     sheets: list[PagePicture] = field(default_factory=list)
 
 
@@ -57,10 +54,6 @@ class _Trained:
     @property
     def points(self) -> list[dict[str, float]]:
         return self.training.get("points") or []
-
-    @property
-    def findings(self) -> list[dict[str, Any]]:
-        return self.training.get("findings") or []
 
 
 def _trained(folders: Sequence[Path]) -> list[_Trained]:
@@ -104,10 +97,8 @@ def _table(runs: Sequence[_Trained]) -> Table:
     """A row a run; a measure that no run has is no column."""
     measured = {(i, key): _measured(run, key, d) for i, run in enumerate(runs) for key, _, d, _ in _MEASURES}
     shown = [m for m in _MEASURES if any(measured[i, m[0]] != "–" for i in range(len(runs)))]
-    note = (
-        "From the first measurement (of a loss its mean until then, of others before training) to the last."
-    )
-    note += "".join(f" {name}: {meaning}." for _, name, _, meaning in shown)
+    note = "From the first measurement (of a loss its mean until then, of others before training) to the "
+    note += "last." + "".join(f" {name}: {meaning}." for _, name, _, meaning in shown)
     rows = []
     for i, run in enumerate(runs):
         images = count(run.points[-1]["images"]) if run.points else "–"
@@ -137,7 +128,7 @@ def _from_to(values: Sequence[float], digits: int) -> str:
 
 def _wrong(run: _Trained) -> list[str]:
     sentences = []
-    for finding in run.findings:
+    for finding in run.training.get("findings") or ():
         first, last = count(finding["first"]), count(finding["last"])
         when = f"at {first} images" if first == last else f"from {first} to {last} images"
         sentences.append(f"{run.name}, {when}: {finding['text']}.")
@@ -149,7 +140,7 @@ def _at_the_end(runs: Sequence[_Trained]) -> dict[str, str]:
     found: dict[str, list[str]] = {}
     for run in runs:
         end = run.points[-1].get("images") if run.points else None
-        for finding in run.findings:
+        for finding in run.training.get("findings") or ():
             if finding["last"] == end:
                 found.setdefault(run.card.name, []).append(f"seed {run.card.seed}: {finding['text']}")
     return {arm: "; ".join(texts) for arm, texts in found.items()}
@@ -189,16 +180,12 @@ OWN, OTHER, MIXED = "in-domain", "cross-domain", "mixed-domain"
 
 @dataclass(frozen=True)
 class PretrainedOn:
-    """One arm's pretraining.
-
-    source: OWN where it saw the study's images alone, OTHER where it saw none of them, MIXED where it saw
-    both; stores: their ids; num_images: of its pool, None where the log does not say.
-    """
+    """One arm's pretraining."""
 
     card: EncoderCard
-    source: str
-    stores: tuple[str, ...]
-    num_images: int | None
+    source: str  # OWN where it saw the study's images alone, OTHER where none of them, MIXED where both
+    stores: tuple[str, ...]  # ids
+    num_images: int | None  # of its pool; None where the log does not say
 
     @property
     def mask_ratio(self) -> float | None:

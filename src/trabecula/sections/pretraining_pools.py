@@ -42,44 +42,34 @@ def read_pools(results: Results) -> list[PoolComparison]:
     """Every group of pools of every task and mode, by the panel's headline metric."""
     found = []
     for panel in results.panels:
-        rows = [row for row in panel.of(results.comparisons.pools) if row.metric == results.headline(panel)]
-        for largest in dict.fromkeys(row.baseline for row in rows):
-            pairs = [row for row in rows if row.baseline == largest]
-            found.append(PoolComparison(results, panel, results.by_name[largest], pairs))
+        metric = results.headline(panel)
+        rows = [row for row in panel.of(results.comparisons.pools) if row.metric == metric]
+        for largest in (results.by_name[name] for name in dict.fromkeys(row.baseline for row in rows)):
+            pairs = [row for row in rows if row.baseline == largest.name]
+            arms = [*(results.by_name[name] for name in dict.fromkeys(row.arm for row in pairs)), largest]
+            random = [arm for arm in results.arms_of(largest.architecture) if arm.family == "random"]
+            fractions = [f for f in results.fractions(panel) if any(row.fraction == f for row in pairs)]
+            arms.sort(key=_size)
+            found.append(PoolComparison(results, panel, metric, largest, pairs, arms, random, fractions))
     return found
 
 
 @dataclass(frozen=True)
 class PoolComparison:
-    """One group of arms that differ in their pool alone, in one task and mode."""
+    """One group of arms that differ in their pool alone, in one task and mode, by size of the pool."""
 
     results: Results
     panel: Panel
+    metric: str
     largest: Arm
-    pairs: Sequence[Comparison]
-    """Of the others with the largest."""
+    pairs: Sequence[Comparison]  # of the others with the largest
+    arms: Sequence[Arm]
+    random: Sequence[Arm]
+    fractions: Sequence[float]
 
-    @cached_property
+    @property
     def name(self) -> str:
         return f"{self.panel.title}: {title(self.largest.objective)} of {self.largest.network}"
-
-    @cached_property
-    def metric(self) -> str:
-        return self.results.headline(self.panel)
-
-    @cached_property
-    def arms(self) -> list[Arm]:
-        """By size of the pool."""
-        others = dict.fromkeys(row.arm for row in self.pairs)
-        return sorted((*(self.results.by_name[name] for name in others), self.largest), key=_size)
-
-    @cached_property
-    def random(self) -> list[Arm]:
-        return [arm for arm in self.results.arms_of(self.largest.architecture) if arm.family == "random"]
-
-    @cached_property
-    def fractions(self) -> list[float]:
-        return [f for f in self.results.fractions(self.panel) if any(row.fraction == f for row in self.pairs)]
 
     def summary(self, arm: Arm, fraction: float) -> MetricRow | None:
         return self.results.summary(self.panel, self.metric, arm.name, fraction)
@@ -152,10 +142,12 @@ class PoolComparison:
     @cached_property
     def table(self) -> Table:
         """No pretraining, then the pools by size: scores, and differences from the largest pool."""
-        rows = [cells(f"none: {a.title}", "0", "0", *self._values(a)) for a in self.random]
-        for arm in self.arms:
-            sizes = count(arm.num_patients_seen), count(arm.images_seen)
-            rows.append(cells(pool_name(arm), *sizes, *self._values(arm)))
+        heads = [(f"none: {arm.title}", "0", "0") for arm in self.random]
+        heads += [(pool_name(a), count(a.num_patients_seen), count(a.images_seen)) for a in self.arms]
+        rows = [
+            cells(*head, *(self._value(arm, fraction) for fraction in self.fractions))
+            for head, arm in zip(heads, (*self.random, *self.arms), strict=True)
+        ]
         columns = ("Pool", "Patients", "Images seen", *(f"{share(f)} of labels" for f in self.fractions))
         mode = mode_name(self.panel.mode)
         heading = f"{metric_name(self.metric)} of {self.panel.task} by pretraining pool, {mode}"
@@ -165,9 +157,6 @@ class PoolComparison:
         note += "updates, are the same."
         notes = dict.fromkeys(row.note for row in self.pairs if row.note)
         return Table(heading, columns, rows, note + "".join(f" Differences: {text}." for text in notes))
-
-    def _values(self, arm: Arm) -> list[Entry]:
-        return [self._value(arm, fraction) for fraction in self.fractions]
 
     def _value(self, arm: Arm, fraction: float) -> Entry:
         row, pair, small = self.summary(arm, fraction), self.pair(arm, fraction), ""

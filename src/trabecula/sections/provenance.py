@@ -41,7 +41,7 @@ class Provenance:
 
 
 def provenance_section(
-    results: Results, runs: Sequence[Path], inputs: Mapping[str, str], command: str
+    results: Results, runs: Sequence[Path], inputs: dict[str, str], command: str
 ) -> Section:
     """`inputs`: identities of the report's inputs, by name; `command`: that made the study."""
     seeds = {}
@@ -50,8 +50,7 @@ def provenance_section(
         seeds[name] = ", ".join(map(str, known)) or "–"
     content = {
         "command": without_paths(command), "seeds": seeds, "inputs": inputs, "arms": results.arms,
-        "level": results.level, "resamples": count(results.metrics.num_resamples),
-        "runs": read_runs(runs),
+        "level": results.level, "resamples": count(results.metrics.num_resamples), "runs": read_runs(runs),
     }  # fmt: skip
     return Section("provenance", "Provenance", "Provenance", [Block("provenance", content)])
 
@@ -64,9 +63,8 @@ def read_runs(folders: Sequence[Path]) -> Provenance:
     arms = dict(zip(ids, (_own_arm(*pair) for pair in pairs), strict=True))  # inputs name runs by their ids
     runs = []
     for id_, record in zip(ids, records, strict=True):
-        text = json.dumps(
-            _without_paths({**dump(record), "id": id_ or None}), indent=2, sort_keys=True, ensure_ascii=False
-        )
+        config = _without_paths({**dump(record), "id": id_ or None})
+        text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
         runs.append(RunEntry(record.verb, id_[:12], without_paths(_what(record, arms[id_], arms)), text))
     machines = (json.dumps(_environment(read_provenance(folder)), sort_keys=True) for folder in folders)
     environments = [(json.loads(text), num) for text, num in sorted(Counter(machines).items())]

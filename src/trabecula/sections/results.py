@@ -29,10 +29,8 @@ FAMILIES = ("random", "imagenet", "weights", "pretrained")
 class Arm(EvaluatedEncoder):
     """One architecture with one initialisation, with the name and look it keeps through the whole report."""
 
-    style: str = ""
-    """CSS class: "arm-random", "arm-imagenet", "arm-0" ..."""
-    title: str = ""
-    """What it is called among the arms of its network."""
+    style: str = ""  # CSS class: "arm-random", "arm-imagenet", "arm-0" ...
+    title: str = ""  # What it is called among the arms of its network.
 
     @property
     def name(self) -> str:
@@ -120,9 +118,8 @@ class Results:
     def arms(self) -> list[Arm]:
         """Every arm, architectures in order of appearance, random first, then ImageNet, the others.
 
-        A snapshot is not an arm here; of an arm that has snapshots and was not evaluated itself, the place is
-        kept. The arm's own name is in its title where two would read alike, and where a random arm's control
-        is incomplete.
+        A snapshot is not an arm here, but keeps the place of its arm. The arm's own name is in its title
+        where two would read alike, and where a random arm's control is incomplete.
         """
         cards = sorted(self.flow.arms, key=lambda card: snapshot_of(card.arm) is not None)
         first: dict[str, EvaluatedEncoder] = {}

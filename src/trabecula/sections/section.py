@@ -43,18 +43,14 @@ class FoldedTable(NamedTuple):
 
 @dataclass(frozen=True)
 class Section:
-    """anchor: its id in the page; link: its name in the navigation; both unique.
+    """`files`: tables to write, by the files' name: as people read them, and raw rows for CSV or None."""
 
-    files: tables that are written, by the files' name: as people read them, and raw rows for CSV or None.
-    pictures: file names of pictures of `explain` that this section shows, so that no other does.
-    """
-
-    anchor: str
-    link: str
+    anchor: str  # its id in the page, unique
+    link: str  # its name in the navigation, unique
     title: str
     blocks: Sequence[Block]
     files: Mapping[str, tuple[Sequence[Table], Sequence[Row] | None]] = field(default_factory=dict)
-    pictures: Sequence[str] = ()
+    pictures: Sequence[str] = ()  # file names of pictures of `explain` that no other section shows
 
     @property
     def charts(self) -> list[Chart]:

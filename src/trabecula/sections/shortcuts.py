@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from trabecula.artifacts.predictions import corner_of
 from trabecula.artifacts.results import MetricRow
@@ -17,7 +18,6 @@ from trabecula.sections.numbers import count, interval, number, present, share
 from trabecula.sections.results import Arm, Panel, Results
 from trabecula.sections.section import Block, Section
 
-FOUND, NOT_SHOWN, BELOW, UNKNOWN = "found", "not shown", "below chance", "not estimable"
 _MOST_PLACES = 6  # of a figure: their names are side by side
 
 
@@ -39,12 +39,11 @@ class ShortcutProbe:
     def reading(self) -> str:
         low, high = self.row.low, self.row.high
         if self.chance is None or low is None or high is None:
-            return UNKNOWN
-        return FOUND if low > self.chance else BELOW if high < self.chance else NOT_SHOWN
+            return "not estimable"
+        return "found" if low > self.chance else "below chance" if high < self.chance else "not shown"
 
 
-@dataclass(frozen=True)
-class Shortcuts:
+class Shortcuts(NamedTuple):
     """What the shortcut probes say."""
 
     sentences: list[str]
@@ -108,7 +107,7 @@ def _sentences(probes: Sequence[ShortcutProbe]) -> list[str]:
         ends = dict.fromkeys(number(value, 2) for value in (values[:1] + values[-1:])) or ["–"]
         chance = mine[0].chance
         by = f", by chance {chance:.2g}" if chance is not None else ""
-        finders = sum(probe.reading == FOUND for probe in mine)
+        finders = sum(probe.reading == "found" for probe in mine)
         what = "" if mine[0].shortcut else ", for comparison"
         found.append(
             f"{panel.task} from the {mine[0].shown}{what}: found by {finders} of {len(mine)} "

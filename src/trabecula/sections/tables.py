@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 from trabecula.artifacts.results import Comparison, LabelMultiplier, MetricRow
+from trabecula.figures.charts import interval_bar
 from trabecula.sections import wording
-from trabecula.sections.formats import Entry, Table, arm_cells, cells, said_in_title, said_once
+from trabecula.sections.formats import Cells, Entry, Mark, Table, arm_cells, cells, said_in_title, said_once
 from trabecula.sections.names import architecture_name, metric_name, mode_name
 from trabecula.sections.numbers import count, interval, number, probability, share, signed
 from trabecula.sections.results import Arm, Panel, Results
@@ -56,7 +59,7 @@ def _results_table(results: Results, panel: Panel, metric: str) -> Table:
     }
     found = {(a.name, f): results.summary(panel, metric, a.name, f) for a in results.arms for f in fractions}
     alike, shared = shared_counts([row for row in found.values() if row])
-    rows = list[tuple[Entry, ...]]()
+    rows = list[Cells]()
     absent = results.missing_imagenet()
     for architecture in results.architectures:
         own = []
@@ -71,7 +74,7 @@ def _results_table(results: Results, panel: Panel, metric: str) -> Table:
     return said_once(Table(f"{metric_name(metric)} of {panel.title}", columns, rows, shared, heads=2), 2)
 
 
-def absent_imagenet(architecture: str, name: str, values: Sequence[str]) -> tuple[Entry, ...]:
+def absent_imagenet(architecture: str, name: str, values: Sequence[str]) -> Cells:
     """The row of an arm of ImageNet weights that a network could have and has not."""
     return cells(architecture_name(architecture), Entry(name, style="arm-imagenet"), *values)
 
@@ -158,28 +161,61 @@ def multiplier_table(results: Results, panel: Panel) -> Table:
     return Table(f"Label multipliers, {panel.title}", columns, rows, heads=3)
 
 
-def comparison_grid(
-    results: Results, panel: Panel, metric: str
-) -> tuple[Table, list[list[Comparison | None]]]:
-    """Differences with fractions as columns, for the page; beside it the pair behind each cell."""
-    pairs = results.comparisons_of(panel, metric)
-    fractions = sorted({p.fraction for p in pairs})
-    order = list(results.by_name)
-    kinds = sorted({(p.arm, p.baseline) for p in pairs}, key=lambda kind: [order.index(arm) for arm in kind])
-    of = {(p.arm, p.baseline, p.fraction): p for p in pairs}
-    grid = [[of.get((*kind, fraction)) for fraction in fractions] for kind in kinds]
-    rows = []
-    for (name, baseline), line in zip(kinds, grid, strict=True):
-        arm = results.by_name[name]
-        shown = [difference_cell(results, pair, results.is_shortcut(panel)) for pair in line]
-        rows.append(cells(*arm_cells(arm), _against(results, arm, baseline), *shown))
+def comparison_grid(results: Results, panel: Panel, metric: str, reach: float) -> Table:
+    """Differences with fractions as columns, for the page, marked by bars that reach so far from 0."""
+    pairs, shortcut = results.comparisons_of(panel, metric), results.is_shortcut(panel)
+
+    def shown(pair: Comparison | None) -> Entry:
+        return replace(difference_cell(results, pair, shortcut), mark=_mark(results, pair, reach, shortcut))
+
     note = ""
     if len({(p.num_patients, p.num_seeds) for p in pairs}) == 1:
         patients, seeds = pairs[0].num_patients, pairs[0].num_seeds
         note = f"Every difference: {count(patients)} test patients · {count(seeds)} seed{'s' * (seeds != 1)}."
-    columns = (*_ARM, "Against", *(f"{share(f)} of labels" for f in fractions))
-    table = Table(f"Differences in {metric_name(metric)} of {panel.title}", columns, rows, note, heads=3)
-    return said_in_title(said_once(table, 3, kind=wording.NOT_ESTIMABLE[1]), 2), grid
+    table = _grid(results, f"Differences in {metric_name(metric)} of {panel.title}", pairs, shown, note)
+    return said_in_title(said_once(table, 3, kind=wording.NOT_ESTIMABLE[1]), 2)
+
+
+def multiplier_grid(results: Results, panel: Panel) -> Table:
+    """Label multipliers with fractions as columns, for the page."""
+    found = panel.of(results.comparisons.label_multipliers)
+    by = f" by {metric_name(found[0].metric)}" if len({m.metric for m in found}) == 1 else ""
+    note = "How many times as many labels the baseline needs for the arm's value"
+    note += '; "more than" and "less than": beyond the ends of its learning curve.'
+    title = f"Label multipliers{by}, {panel.title}"
+    table = _grid(results, title, found, lambda row: _multiplier_cell(results, row), note)
+    return said_in_title(said_once(table, table.heads), 2)
+
+
+def _grid(
+    results: Results, title: str, found: Sequence[Any], shown: Callable[[Any], Entry], note: str
+) -> Table:
+    """A row for each arm, baseline and metric, in the order of the arms; fractions as columns."""
+    fractions, order = sorted({row.fraction for row in found}), list(results.by_name)
+    several = len({row.metric for row in found}) > 1
+    kinds = sorted(
+        {(row.arm, row.baseline, row.metric) for row in found},
+        key=lambda kind: (order.index(kind[0]), order.index(kind[1]), kind[2]),
+    )
+    of = {(row.arm, row.baseline, row.metric, row.fraction): row for row in found}
+    rows = []
+    for name, baseline, metric in kinds:
+        arm = results.by_name[name]
+        values = (shown(of.get((name, baseline, metric, fraction))) for fraction in fractions)
+        which = (metric_name(metric),) if several else ()
+        rows.append(cells(*arm_cells(arm), _against(results, arm, baseline), *which, *values))
+    columns = (*_ARM, "Against", *["Metric"] * several, *(f"{share(f)} of labels" for f in fractions))
+    return Table(title, columns, rows, note, heads=3 + several)
+
+
+def _mark(results: Results, pair: Comparison | None, reach: float, shortcut: bool) -> Mark | None:
+    if pair is None:
+        return None
+    claim = wording.claim_of(pair)
+    symbol, words = wording.claim_words(claim, shortcut)
+    bar = interval_bar((pair.difference, pair.low, pair.high), reach, results.by_name[pair.arm].style)
+    shown = "none" if shortcut and claim else claim  # a higher score is no merit here
+    return Mark(shown or "unknown", symbol, words, bar, wording.any_stuck(results.plateaus, pair))
 
 
 def _against(results: Results, arm: Arm, baseline: str) -> str:
@@ -202,30 +238,6 @@ def _p_values(pair: Comparison) -> str:
     """ "p 0.0087", and "Holm 0.017" where adjusting it changed it."""
     p, holm = probability(pair.p), probability(pair.p_holm)
     return f"p\N{NO-BREAK SPACE}{p}" + (f", Holm\N{NO-BREAK SPACE}{holm}" if holm != p else "")
-
-
-def multiplier_grid(results: Results, panel: Panel) -> Table:
-    """Label multipliers with fractions as columns, for the page."""
-    found = panel.of(results.comparisons.label_multipliers)
-    fractions = sorted({m.fraction for m in found})
-    order, metrics = list(results.by_name), sorted({m.metric for m in found})
-    kinds = sorted(
-        {(m.arm, m.baseline, m.metric) for m in found},
-        key=lambda kind: (order.index(kind[0]), order.index(kind[1]), kind[2]),
-    )
-    of = {(m.arm, m.baseline, m.metric, m.fraction): m for m in found}
-    several, rows = len(metrics) > 1, []
-    for name, baseline, metric in kinds:
-        arm = results.by_name[name]
-        shown = [_multiplier_cell(results, of.get((name, baseline, metric, f))) for f in fractions]
-        which = (metric_name(metric),) if several else ()
-        rows.append(cells(*arm_cells(arm), _against(results, arm, baseline), *which, *shown))
-    columns = (*_ARM, "Against", *["Metric"] * several, *(f"{share(f)} of labels" for f in fractions))
-    by = f" by {metric_name(metrics[0])}" if len(metrics) == 1 else ""
-    note = "How many times as many labels the baseline needs for the arm's value"
-    note += '; "more than" and "less than": beyond the ends of its learning curve.'
-    table = Table(f"Label multipliers{by}, {panel.title}", columns, rows, note, heads=3 + several)
-    return said_in_title(said_once(table, 3 + several), 2)
 
 
 def _stuck(results: Results, row: LabelMultiplier) -> str:

@@ -38,8 +38,7 @@ def why_none(results: Results) -> str:
     pretrained = any(arm.family not in ("random", "imagenet") for arm in judged)
     if len(judged) < len(results.arms) and not pretrained:
         return "the only pretraining learned from labels: an upper bound is not counted"
-    reason = arms.why_none((arm.family for arm in judged), results.comparisons.not_run)
-    return without_paths(reason)
+    return without_paths(arms.why_none((arm.family for arm in judged), results.comparisons.not_run))
 
 
 def upper_bounds(results: Results) -> list[str]:
@@ -60,9 +59,8 @@ def few_seeds(results: Results) -> str:
             modes_of[pair.num_seeds].add(mode_name(pair.mode))
     if not modes_of:
         return ""
-    few = "; ".join(
-        f"{num} seed{'s' * (num > 1)} of {' and '.join(sorted(modes_of[num]))}" for num in sorted(modes_of)
-    )
+    modes = {num: " and ".join(sorted(names)) for num, names in sorted(modes_of.items())}
+    few = "; ".join(f"{num} seed{'s' * (num > 1)} of {names}" for num, names in modes.items())
     return (
         f"{few[0].upper()}{few[1:]}: with fewer than {MIN_SEEDS} an interval is over new patients only. "
         "It speaks of these trained networks; another seed may say otherwise"
@@ -201,11 +199,9 @@ def _why_not(results: Results, panel: Panel, metric: str, arm: Arm) -> str:
 
 
 def _others(results: Results, arm: Arm, own: list[Comparison]) -> list[str]:
-    """ "Against ImageNet weights at 10 % of labels: +0.08 (0.03 to 0.13), Holm-adjusted p 0.004: better.".
+    """Sentences on the other baselines: ImageNet weights, and random weights trained in another way.
 
-    Sentences on the other baselines: ImageNet weights, and random weights trained in another way. Of arms
-    that differ in their pool alone only the one of the largest has the latter; the others stand in the table
-    of comparisons.
+    Of arms that differ in their pool alone only the one of the largest has the latter.
     """
     found, smaller = [], {row.arm for row in results.comparisons.pools}
     for baseline in dict.fromkeys(p.baseline for p in own if not results.with_control(p)):

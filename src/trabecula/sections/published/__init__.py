@@ -63,12 +63,9 @@ def _samples(_paper: Paper, study: StudyFiles) -> list[Block]:
         ("Figure 2", samples, "generated images", "generated", "samples were"),
         ("Figure 3", store_grid(study.store, _GRID), "images of the data set", "real", "store was"),
     ):
-        caption, alt = (
-            f"{figure}, this study: {len(images)} {words}",
-            f"{len(images)} {kind} images in a grid",
-        )
         if images:
-            pictures.append(PagePicture(caption, alt, png_uri(montage(images, 5))))
+            alt, data = f"{len(images)} {kind} images in a grid", png_uri(montage(images, 5))
+            pictures.append(PagePicture(f"{figure}, this study: {len(images)} {words}", alt, data))
         else:
             missing.append(Block("note", f"{figure}: no {none} given."))
     return [*([Block("picture_row", pictures)] if pictures else []), *missing]

@@ -14,7 +14,7 @@ from typing import Any
 from trabecula.artifacts.predictions import corner_of
 from trabecula.artifacts.results import Comparison, MetricRow, TaskFlow
 from trabecula.sections import tables, wording
-from trabecula.sections.formats import Entry, Table, cells, said_once
+from trabecula.sections.formats import Cells, Entry, Table, cells, said_once
 from trabecula.sections.names import FAMILY_NAMES, metric_name, mode_name
 from trabecula.sections.numbers import count, interval, number, present, share, span
 from trabecula.sections.pretraining import MIXED, OTHER, OWN, PretrainedOn
@@ -196,8 +196,9 @@ class ArmTable:
     def _our_rows(self, columns: Sequence[ModeShare]) -> Table:
         """This study's rows; an ImageNet arm that a network could have is "not run" where it has none."""
         absent, (alike, shared) = self.results.missing_imagenet(), self._counts()
-        rows = list[tuple[Entry, ...]]()
-        for i, arm in enumerate(self.by_domain):
+        rows = list[Cells]()
+        last_random = {arm.architecture: arm for arm in self.by_domain if arm.family == "random"}
+        for arm in self.by_domain:
             better = {
                 (pair.mode, pair.fraction)
                 for pair in self.pairs(arm)
@@ -209,9 +210,7 @@ class ArmTable:
                 for column, row in found
             ]
             rows.append((*self.head(arm), *values))
-            after = self.by_domain[i + 1] if i + 1 < len(self.by_domain) else None
-            last = after is None or (after.architecture, after.family) != (arm.architecture, "random")
-            if arm.family == "random" and last and arm.architecture in absent:
+            if arm is last_random.get(arm.architecture) and arm.architecture in absent:
                 none = ["not run" if column in self.columns else "–" for column in columns]
                 rows.append(tables.absent_imagenet(arm.architecture, _SHORT[FAMILY_NAMES["imagenet"]], none))
         table = said_once(Table("", (), rows, shared), 2)
@@ -262,10 +261,9 @@ class ArmTable:
         Rajamohan et al. 2026 draw the validation part as small as the training part (section 2.5.1), so with
         1 % of the labels settings and checkpoints are chosen on a handful of patients.
         """
-        rows = [
-            (*self.head(a), *(self._spread(a, column) for column in self.columns)) for a in self.by_domain
-        ]
-        rows = [row for row in rows if any(cell.text != "–" for cell in row[2:])]
+        found = {arm.name: [self._spread(arm, column) for column in self.columns] for arm in self.arms}
+        shown = [arm for arm in self.by_domain if any(cell.text != "–" for cell in found[arm.name])]
+        rows = [(*self.head(arm), *found[arm.name]) for arm in shown]
         subsets = [s for s in self.results.flow.subsets if s.task == self.task]
         drawn = "; ".join(
             f"{share(fraction)}: {span([s.num_val_patients for s in some])} validation and "
@@ -316,11 +314,9 @@ class ArmTable:
                 above += [row.low > chance for row in rows if row.low is not None]
         if not words:
             return ""
-        text = (
-            f"This study's probes of random networks, {self.task}, where one predicted class gives "
-            f"{number(chance)}: {'; '.join(words)}."
-        )
+        given = f"where one predicted class gives {number(chance)}: {'; '.join(words)}."
         lie = f" Of these {len(above)} intervals {sum(above)} lie{'s' * (sum(above) == 1)} above "
+        text = f"This study's probes of random networks, {self.task}, {given}"
         return text + (f"{lie}{number(chance)}." if above else "")
 
     def _random_probe(self, control: Arm, row: MetricRow, chance: float) -> str:
@@ -335,16 +331,11 @@ class ArmTable:
     @property
     def lacking(self) -> list[str]:
         """What the table would need and this study's files lack, a line each."""
-        lines = []
-        if not any(self.pairs(arm) for arm in self.arms):
-            lines.append(
-                f"{self.name}: the results have no difference in {metric_name(self.metric)} to random or "
-                "ImageNet weights of the same network."
-            )
-        there = {mode.partition(":")[0] for mode, _ in self.columns}
-        return lines + [
-            f"{self.name}: this study has no {mode_name(kind)}." for kind in MODES if kind not in there
-        ]
+        there, metric = {mode.partition(":")[0] for mode, _ in self.columns}, metric_name(self.metric)
+        none = f"the results have no difference in {metric} to random or ImageNet weights of the same network"
+        lines = [] if any(self.pairs(arm) for arm in self.arms) else [none]
+        lines += [f"this study has no {mode_name(kind)}" for kind in MODES if kind not in there]
+        return [f"{self.name}: {line}." for line in lines]
 
     @property
     def raw_rows(self) -> list[dict[str, Any]]:

@@ -107,8 +107,8 @@ class _Course:
         words = f"{panel.title}: {title(first.objective)} of {first.network} on {images}"
         note = f"Whiskers are {sized_intervals(results, panel)}."
         note += " Rings at the left: without pretraining." * ringed
-        y_axis, described_all = PlotAxis(metric_name(self.metric)), f"{words}. {'; '.join(described)}"
-        return Chart(f"{figure.name}, this study", words, x_axis, y_axis, series, described_all, note)
+        y_axis, text = PlotAxis(metric_name(self.metric)), f"{words}. {'; '.join(described)}"
+        return Chart(f"{figure.name}, this study", words, x_axis, y_axis, series, text, note)
 
     def _scores(self, fraction: float) -> dict[int, MetricRow]:
         """By number of images."""

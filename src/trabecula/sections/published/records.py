@@ -8,7 +8,7 @@ from typing import Any
 from trabecula.artifacts.results import MetricRow
 from trabecula.figures.charts import ChartGroup
 from trabecula.sections.curves import roc_curves
-from trabecula.sections.formats import Entry, Table, cells
+from trabecula.sections.formats import Cells, Entry, Table, cells
 from trabecula.sections.numbers import count, interval, number, probability, share, signed
 from trabecula.sections.published.paper import OURS, Paper, PublishedTable, StudyFiles, printed_cells
 from trabecula.sections.results import Arm, Panel, Results
@@ -16,7 +16,7 @@ from trabecula.sections.results import Arm, Panel, Results
 _UNITS = {"channel": "mean of a map", "cell": "each cell"}
 
 
-def _beside(paper: Paper, table: PublishedTable, ours: Sequence[tuple[Entry, ...]]) -> Table:
+def _beside(paper: Paper, table: PublishedTable, ours: Sequence[Cells]) -> Table:
     """The paper's rows, marked, then this study's; "not run" where it has none."""
     rows = [printed_cells(paper.mark, row.label, *row.values) for row in table.rows]
     missing = cells(OURS, Entry("not run", small=table.missing), *["–"] * (len(table.columns) - 2))
@@ -31,7 +31,7 @@ def fine_tuned(paper: Paper, table: PublishedTable, study: StudyFiles) -> Table:
         for panel in _fine_tuned_panels(results)
         if table.metric in results.metric_names(panel)
         for arm in results.arms
-        if _is(arm.architecture, table.networks) and arm.family == "pretrained" and "@" not in arm.name
+        if arm.architecture.startswith(table.networks) and arm.family == "pretrained" and "@" not in arm.name
         for fraction in results.fractions(panel)
         if (row := _fine_tuned(results, panel, table.metric, arm, fraction))
     ]
@@ -42,13 +42,7 @@ def _fine_tuned_panels(results: Results) -> list[Panel]:
     return [panel for panel in results.panels if panel.mode.partition(":")[0] == "finetune"]
 
 
-def _is(architecture: str, network: str) -> bool:
-    return architecture.partition(":")[0].startswith(network)
-
-
-def _fine_tuned(
-    results: Results, panel: Panel, metric: str, arm: Arm, fraction: float
-) -> tuple[Entry, ...] | None:
+def _fine_tuned(results: Results, panel: Panel, metric: str, arm: Arm, fraction: float) -> Cells | None:
     ours = results.summary(panel, metric, arm.name, fraction)
     if ours is None:
         return None
@@ -71,9 +65,7 @@ def _value(row: MetricRow | None) -> Entry:
 def fine_tuned_roc(table: PublishedTable, results: Results) -> list[ChartGroup]:
     """ROC curves of the networks of `networks`, fine-tuned: a group for each share of labels."""
     return [
-        group
-        for panel in _fine_tuned_panels(results)
-        for group in roc_curves(results, panel, lambda network: _is(network, table.networks))
+        group for panel in _fine_tuned_panels(results) for group in roc_curves(results, panel, table.networks)
     ]
 
 
@@ -90,12 +82,7 @@ def generators(paper: Paper, table: PublishedTable, study: StudyFiles) -> Table:
 
 
 def _last(record: Mapping[str, Any], place: str, small: str) -> tuple[int | None, Entry]:
-    """Real images seen when a value was measured last, and the value; (None, "–") where it was not.
-
-    Args:
-        place: "critic.train", or "points.fd.test" for a metric against a set of real images.
-        small: words below the value.
-    """
+    """Images seen when the value at "critic.train" or "points.fd.test" was measured last, and the value."""
     part, key, *of = place.split(".")
     rows = [row for row in record.get(part) or [] if row["images"] is not None]
     if part != "critic":

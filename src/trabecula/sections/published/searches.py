@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trabecula.artifacts.search_result import ChosenSettings, read_chosen, read_trials
-from trabecula.sections.formats import Entry, Table, arm_cells, cells
+from trabecula.sections.formats import Cells, Table, arm_cells, cells
 from trabecula.sections.numbers import count, number, share
 from trabecula.sections.published.paper import Paper, PublishedTable, StudyFiles
 from trabecula.sections.results import Results
@@ -121,7 +121,7 @@ def _known(trial: Mapping[str, str]) -> bool:
 
 def chosen_settings(results: Results, folders: Sequence[Path]) -> Table:
     """What the searches of fine-tuning chose, arm by arm (the space of section C.4.1 of Rajamohan 2026)."""
-    rows, order = list[tuple[Entry, ...]](), list(results.by_name)
+    rows, order = list[Cells](), list(results.by_name)
     found = [chosen for folder in folders if (chosen := read_chosen(folder)).arm in order]
     for chosen in sorted(found, key=lambda c: (order.index(c.arm), c.fraction, c.task, c.seed)):
         optimizer = chosen.settings.get("optimizer") or {}
