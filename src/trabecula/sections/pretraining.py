@@ -86,8 +86,8 @@ def pretraining_section(pretrainings: Pretrainings | None) -> Section | None:
     if pretrainings.sheets:
         note = (
             "What is filled in is made of the visible patches alone; the hidden ones enter nowhere, not by "
-            "their brightness either."
         )
+        note += "their brightness either."
         blocks += [Block("heading", "What masked autoencoders fill in"), Block("note", note)]
         blocks.append(Block("pictures", pretrainings.sheets))
     return Section("pretraining", "Pretraining", "Pretraining", blocks)

@@ -142,12 +142,13 @@ class PoolComparison:
     @cached_property
     def table(self) -> Table:
         """No pretraining, then the pools by size: scores, and differences from the largest pool."""
-        heads = [(f"none: {arm.title}", "0", "0") for arm in self.random]
-        heads += [(pool_name(a), count(a.num_patients_seen), count(a.images_seen)) for a in self.arms]
-        rows = [
-            cells(*head, *(self._value(arm, fraction) for fraction in self.fractions))
-            for head, arm in zip(heads, (*self.random, *self.arms), strict=True)
-        ]
+        heads = {arm.name: (f"none: {arm.title}", "0", "0") for arm in self.random}
+        for arm in self.arms:
+            heads[arm.name] = pool_name(arm), count(arm.num_patients_seen), count(arm.images_seen)
+        values = {
+            arm.name: [self._value(arm, f) for f in self.fractions] for arm in (*self.random, *self.arms)
+        }
+        rows = [cells(*head, *values[name]) for name, head in heads.items()]
         columns = ("Pool", "Patients", "Images seen", *(f"{share(f)} of labels" for f in self.fractions))
         mode = mode_name(self.panel.mode)
         heading = f"{metric_name(self.metric)} of {self.panel.task} by pretraining pool, {mode}"

@@ -124,11 +124,9 @@ def chosen_settings(results: Results, folders: Sequence[Path]) -> Table:
     rows, order = list[Cells](), list(results.by_name)
     found = [chosen for folder in folders if (chosen := read_chosen(folder)).arm in order]
     for chosen in sorted(found, key=lambda c: (order.index(c.arm), c.fraction, c.task, c.seed)):
-        optimizer = chosen.settings.get("optimizer") or {}
-        shown = (
-            optimizer.get("name"), _short(optimizer.get("lr")), _short(optimizer.get("weight_decay")),
-            chosen.settings.get("epochs"), optimizer.get("peak"),
-        )  # fmt: skip
+        optimizer, epochs = chosen.settings.get("optimizer") or {}, chosen.settings.get("epochs")
+        rates = (_short(optimizer.get(key)) for key in ("lr", "weight_decay"))
+        shown = (optimizer.get("name"), *rates, epochs, optimizer.get("peak"))
         rows.append(cells(
             *arm_cells(results.by_name[chosen.arm]), share(chosen.fraction), chosen.task, str(chosen.seed),
             f"{count(chosen.num_trials)} ({count(chosen.num_pruned)} pruned)", count(chosen.num_val_patients),
@@ -138,10 +136,8 @@ def chosen_settings(results: Results, folders: Sequence[Path]) -> Table:
         "Network", "Initialisation", "Labels", "Task", "Seed", "Trials", "Validation patients",
         "Best on validation", "Optimizer", "Rate", "Weight decay", "Epochs", "Peak, × rate",
     )  # fmt: skip
-    note = (
-        "One search an arm and share of labels, on a label seed of its own; validation alone chooses. The "
-        "paper made 50 trials for each."
-    )
+    note = "One search an arm and share of labels, on a label seed of its own; validation alone chooses. "
+    note += "The paper made 50 trials for each."
     return Table("Settings of fine-tuning that searches chose", columns, rows, note, heads=2)
 
 
