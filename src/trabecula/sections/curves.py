@@ -119,9 +119,7 @@ def reliability_plots(results: Results, panel: Panel) -> list[ChartGroup]:
                 series += _bins(chosen[arm.name].bins, arm.style, arm.title, shift)
             network = architecture_name(architecture)
             titles = ", ".join(arm.title for arm in arms)
-            described = (
-                f"Reliability of {network}, {panel.title}. {share(fraction)} of labels, arms: {titles}"
-            )
+            described = f"Reliability of {network}, {panel.title}. {labels}, arms: {titles}"
             x, y = PlotAxis("predicted probability", UNIT_TICKS), PlotAxis("observed frequency", UNIT_TICKS)
             charts.append(Chart(title, network, x, y, series, described, kind="reliability"))
         caption = (

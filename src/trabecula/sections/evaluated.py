@@ -45,8 +45,8 @@ def results_section(results: Results) -> Section:
     """Every value with its interval: the headline metric, then the others and groups behind a line."""
     note = (
         f"Mean over seeds (SD over seeds), and below it the {results.level} % interval. Bold only where the "
+        "comparison with random initialisation of the same network says better after Holm's adjustment."
     )
-    note += "comparison with random initialisation of the same network says better after Holm's adjustment."
     blocks, written = [Block("note", note)], []
     for panel in results.panels:
         headline, *others = tables.results_tables(results, panel)

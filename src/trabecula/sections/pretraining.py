@@ -84,10 +84,8 @@ def pretraining_section(pretrainings: Pretrainings | None) -> Section | None:
     texts = pretrainings.wrong or ["Nothing that is measured was found wrong."]
     blocks = [*(Block("text", text) for text in texts), Block("table", pretrainings.table)]
     if pretrainings.sheets:
-        note = (
-            "What is filled in is made of the visible patches alone; the hidden ones enter nowhere, not by "
-        )
-        note += "their brightness either."
+        note = "What is filled in is made of the visible patches alone; the hidden ones enter nowhere, not "
+        note += "by their brightness either."
         blocks += [Block("heading", "What masked autoencoders fill in"), Block("note", note)]
         blocks.append(Block("pictures", pretrainings.sheets))
     return Section("pretraining", "Pretraining", "Pretraining", blocks)

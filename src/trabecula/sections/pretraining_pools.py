@@ -116,11 +116,8 @@ class PoolComparison:
             return []
         course = [arm for arm in self.arms if arm.pool_cohorts == self.largest.pool_cohorts]
         ticks = [(_size(arm), f"{count(_size(arm))}\n{share(arm.pool_fraction)}") for arm in course]
-        x_label, limits = (
-            "patients pretrained on (log), share of the pool",
-            (sizes[0] / 1.25, sizes[-1] * 1.25),
-        )
-        x_axis = PlotAxis(x_label, ticks, limits, log=True)
+        limits = (sizes[0] / 1.25, sizes[-1] * 1.25)
+        x_axis = PlotAxis("patients pretrained on (log), share of the pool", ticks, limits, log=True)
         y_axis = axis_around(metric_name(self.metric), values)
         lines = [(course, self.largest.style, f"{self.largest.title}, by size of the pool")]
         lines += [([arm], arm.style, arm.title) for arm in self.arms if arm not in course]
@@ -145,17 +142,14 @@ class PoolComparison:
         heads = {arm.name: (f"none: {arm.title}", "0", "0") for arm in self.random}
         for arm in self.arms:
             heads[arm.name] = pool_name(arm), count(arm.num_patients_seen), count(arm.images_seen)
-        values = {
-            arm.name: [self._value(arm, f) for f in self.fractions] for arm in (*self.random, *self.arms)
-        }
+        arms = [*self.random, *self.arms]
+        values = {arm.name: [self._value(arm, f) for f in self.fractions] for arm in arms}
         rows = [cells(*head, *values[name]) for name, head in heads.items()]
         columns = ("Pool", "Patients", "Images seen", *(f"{share(f)} of labels" for f in self.fractions))
         mode = mode_name(self.panel.mode)
         heading = f"{metric_name(self.metric)} of {self.panel.task} by pretraining pool, {mode}"
-        note = (
-            "Pools differ in their images alone: network, start, method, settings, batch and images seen, so "
-        )
-        note += "updates, are the same."
+        note = "Pools differ in their images alone: network, start, method, settings, batch and images seen, "
+        note += "so updates, are the same."
         notes = dict.fromkeys(row.note for row in self.pairs if row.note)
         return Table(heading, columns, rows, note + "".join(f" Differences: {text}." for text in notes))
 

@@ -151,10 +151,8 @@ def comparison_table(results: Results, panel: Panel, metric: str) -> Table:
 def multiplier_table(results: Results, panel: Panel) -> Table:
     rows = []
     for m in panel.of(results.comparisons.label_multipliers):
-        against, note = (
-            results.by_name[m.baseline].title,
-            "; ".join(filter(None, (m.note, _stuck(results, m)))),
-        )
+        against = results.by_name[m.baseline].title
+        note = "; ".join(filter(None, (m.note, _stuck(results, m))))
         head = (*arm_cells(results.by_name[m.arm]), against, metric_name(m.metric), share(m.fraction))
         rows.append(cells(*head, wording.multiplier_value(m), wording.multiplier_interval(m), note))
     columns = (*_ARM, "Against", "Metric", "Labels", "Worth", "Interval", "Note")
