@@ -89,9 +89,9 @@ def roc_curves(results: Results, panel: Panel, networks: str = "") -> list[Chart
             titles = ", ".join(arm.title for arm in arms)
             described = f"ROC of {network}, {panel.title}. {labels}, class {name}, arms: {titles}"
             series = [_DIAGONAL]
-            for row, arm in ((chosen[arm.name], arm) for arm in arms):
-                low, high = row.low or (), row.high or ()
-                series.append(Series(arm.style, row.fpr, row.tpr, low, high, arm.title, ("band", "line")))
+            for arm in arms:
+                r = chosen[arm.name]
+                series.append(Series(arm.style, r.fpr, r.tpr, r.low, r.high, arm.title, ("band", "line")))
             x, y = PlotAxis("1 − specificity", UNIT_TICKS), PlotAxis("sensitivity", UNIT_TICKS)
             chart = Chart(group, name if many else network, x, y, series, described, kind="roc")
             drawn.setdefault(group, []).append(chart)
