@@ -32,6 +32,5 @@ def is_disk_full(error: OSError) -> bool:
 
 
 def disk_full(place: object) -> RunError:
-    return RunError(
-        f"{place}: the disk is full; free some space and run the same command again, what is done is kept"
-    )
+    remedy = "free some space and run the same command again, what is done is kept"
+    return RunError(f"{place}: the disk is full; {remedy}")
