@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trabecula import __version__
-from trabecula.errors import InputError, TrabeculaError, disk_full, is_disk_full
+from trabecula.errors import InputError, TrabeculaError, disk_full
 from trabecula.verbs import INPUTS, VERBS, Verb
 
 if TYPE_CHECKING:
@@ -47,15 +47,11 @@ _DRIVE_ERRORS = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.ENXIO
 
 def main() -> None:
     """The entry point."""
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     with one_line_errors():
         code = app(standalone_mode=False)
         sys.stdout.flush()  # here, where a reader that has seen enough is answered
         sys.exit(code)
-
-
-def _terminated(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _version(wanted: bool) -> None:
@@ -93,8 +89,8 @@ def one_line_errors() -> Iterator[None]:
 def _os(error: OSError) -> None:
     """Failures of the machine; any other operating-system error is a defect of Trabecula."""
     place = error.filename or "the output"
-    if is_disk_full(error):
-        _stop(f"error: {disk_full(place)}", 1)
+    if full := disk_full(error, place):
+        _stop(f"error: {full}", full.exit_code)
     if error.errno in _NAME_ERRORS:
         _stop(f"error: {place}: {error.strerror}; choose another name", 2)
     if error.errno in _DRIVE_ERRORS:
@@ -206,10 +202,10 @@ def _show_dry_run(name: str, config: Record, out: Path | None) -> None:
 
     print(f"# trabecula {name}: its settings; nothing is run\n{to_toml(dump(config)).strip()}")
     print("\n# reads")
-    missing = [path for paths in inputs(config).values() for path in paths if not path.exists()]
-    for key, paths in inputs(config).items():
-        for path in paths:
-            print(f"#   {key}: {path}" + ("   (not there)" if path in missing else ""))
+    read = [(key, path) for key, paths in inputs(config).items() for path in paths]
+    missing = [path for _, path in read if not path.exists()]
+    for key, path in read:
+        print(f"#   {key}: {path}" + ("   (not there)" if path in missing else ""))
     state = "give --out FOLDER"
     if out is not None:
         found = "an unfinished run, resumed" if out.is_dir() else "a file" if out.exists() else "a new folder"
@@ -299,8 +295,7 @@ def _show_plan(plan: Plan, folder: Path) -> None:
     table.add_section()
     table.add_row("all", "", "", str(len(plan.cells)), str(sum(cell.done for cell in plan.cells)))
     Console().print(table)
-    lines = remaining_work(plan, folder)
-    if lines:
+    if lines := remaining_work(plan, folder):
         print("to do:\n  " + "\n  ".join(lines))
     for text in not_run_lines(plan.recipe.values, plan.recipe.not_run):
         print(f"not run: {text}")

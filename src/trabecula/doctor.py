@@ -36,7 +36,10 @@ def findings(out: Path) -> Iterator[tuple[str, str]]:
     """(what was examined, what was found)."""
     yield "trabecula", trabecula.__version__
     yield "python", f"{platform.python_version()} on {platform.platform()}"
-    yield from _requirements()
+    for line in metadata.requires("trabecula") or []:
+        if "extra ==" not in line:
+            name, wanted = _parts(line)
+            yield name, installed(name) or f"missing: python -m pip install '{name}{wanted}'"
     yield "extras", _extras()
     yield "torch threads", f"{torch.get_num_threads()} of {os.cpu_count()} logical cores"
     gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
@@ -50,13 +53,6 @@ def findings(out: Path) -> Iterator[tuple[str, str]]:
     yield "site key", f"from ${SITE_KEY}" if os.environ.get(SITE_KEY) else key
     for what, folder in (("runs", out), ("temporary files", Path(tempfile.gettempdir()))):
         yield what, _folder(folder)
-
-
-def _requirements() -> Iterator[tuple[str, str]]:
-    for line in metadata.requires("trabecula") or []:
-        if "extra ==" not in line:
-            name, wanted = _parts(line)
-            yield name, installed(name) or f"missing: python -m pip install '{name}{wanted}'"
 
 
 def _parts(requirement: str) -> tuple[str, str]:

@@ -22,7 +22,7 @@ import trabecula
 from trabecula.artifacts import run_record
 from trabecula.artifacts.run_record import RunRecord, read_run, run_id
 from trabecula.config import Record, digest, dump, inputs, suggest, without_effect
-from trabecula.errors import InputError, disk_full, is_disk_full
+from trabecula.errors import InputError, disk_full
 from trabecula.files import locked, make_folder, sha256_of, sweep, write_atomically, write_json
 from trabecula.verbs import VERBS
 
@@ -115,8 +115,8 @@ def execute(verb: str, config: Record, out: Path, threads: int = 1, wait: float 
             run_record.finish(out, summary)
             return summary
     except OSError as error:
-        if is_disk_full(error):
-            raise disk_full(out) from None
+        if full := disk_full(error, out):
+            raise full from None
         raise
 
 

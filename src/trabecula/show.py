@@ -106,16 +106,10 @@ def _folded(text: str, indent: int = 0, hanging: int = 0) -> list[str]:
     All but the first line are indented by `hanging` more.
     """
     width = max(min(shutil.get_terminal_size().columns, _WIDEST), indent + hanging + 24)
-    first, others = " " * indent, " " * (indent + hanging)
-    lines = textwrap.wrap(
-        text.strip(),
-        width,
-        initial_indent=first,
-        subsequent_indent=others,
-        break_long_words=False,
-        break_on_hyphens=False,
+    wrapper = textwrap.TextWrapper(
+        width, " " * indent, " " * (indent + hanging), break_long_words=False, break_on_hyphens=False
     )
-    return [line.replace(_FIXED, " ") for line in lines]
+    return [line.replace(_FIXED, " ") for line in wrapper.wrap(text.strip())]
 
 
 def print_run(folder: Path, settings: bool = False) -> None:

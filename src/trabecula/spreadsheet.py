@@ -39,11 +39,9 @@ def read_table(path: Path) -> pd.DataFrame:
     names = [name.strip() for name in rows[0]]
     while names and not names[-1]:
         names.pop()
-    unnamed = [str(i + 1) for i, name in enumerate(names) if not name]
-    if unnamed:
+    if unnamed := [str(i + 1) for i, name in enumerate(names) if not name]:
         raise InputError(f"{path}: column {', '.join(unnamed)} has no name in the header")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
         names_twice = ", ".join(f"'{name}'" for name in twice)
         raise InputError(f"{path}: the header names {names_twice} more than once; rename one of them")
     cells, bad = [], []

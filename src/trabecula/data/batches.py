@@ -27,8 +27,6 @@ FIELDS = {
 }
 """What a batch may carry beside its images: name -> what a row has."""
 
-Field = Tensor | list[Any]
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -114,7 +112,7 @@ class Stream:
         fields = {name: self._field(values, drawn) for name, values in self.fields.items()}
         return Batch(images, self.rows[drawn], random, fields)
 
-    def _field(self, values: np.ndarray | Sequence[Any], drawn: np.ndarray) -> Field:
+    def _field(self, values: np.ndarray | Sequence[Any], drawn: np.ndarray) -> Tensor | list[Any]:
         if isinstance(values, np.ndarray):
             return torch.as_tensor(values[drawn]).to(self.device)
         return [values[i] for i in drawn]

@@ -83,11 +83,9 @@ def pretraining_pool(
     free = np.array([patient not in held_out for patient in patients], dtype=bool)
     if not free.any():
         raise InputError("pretrain: every image belongs to a validation or test patient; none is left")
-    if cohorts:
-        free &= _of(store, cohorts)
-        if not free.any():
-            which = f"all patients of pool_cohorts {', '.join(cohorts)}"
-            raise InputError(f"pretrain: {which} are in the validation or test part; none is left")
+    if cohorts and not (free := free & _of(store, cohorts)).any():
+        which = f"all patients of pool_cohorts {', '.join(cohorts)}"
+        raise InputError(f"pretrain: {which} are in the validation or test part; none is left")
     members = sorted(set(patients[free]))
     kept = set(in_hash_order(members, seed)[: max(1, round(fraction * len(members)))])
     rows = np.flatnonzero(free & np.array([patient in kept for patient in patients], dtype=bool))
@@ -104,23 +102,19 @@ def _of(store: Store, cohorts: Sequence[str]) -> NDArray[np.bool_]:
     known = sorted(set(store.index["cohort"]))
     if wrong := next((cohort for cohort in cohorts if cohort not in known), None):
         raise InputError(f"pretrain: pool_cohorts: the store has no cohort '{wrong}'{suggest(wrong, known)}")
-    found: NDArray[np.bool_] = store.index["cohort"].isin(cohorts).to_numpy()
-    return found
+    return store.index["cohort"].isin(cohorts).to_numpy()
 
 
 def check_contrast(store: Store, rows: Rows) -> None:
     """Refuse a pool of images without content: all the same, or each of one grey, in these of its rows."""
     images = store.read(rows).flatten(1).numpy()
-    if len(images) > 1 and bool((images == images[0]).all()):
-        problem = "are all the same image"
-    elif bool((images.max(1) == images.min(1)).all()):
-        problem = "are blank, each of one grey"
-    else:
-        return
-    raise InputError(
-        f"pretrain: the {len(images)} images of the pool that were checked {problem}, so there is nothing "
-        "to learn; look at the store's images, and at the intensity rule they were prepared with"
-    )
+    alike = len(images) > 1 and (images == images[0]).all()
+    if alike or (images.max(1) == images.min(1)).all():
+        problem = "are all the same image" if alike else "are blank, each of one grey"
+        raise InputError(
+            f"pretrain: the {len(images)} images of the pool that were checked {problem}, so there is "
+            "nothing to learn; look at the store's images, and at the intensity rule they were prepared with"
+        )
 
 
 @dataclass(frozen=True)

@@ -94,8 +94,7 @@ def decode_shards(
 def _start_worker() -> None:
     """A worker dies at once on Ctrl-C, and with its parent, so that none is left behind."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    parent = parent_process()
-    if parent is not None:
+    if (parent := parent_process()) is not None:
 
         def follow() -> None:
             parent.join()

@@ -12,15 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from trabecula.artifacts.classifier import CARD_FILE as CLASSIFIER_CARD
-from trabecula.artifacts.encoder import CARD_FILE, CRITIC_FILE, read_encoder_card
-from trabecula.artifacts.features import CARD_FILE as FEATURES_CARD
-from trabecula.artifacts.generator import CARD_FILE as GENERATOR_CARD
-from trabecula.artifacts.generator import SAMPLES_FILE
-from trabecula.artifacts.predictions import CHOICES, choice_rows
-from trabecula.artifacts.results import METRICS, Comparison, MetricRow, read_counts, read_metrics
+from trabecula.artifacts import classifier, encoder, features, generator, predictions, results, store
+from trabecula.artifacts.results import Comparison, MetricRow
 from trabecula.artifacts.run_record import is_done, read_log, read_provenance
-from trabecula.artifacts.store import RECORD_FILE, REJECTED_FILE, read_store_record
 from trabecula.artifacts.training import read_training
 from trabecula.comparison.arms import taught_by
 from trabecula.config import dump, read_toml
@@ -86,8 +80,9 @@ def duration(folder: Path) -> str:
 def read_card(folder: Path) -> RunCard | None:
     """The card of a run's folder by what is in it; None where there is nothing of its own to show."""
     readers = {
-        CLASSIFIER_CARD: _classifier, CARD_FILE: _encoder, CHOICES: _choices, METRICS: _evaluation,
-        FEATURES_CARD: _features, RECORD_FILE: _store, "export.json": _export,
+        classifier.CARD_FILE: _classifier, encoder.CARD_FILE: _encoder, predictions.CHOICES: _choices,
+        results.METRICS: _evaluation, features.CARD_FILE: _features, store.RECORD_FILE: _store,
+        "export.json": _export,
     }  # fmt: skip
     reader = next((reader for name, reader in readers.items() if (folder / name).exists()), None)
     return reader(folder) if reader else None
@@ -95,7 +90,7 @@ def read_card(folder: Path) -> RunCard | None:
 
 def _evaluation(folder: Path) -> RunCard:
     """Its main metric by arm and share of labels, and the claims."""
-    metrics, (comparisons, flow) = read_metrics(folder), read_counts(folder)
+    metrics, (comparisons, flow) = results.read_metrics(folder), results.read_counts(folder)
     rows = [row for row in metrics.rows if (row.seed, row.cohort, row.stratum) == ("all", "all", "all")]
     made = RunCard(f"an evaluation of {len({row.arm for row in rows})} arms")
     for task, counts in flow.tasks.items():
@@ -171,7 +166,7 @@ def read_study(folder: Path) -> RunCard:
 
 
 def _encoder(folder: Path) -> RunCard:
-    card = dump(read_encoder_card(folder))
+    card = dump(encoder.read_encoder_card(folder))
     training = read_training(folder)
     made = RunCard(f"{card.get('name')}: an encoder")
     network = f"{architecture_name(card['architecture'])} ({card['architecture']})"
@@ -191,8 +186,8 @@ def _encoder(folder: Path) -> RunCard:
         span = f"from {count(finding['first'])} to {count(finding['last'])} images"
         made.add("warning", f"{span}: {finding['text']}")
     made.add("patients", _patients(card))
-    others = {GENERATOR_CARD: "a generator", CRITIC_FILE: "its critic", SAMPLES_FILE: "samples",
-              "snapshots": "snapshots on the way"}  # fmt: skip
+    others = {generator.CARD_FILE: "a generator", encoder.CRITIC_FILE: "its critic",
+              generator.SAMPLES_FILE: "samples", "snapshots": "snapshots on the way"}  # fmt: skip
     made.add("also here", ", ".join(text for name, text in others.items() if (folder / name).exists()))
     labelled = f"{_inputs(folder, 'store', 'manifest', 'splits')} -s 'task=\"RULE\"'"
     made.commands = [
@@ -288,18 +283,18 @@ def _patients(card: Row) -> str:
 
 
 def _classifier(folder: Path) -> RunCard:
-    card = record(folder / CLASSIFIER_CARD)
-    origin, choice, encoder = card["origin"], card["choice"], card["encoder"]
+    card = record(folder / classifier.CARD_FILE)
+    origin, choice, began = card["origin"], card["choice"], card["encoder"]
     made = RunCard(f"{origin['arm']} for {origin['task']}: a classifier")
     rule = card["task"].get("positive") or ", ".join(card["class_names"])
     made.add(
         "predicts", f"{origin['task']}, {card['task'].get('kind', '')}: {rule}"
     )  # "kl2, binary: kl >= 2"
     head = card.get("head", "linear")
-    network = f"{architecture_name(encoder['architecture'])} ({encoder['architecture']})"
+    network = f"{architecture_name(began['architecture'])} ({began['architecture']})"
     made.add("network", f"{network}, head {head.get('name') if isinstance(head, Mapping) else head}")
-    made.add("input", _input({**encoder, "size": card["size"]}))
-    made.add("encoder", f"{_start(encoder)}; {_objective(encoder)}")
+    made.add("input", _input({**began, "size": card["size"]}))
+    made.add("encoder", f"{_start(began)}; {_objective(began)}")
     made.add("labels", _labels(origin, choice))
     thresholds = ", ".join(f"{float(value):.4g}" for value in choice.get("threshold") or ())
     made.add("threshold", f"{thresholds} (chosen on validation)" if thresholds else "")
@@ -314,8 +309,8 @@ def _classifier(folder: Path) -> RunCard:
     return made
 
 
-def _evaluate(folder: Path, encoder: str) -> str:
-    inputs = f"--encoders {encoder or 'ENCODER'} {_inputs(folder, 'manifest', 'splits')}"
+def _evaluate(folder: Path, encoders: str) -> str:
+    inputs = f"--encoders {encoders or 'ENCODER'} {_inputs(folder, 'manifest', 'splits')}"
     return f"trabecula evaluate --predictions {folder} {inputs} --out RESULTS"
 
 
@@ -328,7 +323,7 @@ def _labels(origin: Row, choice: Row) -> str:
 
 def _choices(folder: Path) -> RunCard:
     """A probe, or a fine-tuning whose classifier was not kept."""
-    rows = choice_rows(folder)
+    rows = predictions.choice_rows(folder)
     if not rows:
         return RunCard("predictions of no model")
     first = rows[0]
@@ -348,7 +343,7 @@ def _choices(folder: Path) -> RunCard:
 
 
 def _features(folder: Path) -> RunCard:
-    card = record(folder / FEATURES_CARD)
+    card = record(folder / features.CARD_FILE)
     made = RunCard(f"{card.get('arm')}: features of {count(card.get('num'))} images")
     made.add("features", f"{count(card.get('num_features'))}, pool {card.get('pool')}, {card.get('dtype')}")
     made.add("region", "" if card.get("region", "all") == "all" else str(card["region"]))
@@ -358,11 +353,11 @@ def _features(folder: Path) -> RunCard:
 
 
 def _store(folder: Path) -> RunCard:
-    card = dump(read_store_record(folder))
+    card = dump(store.read_store_record(folder))
     made = RunCard(f"a store of {count(card.get('num_images'))} images")
     made.add("images", f"{image_kind(card['channels'])}, {card.get('size')} px, {card.get('bits')} bits")
     rejected = card.get("num_rejected") or 0
-    made.add("rejected", f"{rejected:,}, see {REJECTED_FILE}" if rejected else "none")
+    made.add("rejected", f"{rejected:,}, see {store.REJECTED_FILE}" if rejected else "none")
     made.commands = [f"trabecula pretrain --store {folder} --splits SPLITS -s objective=moco --out ENCODER"]
     return made
 
