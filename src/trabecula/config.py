@@ -115,8 +115,7 @@ def _owner(cls: type[Record], loc: Sequence[int | str]) -> type[Record] | None:
     owner: type[Record] | None = cls
     for part in loc[:-1]:
         field = owner.model_fields.get(str(part)) if owner else None
-        inner = [t for t in _flatten(field.annotation) if _is_record(t)] if field else []
-        owner = inner[0] if inner else None
+        owner = next(filter(_is_record, _flatten(field.annotation)), None) if field else None
     return owner
 
 

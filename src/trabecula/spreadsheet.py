@@ -107,8 +107,8 @@ def _read_xlsx(path: Path) -> list[list[str]]:
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
         raise InputError(f"{path}: not a readable .xlsx file ({error}); save it again, or as CSV") from None
     try:
-        sheet = book.worksheets[0]
-        return [[_cell_text(cell.value, cell.number_format) for cell in row] for row in sheet.iter_rows()]
+        rows = book.worksheets[0].iter_rows()
+        return [[_cell_text(cell.value, cell.number_format) for cell in row] for row in rows]
     finally:
         book.close()
 

@@ -171,10 +171,8 @@ def _failure(study: Plan, outcome: Outcome, out: Path, reported: str) -> Trabecu
     parts += [f"and {more} more"] if (more := len(events) - _SHOWN_FAILURES) > 0 else []
     lost = len(outcome.unreached)
     not_run = f" ({lost} cell(s) that need them were not run)" if lost else ""
-    message = (
-        f"{out}: {len(events)} cell(s) failed: {' | '.join(parts)}{not_run}{reported}; what is done is kept, "
-        "run the same command again after the cause is gone"
-    )
+    again = "what is done is kept, run the same command again after the cause is gone"
+    message = f"{out}: {len(events)} cell(s) failed: {' | '.join(parts)}{not_run}{reported}; {again}"
     return InputError(message) if all(event.bad_input for event in events) else RunError(message)
 
 
@@ -192,8 +190,7 @@ def _conclude(study: Plan, out: Path, ran: int) -> str:
             lines.append(f"report: {out / 'report.html'}")
     elif reports:
         lines += [f"report: {cell.folder / 'report.html'}" for cell in reports]
-    lines.append(f"{len(study.cells)} cells done, {ran} of them now: {out}")
-    return "\n".join(lines)
+    return "\n".join([*lines, f"{len(study.cells)} cells done, {ran} of them now: {out}"])
 
 
 def _reports(study: Plan) -> list[Cell]:

@@ -45,11 +45,9 @@ def check(
 ) -> Findings:
     """Look for leaks; each is named with the manifest's row and the patient.
 
-    Args:
-        manifest: of the downstream tasks.
-        splits: splits.csv or its folder; may hold what `read_splits` refuses.
-        encoders: encoder folders or their cards.
-        pools: what networks are pretrained on: manifests, stores, or any table with `patient_id`.
+    manifest: of the downstream tasks. splits: splits.csv or its folder; may hold what `read_splits` refuses.
+    encoders: encoder folders or their cards. pools: what networks are pretrained on: manifests, stores, or
+    any table with `patient_id`.
     """
     parts: dict[str, set[str]] = defaultdict(set)
     leaks = []

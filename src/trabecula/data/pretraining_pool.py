@@ -74,9 +74,8 @@ def pretraining_pool(
 ) -> tuple[Rows, list[str]]:
     """Rows of the store outside the validation and test parts, and their patients, sorted.
 
-    Args:
-        cohorts: values of the store's column `cohort` that are taken; empty: all.
-        fraction: of the pool's patients, at least one; smaller fractions of a seed are inside larger ones.
+    cohorts: values of the store's column `cohort` that are taken; empty: all.
+    fraction: of the pool's patients, at least one; smaller fractions of a seed are inside larger ones.
     """
     held_out = set(splits.patients("val")) | set(splits.patients("test"))
     patients = store.index["patient_id"].to_numpy()
@@ -95,10 +94,8 @@ def pretraining_pool(
 def _of(store: Store, cohorts: Sequence[str]) -> NDArray[np.bool_]:
     """Rows of these cohorts."""
     if "cohort" not in store.index:
-        raise InputError(
-            f"pretrain: pool_cohorts {', '.join(cohorts)}: the store names no cohorts; its manifest needs a "
-            "column cohort when it is prepared"
-        )
+        remedy = "the store names no cohorts; its manifest needs a column cohort when it is prepared"
+        raise InputError(f"pretrain: pool_cohorts {', '.join(cohorts)}: {remedy}")
     known = sorted(set(store.index["cohort"]))
     if wrong := next((cohort for cohort in cohorts if cohort not in known), None):
         raise InputError(f"pretrain: pool_cohorts: the store has no cohort '{wrong}'{suggest(wrong, known)}")
@@ -202,11 +199,8 @@ def card_after(
 ) -> EncoderCard:
     """The card of an encoder once it has learned from a pool of the store, but for the number of images.
 
-    Args:
-        card: as it starts.
-        pool: what it learns from; None for an encoder without pretraining.
-        task: whose labels it learns from, where the pool carries labels.
-        training: more of the card's fields, such as the objective and its settings.
+    card: as it starts. pool: what it learns from; None for an encoder without pretraining. task: whose labels
+    it learns from, where the pool carries labels. training: more of the card's fields, such as the objective.
     """
     patients = pool.patients if pool else []
     seen, taught = seen_after(card, store, patients), bool(pool and "labels" in pool.fields)

@@ -103,13 +103,9 @@ def readme(
 ) -> str:
     """The README.md of an encoder's folder.
 
-    Args:
-        card: of the encoder, its patients included: they are counted, and no more.
-        code: (heading, program) for each way to use it.
-        impossible: one line for each way that there is not.
-        licence: an SPDX name, or "" to be filled in.
-        metrics: of `metric_rows`.
-        warnings: what was found wrong in its training.
+    card: of the encoder, its patients included: they are counted, and no more. code: (heading, program) for
+    each way to use it; impossible: one line for each way that there is not. licence: an SPDX name, or "" to
+    be filled in. metrics: of `metric_rows`. warnings: what was found wrong in its training.
     """
     import jinja2
 
