@@ -32,16 +32,8 @@ from trabecula.phantoms.chest_findings import NO_FINDING, SEPARATOR, ChestSettin
 from trabecula.phantoms.hips import draw_hip
 from trabecula.phantoms.knees import draw_knee
 from trabecula.phantoms.objects import draw_object, object_of
-from trabecula.phantoms.patients import (
-    MOST_PATIENTS,
-    Joints,
-    Radiograph,
-    Shares,
-    Side,
-    check_shares,
-    draw_patient,
-    patient_id,
-)
+from trabecula.phantoms.patients import Joints, Radiograph, Shares, Side, draw_patient, patient_id
+from trabecula.phantoms.radiograph import MOST_PATIENTS
 from trabecula.progress import Meter
 from trabecula.run import Run
 
@@ -67,11 +59,6 @@ class Second(Record):
     """Its radiographs' blur, in the place of the labelled cohort's."""
     brightness: float = Field(0.7, ge=-3, le=3)
     """Its radiographs' brightness, in the place of the labelled cohort's."""
-
-    @model_validator(mode="after")
-    def _prevalence_is_a_distribution(self) -> Self:
-        check_shares(self.prevalence)
-        return self
 
 
 class Config(Joints):
