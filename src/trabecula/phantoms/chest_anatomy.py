@@ -72,7 +72,7 @@ class ChestAnatomy:
         self.heart = (own(0.10, 0.02), own(0.22, 0.02) + 0.6 * breath, own(0.295, 0.02), own(0.25, 0.02))
         self.lean = own(0.50, 0.08)  # of the heart's axis
         self.arch = (own(-0.36, 0.03), max(0.04, own(0.085, 0.014)))  # v of the aortic knob, its radius
-        self.vessels = (own(0.115, 0.012), own(0.105, 0.012))  # half width of the mediastinum right, left
+        self.vessels = (own(0.115, 0.012), own(0.105, 0.012))  # upper mediastinum: half width right, left
         self.hila = (own(-0.02, 0.02), own(-0.06, 0.02))  # v of the lung roots, right and left
         # Half width, length of a vertebra with its disc, density.
         self.spine = (own(0.085, 0.006), own(0.118, 0.006), max(0.08, own(0.15, 0.03)))

@@ -86,10 +86,10 @@ class HipAnatomy:
         # How far the posterior and the anterior wall reach over the head.
         self.walls = (both(0.0, 0.05), both(0.0, 0.06))
         self.teardrop = (both(-0.53, 0.02), both(0.36, 0.03), both(0.13, 0.02))  # u, v, height
-        # v at the socket, slope, radius.
+        # v at the socket, slope, radius; of its lower branch (`arch`) v at the midline, radius.
         self.pubis = (both(0.05, 0.03), both(0.36, 0.06), both(0.145, 0.015))
         self.ischium = (both(-0.46, 0.04), both(0.165, 0.02))  # u of its lower end, radius
-        self.arch = (both(0.80, 0.06), both(0.115, 0.015))  # of the pubis below: v at the midline, radius
+        self.arch = (both(0.80, 0.06), both(0.115, 0.015))
         # Angle of the neck below the horizontal, length, least half width.
         self.neck = (both(0.70, 0.06), both(0.84 if male else 0.80, 0.05), both(0.255, 0.018))
         # u, v of the tip, radius, lean.
