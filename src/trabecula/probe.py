@@ -3,7 +3,7 @@
 All label fractions and seeds are solved together, each at a whole path of strengths, exactly; the
 strength is chosen on the few-label validation part, the test part is predicted once.
 
-What it writes: `artifacts/predictions.py`, `artifacts/probes.py`.
+What it writes: `artifacts/predictions.py`, `artifacts/classifier.py`.
 """
 
 from __future__ import annotations
