@@ -25,9 +25,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from trabecula.artifacts import features as features_
-from trabecula.artifacts.audit import make_audit, nearest_pairs, write_audit
 from trabecula.artifacts.encoder import has_critic
-from trabecula.artifacts.fidelity import write_fidelity
+from trabecula.artifacts.fidelity import make_audit, nearest_pairs, write_audit, write_fidelity
 from trabecula.artifacts.generated import is_generated
 from trabecula.artifacts.generator import WEIGHTS_FILE, GeneratorCard, has_generator, read_generator_card
 from trabecula.artifacts.patient_hashes import seen_among

@@ -12,10 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from trabecula.artifacts.classifier import ClassifierCard
+from trabecula.artifacts.classifier import ClassifierCard, LinearProbe, has_probes, read_probes
 from trabecula.artifacts.features import read_features
 from trabecula.artifacts.predictions import Choice, prediction_rows, write_predictions
-from trabecula.artifacts.probes import LinearProbe, has_probes, read_probes
 from trabecula.artifacts.splits import read_splits
 from trabecula.artifacts.store import Store, differing
 from trabecula.artifacts.tasks import Task

@@ -3,7 +3,7 @@
 All label fractions and seeds are solved together, each at a whole path of strengths, exactly; the
 strength is chosen on the few-label validation part, the test part is predicted once.
 
-What it writes: `artifacts/predictions.py`, `artifacts/probes.py`.
+What it writes: `artifacts/predictions.py`, `artifacts/classifier.py`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from trabecula.artifacts.classifier import LinearProbe, write_probes
 from trabecula.artifacts.features import read_features
 from trabecula.artifacts.manifest import read_manifest
 from trabecula.artifacts.predictions import Origin, probe_mode, write_predictions
-from trabecula.artifacts.probes import LinearProbe, write_probes
 from trabecula.artifacts.splits import FEW_VAL, Subset, draw_subset, read_splits
 from trabecula.artifacts.tasks import Task, find_task, truth
 from trabecula.config import Record
