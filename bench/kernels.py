@@ -14,7 +14,7 @@ use; the loops take turns, one step a turn, in another order in each repeat.
 One JSON line for each use, size and precision: seconds of processor time a turn with all kernels (median),
 and for each other loop the ratio of its time to that, taken within each repeat: median, and lower and upper
 quartile. Processor time is for a busy machine; "wall" has the medians of the ratios of wall time. A ratio
-above 1 is what the kernel gains. Winograd and linear need matmul, so that "matmul" is without all three.
+above 1 is what the kernel gains. Linear needs matmul, so that "matmul" is without both.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from trabecula.objectives.wgan_gp import WganGp, WganGpConfig
 from trabecula.train.loop import train
 
 BATCH, NUM_IMAGES = 64, 1024
-OF_CRITICS = ("input_gradient", "convolution", "winograd", "matmul", "linear")
+OF_CRITICS = ("input_gradient", "convolution", "matmul", "linear")
 OF_ENCODERS = ("convolution", "matmul", "linear")
 Make = Callable[[int], tuple[Record, str, type[Objective]]]
 """Side of the images to settings, architecture and method."""

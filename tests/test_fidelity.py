@@ -351,9 +351,9 @@ def test_training_images_of_the_held_out_cohorts_are_compared(
     table = store.index.assign(cohort=["b" if row in others else "a" for row in range(len(store))])
     monkeypatch.setattr(Store, "index", property(lambda _: table))
     assert fidelity._of_cohorts(store, rows, held_out).tolist() == [row not in others for row in rows]
-    parts, num = fidelity._parts(
+    parts, num, in_all = fidelity._parts(
         config(study, num=2024), read_generator_card(study / "gan"), study / "gan", store
     )
-    assert (num, len(parts["train"].rows)) == (20, 40)  # the others are still looked at for copies
-    assert not set(parts["train"].rows[:num]) & set(others)
+    assert (num, len(parts["train"]), in_all) == (20, 40, 40)  # the others are still looked at for copies
+    assert not set(parts["train"][:num]) & set(others)
     assert fidelity._of_cohorts(store, others, held_out).all()  # none is of those cohorts: all are taken

@@ -296,7 +296,7 @@ def test_preprocessing_is_of_pixels_not_of_the_cohort(tmp_path):
 
 def test_settings_that_cannot_be(tmp_path):
     source = cohort(tmp_path / "c")
-    with pytest.raises(InputError, match="size 0: must be 1 or more"):
+    with pytest.raises(InputError, match="'size': Input should be greater than or equal to 1"):
         go(source, tmp_path / "s", size=0)
     with pytest.raises(InputError, match="'fit': Input should be 'crop', 'pad' or 'stretch'"):
         go(source, tmp_path / "s", fit="zoom")

@@ -27,9 +27,8 @@ def run(config: cohorts.CohortSettings, out: Run) -> str:
         table["cohort"] = config.name
     table["patient_id"] = config.prefix + table["patient_id"]
     here = out.path.resolve()
-    table["path"] = [
-        os.path.relpath(Path(path).resolve(), here).replace(os.sep, "/") for path in table["path"]
-    ]
+    paths = (os.path.relpath(Path(path).resolve(), here) for path in table["path"])
+    table["path"] = [path.replace(os.sep, "/") for path in paths]
     table = table.sort_values(["patient_id", "image_id"], kind="stable").reset_index(drop=True)
     tasks = {name: task.model_copy(update={"name": name}) for name, task in config.tasks.items()}
     checked = Manifest(table, out / FILE)  # before anything is written
@@ -39,8 +38,7 @@ def run(config: cohorts.CohortSettings, out: Run) -> str:
     for note in found.notes:
         out.log("note", text=note)
     patients = manifest.table["patient_id"].nunique()
-    facts = [f"{len(manifest):,} images of {patients:,} patients", *labelled, *found.notes]
-    return "; ".join(facts)
+    return "; ".join([f"{len(manifest):,} images of {patients:,} patients", *labelled, *found.notes])
 
 
 def _labelled(name: str, known: Truth) -> str:

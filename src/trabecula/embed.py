@@ -6,13 +6,12 @@ What it writes: `artifacts/features.py`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 
-from trabecula.artifacts.encoder import EncoderCard, PoolChoice, check_fit, weights_file
+from trabecula.artifacts.encoder import PoolChoice, check_fit, weights_file
 from trabecula.artifacts.features import FeaturesCard, writing_features
 from trabecula.artifacts.predictions import region_name
 from trabecula.artifacts.store import Store, to_float
@@ -54,17 +53,31 @@ def run(config: Config, out: Run) -> str:
     card, device = encoder.card, choose_device(config.device)
     out.used(device=str(device))
     encoder = encoder.to(device).to(memory_format=torch.channels_last).eval()
-    with (
-        writing_features(out.path, _features_card(card, config, store), store.index) as features,
-        Meter(f"embedding with {card.name}", len(store), "images") as meter,
-    ):
+    made = FeaturesCard(
+        arm=card.name, pretrain_seed=card.seed, architecture=card.architecture, family=card.family,
+        objective=card.objective, init=card.init, images_seen=card.images_seen, pool=card.pool,
+        stem=card.stem, channels=card.channels, size=card.size,
+        normalisation={"mean": card.mean, "std": card.std}, weights=sha256_of(weights_file(config.encoder)),
+        resize="none: images as they are in the store", region=region_name(config.region, config.corner),
+        dtype="float32", num=len(store), num_features=card.num_features, store=store.id,
+        preprocessing=store.preprocessing, prepared=store.prepared, manifest=store.record.manifest,
+    )  # fmt: skip
+    meter = Meter(f"embedding with {card.name}", len(store), "images")
+    with writing_features(out.path, made, store.index) as features, meter:
         for start in range(0, len(store), config.batch_size):
-            rows = np.arange(start, min(start + config.batch_size, len(store)))
-            images = store.read(rows)
+            images = store.read(slice(start, start + config.batch_size))
             if config.region == "corners":
                 images = corners_only(images, config.corner)
-            features[rows] = _finite(embed(encoder, images, device), store, rows, card)
-            meter.add(len(rows))
+            found = embed(encoder, images, device)
+            bad = (~found.isfinite().all(1)).nonzero().flatten().tolist()
+            if bad:
+                first = store.index["image_id"].iloc[start + bad[0]]
+                raise RunError(
+                    f"encoder '{card.name}' gives features that are not finite, first for image '{first}'; "
+                    "its pretraining diverged, use an earlier one"
+                )
+            features[start : start + len(images)] = found.numpy()
+            meter.add(len(images))
     shown = "" if config.region == "all" else f", their {config.region} alone"
     return f"{card.name}: {card.num_features} features of each of {len(store):,} images{shown}"
 
@@ -85,26 +98,3 @@ def embed(encoder: Encoder, images: torch.Tensor, device: torch.device) -> torch
         pixels = to_float(images.to(device)).contiguous(memory_format=torch.channels_last)
         features: torch.Tensor = encoder(pixels)
     return features.float().cpu()
-
-
-def _finite(features: torch.Tensor, store: Store, rows: Any, card: EncoderCard) -> Any:
-    bad = (~features.isfinite().all(1)).nonzero().flatten().tolist()
-    if bad:
-        raise RunError(
-            f"encoder '{card.name}' gives features that are not finite, first for image "
-            f"'{store.index['image_id'].iloc[rows[bad[0]]]}'; its pretraining diverged, use an earlier one"
-        )
-    return features.numpy()
-
-
-def _features_card(card: EncoderCard, config: Config, store: Store) -> FeaturesCard:
-    """The encoder, how it is applied, and to what."""
-    return FeaturesCard(
-        arm=card.name, pretrain_seed=card.seed, architecture=card.architecture, family=card.family,
-        objective=card.objective, init=card.init, images_seen=card.images_seen, pool=card.pool,
-        stem=card.stem, channels=card.channels, size=card.size,
-        normalisation={"mean": card.mean, "std": card.std}, weights=sha256_of(weights_file(config.encoder)),
-        resize="none: images as they are in the store", region=region_name(config.region, config.corner),
-        dtype="float32", num=len(store), num_features=card.num_features, store=store.id,
-        preprocessing=store.preprocessing, prepared=store.prepared, manifest=store.record.manifest,
-    )  # fmt: skip

@@ -6,8 +6,8 @@ metrics.json  comparisons.json  curves.json  flow.json      see artifacts/result
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,41 +17,21 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from trabecula.artifacts import predictions as reading
+from trabecula.artifacts import results
 from trabecula.artifacts.manifest import Manifest, read_manifest
-from trabecula.artifacts.predictions import PLATEAU, ArmPredictions, snapshot_of
-from trabecula.artifacts.results import (
-    Comparison,
-    Comparisons,
-    Curves,
-    Flow,
-    IncompleteArm,
-    LabelSubset,
-    LearningCurve,
-    LearningPoint,
-    MetricRow,
-    Metrics,
-    PlateauCount,
-    ReliabilityBin,
-    ReliabilityCurve,
-    RocCurve,
-    SnapshotCurve,
-    TaskFlow,
-    write_results,
-)
+from trabecula.artifacts.predictions import ArmPredictions, snapshot_of
 from trabecula.artifacts.splits import FEW_VAL, PARTS, Splits, counts, read_splits
 from trabecula.artifacts.store import Store
-from trabecula.artifacts.tasks import Task, Truth, find_task, truth
+from trabecula.artifacts.tasks import find_task, truth
 from trabecula.comparison import arms as arms_
 from trabecula.comparison import leakage
-from trabecula.comparison.arms import ComparedArm
-from trabecula.comparison.differences import ArmScores, compare, compare_pools, multipliers
+from trabecula.comparison.arms import ArmScores, ComparedArm, compare, compare_pools, multipliers
 from trabecula.comparison.snapshots import snapshot_curves
 from trabecula.config import Record
 from trabecula.errors import InputError
 from trabecula.metrics import classification as scores
 from trabecula.metrics import curves
 from trabecula.metrics.bootstrap import interval, resample
-from trabecula.metrics.classification import Sample
 from trabecula.progress import Meter
 from trabecula.run import Run
 
@@ -88,7 +68,7 @@ class Config(Record):
     not_run: dict[str, str] = Field(default_factory=dict)
     """Arms that a study left out, with the reason; a study fills this in. An arm named after its
     architecture, such as resnet18-imagenet, explains that architecture's missing baseline."""
-    incomplete: tuple[IncompleteArm, ...] = ()
+    incomplete: tuple[results.IncompleteArm, ...] = ()
     """Arms that were planned and whose runs are not all there; a study fills this in. They are in no table
     and no comparison. Where one of them is the control of an architecture no other random arm replaces it."""
 
@@ -113,33 +93,34 @@ def run(config: Config, out: Run) -> str:
     leakage.check_cards(cards, splits.patients("test"), manifest)
     arms = arms_.decide_controls(arms_.arms_of(cards, table), config.incomplete)
     finished = [arm for arm in arms if not snapshot_of(arm.name)]
-    _check_arms(arms, finished, config.incomplete)
-    work = _Evaluation(config, manifest, splits, {arm.name: arm for arm in arms})
-    work.seen = {card["arm"]: card.get("images_seen") or 0 for card in cards}
+    _check_arms(arms, finished, config)
+    seen = {card["arm"]: card.get("images_seen") or 0 for card in cards}
+    work = _Evaluation(config, manifest, splits, {arm.name: arm for arm in arms}, seen)
     tested = table[(table["split"] == "test") & table["arm"].isin([arm.name for arm in finished])]
     with Meter("evaluating", tested.groupby(reading.RUN, sort=False).ngroups, "predictions") as meter:
         for name in sorted(tested["task"].unique()):
-            work.task(name, tested, choices, meter)
-            work.sweeps(name, table)
-    pairs = compare(work.results, finished, config.level, config.alpha)
+            work.task(name, tested, table, choices, meter)
+    pairs = compare(work.scored, finished, config.level, config.alpha)
     missing = arms_.missing_baselines(finished, config.not_run, config.incomplete)
     plateaus = reading.plateaus(choices)
-    write_results(
+    learning = [
+        results.LearningCurve(*place, sorted(points, key=lambda point: point.fraction))
+        for place, points in sorted(work.points.items())
+    ]
+    results.write_results(
         out.path,
-        Metrics(config.level, config.alpha, work.rows, config.num_resamples),
-        Comparisons(
-            pairs, multipliers(work.results, finished, config.level, config.seed), missing,
-            compare_pools(work.results, cards, config.level, config.alpha),
+        results.Metrics(config.level, config.alpha, work.rows, config.num_resamples),
+        results.Comparisons(
+            pairs, multipliers(work.scored, finished, config.level, config.seed), missing,
+            compare_pools(work.scored, cards, config.level, config.alpha),
         ),
-        Curves(work.roc, work.reliability, work.learning_curves(), work.snapshots),
-        Flow(
-            work.flow, _subsets(choices), arms_.evaluated_encoders(cards, arms), plateaus, config.incomplete
-        ),
+        results.Curves(work.roc, work.reliability, learning, work.snapshots),
+        results.Flow(work.flow, _subsets(choices), arms_.evaluated_encoders(cards, arms), plateaus,
+                     config.incomplete),
     )  # fmt: skip
     compared = _compared(pairs)
     if not pairs:
-        why = arms_.why_none((arm.family for arm in finished), missing)
-        compared = f"nothing to compare ({why})"
+        compared = f"nothing to compare ({arms_.why_none((arm.family for arm in finished), missing)})"
     swept = len(arms) - len(finished)
     notes = [f"{swept} snapshot{'s' * (swept > 1)} on validation images"] if swept else []
     notes += [
@@ -151,23 +132,21 @@ def run(config: Config, out: Run) -> str:
     notes += [f"left out: {arm.name} ({arm.reason})" for arm in config.incomplete]
     return (
         f"{len(finished)} arms on {', '.join(work.flow)}: {compared} "
-        f"({config.level * 100:g} % intervals over patients){_stuck(plateaus)}"
-        + "".join(f"; {note}" for note in notes)
+        f"({config.level * 100:g} % intervals over patients)"
+        + "".join(f"; {note}" for note in [*_stuck(plateaus), *notes])
     )
 
 
-def _complete(table: pd.DataFrame, incomplete: Sequence[IncompleteArm]) -> pd.DataFrame:
+def _complete(table: pd.DataFrame, incomplete: Sequence[results.IncompleteArm]) -> pd.DataFrame:
     """The rows of arms that are complete."""
     gone = [name for name in table["arm"].unique() if arms_.left_out(name, incomplete)]
     return table[~table["arm"].isin(gone)]
 
 
-def _check_arms(
-    arms: Sequence[ComparedArm], finished: Sequence[ComparedArm], incomplete: Sequence[IncompleteArm]
-) -> None:
+def _check_arms(arms: Sequence[ComparedArm], finished: Sequence[ComparedArm], config: Config) -> None:
     """Refuse an evaluation without a finished arm, and incomplete arms not named as on the cards."""
     known = {arm.architecture for arm in arms}
-    for one in incomplete:
+    for one in config.incomplete:
         alike = [name for name in known - {one.architecture} if name.endswith(f":{one.architecture}")]
         if alike:
             raise InputError(
@@ -175,10 +154,8 @@ def _check_arms(
                 "cards; name it so"
             )
     if not arms:
-        raise InputError(
-            f"every arm among the predictions is incomplete, such as '{incomplete[0].name}' "
-            f"({incomplete[0].reason}); nothing is left to evaluate"
-        )
+        one = config.incomplete[0]
+        raise InputError(f"every arm is incomplete, such as '{one.name}' ({one.reason}); none is left")
     if not finished:
         raise InputError(
             f"every arm among the predictions is a snapshot, such as '{arms[0].name}', and these are shown "
@@ -186,12 +163,10 @@ def _check_arms(
         )
 
 
-def _compared(pairs: Sequence[Comparison]) -> str:
+def _compared(pairs: Sequence[results.Comparison]) -> str:
     """Of the summary: "8 comparisons with a baseline: 5 better, 2 worse, 1 with no difference shown"."""
     better, worse = (sum(row.claim == claim for row in pairs) for claim in ("better", "worse"))
-    gone = sum(
-        row.p_holm is None or not math.isfinite(row.p_holm) for row in pairs
-    )  # without p there is no claim
+    gone = sum(row.p_holm is None or not math.isfinite(row.p_holm) for row in pairs)  # no p, no claim
     rest = len(pairs) - better - worse - gone
     return (
         f"{len(pairs)} comparison{'s' * (len(pairs) > 1)} with a baseline: {better} better, {worse} worse, "
@@ -199,68 +174,65 @@ def _compared(pairs: Sequence[Comparison]) -> str:
     )
 
 
-def _stuck(plateaus: Sequence[PlateauCount]) -> str:
-    """The end of the summary: "; 3 of 10 fine-tunings of critic-random stayed at chance"."""
-    text = ""
+def _stuck(plateaus: Sequence[results.PlateauCount]) -> list[str]:
+    """Of the summary: 3 of 10 fine-tunings of critic-random stayed at chance."""
+    notes = []
     for arm in dict.fromkeys(row.arm for row in plateaus if not snapshot_of(row.arm)):
         mine = [row for row in plateaus if row.arm == arm]
         stuck, runs = sum(row.num_plateau for row in mine), sum(row.num_runs for row in mine)
-        text += f"; {stuck} of {runs} fine-tunings of {arm} {PLATEAU}" if stuck else ""
-    return text
+        if stuck:
+            notes.append(f"{stuck} of {runs} fine-tunings of {arm} {reading.PLATEAU}")
+    return notes
 
 
+@dataclass
 class _Evaluation:
     """Rows, curves and counts of the tasks evaluated so far."""
 
-    def __init__(
-        self, config: Config, manifest: Manifest, splits: Splits, arms: dict[str, ComparedArm]
-    ) -> None:
-        self.config, self.manifest, self.splits, self.arms = config, manifest, splits, arms
-        self.rows: list[MetricRow] = []
-        self.results: list[ArmScores] = []
-        self.points: dict[tuple[str, str, str, str], list[LearningPoint]] = defaultdict(list)
-        self.roc: list[RocCurve] = []
-        self.reliability: list[ReliabilityCurve] = []
-        self.snapshots: list[SnapshotCurve] = []
-        self.flow: dict[str, TaskFlow] = {}
-        self.known: dict[str, Truth] = {}
-        self.seen: dict[str, int] = {}
-        self.lost: dict[str, tuple[int, int]] = {}  # of a task's labelled test images, those not in the store
+    config: Config
+    manifest: Manifest
+    splits: Splits
+    arms: dict[str, ComparedArm]
+    images_seen: dict[str, int]  # by arm
+    rows: list[results.MetricRow] = field(default_factory=list)
+    scored: list[ArmScores] = field(default_factory=list)
+    points: dict[tuple[str, str, str, str], list[results.LearningPoint]] = field(default_factory=dict)
+    roc: list[results.RocCurve] = field(default_factory=list)
+    reliability: list[results.ReliabilityCurve] = field(default_factory=list)
+    snapshots: list[results.SnapshotCurve] = field(default_factory=list)
+    flow: dict[str, results.TaskFlow] = field(default_factory=dict)
+    lost: dict[str, tuple[int, int]] = field(default_factory=dict)  # test images not in the store, of all
 
-    def task(self, name: str, table: pd.DataFrame, choices: pd.DataFrame, meter: Meter) -> None:
+    def task(
+        self, name: str, tested: pd.DataFrame, table: pd.DataFrame, choices: pd.DataFrame, meter: Meter
+    ) -> None:
+        """Test images of finished arms; of snapshots, in the whole table, validation images."""
         task = find_task(name, self.manifest)
         known = truth(task, self.manifest)
         if self.config.store is not None:
-            images = set(Store.open(self.config.store).index["image_id"])
-            labelled = self.splits.rows("test", known.patient_ids).sum()
-            known = known.among(images, self.config.store, "not in the store")
-            self.lost[name] = (
-                int(labelled - self.splits.rows("test", known.patient_ids).sum()),
-                int(labelled),
-            )
-        self.flow[name], self.known[name] = _flow(task, known, self.splits), known
-        at = np.flatnonzero(self.splits.rows("test", known.patient_ids))
+            stored = set(Store.open(self.config.store).index["image_id"])
+            labelled = int(self.splits.rows("test", known.patient_ids).sum())
+            known = known.among(stored, self.config.store, "not in the store")
+            self.lost[name] = labelled - int(self.splits.rows("test", known.patient_ids).sum()), labelled
+        of = {part: np.flatnonzero(self.splits.rows(part, known.patient_ids)) for part in PARTS}
+        drawn = {part: counts(known, rows) for part, rows in of.items()}
+        self.flow[name] = results.TaskFlow(task.kind, list(known.class_names), known.exclusions, drawn)
+        at = of["test"]
         if not at.size:
             raise InputError(f"task '{name}': no labelled image is in the test part; check the splits")
-        patients = known.patient_ids[at]
-        weights = resample(patients, self.config.num_resamples, self.config.seed)
-        whole = Sample(task.kind, known.class_names, patients, known.y[at], weights)
-        mine = table[table["task"] == name]
-        leakage.check_predicted(mine, known.image_ids[at], patients, self.manifest)
+        patients, images = known.patient_ids[at], known.image_ids[at]
+        draws = self.config.num_resamples, self.config.seed
+        whole = scores.Sample(task.kind, known.class_names, patients, known.y[at], resample(patients, *draws))
+        leakage.check_predicted(tested[tested["task"] == name], images, patients, self.manifest)
         parts = self._parts(known.rows[at])
-        chosen = _chosen(task.kind, self.config)
-        for group in reading.arm_predictions(table, choices, name, known.image_ids[at], known.class_names):
+        for group in reading.arm_predictions(tested, choices, name, images, known.class_names):
             for cohort, stratum, mask in parts:
                 sample = whole if mask.all() else whole.only(mask)
-                self._group(name, group, sample, group.p[:, mask], (cohort, stratum), chosen)
+                self._group(name, replace(group, p=group.p[:, mask]), sample, (cohort, stratum))
             self._curves(name, group, whole)
             meter.add(len(group.units))
-
-    def sweeps(self, name: str, table: pd.DataFrame) -> None:
-        """Scores over pretraining, for a task gone through before: validation images only."""
-        task, draws = find_task(name, self.manifest), (self.config.num_resamples, self.config.seed)
-        known, level = self.known[name], self.config.level
-        self.snapshots += snapshot_curves(task, known, table, self.arms, self.seen, draws, level)
+        seen, level = self.images_seen, self.config.level
+        self.snapshots += snapshot_curves(task, known, table, self.arms, seen, draws, level)
 
     def _parts(self, rows: NDArray[np.int64]) -> list[tuple[str, str, NDArray[np.bool_]]]:
         """(cohort, stratum, mask): all test images, then each cohort, then each stratum."""
@@ -276,17 +248,9 @@ class _Evaluation:
             parts += [("all", f"{column}={v}", (table[column] == v).to_numpy(bool)) for v in values]
         return parts
 
-    def _group(
-        self,
-        task: str,
-        group: ArmPredictions,
-        sample: Sample,
-        p: NDArray[np.float64],
-        place: tuple[str, str],
-        chosen: tuple[str, ...],
-    ) -> None:
+    def _group(self, task: str, group: ArmPredictions, sample: scores.Sample, place: tuple[str, str]) -> None:
         """Every metric of one arm, mode and fraction on the sample: rows, and results to compare."""
-        pairs = list(zip(p, group.thresholds, strict=True))
+        chosen, pairs = _chosen(sample.kind, self.config), list(zip(group.p, group.thresholds, strict=True))
         points = [scores.score(sample, q, t, chosen, weighted=False) for q, t in pairs]
         draws = [scores.score(sample, q, t, chosen, weighted=True) for q, t in pairs]
         for metric in points[0]:
@@ -300,11 +264,9 @@ class _Evaluation:
             has_threshold = not np.isnan(group.thresholds).any()
             self._metric(result, sample, place, scores.remark(sample, metric, has_threshold))
 
-    def _metric(self, result: ArmScores, sample: Sample, place: tuple[str, str], remark: str) -> None:
-        scale = scores.scale_of(result.metric)
-        found = interval(
-            result.values, result.draws, result.df_patients, self.config.level, scale, result.units
-        )
+    def _metric(self, result: ArmScores, sample: scores.Sample, place: tuple[str, str], remark: str) -> None:
+        scale, level = scores.scale_of(result.metric), self.config.level
+        found = interval(result.values, result.draws, result.df_patients, level, scale, result.units)
         arm = self.arms[result.arm]
         pretraining = {unit[0] for unit in result.units}
         shared = (
@@ -313,31 +275,26 @@ class _Evaluation:
         )  # fmt: skip
         notes = dict.fromkeys((remark, found.note if np.isfinite(found.value) else ""))
         note = "; ".join(filter(None, notes)) or found.note
-        self.rows.append(MetricRow(
+        self.rows.append(results.MetricRow(
             *shared, "all", "all" if len(pretraining) > 1 else min(pretraining), found.value, found.low,
             found.high, found.sd_seeds, found.num_seeds, note,
         ))  # fmt: skip
         if place != ("all", "all"):
             return
         self.rows += [
-            MetricRow(*shared, seed, pretrain_seed, float(value), None, None, None, 1, remark)
+            results.MetricRow(*shared, seed, pretrain_seed, float(value), None, None, None, 1, remark)
             for (pretrain_seed, seed), value in zip(result.units, result.values, strict=True)
         ]
         if result.metric in scores.COMPARED[sample.kind]:
             if np.isfinite(result.values).all():
-                self.results.append(result)
-            self.points[(result.task, result.arm, result.mode, result.metric)].append(LearningPoint(
+                self.scored.append(result)
+            curve = self.points.setdefault((result.task, result.arm, result.mode, result.metric), [])
+            curve.append(results.LearningPoint(
                 result.fraction, _rounded(result.train_patients), found.value, found.low, found.high,
                 [float(value) for value in result.values],
             ))  # fmt: skip
 
-    def learning_curves(self) -> list[LearningCurve]:
-        return [
-            LearningCurve(*place, sorted(points, key=lambda point: point.fraction))
-            for place, points in sorted(self.points.items())
-        ]
-
-    def _curves(self, task: str, group: ArmPredictions, sample: Sample) -> None:
+    def _curves(self, task: str, group: ArmPredictions, sample: scores.Sample) -> None:
         shared = task, group.arm, group.mode, group.fraction
         weights, level = sample.weights[:_BAND_RESAMPLES], self.config.level
         classes = [1] if sample.kind == "binary" else range(len(sample.class_names))
@@ -349,11 +306,12 @@ class _Evaluation:
             if np.unique(label[known]).size < 2:
                 continue
             band = curves.roc_band(label[known], list(group.p[:, known, k]), weights.T[known].T, level)
-            self.roc.append(RocCurve(*shared, sample.class_names[k], curves.GRID, *band))
+            self.roc.append(results.RocCurve(*shared, sample.class_names[k], curves.GRID, *band))
         if sample.kind != "multilabel":
             p = list(group.p[:, :, 1] if sample.kind == "binary" else group.p)
-            bins = curves.reliability(sample.y, p, sample.patients, weights, level)
-            self.reliability.append(ReliabilityCurve(*shared, [ReliabilityBin(**one) for one in bins]))
+            found = curves.reliability(sample.y, p, sample.patients, weights, level)
+            bins = [results.ReliabilityBin(**one) for one in found]
+            self.reliability.append(results.ReliabilityCurve(*shared, bins))
 
 
 def _chosen(kind: str, config: Config) -> tuple[str, ...]:
@@ -366,12 +324,7 @@ def _chosen(kind: str, config: Config) -> tuple[str, ...]:
     return (*compared, *chosen)
 
 
-def _flow(task: Task, known: Truth, splits: Splits) -> TaskFlow:
-    parts = {part: counts(known, np.flatnonzero(splits.rows(part, known.patient_ids))) for part in PARTS}
-    return TaskFlow(task.kind, list(known.class_names), known.exclusions, parts)
-
-
-def _subsets(choices: pd.DataFrame) -> list[LabelSubset]:
+def _subsets(choices: pd.DataFrame) -> list[results.LabelSubset]:
     """How many labels each task, fraction and seed had; arms share them, or the note says they do not."""
     rows = []
     for key, same in choices.groupby(["task", "fraction", "seed"], sort=True):
@@ -382,7 +335,7 @@ def _subsets(choices: pd.DataFrame) -> list[LabelSubset]:
         if first["num_val_patients"] < FEW_VAL:
             notes.append("few validation patients: what is chosen on them is partly chance")
         drawn = {name: _rounded(first[name]) for name in reading.COUNTS}
-        rows.append(LabelSubset(task, float(fraction), int(seed), **drawn, note="; ".join(notes)))
+        rows.append(results.LabelSubset(task, float(fraction), int(seed), **drawn, note="; ".join(notes)))
     return rows
 
 

@@ -20,26 +20,18 @@ from typing import Any, Self
 
 from pydantic import model_validator
 
-from trabecula.artifacts.audit import CLEAR, read_audit
 from trabecula.artifacts.encoder import EncoderCard, write_encoder_card
+from trabecula.artifacts.fidelity import CLEAR, read_audit
 from trabecula.artifacts.generator import WEIGHTS_FILE, write_generator
 from trabecula.artifacts.training import read_training
 from trabecula.artifacts.weights import write_weights
 from trabecula.config import Record, dump
 from trabecula.errors import InputError
 from trabecula.files import sha256_of, write_atomically, write_json
-from trabecula.nets.classifier import load_classifier
+from trabecula.nets import exported
+from trabecula.nets.classifier import Classifier, load_classifier
 from trabecula.nets.encoder import Encoder, load_encoder
-from trabecula.nets.exported import (
-    CONFIG_FILE,
-    LibraryFormat,
-    check_onnx_installed,
-    formats_of,
-    onnx_bytes,
-    onnx_difference,
-    widened,
-)
-from trabecula.nets.exported import WEIGHTS_FILE as MODEL_FILE
+from trabecula.nets.exported import LibraryFormat
 from trabecula.nets.generators.generator import load_generator
 from trabecula.run import Run
 from trabecula.summaries.model_card import metric_rows, readme
@@ -87,12 +79,11 @@ def run(config: Config, out: Run) -> str:
     if config.generator is not None and config.audit is not None:
         return _generator(config.generator, config.audit, config.accept, out)
     if config.onnx:
-        check_onnx_installed()
+        exported.check_onnx_installed()
     (out / HUB).mkdir(exist_ok=True)
     if config.classifier is not None:
         return _classifier(config.classifier, config.onnx, out)
-    if config.encoder is None:
-        raise InputError("export: give an encoder, a classifier or a generator")
+    assert config.encoder is not None  # for the type checker: `_one_thing` has made sure
     return _encoder(config.encoder, config, out)
 
 
@@ -115,27 +106,26 @@ def _encoder(path: Path, config: Config, out: Run) -> str:
     whole = encoder.card
     metrics = metric_rows(config.metrics, whole.name, whole.seed) if config.metrics is not None else None
     if config.rgb:
-        encoder = widened(encoder)
-    card = _without_patients(encoder.card)
-    forms = formats_of(encoder)
-    folder = out / HUB
-    write_weights(folder / MODEL_FILE, encoder.backbone.net.state_dict(), {"format": "pt"})
+        encoder = exported.widened(encoder)
+    card, forms, folder = _without_patients(encoder.card), exported.formats_of(encoder), out / HUB
+    write_weights(folder / exported.WEIGHTS_FILE, encoder.backbone.net.state_dict(), {"format": "pt"})
     write_encoder_card(folder, card)
-    ready = next((form.config for form in forms if form.config is not None), None)
     record: dict[str, Any] = {
-        "arm": card.name,
-        "architecture": card.architecture,
-        "num_features": card.num_features,
+        "arm": card.name, "architecture": card.architecture, "num_features": card.num_features,
         "differences": {form.library: form.difference for form in forms},
         "impossible": _impossible(card, forms),
-    }
-    write_json(folder / CONFIG_FILE, ready or _plain_config(card))
+    }  # fmt: skip
+    ready = next((form.config for form in forms if form.config is not None), None)
+    # for a network that timm does not have: what a program needs to know to use the weights
+    plain = {"network": card.architecture, "input_size": [len(card.mean), card.size, card.size],
+             "mean": list(card.mean), "std": list(card.std), "num_features": card.num_features}  # fmt: skip
+    write_json(folder / exported.CONFIG_FILE, ready or plain)
     if config.onnx:
-        file = onnx_bytes(encoder, card.channels, card.size, "features", _notes(card))
-        record["differences"]["onnxruntime"] = onnx_difference(encoder, file, card.channels, card.size)
-        write_atomically(folder / ONNX_FILE, file)
+        record["differences"]["onnxruntime"] = _write_onnx(encoder, card, "features", _notes(card), out)
     programs = _programs(encoder, forms, ready is not None, config.onnx)
-    warnings = _warnings(path)
+    training = read_training(path)
+    end = (training.get("points") or [{}])[-1].get("images")
+    warnings = [str(found["text"]) for found in training.get("findings") or () if found.get("last") == end]
     counted = {**dump(card), "patients": whole.patients}
     text = readme(counted, programs, record["impossible"], config.license, metrics, warnings)
     write_atomically(folder / "README.md", text)
@@ -148,19 +138,22 @@ def _without_patients(card: EncoderCard) -> EncoderCard:
     return card.model_copy(update={"patients": (), "store": "", "stores": ()})
 
 
+def _write_onnx(
+    net: Encoder | Classifier, card: EncoderCard, output: str, notes: dict[str, Any], out: Run
+) -> float | None:
+    """Write model.onnx; gives how far its output is from the network's own."""
+    file = exported.onnx_bytes(net, card.channels, card.size, output, notes)
+    write_atomically(out / HUB / ONNX_FILE, file)
+    return exported.onnx_difference(net, file, card.channels, card.size)
+
+
 def _impossible(card: EncoderCard, forms: list[LibraryFormat]) -> list[str]:
     libraries = {form.library for form in forms}
     if not libraries:
         return [f"{card.architecture} is a network of neither timm nor torchvision: use ONNX or Trabecula"]
-    if "timm" not in libraries:
-        return [f"{card.architecture} does not load in timm: use torchvision or ONNX"]
-    return []
-
-
-def _plain_config(card: EncoderCard) -> dict[str, Any]:
-    """config.json of a network that timm does not have: what a program needs to know to use the weights."""
-    return {"network": card.architecture, "input_size": [len(card.mean), card.size, card.size],
-            "mean": list(card.mean), "std": list(card.std), "num_features": card.num_features}  # fmt: skip
+    return (
+        [] if "timm" in libraries else [f"{card.architecture} does not load in timm: use torchvision or ONNX"]
+    )
 
 
 def _notes(card: EncoderCard) -> dict[str, Any]:
@@ -177,8 +170,7 @@ def _programs(encoder: Encoder, forms: list[LibraryFormat], ready: bool, onnx: b
     if ready:
         lines = 'import timm\n\nnet = timm.create_model("local-dir:.", pretrained=True).eval()'
         programs.append(("The network with timm, from this folder (on the hub: `hf-hub:OWNER/NAME`):", lines))
-    for form in forms:
-        programs.append((f"The features with {form.library}:", form.code(encoder)))
+    programs += [(f"The features with {form.library}:", form.code(encoder)) for form in forms]
     if onnx:
         lines = (
             "import numpy\nimport onnxruntime\n\n"
@@ -187,18 +179,8 @@ def _programs(encoder: Encoder, forms: list[LibraryFormat], ready: bool, onnx: b
             'features = session.run(None, {"images": images})[0]'
         )
         programs.append(("The features with ONNX Runtime, normalisation inside:", lines))
-    own = (
-        "from pathlib import Path\n\nfrom trabecula import load_encoder\n\n"
-        'encoder = load_encoder(Path(".")).eval()'
-    )
-    return [*programs, ("In Trabecula:", own)]
-
-
-def _warnings(path: Path) -> list[str]:
-    """What was still wrong at the end of its training."""
-    training = read_training(path)
-    last = (training.get("points") or [{}])[-1].get("images")
-    return [str(found["text"]) for found in training.get("findings") or () if found.get("last") == last]
+    own = "from pathlib import Path\n\nfrom trabecula import load_encoder\n\n"
+    return [*programs, ("In Trabecula:", own + 'encoder = load_encoder(Path(".")).eval()')]
 
 
 def _forms(record: dict[str, Any]) -> str:
@@ -223,12 +205,9 @@ def _classifier(path: Path, onnx: bool, out: Run) -> str:
     classifier.save(out / HUB)
     record: dict[str, Any] = {"arm": card.origin.arm, "task": card.origin.task, "differences": {}}
     if onnx:
-        channels = card.encoder.channels
         notes = {**_notes(card.encoder), "task": dump(card.task), "class_names": list(card.class_names),
                 "threshold": list(card.choice.threshold), "output": "probabilities"}  # fmt: skip
-        file = onnx_bytes(classifier, channels, card.size, "probabilities", notes)
-        record["differences"]["onnxruntime"] = onnx_difference(classifier, file, channels, card.size)
-        write_atomically(out / HUB / ONNX_FILE, file)
+        difference = _write_onnx(classifier, card.encoder, "probabilities", notes, out)
+        record["differences"]["onnxruntime"] = difference
     out.write_json("export.json", record)
-    forms = _forms(record).replace("features", "probabilities")
-    return f"{card.origin.arm}, {card.origin.task}: {forms}"
+    return f"{card.origin.arm}, {card.origin.task}: {_forms(record).replace('features', 'probabilities')}"

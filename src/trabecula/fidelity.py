@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +24,20 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from trabecula.artifacts.audit import make_audit, nearest_pairs, write_audit
+from trabecula.artifacts import features as features_
 from trabecula.artifacts.encoder import has_critic
-from trabecula.artifacts.features import CARD_FILE as FEATURES_CARD
-from trabecula.artifacts.features import (
-    Features,
-    FeaturesCard,
-    check_comparable,
-    read_features,
-    writing_features,
-)
-from trabecula.artifacts.fidelity import write_fidelity
+from trabecula.artifacts.fidelity import make_audit, nearest_pairs, write_audit, write_fidelity
 from trabecula.artifacts.generated import is_generated
 from trabecula.artifacts.generator import WEIGHTS_FILE, GeneratorCard, has_generator, read_generator_card
-from trabecula.artifacts.patient_hashes import key_name, mark, site_key
-from trabecula.artifacts.splits import read_splits
+from trabecula.artifacts.patient_hashes import seen_among
+from trabecula.artifacts.splits import PARTS, read_splits
 from trabecula.artifacts.store import Store, to_float
 from trabecula.config import Record
 from trabecula.errors import InputError, RunError
 from trabecula.figures.charts import chart_file
 from trabecula.files import sha256_of
 from trabecula.kernels.matmul import inner_products
-from trabecula.metrics.fidelity import NEAREST, Fidelity, fidelity
+from trabecula.metrics.fidelity import NEAREST, fidelity
 from trabecula.metrics.memorisation import critic_gap, memorisation
 from trabecula.nets.devices import choose_device, exact
 from trabecula.nets.encoder import load_critic, load_encoder
@@ -88,32 +80,23 @@ class Config(Record):
     """cpu, cuda, cuda:1; auto takes a GPU if there is one."""
 
 
-@dataclass(frozen=True)
-class Part:
-    """Real images of one part, in the order in which they are taken; `in_all`: with those left out."""
-
-    name: str
-    rows: NDArray[np.int64]
-    patients: NDArray[np.str_]
-    in_all: int
-
-
 def run(config: Config, out: Run) -> str:
     """Measure each snapshot, then the last generator once more against the test images; write the files."""
     folder = config.generator if config.generator.is_dir() else config.generator.parent
     store, card = Store.open(config.store), read_generator_card(folder)
-    generators = _generators(folder, card)
-    if (card.channels, card.size) != (store.channels, store.size):
+    snapshots = [place for place in sorted((folder / "snapshots").glob("*")) if has_generator(place)]
+    places = {read_generator_card(place).images_seen: place for place in snapshots}
+    generators = sorted({**places, card.images_seen: folder}.items())
+    shape = store.channels, store.size
+    if (card.channels, card.size) != shape:
         raise InputError(
             f"{config.store}: images of {store.channels} channels and {store.size} px, the generator in "
             f"{folder} makes {card.channels} and {card.size} px; name the store that it learned from"
         )
-    parts, num = _parts(config, card, folder, store)
+    parts, num, in_all = _parts(config, card, folder, store)
     device = choose_device(config.device)
     out.used(device=str(device))
-    extractor = load_extractor(
-        config.extractor, store.channels, store.size, config.weights, config.resize, device
-    )
+    extractor = load_extractor(config.extractor, *shape, config.weights, config.resize, device)
     work = _Measuring(config, out, store, extractor, device, parts, num)
     train, val = work.reals("train"), work.reals("val")
     floor = work.compare(None, "floor", "train", val.values[:num])
@@ -124,22 +107,18 @@ def run(config: Config, out: Run) -> str:
             points += done["points"]
             critic += done["critic"]
             meter.add(1)
-    last_images, last = generators[-1]
-    fakes = work.fakes(last)
-    tested = work.compare(last_images, "test", "test", fakes) if "test" in parts else []
-    if tested:
+    fakes, tested = work.fakes(place), []
+    if "test" in parts:
+        tested = work.compare(images, "test", "test", fakes)
         tested += work.compare(None, "floor_test", "test", train.values[:num])
-    found = memorisation(
-        train.values, val.values, fakes, parts["val"].patients, seed=config.seed, level=config.level
-    )
+    seed, level = config.seed, config.level
+    found = memorisation(train.values, val.values, fakes, val.patient_ids, seed=seed, level=level)
     protocol = {
         **extractor.protocol.record(), "num": num, "nearest": config.nearest, "ties": "strict",
-        "level": config.level, "seed": config.seed, "store": store.id,
+        "level": level, "seed": seed, "store": store.id,
         "frechet": extractor.protocol.frechet_name, "kernel": extractor.protocol.kernel_name,
     }  # fmt: skip
-    weights = sha256_of(last / WEIGHTS_FILE)
-    held_out_patients = len(np.unique(parts["val"].patients))
-    in_all = parts["train"].in_all
+    weights, held_out_patients = sha256_of(place / WEIGHTS_FILE), len(set(val.patient_ids))
     audit = make_audit(found, weights, protocol, len(train.values), held_out_patients, in_all)
     pairs = nearest_pairs(found, train.image_ids)
     record = {
@@ -149,49 +128,54 @@ def run(config: Config, out: Run) -> str:
         "memorisation": {"finding": audit["finding"], **audit["measures"], "nearest_pairs": pairs},
     }  # fmt: skip
     write_audit(out.path, audit)
-    for name, svg in _figures(record).items():
-        out.write(name, svg)
+    critic_chart = gap_chart(card.name, critic, "relative_gap") if critic else None
+    drawn = {f"{metric}.svg": distance_chart(card.name, record, metric) for metric in ("fd", "kid")}
+    for name, chart in (drawn | {"gap.svg": critic_chart}).items():
+        if chart is not None:
+            out.write(name, chart_file(chart))
     write_fidelity(out.path, record)
     return _summary(record, audit, num)
 
 
+@dataclass
 class _Measuring:
     """What every point needs: the parts, the extractor, and the features of reals, made once."""
 
-    def __init__(
-        self, config: Config, out: Run, store: Store, extractor: Extractor, device: torch.device,
-        parts: dict[str, Part], num: int,
-    ) -> None:  # fmt: skip
-        self.config, self.out, self.store, self.extractor = config, out, store, extractor
-        self.device, self.parts, self.num = device, parts, num
-        self._reals: dict[str, Features] = {}
-        self._sampled: tuple[Path, torch.Tensor] | None = None
+    config: Config
+    out: Run
+    store: Store
+    extractor: Extractor
+    device: torch.device
+    parts: dict[str, NDArray[np.int64]]
+    num: int
+    made: dict[str, features_.Features] = field(default_factory=dict)
+    sampled: tuple[Path, torch.Tensor] | None = None
 
-    def reals(self, name: str) -> Features:
+    def reals(self, name: str) -> features_.Features:
         """Features of a part: read where an earlier run left them, else made and written."""
-        if name not in self._reals:
+        if name not in self.made:
             folder = self.out / "features" / name
-            if not (folder / FEATURES_CARD).exists():
-                self._embed(self.parts[name], folder)
-            self._reals[name] = read_features(folder)
-            check_comparable(next(iter(self._reals.values())), self._reals[name])
-        return self._reals[name]
+            if not (folder / features_.CARD_FILE).exists():
+                self._embed(name, folder)
+            self.made[name] = features_.read_features(folder)
+            features_.check_comparable(next(iter(self.made.values())), self.made[name])
+        return self.made[name]
 
-    def _embed(self, part: Part, folder: Path) -> None:
-        made = []
-        with Meter(f"embedding {part.name} images", len(part.rows), "images") as meter:
-            for start in range(0, len(part.rows), self.config.batch_size):
-                rows = part.rows[start : start + self.config.batch_size]
-                made.append(self.extractor(self.store.read(rows)).numpy())
-                meter.add(len(rows))
-        values = np.concatenate(made)
+    def _embed(self, name: str, folder: Path) -> None:
+        made, rows = [], self.parts[name]
+        with Meter(f"embedding {name} images", len(rows), "images") as meter:
+            for start in range(0, len(rows), self.config.batch_size):
+                images = self.store.read(rows[start : start + self.config.batch_size])
+                made.append(self.extractor(images).numpy())
+                meter.add(len(images))
+        values, protocol = np.concatenate(made), self.extractor.protocol
         if not np.isfinite(values).all():
             raise InputError(
-                f"extractor '{self.extractor.protocol.name}' gives features that are not finite for "
-                f"{part.name} images; take another extractor"
+                f"extractor '{protocol.name}' gives features that are not finite for {name} images; "
+                "take another extractor"
             )
-        card = FeaturesCard(**self.extractor.protocol.record(), num=len(values), store=self.store.id)
-        with writing_features(folder, card, self.store.index.iloc[part.rows]) as features:
+        card = features_.FeaturesCard(**protocol.record(), num=len(values), store=self.store.id)
+        with features_.writing_features(folder, card, self.store.index.iloc[rows]) as features:
             features[:] = values
 
     def fakes(self, place: Path) -> NDArray[np.float32]:
@@ -200,32 +184,32 @@ class _Measuring:
         return np.concatenate(made)
 
     def _images(self, place: Path) -> torch.Tensor:
-        if self._sampled is not None and self._sampled[0] == place:
-            return self._sampled[1]
-        generator, _ = load_generator(place)
-        if not all(value.isfinite().all() for value in generator.parameters()):
-            raise RunError(
-                f"{place}: its weights are not finite; the training diverged, use an earlier snapshot"
-            )
-        with exact():
-            images = generator.to(self.device).sample(self.num, self.config.seed)
-        self._sampled = (place, images)
-        return images
+        if self.sampled is None or self.sampled[0] != place:
+            generator, _ = load_generator(place)
+            if not all(value.isfinite().all() for value in generator.parameters()):
+                raise RunError(
+                    f"{place}: its weights are not finite; the training diverged, use an earlier snapshot"
+                )
+            with exact():
+                self.sampled = place, generator.to(self.device).sample(self.num, self.config.seed)
+        return self.sampled[1]
 
     def compare(
         self, images: int | None, label: str, part: str, others: NDArray[Any]
     ) -> list[dict[str, Any]]:
         """Rows of one comparison: `num` reals of a part against as many others."""
-        reals, patients = self.reals(part).values[: self.num], self.parts[part].patients[: self.num]
-        found = fidelity(
-            reals,
-            others[: self.num],
-            patients,
-            self.config.nearest,
-            level=self.config.level,
-            product=inner_products,
-        )
-        return _rows(images, label, found)
+        reals = self.reals(part)
+        values, patients = reals.values[: self.num], reals.patient_ids[: self.num]
+        nearest, level = self.config.nearest, self.config.level
+        found = fidelity(values, others[: self.num], patients, nearest, level=level, product=inner_products)
+        measured = {"fd": found.frechet, "kid": found.kernel.value, **asdict(found.manifold)}
+        interval = {"low": _known(found.kernel.low), "high": _known(found.kernel.high)}
+        sizes = {key: getattr(found, key) for key in ("num_fakes", "num_reals", "num_patients")}
+        shared = {"images": images, "set": label, "low": None, "high": None, **sizes}
+        return [
+            {**shared, "metric": metric, "value": value, **(interval if metric == "kid" else {})}
+            for metric, value in measured.items()
+        ]
 
     def point(self, images: int, place: Path) -> dict[str, Any]:
         """Measures of one generator; read where an earlier run left them."""
@@ -235,11 +219,11 @@ class _Measuring:
             return done
         fakes = self.fakes(place)
         rows = [row for part in ("train", "val") for row in self.compare(images, part, part, fakes)]
-        critic = [self._critic(images, place)] if has_critic(place) else []
+        done = {"points": rows, "critic": [self._critic(images, place)] if has_critic(place) else []}
         file.parent.mkdir(exist_ok=True)
-        self.out.write_json(f"points/{file.name}", {"points": rows, "critic": critic})
+        self.out.write_json(f"points/{file.name}", done)
         self.out.log("point", images=images, **{f"{r['set']}_{r['metric']}": r["value"] for r in rows})
-        return {"points": rows, "critic": critic}
+        return done
 
     @torch.inference_mode()
     def _critic(self, images: int, place: Path) -> dict[str, Any]:
@@ -252,28 +236,24 @@ class _Measuring:
             return values.float().cpu().numpy()
 
         size = self.config.batch_size
-        of = [
+        train, val = (
             np.concatenate([scores(self.store.read(rows[i : i + size])) for i in range(0, len(rows), size)])
-            for rows in (self.parts[part].rows[: self.num] for part in ("train", "val"))
-        ]
+            for rows in (self.parts[part][: self.num] for part in ("train", "val"))
+        )
         fake = np.concatenate([scores(part) for part in self._images(place).split(size)])
-        patients = [self.parts[part].patients[: self.num] for part in ("train", "val")]
-        gap = critic_gap(of[0], of[1], fake, patients[0], patients[1], level=self.config.level)
+        patients = [self.reals(part).patient_ids[: self.num] for part in ("train", "val")]
+        gap = critic_gap(train, val, fake, patients[0], patients[1], level=self.config.level)
         return {
             "images": images, "train": gap.train, "val": gap.held_out, "fake": gap.fake, "gap": gap.gap,
             "low": _known(gap.low), "high": _known(gap.high), "relative_gap": _known(gap.relative),
         }  # fmt: skip
 
 
-def _generators(folder: Path, card: GeneratorCard) -> list[tuple[int, Path]]:
-    """(images seen, folder) of each snapshot and of the end, in order; the end alone without snapshots."""
-    snapshots = [place for place in sorted((folder / "snapshots").glob("*")) if has_generator(place)]
-    found = {read_generator_card(place).images_seen: place for place in snapshots}
-    return sorted({**found, card.images_seen: folder}.items())
-
-
-def _parts(config: Config, card: GeneratorCard, folder: Path, store: Store) -> tuple[dict[str, Part], int]:
-    """The real images of each part, and the number that every set has.
+def _parts(
+    config: Config, card: GeneratorCard, folder: Path, store: Store
+) -> tuple[dict[str, NDArray[np.int64]], int, int]:
+    """Rows of real images by part, in the order in which they are taken; how many every set has; and of how
+    many training images the pool was taken.
 
     Training images are those of patients whom the generator has seen; validation and test images those of
     patients whom it has not. Training images of the validation part's cohorts come first, and only these are
@@ -291,33 +271,25 @@ def _parts(config: Config, card: GeneratorCard, folder: Path, store: Store) -> t
             f"seen {len(leaked)} of the held-out patients; give the splits that it was trained with"
         )
     order = np.random.default_rng(config.seed).permutation(len(patients))
-    parts = {}
-    for name in ("train", "val", "test"):
-        rows = order[((of == name) & real & (seen if name == "train" else True))[order]]
-        parts[name] = Part(name, rows, patients[rows], len(rows))
-    alike = _of_cohorts(store, parts["train"].rows, parts["val"].rows)
-    first = np.argsort(~alike, kind="stable")
-    train = parts["train"]
-    parts["train"] = Part("train", train.rows[first], train.patients[first], train.in_all)
-    missing = [name for name in ("train", "val") if not len(parts[name].rows)]
-    if missing:
-        why = {"train": "of a patient whom the generator has seen", "val": "of the validation part"}
-        raise InputError(f"{config.store}: holds no image {why[missing[0]]}; give its own store and splits")
-    if not len(parts["test"].rows):
+    parts = {name: order[((of == name) & real & (seen | (name != "train")))[order]] for name in PARTS}
+    alike = _of_cohorts(store, parts["train"], parts["val"])
+    parts["train"] = parts["train"][np.argsort(~alike, kind="stable")]
+    needed = {"train": "of a patient whom the generator has seen", "val": "of the validation part"}
+    for name, whose in needed.items():
+        if not len(parts[name]):
+            raise InputError(f"{config.store}: holds no image {whose}; give its own store and splits")
+    if not len(parts["test"]):
         del parts["test"]
-    num = min(config.num, int(alike.sum()), *(len(part.rows) for part in parts.values()))
+    num = min(config.num, int(alike.sum()), *map(len, parts.values()))
     if num <= config.nearest:
-        least = min(parts.values(), key=lambda part: len(part.rows))
+        least = min(parts, key=lambda name: len(parts[name]))
         raise InputError(
-            f"{config.store}: {least.name} has {len(least.rows)} images, so sets of {num}; "
+            f"{config.store}: {least} has {len(parts[least])} images, so sets of {num}; "
             f"k = {config.nearest} needs at least {config.nearest + 1}; give the part more patients, "
             "or set a smaller nearest"
         )
     limits = {"train": max(num, config.pool), "val": max(num, config.pool), "test": num}
-    return {
-        name: Part(name, part.rows[: limits[name]], part.patients[: limits[name]], part.in_all)
-        for name, part in parts.items()
-    }, num
+    return {name: rows[: limits[name]] for name, rows in parts.items()}, num, len(parts["train"])
 
 
 def _of_cohorts(store: Store, rows: NDArray[np.int64], like: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -331,57 +303,27 @@ def _of_cohorts(store: Store, rows: NDArray[np.int64], like: NDArray[np.int64]) 
 
 def _seen(card: GeneratorCard, folder: Path, patients: NDArray[np.str_]) -> NDArray[np.bool_]:
     """(n,) whether the generator's card lists the patient."""
-    key = site_key()
     if not card.patients:
         raise InputError(
             f"{folder}: its card lists no patients, so training and held-out images cannot be separated; "
             "measure a generator whose pool is known"
         )
-    if card.patients_key != key_name(key):
+    found = seen_among(patients, dict(card))
+    if found is None:
         raise InputError(
             f"{folder}: its patients were hashed with another site key ({card.patients_key}), so training "
             "and held-out images could not be separated; set TRABECULA_SITE_KEY to that site's key"
         )
-    listed = set(card.patients)
-    ids = sorted(set(patients))
-    marks = dict(zip(ids, mark(ids, key), strict=True))
-    return np.array([marks[patient] in listed for patient in patients])
-
-
-def _rows(images: int | None, label: str, found: Fidelity) -> list[dict[str, Any]]:
-    kernel = found.kernel
-    values: list[tuple[str, float, float | None, float | None]] = [
-        ("fd", found.frechet, None, None),
-        ("kid", kernel.value, _known(kernel.low), _known(kernel.high)),
-        *((name, value, None, None) for name, value in asdict(found.manifold).items()),
-    ]
-    return [
-        {
-            "images": images, "set": label, "metric": metric, "value": value, "low": low, "high": high,
-            "num_fakes": found.num_fakes, "num_reals": found.num_reals, "num_patients": found.num_patients,
-        }
-        for metric, value, low, high in values
-    ]  # fmt: skip
+    return np.isin(patients, found)
 
 
 def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _figures(record: dict[str, Any]) -> dict[str, str]:
-    arm, critic = record["arm"], record["critic"]
-    drawn = {f"{metric}.svg": distance_chart(arm, record, metric) for metric in ("fd", "kid")}
-    drawn["gap.svg"] = gap_chart(arm, critic, "relative_gap") if critic else None
-    return {name: chart_file(chart) for name, chart in drawn.items() if chart is not None}
-
-
 def _summary(record: dict[str, Any], audit: dict[str, Any], num: int) -> str:
-    def value(part: str) -> str:
-        rows = [p for p in record["points"] if (p["set"], p["metric"]) == (part, "fd")]
-        return f"{rows[-1]['value']:.4g}"
-
-    name = record["protocol"]["frechet"]
+    last = {row["set"]: f"{row['value']:.4g}" for row in record["points"] if row["metric"] == "fd"}
     return (
-        f"{name} of {num:,} images {value('train')} to training, {value('val')} to held-out images, "
-        f"{value('floor')} between the two; {audit['finding']}"
+        f"{record['protocol']['frechet']} of {num:,} images {last['train']} to training, {last['val']} to "
+        f"held-out images, {last['floor']} between the two; {audit['finding']}"
     )

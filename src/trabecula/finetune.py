@@ -19,19 +19,12 @@ from trabecula.nets.classifier import Classifier
 from trabecula.nets.devices import choose_device, precision_on
 from trabecula.run import Run
 from trabecula.train.checkpoint import CHECKPOINT
+from trabecula.transfer import fine_tuning
 from trabecula.transfer.few_labels import choice_of, predict_held_out
-from trabecula.transfer.fine_tuning import (
-    FewLabels,
-    Fitted,
-    Material,
-    Tuning,
-    read_material,
-    tune,
-    with_chosen,
-)
+from trabecula.transfer.fine_tuning import Fitted, Material, Tuning
 
 
-class Labels(FewLabels):
+class Labels(fine_tuning.FewLabels):
     """What one fine-tuning learns from, and under which name."""
 
     seed: int = 0
@@ -69,14 +62,14 @@ def run(config: Config, out: Run) -> str:
     tuning: Tuning = config
     chosen = read_chosen(config.chosen) if config.chosen is not None else None
     if chosen is not None:
-        tuning = with_chosen(config, chosen, config.seed)
+        tuning = fine_tuning.with_chosen(config, chosen, config.seed)
         out.write_json("settings.json", dump(tuning))
-    material, device = read_material(config, config.seed), choose_device(config.device)
+    material, device = fine_tuning.read_material(config, config.seed), choose_device(config.device)
     if chosen is not None:
         chosen.check(material.task.name or config.task, material.splits.patients("test"))
     out.log("subset", **material.subset.record)
     out.used(device=str(device), precision=precision_on(device, tuning.precision))
-    objective, fitted = tune(tuning, material, config.seed, device, out / CHECKPOINT)
+    objective, fitted = fine_tuning.tune(tuning, material, config.seed, device, out / CHECKPOINT)
     out.log("fitted", images_seen=fitted.images_seen, loss=fitted.loss, points=fitted.points,
             train_loss=fitted.train_loss, constant_loss=fitted.constant_loss)  # fmt: skip
     classifier = Classifier(_card(config, tuning, material, fitted), objective.encoder, objective.head)
@@ -101,10 +94,8 @@ def _card(config: Config, tuning: Tuning, material: Material, fitted: Fitted) ->
     """The classifier's card, without a threshold yet."""
     encoder, store, notes = material.encoder.card, material.store, []
     if fitted.stayed_at_chance:
-        notes.append(
-            f"{PLATEAU} (training loss {fitted.train_loss:.3g}, of the class frequencies alone "
-            f"{fitted.constant_loss:.3g})"
-        )
+        losses = f"{fitted.train_loss:.3g}, of the class frequencies alone {fitted.constant_loss:.3g}"
+        notes.append(f"{PLATEAU} (training loss {losses})")
     origin = Origin(
         task=material.task.name or config.task, arm=encoder.name,
         mode=f"finetune:{config.variant}" if config.variant else "finetune",

@@ -27,21 +27,12 @@ from PIL import Image
 from pydantic import Field, model_validator
 
 from trabecula.config import Record
+from trabecula.phantoms import patients
 from trabecula.phantoms.chest import draw_chest, draw_person, findings_of, view_of
 from trabecula.phantoms.chest_findings import NO_FINDING, SEPARATOR, ChestSettings
 from trabecula.phantoms.hips import draw_hip
 from trabecula.phantoms.knees import draw_knee
 from trabecula.phantoms.objects import draw_object, object_of
-from trabecula.phantoms.patients import (
-    MOST_PATIENTS,
-    Joints,
-    Radiograph,
-    Shares,
-    Side,
-    check_shares,
-    draw_patient,
-    patient_id,
-)
 from trabecula.progress import Meter
 from trabecula.run import Run
 
@@ -53,7 +44,7 @@ _NIH_COLUMNS = (
 """As in the file itself, where the last two names were cut in two at their commas."""
 _CHEST_MM = 400  # what a radiograph shows, side to side
 _OBJECT_COLUMNS = ("file", "patient_id", "object")
-_SIDES: tuple[Side, Side] = ("L", "R")
+_SIDES: tuple[patients.Side, patients.Side] = ("L", "R")
 LABELLED, UNLABELLED = "check-like", "oai-like"
 """Names of the two cohorts in the column `cohort`."""
 
@@ -61,7 +52,7 @@ LABELLED, UNLABELLED = "check-like", "oai-like"
 class Second(Record):
     """How the cohort of the unlabelled patients differs from the labelled one."""
 
-    prevalence: Shares = (0.62, 0.22, 0.10, 0.05, 0.01)
+    prevalence: patients.Shares = (0.62, 0.22, 0.10, 0.05, 0.01)
     """Share of its joints with grade 0 to 4: the OAI's hips are healthier than CHECK's."""
     blur: float = Field(2.2, ge=0, le=5)
     """Its radiographs' blur, in the place of the labelled cohort's."""
@@ -70,11 +61,11 @@ class Second(Record):
 
     @model_validator(mode="after")
     def _prevalence_is_a_distribution(self) -> Self:
-        check_shares(self.prevalence)
+        patients.check_shares(self.prevalence)
         return self
 
 
-class Config(Joints):
+class Config(patients.Joints):
     """Settings of `trabecula phantom`."""
 
     kind: Literal["knees", "hips", "chest", "objects"] = "knees"
@@ -87,15 +78,11 @@ class Config(Joints):
     """What chests alone have: radiographs a patient, and how common findings are."""
 
     @model_validator(mode="after")
-    def _ids_suffice(self) -> Self:
+    def _fits_together(self) -> Self:
         total = self.num_patients + self.num_unlabelled_patients
-        if total > MOST_PATIENTS:
-            raise ValueError(f"{total} patients in all; seven-digit ids allow {MOST_PATIENTS}")
-        return self
-
-    @model_validator(mode="after")
-    def _settings_are_of_the_kind(self) -> Self:
-        joints = self.prevalence != Joints().prevalence or self.unlabelled is not None
+        if total > patients.MOST_PATIENTS:
+            raise ValueError(f"{total} patients in all; seven-digit ids allow {patients.MOST_PATIENTS}")
+        joints = self.prevalence != patients.Joints().prevalence or self.unlabelled is not None
         if self.kind == "chest" and joints:
             raise ValueError(
                 "prevalence and unlabelled are of knees and hips; for chests set chest.odds, how many times "
@@ -112,7 +99,7 @@ class Config(Joints):
         """The unlabelled cohort's own settings, None where it is the labelled one's."""
         return self.unlabelled or (Second() if self.kind == "hips" else None)
 
-    def joints(self, patient: int) -> Joints:
+    def joints(self, patient: int) -> patients.Joints:
         """The settings by which the joints of patient 0, 1, ... are drawn."""
         own = self.second if patient >= self.num_patients else None
         return self if own is None else self.model_copy(update=dict(own))
@@ -131,8 +118,14 @@ class _Picture:
 def run(config: Config, out: Run) -> str:
     """Draw what is missing in `out`; returns a one-line summary."""
     total = config.num_patients + config.num_unlabelled_patients
-    pictures = [picture for patient in range(total) for picture in _pictures(config, patient)]
-    rows, drawn = [",".join(_columns(config))], 0
+    pictures_of = {"chest": _chest, "objects": _object}.get(config.kind, _joint)
+    pictures = [
+        picture for number in range(total)
+        for picture in pictures_of(config, number, number < config.num_patients)
+    ]  # fmt: skip
+    joints = (*_COLUMNS, "cohort") if config.second is not None else _COLUMNS
+    columns = {"chest": _NIH_COLUMNS, "objects": _OBJECT_COLUMNS}.get(config.kind, joints)
+    rows, drawn = [",".join(columns)], 0
     with Meter("drawing", len(pictures), config.kind) as meter:
         for picture in pictures:
             if (out / picture.name).exists():
@@ -151,21 +144,9 @@ def run(config: Config, out: Run) -> str:
     return f"{len(pictures)} {what} of {total} patients at {config.size} px{unlabelled}"
 
 
-def _columns(config: Config) -> tuple[str, ...]:
-    own = {"chest": _NIH_COLUMNS, "objects": _OBJECT_COLUMNS}
-    if config.kind in own:
-        return own[config.kind]
-    return (*_COLUMNS, "cohort") if config.second is not None else _COLUMNS
-
-
-def _pictures(config: Config, patient: int) -> Iterator[_Picture]:
-    labelled = patient < config.num_patients
-    yield from {"chest": _chest, "objects": _object}.get(config.kind, _joint)(config, patient, labelled)
-
-
 def _joint(config: Config, number: int, labelled: bool) -> Iterator[_Picture]:
     joints = config.joints(number)
-    patient = draw_patient(joints, number)
+    patient = patients.draw_patient(joints, number)
     cohort = (LABELLED if labelled else UNLABELLED,) if config.second is not None else ()
     for side in _SIDES:
         name = f"images/{patient.patient_id}{side}.png"
@@ -191,12 +172,13 @@ def _chest(config: Config, number: int, labelled: bool) -> Iterator[_Picture]:
 
 def _object(config: Config, number: int, labelled: bool) -> Iterator[_Picture]:
     part, kind = object_of(number)
-    name = f"images/{part}/{kind}/{patient_id(number)}.png"
+    patient = patients.patient_id(number)
+    name = f"images/{part}/{kind}/{patient}.png"
     draw = partial(draw_object, config.size, config.seed, number)
-    yield _Picture(name, (name, patient_id(number), kind), labelled, draw)
+    yield _Picture(name, (name, patient, kind), labelled, draw)
 
 
-def drawer(kind: str) -> Callable[[Joints, int, Side], Radiograph]:
+def drawer(kind: str) -> Callable[[patients.Joints, int, patients.Side], patients.Radiograph]:
     """What draws a joint of this kind."""
     return {"knees": draw_knee, "hips": draw_hip}[kind]
 

@@ -5,17 +5,16 @@ The threshold is the one that was fixed on validation when the classifier was tr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
+from trabecula.artifacts.classifier import ClassifierCard, LinearProbe, has_probes, read_probes
 from trabecula.artifacts.features import read_features
-from trabecula.artifacts.predictions import Choice, Origin, prediction_rows, write_predictions
-from trabecula.artifacts.probes import has_probes, read_probes
+from trabecula.artifacts.predictions import Choice, prediction_rows, write_predictions
 from trabecula.artifacts.splits import read_splits
 from trabecula.artifacts.store import Store, differing
 from trabecula.artifacts.tasks import Task
@@ -24,6 +23,9 @@ from trabecula.errors import InputError
 from trabecula.nets.classifier import load_classifier
 from trabecula.nets.devices import choose_device
 from trabecula.run import Run
+
+Predicted = tuple[pd.DataFrame, list[tuple[LinearProbe | ClassifierCard, NDArray[np.float64]]]]
+"""image_id, patient_id, perhaps cohort of n images; each classifier with its (n, K) probabilities."""
 
 
 class Config(Record):
@@ -45,58 +47,36 @@ class Config(Record):
 def run(config: Config, out: Run) -> str:
     """Write predictions.csv (with the call at the stored threshold) and choices.csv."""
     folder = config.classifier if config.classifier.is_dir() else config.classifier.parent
-    found = _probes(config, folder) if has_probes(folder) else _tuned(config)
+    index, found = _probes(config, folder) if has_probes(folder) else _tuned(config)
+    keep = np.ones(len(index), dtype=bool)
+    if config.splits is not None:
+        keep = read_splits(config.splits).rows("test", index["patient_id"])
+        if not keep.any():
+            raise InputError(f"{config.splits}: none of these images belongs to a test patient")
+    shown = index.assign(cohort=index.get("cohort", "")).loc[keep]
+    images, cohorts = shown["image_id"].to_numpy(str), shown["cohort"].to_numpy(str)
     frames = []
-    for one in found:
-        keep = _tested(config, one.patients)
-        images, cohorts, p = np.array(one.images)[keep], np.array(one.cohorts)[keep], one.p[keep]
-        frame = prediction_rows(one.origin, images, cohorts, "test", p, one.task.class_names)
-        frame["called"] = called(one.task, one.choice, p)
+    for one, p in found:
+        frame = prediction_rows(one.origin, images, cohorts, "test", p[keep], one.task.class_names)
+        frame["called"] = called(one.task, one.choice, p[keep])
         frames.append(frame)
-    write_predictions(out.path, frames, [(one.origin, one.choice) for one in found])
+    write_predictions(out.path, frames, [(one.origin, one.choice) for one, _ in found])
     counts = frames[0]["called"].value_counts().sort_index()
     calls = ", ".join(f"{name or 'none'}: {count}" for name, count in counts.items())
-    first = f"{found[0].origin.task}: {len(frames[0]):,} images called {calls}"
+    first = f"{found[0][0].origin.task}: {len(frames[0]):,} images called {calls}"
     return first if len(found) == 1 else f"{len(found)} classifiers; of the first, {first}"
 
 
-@dataclass(frozen=True)
-class _Predicted:
-    """What one classifier predicts for every image."""
-
-    task: Task
-    origin: Origin
-    choice: Choice
-    images: Sequence[str]
-    patients: Sequence[str]
-    cohorts: Sequence[str]
-    p: NDArray[np.float64]
-
-
-def _tested(config: Config, patients: Sequence[str]) -> NDArray[np.bool_]:
-    """(n,) which images are predicted."""
-    if config.splits is None:
-        return np.ones(len(patients), dtype=bool)
-    tested = read_splits(config.splits).rows("test", patients)
-    if not tested.any():
-        raise InputError(f"{config.splits}: none of these images belongs to a test patient")
-    return tested
-
-
-def _tuned(config: Config) -> list[_Predicted]:
+def _tuned(config: Config) -> Predicted:
     if config.store is None:
         raise InputError("predict: a fine-tuned classifier needs --store, the images to be classified")
     classifier, store = load_classifier(config.classifier), Store.open(config.store)
-    card = classifier.card
     classifier.check_fit(store, config.store)
     p = classifier.probabilities(store, np.arange(len(store)), choose_device(config.device))
-    images = store.index["image_id"].tolist()
-    cohorts = store.index["cohort"].tolist() if "cohort" in store.index else [""] * len(images)
-    patients = store.index["patient_id"].tolist()
-    return [_Predicted(card.task, card.origin, card.choice, images, patients, cohorts, p)]
+    return store.index, [(classifier.card, p)]
 
 
-def _probes(config: Config, folder: Path) -> list[_Predicted]:
+def _probes(config: Config, folder: Path) -> Predicted:
     if config.features is None:
         raise InputError("predict: probes need --features, those of the images to be classified")
     learned, probes = read_probes(folder)
@@ -110,15 +90,12 @@ def _probes(config: Config, folder: Path) -> list[_Predicted]:
                 f"{config.features}: made with other {key} than the features the probes learned from{why}; "
                 "embed these images with the same encoder, pool and region, from a store prepared alike"
             )
-    images, cohorts, found = features.image_ids, [""] * len(features.image_ids), []
+    found: list[tuple[LinearProbe | ClassifierCard, NDArray[np.float64]]] = []
     for one in probes:
-        weight, bias, mean, std = (
-            one.tensors[name].double().numpy() for name in ("weight", "bias", "mean", "std")
-        )
+        weight, bias, mean, std = (one.tensors[k].double().numpy() for k in ("weight", "bias", "mean", "std"))
         logits = (features.values - mean) / std @ weight.T + bias
-        p = expit(logits) if one.task.kind == "multilabel" else softmax(logits, axis=1)
-        found.append(_Predicted(one.task, one.origin, one.choice, images, features.patient_ids, cohorts, p))
-    return found
+        found.append((one, expit(logits) if one.task.kind == "multilabel" else softmax(logits, axis=1)))
+    return pd.DataFrame({"image_id": features.image_ids, "patient_id": features.patient_ids}), found
 
 
 def called(task: Task, choice: Choice, p: NDArray[np.float64]) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from trabecula.artifacts.manifest import Manifest, read_manifest
 from trabecula.artifacts.store import REJECTED_FILE, write_rejected, write_store
@@ -32,7 +32,7 @@ class Config(Record):
 
     manifest: Path
     """The manifest, or the folder it is in."""
-    size: int = 224
+    size: int = Field(224, ge=1)
     """Height and width in the store, in pixels."""
     channels: Literal[1, 3] = 1
     """1: grey; 3: colour (a grey image is repeated)."""
@@ -44,9 +44,9 @@ class Config(Record):
     """Images deeper than 8 bit: clipped at the 0.5th and 99.5th percentile, or taken as 0..65535."""
     flip_side: Literal["", "L", "R"] = "R"
     """Images of this side are mirrored, so that all show one side; empty: none."""
-    shard_images: int = 1024
+    shard_images: int = Field(1024, ge=1)
     """Images per file of the store, at most; also what a killed run loses."""
-    workers: Annotated[int, NoEffectOnResult()] = 1
+    workers: Annotated[int, NoEffectOnResult()] = Field(1, ge=1)
     """Processes that decode; the store does not depend on it."""
     readers: Readers = Readers()
     """Settings of each reader of files."""
@@ -69,9 +69,8 @@ def run(config: Config, out: Run) -> str:
     """Write the store: images-*.npy, index.csv, rejected.csv, store.json.
 
     Raises:
-        InputError: settings that cannot be, every image is rejected, or most files are gone.
+        InputError: every image is rejected, or most files are gone.
     """
-    _check(config)
     manifest = read_manifest(config.manifest)
     shards = _shards(config, manifest)
     rendering = Rendering(config.size, config.channels, config.bits, config.fit, config.intensity)
@@ -99,18 +98,9 @@ def run(config: Config, out: Run) -> str:
     return summary
 
 
-def _check(config: Config) -> None:
-    for name, least in (("size", 1), ("shard_images", 1), ("workers", 1)):
-        if getattr(config, name) < least:
-            raise InputError(f"{name} {getattr(config, name)}: must be {least} or more")
-
-
 def _stop_if_gone(manifest: Manifest, gone: Sequence[int]) -> None:
-    """Single files may be gone; more than half, or a folder, means that something was moved or disconnected.
-
-    Raises:
-        InputError: more than half of the files are gone, or a folder with more than one in twenty of them.
-    """
+    """Single files may be gone; more than half, or a folder with more than one in twenty of all, is refused:
+    something was moved or disconnected."""
     folders = Counter(_gone_folder(manifest.resolve(row)) for row in gone)
     folder, count = folders.most_common(1)[0] if gone else (Path(), 0)
     whole = bool(gone) and not os.path.exists(folder)
@@ -126,10 +116,8 @@ def _stop_if_gone(manifest: Manifest, gone: Sequence[int]) -> None:
 def _is_gone(file: Path) -> bool:
     try:
         file.stat()
-    except FileNotFoundError:
-        return True
-    except OSError:  # the decoder says what it is
-        return False
+    except OSError as error:  # of any other the decoder says what it is
+        return isinstance(error, FileNotFoundError)
     return False
 
 
@@ -145,44 +133,35 @@ def _gone_folder(file: Path) -> Path:
 def _shards(config: Config, manifest: Manifest) -> list[Shard]:
     image_bytes = config.size**2 * config.channels * config.bits // 8
     each = max(1, min(config.shard_images, _SHARD_BYTES // image_bytes))
-    mirrored = _mirrored(config, manifest)
-    images = [ShardRow(row, manifest.source(row), mirrored[row]) for row in range(len(manifest))]
-    return [
-        Shard(number, tuple(images[start : start + each]))
-        for number, start in enumerate(range(0, len(images), each))
+    images = [
+        ShardRow(row, manifest.source(row), side != "" and side == config.flip_side)
+        for row, side in enumerate(_sides(manifest))
     ]
+    starts = range(0, len(images), each)
+    return [Shard(number, tuple(images[start : start + each])) for number, start in enumerate(starts)]
 
 
-def _names_sides(manifest: Manifest) -> bool:
-    """Whether any image has a side, so that `flip_side` says something of these pixels."""
-    return "side" in manifest.table.columns and bool((manifest.table["side"] != "").any())
-
-
-def _mirrored(config: Config, manifest: Manifest) -> list[bool]:
-    if not config.flip_side or not _names_sides(manifest):
-        return [False] * len(manifest)
-    return [side == config.flip_side for side in manifest.table["side"]]
+def _sides(manifest: Manifest) -> list[str]:
+    return manifest.table["side"].tolist() if "side" in manifest.table else [""] * len(manifest)
 
 
 def _write(config: Config, manifest: Manifest, records: Sequence[dict[str, Any]], out: Run) -> str:
-    rows = [row for record in records for row in record["rows"]]
-    rejected = [(row, reason) for record in records for row, reason in record["rejected"]]
-    table = manifest.table
-    rejections = [(str(table["path"].iloc[row]), reason) for row, reason in rejected]
-    write_rejected(out.path, rejections)
+    table, rows = manifest.table, [row for record in records for row in record["rows"]]
+    paths = table["path"].tolist()
+    rejected = [(paths[row], reason) for record in records for row, reason in record["rejected"]]
+    write_rejected(out.path, rejected)
     if not rows:
-        path, reason = rejections[0]
-        raise InputError(
-            f"{manifest.path}: all {len(rejections)} images are rejected; the first, {path}: {reason}"
-        )
-    mirrored = _mirrored(config, manifest)
+        first = ": ".join(rejected[0])
+        raise InputError(f"{manifest.path}: all {len(rejected)} images are rejected; the first, {first}")
+    sides = _sides(manifest)
     columns = ["image_id", "patient_id", *(name for name in _CARRIED if name in table.columns)]
-    index = table[columns].iloc[rows].assign(flipped=[str(int(mirrored[row])) for row in rows])
+    flipped = ["1" if sides[row] and sides[row] == config.flip_side else "0" for row in rows]
+    index = table[columns].iloc[rows].assign(flipped=flipped)
     write_store(
         out.path, index,
         size=config.size, channels=config.channels, bits=config.bits, fit=config.fit,
         intensity={"rule": config.intensity, "percentiles": PERCENTILES}, spacing=None,
-        flip_side=config.flip_side if _names_sides(manifest) else None, raster=VERSION,
+        flip_side=config.flip_side if any(sides) else None, raster=VERSION,
         preprocessing=preprocessing(config), manifest=sha256_of(manifest.path), num_rejected=len(rejected),
         shards=[{key: r[key] for key in ("file", "num_images", "sha256")} for r in records],
     )  # fmt: skip

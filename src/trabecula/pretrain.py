@@ -14,7 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
-import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from trabecula import distributed
@@ -22,36 +21,24 @@ from trabecula.artifacts.encoder import EncoderCard, Family, Init, PoolChoice, S
 from trabecula.artifacts.splits import read_splits, together
 from trabecula.artifacts.store import open_stores
 from trabecula.config import Record, dump
+from trabecula.data import pretraining_pool as pools
 from trabecula.data.batches import Stream, images_in_order
-from trabecula.data.pretraining_pool import (
-    Pool,
-    card_after,
-    check_contrast,
-    check_key,
-    evenly,
-    labelled_training_part,
-    pretraining_pool,
-    strangers,
-    with_fields,
-)
 from trabecula.errors import InputError
 from trabecula.monitors import find as find_monitor
 from trabecula.monitors.monitor import Watched
 from trabecula.nets.backbone import build_backbone, resolve
 from trabecula.nets.devices import Precision, choose_device, precision_on
-from trabecula.nets.encoder import Encoder, StartingPoint, make_encoder, pooling, starting_point
+from trabecula.nets.encoder import StartingPoint, make_encoder, pooling, starting_point
 from trabecula.nets.published import is_hub_name, stands_for_weights
 from trabecula.objectives import TABLE, find
-from trabecula.objectives.objective import Objective, Setting, outweighed
+from trabecula.objectives.objective import Setting, outweighed
 from trabecula.objectives.settings import of_method, resolved
 from trabecula.run import Run
 from trabecula.train.checkpoint import CHECKPOINT
 from trabecula.train.pretraining import draw, train_and_keep
 
-NUM_CHECKED, NUM_PREPARED = 64, 1024
-"""Images of the pool that are checked for content, and that a method may look at before it learns."""
-NUM_DRAWN = 6
-"""Images of the pool in a method's pictures."""
+NUM_CHECKED, NUM_PREPARED, NUM_DRAWN = 64, 1024, 6
+"""Images of the pool: checked for content, shown to a method before it learns, and in its pictures."""
 
 
 class Config(Record):
@@ -127,14 +114,6 @@ class Config(Record):
                 raise ValueError(f"'{key}' is a setting of {name}; write settings.{key} in its place")
         return values
 
-    @field_validator("arm", "weights_name")
-    @classmethod
-    def _no_snapshots_name(cls, name: str) -> str:
-        """A weights file's name becomes part of its arm's name."""
-        if "@" in name:
-            raise ValueError("an '@' marks snapshots, as in critic-gan@12800; leave it out")
-        return name
-
     @field_validator("settings")
     @classmethod
     def _whole(cls, settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
@@ -144,12 +123,14 @@ class Config(Record):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        for key in ("arm", "weights_name"):  # a weights file's name becomes part of its arm's name
+            if "@" in getattr(self, key):
+                raise ValueError(f"'{key}': an '@' marks snapshots, as in critic-gan@12800; leave it out")
         if bool(self.task) != (self.manifest is not None):
             raise ValueError("task and manifest go together: give both, or neither")
         if self.objective != "none" and "labels" in find(self.objective).fields and not self.task:
-            raise ValueError(
-                f"{self.objective} learns from labels: give task, such as 'kl >= 2', and manifest"
-            )
+            needed = "give task, such as 'kl >= 2', and manifest"
+            raise ValueError(f"{self.objective} learns from labels: {needed}")
         if 0 < self.snapshots < self.every:
             raise ValueError(
                 f"snapshots={self.snapshots} is below every={self.every}, and snapshots are taken at points; "
@@ -168,28 +149,34 @@ def run(config: Config, out: Run) -> str:
     )  # fmt: skip
     start = starting_point(config.architecture, config.init, config.weights, config.weights_name)
     encoder.card = encoder.card.model_copy(update=_arm_of(config, start))
-    check_key(encoder.card, config.weights, store)
+    pools.check_key(encoder.card, config.weights, store)
     if config.objective == "none":
-        encoder.save(out.path, card := card_after(encoder.card, store, config.seed))
+        encoder.save(out.path, card := pools.card_after(encoder.card, store, config.seed))
         whose = {"random": "random", "weights": "given", "encoder": "another encoder's"}[config.init]
         return f"{card.name}: {card.num_features} features of {whose} weights, no pretraining"
     if config.splits is None:
         raise InputError("pretrain: give the splits file, so that validation and test patients stay out")
     splits = together(read_splits(path) for path in (config.splits, *config.also_splits))
-    rows, patients = pretraining_pool(store, splits, config.pool_cohorts, config.pool_fraction, config.seed)
-    foreign, labelled = strangers(store, splits), None
+    limits = config.pool_cohorts, config.pool_fraction, config.seed
+    rows, patients = pools.pretraining_pool(store, splits, *limits)
+    foreign, labelled = pools.strangers(store, splits), None
     if config.manifest is not None:
-        labelled = labelled_training_part(store.parts[0], splits, config.manifest, config.task)
+        labelled = pools.labelled_training_part(store.parts[0], splits, config.manifest, config.task)
     method = find(config.objective)
-    pool = with_fields(config.objective, method.fields, store, rows, patients, labelled)
+    pool = pools.with_fields(config.objective, method.fields, store, rows, patients, labelled)
     settings = of_method(config.objective, config.settings, store.size, labelled.task if labelled else None)
     objective = method(settings, encoder, Setting(len(pool.rows), config.batch_size, config.seed)).to(device)
     out.log("pool", images=len(pool.rows), patients=len(pool.patients))
-    _say_before(objective, encoder, device, foreign)
+    # before hours are spent, what would else be known after them
+    if foreign:
+        print(f"warning: every image of the pool is learned from{foreign}", file=sys.stderr, flush=True)
+    if device.type == "cpu" and (note := outweighed(objective, encoder)):
+        print(f"note: {note}", file=sys.stderr, flush=True)
     out.used(device=str(device), precision=precision_on(device, config.precision))
-    check_contrast(store, evenly(pool.rows, NUM_CHECKED))
-    objective.prepare(images_in_order(store, evenly(pool.rows, NUM_PREPARED), device, 256, equal=True))
-    card = card_after(
+    pools.check_contrast(store, pools.evenly(pool.rows, NUM_CHECKED))
+    some = pools.evenly(pool.rows, NUM_PREPARED)
+    objective.prepare(images_in_order(store, some, device, 256, equal=True))
+    card = pools.card_after(
         encoder.card, store, config.seed, pool, config.task,
         objective=config.objective, settings=dump(settings),
         batch_size=config.batch_size, pool_fraction=config.pool_fraction, pool_cohorts=config.pool_cohorts,
@@ -204,9 +191,11 @@ def run(config: Config, out: Run) -> str:
         images=config.images, every=config.every, snapshots=config.snapshots, precision=config.precision,
         accumulate=config.accumulate,
     )  # fmt: skip
-    draw(objective, store.read(evenly(pool.rows, NUM_DRAWN)).to(device), config.seed, out)
+    draw(objective, store.read(pools.evenly(pool.rows, NUM_DRAWN)).to(device), config.seed, out)
     (out / CHECKPOINT).unlink(missing_ok=True)
-    return _summary(config, card, pool, images, objective, out) + warnings + foreign + _unlisted(card)
+    unknown = "; its patients are not known, so its card lists none and evaluate refuses it"
+    summary = _summary(config, card, pool, images, objective.batches * config.batch_size, out)
+    return summary + warnings + foreign + ("" if card.patients else unknown)
 
 
 def workload(config: Config) -> dict[str, int]:
@@ -217,23 +206,14 @@ def workload(config: Config) -> dict[str, int]:
 
 
 def check(config: Config, made: Mapping[str, Record]) -> None:
-    """Refuse a run that would fail for what others are to make.
-
-    Args:
-        made: an input's name -> the settings of the run that is to make it.
-
-    Raises:
-        InputError: the images will have a size or channels that the network cannot take, or two stores that
-            are to be one pool are prepared otherwise.
-    """
+    """Refuse stores, yet to be made, of a size or channels that the network cannot take, or two prepared
+    otherwise that are to be one pool."""
     store, also = (made.get(name) for name in ("store", "also"))
     for key in ("size", "channels", "bits", "fit", "intensity"):
         given, needed = getattr(also, key, None), getattr(store, key, None)
         if None not in (given, needed) and given != needed:
-            raise InputError(
-                f"'also': {key} is {json.dumps(given)}, wanted {json.dumps(needed)}; prepare both "
-                "stores with the same settings"
-            )
+            differing = f"{key} is {json.dumps(given)}, wanted {json.dumps(needed)}"
+            raise InputError(f"'also': {differing}; prepare both stores with the same settings")
     channels, size = getattr(store, "channels", None), getattr(store, "size", None)
     if None not in (channels, size) and not stands_for_weights(config.architecture):
         _build(config.architecture, channels, size, config.stem, config.pool)
@@ -253,10 +233,9 @@ def arm(config: Config) -> dict[str, Any]:
     weights: Family = "imagenet" if config.weights_name == "imagenet" else "weights"
     families: dict[Init, Family] = {"random": "random", "weights": weights, "encoder": "pretrained"}
     label = config.weights_name if config.init == "weights" else config.init
-    architecture = config.architecture
+    start = StartingPoint(config.architecture, families[config.init], label)
     with suppress(InputError):
-        architecture = resolve(architecture)
-    start = StartingPoint(architecture, families[config.init], label)
+        start = start._replace(architecture=resolve(config.architecture))
     if not is_hub_name(config.architecture) or config.weights is not None:
         with suppress(InputError):
             start = starting_point(config.architecture, config.init, config.weights, config.weights_name)
@@ -266,37 +245,15 @@ def arm(config: Config) -> dict[str, Any]:
 def _arm_of(config: Config, start: StartingPoint) -> dict[str, Any]:
     trained = config.objective != "none"
     label = config.objective if trained else start.label
-    network = (
-        "" if trained and not find(config.objective).trains_encoder else start.architecture.split(":")[-1]
-    )
-    return {
-        "name": config.arm or "-".join(filter(None, (network, label))),
-        "architecture": start.architecture,
-        "family": "pretrained" if trained else start.family,
-    }
+    named = not trained or find(config.objective).trains_encoder
+    name = "-".join(filter(None, (start.architecture.split(":")[-1] if named else "", label)))
+    family = "pretrained" if trained else start.family
+    return {"name": config.arm or name, "architecture": start.architecture, "family": family}
 
 
-def _say_before(objective: Objective, encoder: Encoder, device: torch.device, foreign: str) -> None:
-    """Say before hours are spent what would else be known after them."""
-    lines = [f"warning: every image of the pool is learned from{foreign}"] if foreign else []
-    if device.type == "cpu" and (note := outweighed(objective, encoder)):
-        lines.append(f"note: {note}")
-    for line in lines:
-        print(line, file=sys.stderr, flush=True)
-
-
-def _summary(
-    config: Config, card: EncoderCard, pool: Pool, images: int, objective: Objective, out: Run
-) -> str:
+def _summary(config: Config, card: EncoderCard, pool: pools.Pool, images: int, step: int, out: Run) -> str:
     text = f"{card.name}: {images:,} images seen of {len(pool.rows):,} from {len(pool.patients):,} patients"
     if images > config.images:
-        step = objective.batches * config.batch_size
         text += f" ({config.images:,} asked for, in whole steps of {step:,})"
         out.log("budget", asked=config.images, images=images)
     return text + (f", with their labels of {config.task}" if "labels" in pool.fields else "")
-
-
-def _unlisted(card: EncoderCard) -> str:
-    if card.patients:
-        return ""
-    return "; its patients are not known, so its card lists none and evaluate refuses it"

@@ -3,13 +3,14 @@
 All label fractions and seeds are solved together, each at a whole path of strengths, exactly; the
 strength is chosen on the few-label validation part, the test part is predicted once.
 
-What it writes: `artifacts/predictions.py`, `artifacts/probes.py`.
+What it writes: `artifacts/predictions.py`, `artifacts/classifier.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -20,10 +21,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from trabecula.artifacts.classifier import LinearProbe, write_probes
 from trabecula.artifacts.features import read_features
 from trabecula.artifacts.manifest import read_manifest
 from trabecula.artifacts.predictions import Origin, probe_mode, write_predictions
-from trabecula.artifacts.probes import LinearProbe, write_probes
 from trabecula.artifacts.splits import FEW_VAL, Subset, draw_subset, read_splits
 from trabecula.artifacts.tasks import Task, find_task, truth
 from trabecula.config import Record
@@ -33,13 +34,7 @@ from trabecula.nets.devices import choose_device
 from trabecula.progress import Meter
 from trabecula.run import Run
 from trabecula.transfer.few_labels import LabelledImages, choice_of, predict_held_out
-from trabecula.transfer.logistic import (
-    Problem,
-    StrengthPath,
-    balanced_weights,
-    solve,
-    standardisation,
-)
+from trabecula.transfer.logistic import Problem, StrengthPath, balanced_weights, solve, standardisation
 
 _TIE = 1e-6  # validation log-losses closer than the solver's tolerance are equal
 
@@ -148,9 +143,8 @@ def run(config: Config, out: Run) -> str:
                         seed=subset.record["seed"], pretrain_seed=card.pretrain_seed,
                     )  # fmt: skip
                     probe, made = _finish(config, data, origin, subset, linear)
-                    out.log(
-                        "choice", **origin.model_dump(), **probe.choice.model_dump(), subset=subset.record
-                    )
+                    chosen = origin.model_dump() | probe.choice.model_dump()
+                    out.log("choice", **chosen, subset=subset.record)
                     frames += made
                     probes.append(probe)
                 meter.add(len(subsets))
@@ -178,12 +172,10 @@ def _solve(config: Config, data: _Embedded, subsets: Sequence[Subset]) -> list[_
             mean, std = standardisation(features)
         scales.append((mean, std))
         problems += _problems(config, (features - mean) / std, data.labelled.y[positions], data.task)
-    paths = solve(problems, _strengths(config))
-    each = len(problems) // len(distinct)
-    solved = {
-        key: _Linear(*scales[i], tuple(paths[i * each : (i + 1) * each]), data.task.kind != "multilabel")
-        for i, key in enumerate(distinct)
-    }
+    paths = iter(solve(problems, _strengths(config)))
+    each, single = len(problems) // len(distinct), data.task.kind != "multilabel"
+    linears = [_Linear(mean, std, tuple(islice(paths, each)), single) for mean, std in scales]
+    solved = dict(zip(distinct, linears, strict=True))
     return [solved[subset.train.tobytes()] for subset in subsets]
 
 
@@ -216,17 +208,14 @@ def _finish(
         p = np.exp(linear.log_probabilities(data.at(positions))[index].cpu().numpy())
         return np.asarray(p if linear.single else p[..., 1])
 
-    choice, frames = predict_held_out(
-        data, subset, origin, choice_of(subset, notes, strength=_strengths(config)[index]), probabilities
-    )
+    chosen = choice_of(subset, notes, strength=_strengths(config)[index])
+    choice, frames = predict_held_out(data, subset, origin, chosen, probabilities)
     return LinearProbe(data.task, origin, choice, linear.tensors(index)), frames
 
 
 def _remarks(data: _Embedded, subset: Subset, linear: _Linear) -> list[str]:
     """What the training part could not teach."""
-    notes = []
-    y = data.labelled.y[subset.train]
-    names = data.labelled.class_names
+    notes, y, names = [], data.labelled.y[subset.train], data.labelled.class_names
     if linear.single and len(np.unique(y)) == 1:
         notes.append(f"train has class {names[int(y[0])]} only: predicted for every image")
     if not linear.single:
@@ -241,26 +230,23 @@ def choose(
 ) -> tuple[int, str]:
     """The position of the best strength on validation, the strongest penalty of equally good ones.
 
-    A multi-label task has one strength, best on the mean over its findings. An undefined metric
-    (validation has one class only) is replaced by the log-loss.
+    A multi-label task has one strength, best on the mean over its findings. An undefined metric (validation
+    has one class only) gives way to the log-loss. A note says so, and where the choice is an end of the path.
 
     Args:
         log_p: (P, m, K), or (P, m, L, 2) for findings. y: (m,), or (m, L) with -1 where masked.
         strengths: P, ascending.
-
-    Returns:
-        The position, and a note on a choice at an end of the path or by another metric.
     """
-    note = ""
+    notes = []
     scores = np.array([_score(values, y, select) for values in log_p])
     if not np.isfinite(scores).all():
-        scores, note = np.array([_score(values, y, "log_loss") for values in log_p]), f"{select} is undefined"
-        note += " on validation: strength chosen by log_loss"
+        scores = np.array([_score(values, y, "log_loss") for values in log_p])
+        notes.append(f"{select} is undefined on validation: strength chosen by log_loss")
     index = int(np.flatnonzero(scores >= scores.max() - _TIE)[0])
     end = "strongest" if index == 0 else "weakest" if index == len(strengths) - 1 else ""
     if end and len(strengths) > 1:
-        note = "; ".join(filter(None, (note, f"strength at the {end} end of the path")))
-    return index, note
+        notes.append(f"strength at the {end} end of the path")
+    return index, "; ".join(notes)
 
 
 def _score(log_p: NDArray[np.float64], y: NDArray[np.int64], select: str) -> float:

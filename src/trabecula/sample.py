@@ -63,10 +63,8 @@ def run(config: Config, out: Run) -> str:
     folder = config.generator if config.generator.is_dir() else config.generator.parent
     generator, card = load_generator(folder)
     if config.kind == "interpolate" and not isinstance(generator, LatentGenerator):
-        raise InputError(
-            f"{folder}: a generator of kind '{card.kind}' has no random input to walk in; "
-            "use kind = independent"
-        )
+        problem = f"a generator of kind '{card.kind}' has no random input to walk in"
+        raise InputError(f"{folder}: {problem}; use kind = independent")
     device = choose_device(config.device)
     out.used(device=str(device))
     generator = generator.to(device)
@@ -77,16 +75,13 @@ def run(config: Config, out: Run) -> str:
             rows = range(start, min(start + config.shard_images, total))
             shards.append(_shard(config, generator, number, rows, out))
             meter.add(len(rows))
-    weights = sha256_of(folder / WEIGHTS_FILE)
-    _write(config, card, weights, shards, out)
+    patient = _write(config, card, sha256_of(folder / WEIGHTS_FILE), shards, out)
     _draw(config, out)
     for record in shards:
         record_path(out.path, Shard(record["number"], ())).unlink(missing_ok=True)
     made = f"{config.num:,} walks of {config.steps}" if config.kind == "interpolate" else f"{total:,}"
-    return (
-        f"{made} images of {generator_id(weights)} ({card.objective}, {card.images_seen:,} images seen), "
-        f"seed {config.seed}"
-    )
+    training = f"{card.objective}, {card.images_seen:,} images seen"
+    return f"{made} images of {patient} ({training}), seed {config.seed}"
 
 
 def _shard(config: Config, generator: Generator, number: int, rows: range, out: Run) -> dict[str, Any]:
@@ -99,23 +94,15 @@ def _shard(config: Config, generator: Generator, number: int, rows: range, out: 
     with out.scratch(shard.file).open("wb") as file:
         save_array(file, images)
     out.publish(shard.file)
-    record = {
-        "number": number,
-        "file": shard.file,
-        "num_images": len(images),
-        "sha256": hashlib.sha256(images.data).hexdigest(),
-    }
+    digest = hashlib.sha256(images.data).hexdigest()
+    record = {"number": number, "file": shard.file, "num_images": len(images), "sha256": digest}
     write_json(record_path(out.path, shard), record)
     return record
 
 
 @torch.inference_mode()
 def images_of(config: Config, generator: Generator, rows: range) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """(len(rows), C, S, S) uint8, the images of these rows.
-
-    Raises:
-        RunError: the generator gives values that are not finite.
-    """
+    """(len(rows), C, S, S) uint8, the images of these rows."""
     try:
         with exact():
             if config.kind == "independent":
@@ -134,25 +121,21 @@ def _walks(config: Config, rows: range, length: int) -> Tensor:
     made = []
     for row in rows:
         walk, step = divmod(row, config.steps)
-        at = 2 * (walk - walks.start)
-        made.append(slerp(ends[at], ends[at + 1], step / (config.steps - 1)))
+        start, end = ends[2 * (walk - walks.start) :][:2]
+        made.append(slerp(start, end, step / (config.steps - 1)))
     return torch.stack(made)
 
 
-def _write(
-    config: Config,
-    card: GeneratorCard,
-    weights: str,
-    shards: list[dict[str, Any]],
-    out: Run,
-) -> None:
-    """index.csv, an empty rejected.csv, and store.json, which makes it a store."""
+def _write(config: Config, card: GeneratorCard, weights: str, shards: list[dict[str, Any]], out: Run) -> str:
+    """index.csv, an empty rejected.csv, and store.json, which makes it a store; returns the patient's id."""
     patient = generator_id(weights)
-    total = sum(record["num_images"] for record in shards)
-    names = [_name(config, row) for row in range(total)]
-    index = pd.DataFrame(
-        {"image_id": [f"{patient}-{name}" for name in names], "patient_id": patient, "flipped": "0"}
-    )
+    rows = range(sum(record["num_images"] for record in shards))
+    if config.kind == "independent":
+        names = [f"{row:06d}" for row in rows]
+    else:
+        names = [f"walk{row // config.steps:05d}-{row % config.steps:03d}" for row in rows]
+    images = [f"{patient}-s{config.seed}-{name}" for name in names]
+    index = pd.DataFrame({"image_id": images, "patient_id": patient, "flipped": "0"})
     write_rejected(out.path, ())
     write_store(
         out.path, index,
@@ -160,35 +143,20 @@ def _write(
         prepared=card.prepared, manifest="", num_rejected=0,
         shards=[{key: r[key] for key in ("file", "num_images", "sha256")} for r in shards],
         generated={
-            "generator": patient,
-            "weights": weights,
-            "objective": card.objective,
-            "images_seen": card.images_seen,
-            "pretrain_seed": card.seed,
-            "store": card.store,
-            "kind": config.kind,
-            "seed": config.seed,
-            "patients": card.patients,
-            "patients_key": card.patients_key,
+            "generator": patient, "weights": weights, "objective": card.objective,
+            "images_seen": card.images_seen, "pretrain_seed": card.seed, "store": card.store,
+            "kind": config.kind, "seed": config.seed,
+            "patients": card.patients, "patients_key": card.patients_key,
         },
     )  # fmt: skip
-
-
-def _name(config: Config, row: int) -> str:
-    if config.kind == "independent":
-        return f"s{config.seed}-{row:06d}"
-    walk, step = divmod(row, config.steps)
-    return f"s{config.seed}-walk{walk:05d}-{step:03d}"
+    return patient
 
 
 def _draw(config: Config, out: Run) -> None:
-    store = Store.open(out.path)
-    shown = store.read(slice(0, config.grid**2)).numpy()
-    if config.kind == "independent":
-        out.write("grid.png", montage(list(shown), across=min(config.grid, len(shown))))
-        return
-    ends = np.arange(min(config.num, config.grid**2)) * config.steps
-    firsts = store.read(ends).numpy()
-    out.write("grid.png", montage(list(firsts), across=min(config.grid, len(firsts))))
-    walks = store.read(slice(0, min(config.num, config.grid) * config.steps)).numpy()
-    out.write("strips.png", montage(list(walks), across=config.steps))
+    """The grid of images, or of the first of each walk; the walks, a row each."""
+    store, steps = Store.open(out.path), 1 if config.kind == "independent" else config.steps
+    shown = store.read(np.arange(min(config.num, config.grid**2)) * steps).numpy()
+    out.write("grid.png", montage(list(shown), across=min(config.grid, len(shown))))
+    if config.kind == "interpolate":
+        walks = store.read(slice(0, min(config.num, config.grid) * steps)).numpy()
+        out.write("strips.png", montage(list(walks), across=steps))

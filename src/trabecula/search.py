@@ -78,36 +78,28 @@ def run(config: Config, out: Run) -> str:
     out.log("subset", **material.subset.record)
     out.used(device=str(device), precision=precision_on(device, tuning.precision))
     search = SettingsSearch(tuning, space, material, config.seed, config.sampler, config.pruner, device)
-    trials = _trials(config, search, out)
-    chosen = _chosen(config, search, trials)
-    write_search(out.path, trials, chosen)
-    (out / _STORAGE).unlink(missing_ok=True)
-    metric = "" if chosen.metric is None else f", metric {chosen.metric:.3f}"
-    summary = f"{chosen.arm}, {chosen.task}, {config.fraction:.3g} of labels: trial {chosen.trial} of "
-    summary += f"{len(trials)} is best by validation {chosen.by} (loss {chosen.loss:.3f}{metric})"
-    counts = (chosen.num_pruned, "pruned"), (chosen.num_diverged, "diverged"), (chosen.num_invalid, "invalid")
-    for number, word in counts:
-        summary += f", {number} {word}" if number else ""
-    note = material.subset.record["note"]
-    return summary + (f"; {note}" if note else "")
-
-
-def _trials(config: Config, search: SettingsSearch, out: Run) -> list[Trial]:
-    """All trials, those of a search that was killed first."""
-    name = str(run_id(out.path))
-    url = config.storage or f"sqlite:///{(out / _STORAGE).absolute()}"
-    with (
-        opened(url, name, search.by, config.pruner) as study,
-        Meter("searching", config.trials, "trials") as meter,
-    ):
-        trials = search.made(study)[: config.trials]
+    url, name = config.storage or f"sqlite:///{(out / _STORAGE).absolute()}", str(run_id(out.path))
+    meter = Meter("searching", config.trials, "trials")
+    with opened(url, name, search.by, config.pruner) as study, meter:
+        trials = search.made(study)[: config.trials]  # those of a search that was killed
         meter.skip(len(trials))
         while len(trials) < config.trials:
             trial = search.make(study, len(trials))
             trials.append(trial)
             out.log("trial", **vars(trial))
             meter.add(1, f"last {trial.state}, val loss {trial.loss:.3g} metric {trial.metric:.3g}")
-    return trials
+    chosen = _chosen(config, search, trials)
+    write_search(out.path, trials, chosen)
+    (out / _STORAGE).unlink(missing_ok=True)
+    metric = "" if chosen.metric is None else f", metric {chosen.metric:.3f}"
+    ended = {"pruned": chosen.num_pruned, "diverged": chosen.num_diverged, "invalid": chosen.num_invalid}
+    note = material.subset.record["note"]
+    return (
+        f"{chosen.arm}, {chosen.task}, {config.fraction:.3g} of labels: trial {chosen.trial} of "
+        f"{len(trials)} is best by validation {chosen.by} (loss {chosen.loss:.3f}{metric})"
+        + "".join(f", {number} {state}" for state, number in ended.items() if number)
+        + (f"; {note}" if note else "")
+    )
 
 
 def _chosen(config: Config, search: SettingsSearch, trials: list[Trial]) -> ChosenSettings:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -56,11 +56,7 @@ class Config(Record):
 
 
 def run(config: Config, out: Run) -> str:
-    """Write spectrum.json.
-
-    Raises:
-        InputError: predictions of images that the manifest has not, or that name no one grade; or none left.
-    """
+    """Write spectrum.json."""
     manifest = read_manifest(config.manifest)
     labels = read_manifest(config.labels) if config.labels else manifest
     apart = labels.path.resolve() != manifest.path.resolve()
@@ -70,7 +66,8 @@ def run(config: Config, out: Run) -> str:
     audits: list[SpectrumAudit] = []
     for key, rows in table[table["split"] == "test"].groupby(RUN, sort=True):
         names, origin = _classes(rows), dict(zip(RUN, key, strict=True))
-        threshold = _threshold(choices, key)
+        chosen = choices.loc[(choices[RUN] == list(key)).all(axis=1), "threshold"].to_list()
+        threshold = float(chosen[0]) if chosen and chosen[0] else None  # of a binary task
         labelled = _labelled(str(origin["task"]), labels)
         left_out = () if apart or labelled is None else labelled.image_ids.tolist()
         pool = _pool(config, rows, manifest, set(left_out))
@@ -116,24 +113,14 @@ def _corrected(one: ClassShare) -> str:
 
 
 def _classes(rows: pd.DataFrame) -> list[str]:
-    """The class names of one classifier's predictions.
-
-    Raises:
-        InputError: an image's probabilities do not sum to 1: it may have several findings.
-    """
+    """The class names of one classifier's predictions; findings that may come together are refused."""
     columns = [column for column in rows if str(column).startswith("p_") and bool(rows[column].notna().all())]
     if not columns or not np.allclose(rows[columns].sum(axis=1), 1, atol=_SUM):
         raise InputError(
-            f"spectrum: task '{rows['task'].iloc[0]}' does not give one class an image (the "
-            "probabilities do not sum to 1); a spectrum is of grades that exclude each other"
+            f"spectrum: task '{rows['task'].iloc[0]}' does not give one class an image (the probabilities do "
+            "not sum to 1); a spectrum is of grades that exclude each other"
         )
     return [str(column).removeprefix("p_") for column in columns]
-
-
-def _threshold(choices: pd.DataFrame, key: tuple[Any, ...]) -> float | None:
-    """What was chosen on validation for a binary task; None elsewhere."""
-    text = choices.loc[(choices[RUN] == list(key)).all(axis=1), "threshold"]
-    return float(text.iloc[0]) if len(text) and text.iloc[0] else None
 
 
 def _calls(rows: pd.DataFrame, names: Sequence[str], threshold: float | None) -> Calls:
@@ -143,11 +130,7 @@ def _calls(rows: pd.DataFrame, names: Sequence[str], threshold: float | None) ->
 
 
 def _pool(config: Config, rows: pd.DataFrame, manifest: Manifest, left_out: set[str]) -> pd.DataFrame:
-    """The predictions that are counted, with their patients.
-
-    Raises:
-        InputError: an image that the manifest has not, an unknown cohort, or no image left.
-    """
+    """The predictions that are counted, with their patients."""
     table = manifest.table.set_index("image_id")
     absent = [image for image in rows["image_id"] if image not in table.index]
     if absent:
@@ -158,21 +141,16 @@ def _pool(config: Config, rows: pd.DataFrame, manifest: Manifest, left_out: set[
     rows = rows[~rows["image_id"].isin(left_out)]
     if config.cohorts:
         if "cohort" not in table:
-            raise InputError(
-                f"{config.manifest}: no column 'cohort', so cohorts {config.cohorts} are unknown"
-            )
+            raise InputError(f"{config.manifest}: no column 'cohort', so {config.cohorts} are unknown")
         rows = rows[rows["image_id"].map(table["cohort"]).isin(config.cohorts)]
     if rows.empty:
-        raise InputError(
-            "spectrum: no predicted image is left: all have a label, or none is of these cohorts; predict "
-            "the images without labels"
-        )
+        why = "all have a label, or none is of these cohorts"
+        raise InputError(f"spectrum: no predicted image is left: {why}; predict the images without labels")
     return rows.assign(patient_id=rows["image_id"].map(table["patient_id"]))
 
 
 def _labelled(task: str, manifest: Manifest) -> Truth | None:
-    """The labelled images of a manifest; None where it does not know the task, or its columns are empty: a
-    pool has no labels."""
+    """The labelled images of a manifest; None where it does not know the task, or its columns are empty."""
     try:
         found = find_task(task, manifest)
     except InputError:
@@ -184,11 +162,7 @@ def _labelled(task: str, manifest: Manifest) -> Truth | None:
 def _known(
     rows: pd.DataFrame, labelled: Truth | None, names: Sequence[str], threshold: float | None
 ) -> Known | None:
-    """A proxy's calls on labelled images and their grades; None where there are none.
-
-    Raises:
-        InputError: other classes than those of the labels.
-    """
+    """A proxy's calls on labelled images and their grades; None where there are none."""
     if rows.empty:
         return None
     if labelled is None or list(labelled.class_names) != list(names):

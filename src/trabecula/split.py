@@ -62,22 +62,16 @@ class Config(Record):
 
 
 def run(config: Config, out: Run) -> str:
-    """Write splits.csv and splits.json; with `check` only check.json.
-
-    Raises:
-        InputError: settings that cannot be, a patient in two parts, or, with `check`, a leak, or
-            images that could not be read.
-    """
+    """Write splits.csv and splits.json; with `check` only check.json, and a leak is an InputError."""
     manifest = read_manifest(config.manifest)
     if config.check:
         return _check(config, manifest, out)
     _validate(config)
     labelled = truth(find_task(config.task, manifest), manifest) if config.task else None
-    strata = _strata(config, manifest, labelled)
     silent = _silent(config, manifest, labelled)
-    of = dict.fromkeys(silent, "train") | _assign(
-        config, manifest, {patient: s for patient, s in strata.items() if patient not in silent}
-    )
+    strata = _strata(config, manifest, labelled)
+    asked = {patient: stratum for patient, stratum in strata.items() if patient not in silent}
+    of = dict.fromkeys(silent, "train") | _assign(config, manifest, asked)
     keep_in_train(of, manifest.path)
     splits = Splits(of)
     summary = {part: _summary(part, splits, manifest, labelled) for part in PARTS}
@@ -86,18 +80,18 @@ def run(config: Config, out: Run) -> str:
     notes = _notes(summary, manifest)
     for note in notes:
         out.log("note", text=note)
-    return "; ".join([", ".join(_told(part, summary[part]) for part in PARTS), *notes])
+    return "; ".join([", ".join(_in_words(part, summary[part]) for part in PARTS), *notes])
 
 
-def _told(part: str, of: dict[str, Any]) -> str:
+def _in_words(part: str, of: dict[str, Any]) -> str:
     """A part in words, such as `train 20 patients (22 / 9 images of 0 / 1)`."""
-    said = f"{part} {of['patients']:,} patients"
+    text = f"{part} {of['patients']:,} patients"
     images = of.get("labelled", {}).get("per_class", {})
     if not of["patients"] or not images:
-        return said
+        return text
     if len(images) > _MOST_CLASSES:
-        return f"{said} ({of['labelled']['images']:,} labelled images)"
-    return f"{said} ({' / '.join(f'{n:,}' for n in images.values())} images of {' / '.join(images)})"
+        return f"{text} ({of['labelled']['images']:,} labelled images)"
+    return f"{text} ({' / '.join(f'{n:,}' for n in images.values())} images of {' / '.join(images)})"
 
 
 def _notes(summary: dict[str, dict[str, Any]], manifest: Manifest) -> list[str]:
@@ -122,8 +116,8 @@ def _check(config: Config, manifest: Manifest, out: Run) -> str:
     out.write_json("check.json", {"leaks": leaks, "unchecked": found.unchecked, "notes": found.notes})
     if leaks:
         more = f"; and {len(leaks) - 5} more in check.json" if len(leaks) > 5 else ""
-        said = f"{len(leaks)} leak{'s' * (len(leaks) > 1)}: {'; '.join(leaks[:5])}{more}"
-        raise InputError("; ".join([said, *found.unchecked]))
+        text = f"{len(leaks)} leak{'s' * (len(leaks) > 1)}: {'; '.join(leaks[:5])}{more}"
+        raise InputError("; ".join([text, *found.unchecked]))
     if found.unchecked:
         raise InputError(f"no leak found, but not all could be checked: {'; '.join(found.unchecked)}")
     looked = [f"{len(manifest):,} images", f"{len(config.encoders)} encoders", f"{len(config.pools)} pools"]
@@ -148,17 +142,17 @@ def _validate(config: Config) -> None:
 def _strata(config: Config, manifest: Manifest, labelled: Truth | None) -> dict[str, str]:
     """Each patient's stratum: its worst class (or highest values), and its cohort."""
     table = manifest.table
-    worst: dict[str, list[str]] = {str(patient): [] for patient in table["patient_id"]}
+    worst: dict[str, list[str]] = {patient: [] for patient in table["patient_id"]}
     if labelled is not None:
         classes = worst_class(labelled)
         for patient in worst:
             worst[patient].append(str(classes.get(patient, "unlabelled")))
-    for column in (*config.strata, *(["cohort"] if "cohort" in table.columns else [])):
-        if column not in table.columns:
+    for column in (*config.strata, *(["cohort"] if "cohort" in table else [])):
+        if column not in table:
             raise InputError(f"{manifest.path}: no column '{column}' to stratify by")
         values: dict[str, list[str]] = defaultdict(list)
         for patient, value in zip(table["patient_id"], table[column], strict=True):
-            values[str(patient)].append(str(value))
+            values[patient].append(value)
         for patient, cells in values.items():
             worst[patient].append(max(cells, key=lambda cell: (number(cell) or 0.0, cell)))
     return {patient: "|".join(values) for patient, values in worst.items()}
@@ -168,14 +162,14 @@ def _silent(config: Config, manifest: Manifest, labelled: Truth | None) -> set[s
     """Patients who go to train because nothing could be asked of them in val or test, and generators."""
     if config.column:
         return set()
-    made = generated(str(patient) for patient in manifest.table["patient_id"])
+    patients = set(manifest.table["patient_id"])
+    made = generated(patients)
     if labelled is None or config.unlabelled == "divide":
         return made
-    heard = set(labelled.patient_ids.tolist())
-    for task in manifest.tasks.values():
-        heard |= set(truth(task, manifest).patient_ids.tolist())
+    known = [labelled, *(truth(task, manifest) for task in manifest.tasks.values())]
+    heard = {patient for one in known for patient in one.patient_ids.tolist()}
     kept = set(read_splits(config.existing).of) if config.existing else set()
-    return made | ({str(patient) for patient in manifest.table["patient_id"]} - heard - kept)
+    return made | (patients - heard - kept)
 
 
 def _assign(config: Config, manifest: Manifest, strata: dict[str, str]) -> dict[str, str]:
@@ -193,11 +187,7 @@ def _assign(config: Config, manifest: Manifest, strata: dict[str, str]) -> dict[
 
 
 def _given(config: Config, manifest: Manifest) -> dict[str, str]:
-    """The parts a column of the manifest names.
-
-    Raises:
-        InputError: an unknown value, or a patient in two parts, with rows.
-    """
+    """The parts a column of the manifest names."""
     table, name = manifest.table, config.column
     if name not in table.columns:
         raise InputError(f"{manifest.path}: no column '{name}' that says the part")
@@ -205,22 +195,15 @@ def _given(config: Config, manifest: Manifest) -> dict[str, str]:
     unknown = [i for i, value in enumerate(table[name]) if value not in meaning]
     if unknown:
         values = ", ".join(repr(value) for value in sorted({table[name].iloc[i] for i in unknown})[:5])
-        raise InputError(
-            f"{manifest.path}: {row_numbers([i + 2 for i in unknown])} a '{name}' of no known part "
-            f"({values}); "
-            'say what it means: parts = {value = "train", ...}'
-        )
-    of: dict[str, str] = {}
-    first: dict[str, int] = {}
-    for i, (patient, value) in enumerate(zip(table["patient_id"], table[name], strict=True)):
-        part = meaning[value]
-        row = first.setdefault(patient, i + 2)
-        if of.setdefault(patient, part) != part:
-            raise InputError(
-                f"{manifest.path}: patient '{patient}' is in {of[patient]} (row {row}) "
-                f"and in {part} (row {i + 2})"
-            )
-    return of
+        where = f"{manifest.path}: {row_numbers([i + 2 for i in unknown])} a '{name}' of no known part"
+        raise InputError(f'{where} ({values}); say what it means: parts = {{value = "train", ...}}')
+    of: dict[str, tuple[str, int]] = {}
+    for row, (patient, value) in enumerate(zip(table["patient_id"], table[name], strict=True), 2):
+        part, first = of.setdefault(patient, (meaning[value], row))
+        if part != meaning[value]:
+            both = f"in {part} (row {first}) and in {meaning[value]} (row {row})"
+            raise InputError(f"{manifest.path}: patient '{patient}' is {both}")
+    return {patient: part for patient, (part, _) in of.items()}
 
 
 def _summary(part: str, splits: Splits, manifest: Manifest, labelled: Truth | None) -> dict[str, Any]:

@@ -36,10 +36,9 @@ def test_linear_convolution_by_hand() -> None:
     with torch.no_grad():
         maps = net.net.get_submodule("conv0")(images)
         expected = F.relu(torch.einsum("k,bkhw->bhw", weights, maps) / 16)
-        assert torch.allclose(cams.maps, expected, atol=1e-7)
-        assert torch.allclose(cams.scores, score(images))
-    assert float(cams.maps.max()) > 0
-    assert not cams.maps.requires_grad
+        assert torch.allclose(cams.relu(), expected, atol=1e-7)
+    assert float(cams.relu().max()) > 0
+    assert not cams.relu().requires_grad
 
 
 def test_two_channels_by_hand() -> None:
@@ -57,7 +56,7 @@ def test_two_channels_by_hand() -> None:
         return net.maps(images).mean((2, 3)) @ torch.tensor([3.0, -1.0])
 
     cams = grad_cam(score, net, "conv0", image)
-    assert torch.allclose(cams.maps[0], torch.tensor([[1.0, 2.0], [3.0, 0.0]]))
+    assert torch.allclose(cams.relu()[0], torch.tensor([[1.0, 2.0], [3.0, 0.0]]))
 
 
 def reference(net: nn.Sequential, cut: int, rest: nn.Module, images: Tensor) -> Tensor:
@@ -94,7 +93,7 @@ def test_inner_layers_equal_the_formula_written_anew(block: int) -> None:
 
     cams = grad_cam(score, encoder.backbone, f"act{block}", images)
     expected = reference(encoder.backbone.net, 2 * block + 2, critic.output, encoder.normalise(images))
-    assert torch.allclose(cams.maps.double(), expected, rtol=1e-4, atol=1e-9)
+    assert torch.allclose(cams.relu().double(), expected, rtol=1e-4, atol=1e-9)
 
 
 def test_hirescam_of_a_flattened_layer_sums_to_the_score() -> None:
@@ -107,12 +106,12 @@ def test_hirescam_of_a_flattened_layer_sums_to_the_score() -> None:
 
     images = torch.rand(3, 1, 32, 32)
     cams = grad_cam(score, encoder.backbone, "act2", images, "hirescam")
-    assert torch.allclose(cams.signed.sum((1, 2)) + critic.output.bias, cams.scores, atol=1e-5)
+    assert torch.allclose(cams.sum((1, 2)) + critic.output.bias, score(images), atol=1e-5)
     with torch.no_grad():
         weights = critic.output.weight.view(8, 4, 4)
-        assert torch.allclose(cams.signed, (weights * encoder.maps(images)).sum(1), atol=1e-6)
+        assert torch.allclose(cams, (weights * encoder.maps(images)).sum(1), atol=1e-6)
     plain = grad_cam(score, encoder.backbone, "act2", images)
-    assert not torch.allclose(plain.signed, cams.signed, atol=1e-3)
+    assert not torch.allclose(plain, cams, atol=1e-3)
 
 
 def test_under_mean_pooling_both_methods_agree() -> None:
@@ -120,7 +119,7 @@ def test_under_mean_pooling_both_methods_agree() -> None:
     weights = torch.randn(8)
     images = torch.rand(2, 1, 32, 32)
     both = [
-        grad_cam(lambda x: encoder(x) @ weights, encoder.backbone, "act2", images, method).signed
+        grad_cam(lambda x: encoder(x) @ weights, encoder.backbone, "act2", images, method)
         for method in ("gradcam", "hirescam")
     ]
     assert torch.allclose(*both, atol=1e-7)
@@ -134,8 +133,8 @@ def test_images_do_not_share_a_map() -> None:
     def score(x: Tensor) -> Tensor:
         return encoder(x)[:, 5]
 
-    together = grad_cam(score, encoder.backbone, layer, images).maps
-    alone = torch.cat([grad_cam(score, encoder.backbone, layer, image[None]).maps for image in images])
+    together = grad_cam(score, encoder.backbone, layer, images).relu()
+    alone = torch.cat([grad_cam(score, encoder.backbone, layer, image[None]).relu() for image in images])
     assert torch.allclose(together, alone, rtol=1e-3, atol=1e-6)
 
 
@@ -188,5 +187,5 @@ def test_a_transformer_is_explained_at_its_last_block_but_one(pool: Literal["mea
     assert tokens.grad is not None
     patches, slope = tokens.detach()[:, 1:], tokens.grad[:, 1:]
     expected = torch.einsum("bk,bnk->bn", slope.mean(1), patches).view(2, 4, 4)
-    assert torch.allclose(cams.signed, expected, rtol=1e-4, atol=1e-6)
-    assert float(cams.signed.abs().max()) > 1e-4
+    assert torch.allclose(cams, expected, rtol=1e-4, atol=1e-6)
+    assert float(cams.abs().max()) > 1e-4

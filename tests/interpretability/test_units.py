@@ -90,7 +90,7 @@ def test_activations_are_the_networks_own(store: Store) -> None:
     shapes = units.choose_shapes(encoder, (), critic)
     assert shapes == {"act2": (128, 4, 4), "act3": (256, 2, 2), "act4": (512, 1, 1), "score": (1, 1, 1)}
     rows = np.array([5, 3, 11])
-    (batch,) = units.activations_of(encoder, critic, store, rows, list(shapes))()
+    (batch,) = units.activations_of(encoder, critic, store, rows, list(shapes))
     with torch.no_grad():
         images = to_float(store.read(rows))
         maps = encoder.maps(images)

@@ -28,7 +28,6 @@ CALLED = ("matmul", "_kernel_product", "_patches")
 @pytest.fixture
 def all_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels are used for small layers too."""
-    monkeypatch.setattr(conv, "_LONG", 4)
     monkeypatch.setattr(linear, "_MANY", 0)
 
 

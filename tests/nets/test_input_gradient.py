@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trabecula.kernels import conv
 from trabecula.nets.critic import Critic, critic_blocks
 from trabecula.nets.input_gradient import input_gradient, piecewise_linear, scores
 
@@ -34,15 +33,7 @@ def penalty(critic: nn.Module, x: Tensor) -> Tensor:
 WIDTHS = (8, 16, 24)
 
 
-@pytest.fixture(params=[16, 9])
-def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """How many a tile takes in all layers but the first (kernels/winograd.py)."""
-    monkeypatch.setattr(conv, "_LONG", 4 if request.param == 9 else conv._LONG)
-    return int(request.param)
-
-
 @pytest.mark.parametrize("channels", [1, 3, 6])  # six take the library's transposed convolution
-@pytest.mark.usefixtures("products")
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_the_gradient_and_its_derivatives_are_autograds(channels: int, layout: torch.memory_format) -> None:
     torch.manual_seed(channels)
@@ -61,7 +52,6 @@ def test_the_gradient_and_its_derivatives_are_autograds(channels: int, layout: t
         assert float((ours - theirs).abs().max()) <= 1e-5 * float(theirs.abs().max())
 
 
-@pytest.mark.usefixtures("products")
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_scores_and_their_gradients_are_autograds(layout: torch.memory_format) -> None:
     torch.manual_seed(0)

@@ -11,7 +11,6 @@ gradient, and over the last layer its sum before the cut is the score itself, bu
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -25,44 +24,24 @@ from trabecula.nets.backbone import Backbone
 Score = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) in [0, 1] -> (B,) score of each."""
 
-
 _PLACES = 4  # positions across below which a map hardly points anywhere
-
-
-@dataclass(frozen=True)
-class Cams:
-    """`signed`: (B, h, w) in units of the score; `maps`: the same without what speaks against it.
-
-    `scores`: (B,).
-    """
-
-    signed: Tensor
-    scores: Tensor
-
-    @property
-    def maps(self) -> Tensor:
-        return F.relu(self.signed)
 
 
 def grad_cam(
     score: Score, backbone: Backbone, layer: str, images: Tensor, method: CamMethod = "gradcam"
-) -> Cams:
-    """Grad-CAM, or HiResCAM, of these images.
+) -> Tensor:
+    """Grad-CAM, or HiResCAM, before the cut: images (B, C, H, W) in [0, 1] -> (B, h, w) in the score's unit.
 
-    Args:
-        score: runs `backbone`; its images must not influence each other.
-        backbone: the network that has the layer.
-        layer: its name.
-        images: (B, C, H, W) in [0, 1].
+    `score` runs `backbone`, which has the layer; its images must not influence each other.
     """
     with captured(backbone, [layer]) as outputs, torch.enable_grad():
         # A gradient must reach the layer even where nothing before it learns.
-        scores = score(images.detach().clone().requires_grad_())
+        total = score(images.detach().clone().requires_grad_()).sum()
         activations = outputs[layer]
-        (gradient,) = torch.autograd.grad(scores.sum(), activations)
+        (gradient,) = torch.autograd.grad(total, activations)
     activations, gradient = as_maps(backbone, activations), as_maps(backbone, gradient)
     weights = gradient.mean((2, 3), keepdim=True) if method == "gradcam" else gradient  # equation 1
-    return Cams((weights * activations.detach()).sum(1), scores.detach())  # equation 2, before its ReLU
+    return (weights * activations.detach()).sum(1)  # equation 2, before its ReLU
 
 
 def upsample(maps: Tensor, size: int) -> Tensor:

@@ -36,9 +36,8 @@ def map_layers(backbone: Backbone) -> dict[str, tuple[int, int, int]]:
     training = backbone.net.training
     backbone.net.eval()
     try:
-        parameter = next(backbone.net.parameters())
-        shape = (1, backbone.in_channels, backbone.size, backbone.size)
-        backbone(torch.zeros(shape, device=parameter.device))
+        device = next(backbone.net.parameters()).device
+        backbone(torch.zeros((1, backbone.in_channels, backbone.size, backbone.size), device=device))
     finally:
         backbone.net.train(training)
         for handle in handles:
@@ -94,11 +93,7 @@ def _blocks(modules: dict[str, nn.Module], known: Sequence[str]) -> list[str]:
 
 
 def check_layers(backbone: Backbone, names: Sequence[str]) -> None:
-    """Refuse layers that are not there or give no maps.
-
-    Raises:
-        InputError: the first of them, with the likely one.
-    """
+    """Refuse the first layer that is not there or gives no maps, with an InputError."""
     known = list(map_layers(backbone))
     for name in names:
         if name not in known:
@@ -112,15 +107,12 @@ def check_layers(backbone: Backbone, names: Sequence[str]) -> None:
 def captured(backbone: Backbone, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """Within it, each forward pass leaves the layers' outputs in the dictionary, for `as_maps`."""
     outputs: dict[str, Tensor] = {}
-    modules = dict(backbone.net.named_modules())
+    modules = {backbone.net.get_submodule(name): name for name in names}
 
-    def keep(name: str) -> Any:
-        def hook(_: nn.Module, __: Any, output: Tensor) -> None:
-            outputs[name] = output
+    def keep(module: nn.Module, _: Any, output: Tensor) -> None:
+        outputs[modules[module]] = output
 
-        return hook
-
-    handles = [modules[name].register_forward_hook(keep(name)) for name in names]
+    handles = [module.register_forward_hook(keep) for module in modules]
     try:
         yield outputs
     finally:

@@ -17,16 +17,11 @@ from trabecula.nets.latent import latents
 
 @dataclass(frozen=True)
 class Climb:
-    """From noise to the highest score found.
+    """From noise to the highest score found."""
 
-    start: (B, C, S, S) in [-1, 1]. images: the same, at each start's highest score. scores: (steps + 1, B),
-    before the first step and after each. best: (B,) the steps at which `images` were met.
-    """
-
-    start: Tensor
-    images: Tensor
-    scores: Tensor
-    best: Tensor
+    images: Tensor  # (B, C, S, S) in [-1, 1], at each start's highest score
+    scores: Tensor  # (steps + 1, B), before the first step and after each
+    best: Tensor  # (B,) the steps at which `images` were met
 
 
 def noise_images(num: int, channels: int, size: int, seed: int) -> Tensor:
@@ -45,7 +40,6 @@ def maximise(critic: Callable[[Tensor], Tensor], start: Tensor, steps: int, rate
     Args:
         critic: (B, C, S, S) -> (B,), each score of its own image alone.
         start: (B, C, S, S) in [-1, 1].
-        steps: of the ascent.
         rate: how far a pixel moves in one step, about, where the whole range is 2.
 
     Raises:
@@ -72,4 +66,4 @@ def maximise(critic: Callable[[Tensor], Tensor], start: Tensor, steps: int, rate
         optimizer.step()
         with torch.no_grad():
             x.clamp_(-1, 1)
-    return Climb(start, best, torch.stack(climb), at)
+    return Climb(best, torch.stack(climb), at)

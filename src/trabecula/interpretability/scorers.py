@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trabecula.artifacts.encoder import check_fit
+from trabecula.artifacts.encoder import check_fit, folder_of
 from trabecula.artifacts.store import Store
 from trabecula.artifacts.tasks import Task
 from trabecula.config import suggest
@@ -28,17 +29,13 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Scorer:
-    """A network, the score that is explained, and how a person reads it.
-
-    `score`: images (B, C, H, W) in [0, 1] -> (B,). `read`: rows of the store -> (n,) probabilities, or a
-    critic's scores. `task` is None for a critic.
-    """
+    """A network, the score that is explained, and how a person reads it."""
 
     encoder: Encoder
     score: Score
-    read: Callable[[NDArray[np.int64]], NDArray[np.float64]]
+    read: Callable[[NDArray[np.int64]], NDArray[np.float64]]  # rows of the store -> (n,)
     arm: str
-    task: Task | None = None
+    task: Task | None = None  # None for a critic
     task_name: str = ""
     target: str = ""
     crop: float = 1.0  # part of an image's side that is seen, about the centre
@@ -53,18 +50,14 @@ def recentred(images: Tensor, crop: float) -> Tensor:
 
 
 def of_classifier(path: Path, store: Store, target: str, device: torch.device) -> Scorer:
-    """One class of a classifier that `finetune` wrote.
-
-    Args:
-        target: the class; "" for the last, which is a binary task's positive one.
+    """One class of a classifier that `finetune` wrote: the target, or the last one where that is "".
 
     Raises:
         InputError: no classifier there, a store prepared otherwise, or no such class.
     """
     classifier = load_classifier(path)
-    card = classifier.card
     classifier.check_fit(store, store.path)
-    names = card.class_names
+    card, names = classifier.card, classifier.card.class_names
     chosen = target or names[-1]
     if chosen not in names:
         raise InputError(
@@ -87,20 +80,13 @@ def of_classifier(path: Path, store: Store, target: str, device: torch.device) -
 
 
 def of_critic(path: Path, store: Store, device: torch.device) -> Scorer:
-    """The score of a critic that an adversarial `pretrain` wrote.
-
-    Raises:
-        InputError: no critic there, or a store it was not made for.
-    """
+    """The score of a critic that an adversarial `pretrain` wrote."""
     encoder, critic = load_pair(path, store, device)
 
     def score(images: Tensor) -> Tensor:
         return critic.output(encoder.maps(images).flatten(1)).squeeze(1)  # type: ignore[no-any-return]
 
-    def read(rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        return critic_scores(encoder, critic, store, rows)
-
-    return Scorer(encoder, score, read, encoder.card.name)
+    return Scorer(encoder, score, partial(critic_scores, encoder, critic, store), encoder.card.name)
 
 
 def load_pair(path: Path, store: Store, device: torch.device) -> tuple[Encoder, Critic]:
@@ -119,12 +105,6 @@ def critic_scores(
     encoder: Encoder, critic: Critic, store: Store, rows: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """(n,) the critic's score of these rows."""
-    parts = [np.empty(0)]
-    for images in images_in_order(store, rows, encoder.mean.device, BATCH):
-        parts.append(critic(encoder.normalise(images)).double().cpu().numpy())
-    return np.concatenate(parts)
-
-
-def folder_of(path: Path) -> Path:
-    """The folder, also where a file in it is named."""
-    return path if path.is_dir() else path.parent
+    batches = images_in_order(store, rows, encoder.mean.device, BATCH)
+    parts = [critic(encoder.normalise(images)).double().cpu().numpy() for images in batches]
+    return np.concatenate([np.empty(0), *parts])

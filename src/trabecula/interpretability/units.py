@@ -31,10 +31,8 @@ Activations = Callable[[], Iterator[dict[str, NDArray[np.float32]]]]
 
 PAPER_BOUND = 0.2
 """No unit of the paper's critic is correlated with the label beyond this (den Boer 2025, section 7)."""
-
 SCORE = "score"
 """The critic's output, asked like a layer of one unit."""
-
 _NUM_LAYERS = 3
 _BATCH = 64
 _MOST_SUMS = 1 << 25  # products of units and labels held at a time: 256 MiB
@@ -55,25 +53,21 @@ def choose_shapes(encoder: Encoder, wanted: Sequence[str], critic: Critic | None
     return {name: known[name] for name in names} | ({SCORE: (1, 1, 1)} if critic and not wanted else {})
 
 
+@torch.inference_mode()
 def activations_of(
     encoder: Encoder, critic: Critic | None, store: Store, rows: NDArray[np.int64], names: Sequence[str]
-) -> Activations:
-    """Activations of these layers on these rows of the store, in their order."""
-
-    @torch.inference_mode()
-    def read() -> Iterator[dict[str, NDArray[np.float32]]]:
-        inner = [name for name in names if name != SCORE]
-        with captured(encoder.backbone, inner) as outputs, Meter("units", len(rows), "images") as meter:
-            for images in images_in_order(store, rows, encoder.mean.device, _BATCH):
-                maps = encoder.backbone(encoder.normalise(images)).maps
-                seen = {name: as_maps(encoder.backbone, outputs[name]) for name in inner}
-                batch = {name: layer.float().cpu().numpy() for name, layer in seen.items()}
-                if SCORE in names and critic is not None:
-                    batch[SCORE] = critic.output(maps.flatten(1))[..., None, None].cpu().numpy()
-                yield batch
-                meter.add(len(images))
-
-    return read
+) -> Iterator[dict[str, NDArray[np.float32]]]:
+    """Activations of these layers on these rows of the store, batch after batch."""
+    inner = [name for name in names if name != SCORE]
+    with captured(encoder.backbone, inner) as outputs, Meter("units", len(rows), "images") as meter:
+        for images in images_in_order(store, rows, encoder.mean.device, _BATCH):
+            maps = encoder.backbone(encoder.normalise(images)).maps
+            seen = {name: as_maps(encoder.backbone, outputs[name]) for name in inner}
+            batch = {name: layer.float().cpu().numpy() for name, layer in seen.items()}
+            if SCORE in names and critic is not None:
+                batch[SCORE] = critic.output(maps.flatten(1))[..., None, None].cpu().numpy()
+            yield batch
+            meter.add(len(images))
 
 
 @dataclass(frozen=True)
@@ -88,35 +82,34 @@ class _Channels:
 
 
 def correlate(
-    activations: Activations,
-    shapes: dict[str, Shape],
-    y: NDArray[Any],
-    permuted: NDArray[np.float64],
+    activations: Activations, shapes: dict[str, Shape], y: NDArray[Any], permuted: NDArray[np.float64]
 ) -> dict[tuple[str, Kind], Correlations]:
     """Correlations of every unit, by layer and kind; cells in the order channel, row, column.
 
     The network runs once, or more often where the sums would not fit the memory.
     """
-    labels = len(permuted) + 1
     parts: dict[tuple[str, Kind], list[Correlations]] = {}
-    for together in _passes(shapes, labels):
+    for together in _passes(shapes, len(permuted) + 1):
         sums = [CorrelationSums(y, permuted) for _ in together]
         for batch in activations():
             for part, held in zip(together, sums, strict=True):
                 held.add(_units(batch[part.layer], part))
         for part, held in zip(together, sums, strict=True):
             parts.setdefault((part.layer, part.kind), []).append(held.result())
-    return {key: _joined(found) for key, found in parts.items()}
+    joined = {}
+    for key, found in parts.items():
+        r = np.concatenate([part.r for part in found])
+        joined[key] = Correlations(r, np.maximum.reduce([part.null_max for part in found]))
+    return joined
 
 
 def _passes(shapes: dict[str, Shape], labels: int) -> list[list[_Channels]]:
     most = max(1, _MOST_SUMS // labels)
     passes: list[list[_Channels]] = [[]]
     for layer, (channels, height, width) in shapes.items():
-        cells = height * width
-        sizes: dict[Kind, int] = {"channel": 1, "cell": cells}
+        sizes: dict[Kind, int] = {"channel": 1, "cell": height * width}
         for kind, each in sizes.items():
-            if kind == "cell" and cells == 1:
+            if kind == "cell" and each == 1:
                 continue  # the one cell is the mean
             step = max(1, most // each)
             for first in range(0, channels, step):
@@ -136,33 +129,24 @@ def _units(maps: NDArray[np.float32], part: _Channels) -> NDArray[np.float32]:
     return np.asarray(chosen.reshape(len(chosen), -1), dtype=np.float32)
 
 
-def _joined(found: Sequence[Correlations]) -> Correlations:
-    r = np.concatenate([part.r for part in found])
-    return Correlations(r, np.maximum.reduce([part.null_max for part in found]))
-
-
 def summarise(found: dict[tuple[str, Kind], Correlations], shapes: dict[str, Shape]) -> tuple[UnitRow, ...]:
     """One row a layer and kind: the largest correlation, its place, and its p over all units of that kind."""
     rows = []
     for (layer, kind), correlations in found.items():
-        same = [other.null_max for (_, its), other in found.items() if its == kind]
-        family = np.maximum.reduce(same)
+        family = np.maximum.reduce([other.null_max for (_, its), other in found.items() if its == kind])
         size = np.abs(correlations.r[np.isfinite(correlations.r)])
-        best = correlations.largest
-        _, height, width = shapes[layer]
-        at = None
+        best, largest, p, at = correlations.largest, None, None, None
         if best >= 0:
+            largest = float(correlations.r[best])
+            p = max_p_value(largest, family)
             place = np.unravel_index(best, shapes[layer]) if kind == "cell" else (best,)
             at = dict(zip(("channel", "row", "column"), map(int, place), strict=False))
         significant = (max_p_value(float(r), family) <= 0.05 for r in size[size >= np.quantile(family, 0.9)])
-        row = UnitRow(
-            layer=layer, unit=kind, grid=(height, width), num_units=len(correlations.r),
-            num_constant=int(len(correlations.r) - len(size)),
-            largest=float(correlations.r[best]) if best >= 0 else None, at=at,
-            p=max_p_value(float(correlations.r[best]), family) if best >= 0 else None,
-            num_above_paper=int((size > PAPER_BOUND).sum()), num_significant=int(sum(significant)),
+        rows.append(UnitRow(
+            layer=layer, unit=kind, grid=shapes[layer][1:], num_units=len(correlations.r),
+            num_constant=len(correlations.r) - len(size), largest=largest, at=at, p=p,
+            num_above_paper=int((size > PAPER_BOUND).sum()), num_significant=sum(significant),
             quantiles={f"{q:g}": float(np.quantile(size, q)) for q in _QUANTILES} if len(size) else {},
             null_95=float(np.quantile(family, 0.95)),
-        )  # fmt: skip
-        rows.append(row)
+        ))  # fmt: skip
     return tuple(rows)

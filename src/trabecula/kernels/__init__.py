@@ -11,7 +11,7 @@ import os
 from trabecula.errors import InputError
 
 VARIABLE = "TRABECULA_KERNELS"
-NAMES = ("input_gradient", "convolution", "winograd", "matmul", "linear")
+NAMES = ("input_gradient", "convolution", "matmul", "linear")
 
 
 def enabled(name: str) -> bool:

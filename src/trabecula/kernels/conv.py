@@ -3,9 +3,7 @@
 On maps of a few pixels a convolution kernel runs at two thirds of the speed of a matrix product, and its
 weight gradient at half of it or less. The last stage of a ResNet is made of such layers, and so is the end
 of a critic. A layer is a product in bf16 alone; `convolve`, `convolve_back` and `kernel_gradient`, for
-gradients written by hand, take the faster way in float32 too. On maps of any size they take the one with
-fewer products (kernels/winograd.py) for kernels of 4 with stride 2 where batch and channels are many,
-`convolve` only where no sign depends on it. They carry no gradient themselves.
+gradients written by hand, take the faster way in float32 too. They carry no gradient themselves.
 """
 
 from __future__ import annotations
@@ -18,13 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
-from trabecula.kernels import enabled, winograd
-from trabecula.kernels.matmul import by_onednn, matmul
+from trabecula.kernels import enabled
+from trabecula.kernels.matmul import matmul
 
 _OUTPUT = 16  # pixels of the output map up to which the product is the faster forward pass
 _WEIGHT = 49  # and the faster weight gradient
 _WEIGHT_OF_4 = 64  # the same in bf16 with kernels of 4
-_LONG = 128  # a product's sides, in harmony, from which nine with the sums around them beat sixteen
 
 
 class SmallMapConv2d(nn.Conv2d):
@@ -63,16 +60,8 @@ class _ConvolutionProduct(torch.autograd.Function):
         return dx, dweight, None, None
 
 
-def convolve(
-    x: Tensor, kernel: Tensor, bias: Tensor | None, step: int, edge: int, signs: bool = True
-) -> Tensor:
-    """`F.conv2d` of a square kernel.
-
-    Args:
-        signs: whether signs of the result matter: then the way with three times the rounding is not taken.
-    """
-    if not signs and _takes_nine_products(x, kernel, step, edge):
-        return winograd.convolve(x, kernel, bias, matmul)
+def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, step: int, edge: int) -> Tensor:
+    """`F.conv2d` of a square kernel."""
     if not _is_quick(x) or _pixels(x, kernel.shape[-1], step, edge) > _OUTPUT:
         return F.conv2d(x, kernel, bias, step, edge)
     made = matmul(_patches(x, kernel.shape[-1], step, edge), kernel.permute(0, 2, 3, 1).flatten(1).t())
@@ -81,8 +70,6 @@ def convolve(
 
 def convolve_back(grad: Tensor, x: Tensor, kernel: Tensor, step: int, edge: int) -> Tensor:
     """The gradient in `x` of a convolution, from that in its output."""
-    if _takes_nine_products(x, kernel, step, edge):
-        return winograd.convolve_back(grad, kernel, matmul)
     if not _is_quick(grad) or grad[0, 0].numel() > _OUTPUT or grad.dtype != torch.float32:
         return _library_gradients(grad, x, kernel, step, edge, (True, False, False))[0]
     (batch, channels, height, width), size = x.shape, kernel.shape[-1]
@@ -98,21 +85,10 @@ def convolve_back(grad: Tensor, x: Tensor, kernel: Tensor, step: int, edge: int)
 
 def kernel_gradient(grad: Tensor, x: Tensor, kernel: Tensor, step: int, edge: int) -> Tensor:
     """The gradient in the kernel of a convolution, from that in its output."""
-    if _takes_nine_products(x, kernel, step, edge):
-        return winograd.kernel_gradient(grad, x, matmul)
     most = _OUTPUT if grad.dtype == torch.float32 else _WEIGHT_OF_4
     if not _is_quick(grad) or grad[0, 0].numel() > most:
         return _library_gradients(grad, x, kernel, step, edge, (False, True, False))[1]
     return _kernel_product(grad, x, kernel, step, edge)
-
-
-def _takes_nine_products(x: Tensor, kernel: Tensor, step: int, edge: int) -> bool:
-    if x.device.type != "cpu" or torch.is_grad_enabled() or not by_onednn(x.dtype) or not enabled("winograd"):
-        return False
-    if kernel.shape[2:] != (4, 4) or (step, edge) != (2, 1) or any(side % 4 for side in x.shape[2:]):
-        return False
-    tiles, (out, channels) = x[:, 0].numel() // 16, kernel.shape[:2]
-    return 1 / tiles + 1 / out + 1 / (4 * channels) < 1 / _LONG  # sums over products
 
 
 def _kernel_product(grad: Tensor, x: Tensor, kernel: Tensor, step: int, edge: int) -> Tensor:

@@ -236,7 +236,7 @@ def load_critic(folder: Path) -> Critic:
     Raises:
         InputError: no critic there, or an output layer that does not fit the encoder.
     """
-    file = on_disk.critic_file(folder)
+    file = folder / on_disk.CRITIC_FILE
     if not file.exists():
         raise InputError(
             f"{folder}: no critic there ({file.name} is missing); an adversarial `pretrain` writes one"

@@ -153,7 +153,7 @@ class _InputGradient(torch.autograd.Function):
         for layer, kernel, unit, back in zip(ctx.layers, kernels, units, backs, strict=True):
             of_kernel = kernel_gradient(back, along, kernel, layer.stride, layer.padding)
             found += [of_kernel, None]  # biases are in no factor
-            along = convolve(along, kernel, None, layer.stride, layer.padding, signs=False)
+            along = convolve(along, kernel, None, layer.stride, layer.padding)
             along = _factor_(along, unit, layer.leak)
         return None, None, along.float().sum(0).reshape(1, -1), *found
 
