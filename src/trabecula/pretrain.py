@@ -43,7 +43,6 @@ from trabecula.nets.encoder import Encoder, StartingPoint, make_encoder, pooling
 from trabecula.nets.published import is_hub_name, stands_for_weights
 from trabecula.objectives import TABLE, find
 from trabecula.objectives.objective import Objective, Setting, outweighed
-from trabecula.objectives.settings import of_method, resolved
 from trabecula.run import Run
 from trabecula.train.checkpoint import CHECKPOINT
 from trabecula.train.pretraining import draw, train_and_keep
@@ -140,7 +139,7 @@ class Config(Record):
     def _whole(cls, settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         """With the method's defaults: a run's identity holds them, and a mistyped one is found at once."""
         objective = info.data.get("objective", "none")
-        return settings if objective == "none" else resolved(objective, settings)
+        return settings if objective == "none" else find(objective).resolved(settings)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -182,7 +181,7 @@ def run(config: Config, out: Run) -> str:
         labelled = labelled_training_part(store.parts[0], splits, config.manifest, config.task)
     method = find(config.objective)
     pool = with_fields(config.objective, method.fields, store, rows, patients, labelled)
-    settings = of_method(config.objective, config.settings, store.size, labelled.task if labelled else None)
+    settings = method.settings(config.settings, store.size, labelled.task if labelled else None)
     objective = method(settings, encoder, Setting(len(pool.rows), config.batch_size, config.seed)).to(device)
     out.log("pool", images=len(pool.rows), patients=len(pool.patients))
     _say_before(objective, encoder, device, foreign)
