@@ -209,7 +209,7 @@ def compare(hospital: Hospital, name: str, arms: Sequence[Probed]) -> dict[str, 
 def sabotage(how: str) -> None:
     """Break the instrument in this process: what the bars are there to notice."""
     from trabecula import evaluate
-    from trabecula.comparison import differences
+    from trabecula.comparison import arms
     from trabecula.metrics import bootstrap
 
     if how == "labels":  # test labels of other images
@@ -235,7 +235,7 @@ def sabotage(how: str) -> None:
             p = float(2 * stats.t.sf(abs(found.value) / error, df))
             return bootstrap.Difference(found.value, found.low, found.high, p, found.num_seeds, found.note)
 
-        differences.difference = narrow
+        arms.difference = narrow
 
 
 def with_effect(folder: Path, plan: Plan, taught: Path, repeat: int) -> list[dict[str, Any]]:

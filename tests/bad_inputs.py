@@ -114,7 +114,7 @@ REFUSED = {
     f"{WEIGHTS} --weights resnet18.pt": "its keys are those of torchvision:resnet18: set architecture = 'torchvision:resnet18'",
     f"{WEIGHTS} --weights evil.pt": "evil.pt: holds code or objects, not only tensors, and is not loaded, as that could run anything",
     f"{WEIGHTS} --weights evil.safetensors": "evil.safetensors: not a safetensors file, or cut short",
-    "pretrain --store store --weights empty -s init=weights -s architecture=auto": "empty: no model's folder: config.json is missing",
+    "pretrain --store store --weights empty -s init=weights -s architecture=auto": "empty: no model's folder: it needs encoder.json (an export), or config.json",
     "pretrain --store store -s init=weights -s architecture=auto": "architecture 'auto' is that of a model's folder: set weights to the folder, or name a network",
     "pretrain --store store -s architecture=hf:facebook/dinov2-small": "names weights on the hub: set init = weights",
     "embed --encoder encoder --store unflipped": 'flip_side is "", wanted "R"; prepare these images with the settings of that store',

@@ -16,6 +16,7 @@ from trabecula.artifacts.splits import read_splits
 from trabecula.errors import InputError, RunError
 from trabecula.run import execute
 from trabecula.transfer import trials as searching
+from trabecula.transfer.fine_tuning import Fitted
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_the_median_pruner_waits_and_prunes(
             if should_stop(check, 0.1 if good else 0.9, 0.5):
                 break
         checks.append(check)
-        return None, searching.Fitted(8, 0.1 if good else 0.9, 0.5, check, 8 * check, 0.1, 0.7, check < 9)
+        return None, Fitted(8, 0.1 if good else 0.9, 0.5, check, 8 * check, 0.1, 0.7, check < 9)
 
     monkeypatch.setattr(searching, "tune", scripted)
     said = execute("search", config(hospital, root, trials=7, pruner="median"), tmp_path / "s")

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,32 @@ def test_a_process_that_was_killed_goes_on(hospital: Path, root: Path, tmp_path:
     process.wait()
     subprocess.run(words, check=True, env=os.environ, stdout=subprocess.DEVNULL)
     assert artifacts(tmp_path / "part") == artifacts(tmp_path / "whole")
+
+
+def test_a_search_of_an_earlier_version_goes_on(
+    hospital: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its database has the results of trials under another name, `told`."""
+    execute("search", config(hospital, root), tmp_path / "whole")
+    trained = 0
+    real = searching.tune
+
+    def killing(*args: Any, **options: Any) -> Any:
+        nonlocal trained
+        trained += 1
+        if trained == 3:
+            raise KeyboardInterrupt
+        return real(*args, **options)
+
+    monkeypatch.setattr(searching, "tune", killing)
+    with pytest.raises(KeyboardInterrupt):
+        execute("search", config(hospital, root), tmp_path / "old")
+    with closing(sqlite3.connect(tmp_path / "old" / "trials.db")) as database, database:
+        renamed = database.execute("UPDATE trial_user_attributes SET key = 'told' WHERE key = 'result'")
+        assert renamed.rowcount == 2
+    execute("search", config(hospital, root), tmp_path / "old")
+    assert trained == 4 + 1  # the third again, the first two not
+    assert artifacts(tmp_path / "old") == artifacts(tmp_path / "whole")
 
 
 def test_any_optuna_storage_will_do_and_is_no_part_of_the_result(

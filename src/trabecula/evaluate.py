@@ -43,8 +43,7 @@ from trabecula.artifacts.store import Store
 from trabecula.artifacts.tasks import Task, Truth, find_task, truth
 from trabecula.comparison import arms as arms_
 from trabecula.comparison import leakage
-from trabecula.comparison.arms import ComparedArm
-from trabecula.comparison.differences import ArmScores, compare, compare_pools, multipliers
+from trabecula.comparison.arms import ArmScores, ComparedArm, compare, compare_pools, multipliers
 from trabecula.comparison.snapshots import snapshot_curves
 from trabecula.config import Record
 from trabecula.errors import InputError

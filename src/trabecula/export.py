@@ -20,8 +20,8 @@ from typing import Any, Self
 
 from pydantic import model_validator
 
-from trabecula.artifacts.audit import CLEAR, read_audit
 from trabecula.artifacts.encoder import EncoderCard, write_encoder_card
+from trabecula.artifacts.fidelity import CLEAR, read_audit
 from trabecula.artifacts.generator import WEIGHTS_FILE, write_generator
 from trabecula.artifacts.training import read_training
 from trabecula.artifacts.weights import write_weights

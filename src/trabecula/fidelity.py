@@ -24,7 +24,6 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from trabecula.artifacts.audit import make_audit, nearest_pairs, write_audit
 from trabecula.artifacts.encoder import has_critic
 from trabecula.artifacts.features import CARD_FILE as FEATURES_CARD
 from trabecula.artifacts.features import (
@@ -34,7 +33,7 @@ from trabecula.artifacts.features import (
     read_features,
     writing_features,
 )
-from trabecula.artifacts.fidelity import write_fidelity
+from trabecula.artifacts.fidelity import make_audit, nearest_pairs, write_audit, write_fidelity
 from trabecula.artifacts.generated import is_generated
 from trabecula.artifacts.generator import WEIGHTS_FILE, GeneratorCard, has_generator, read_generator_card
 from trabecula.artifacts.patient_hashes import key_name, mark, site_key

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
+from trabecula.artifacts.classifier import has_probes, read_probes
 from trabecula.artifacts.features import read_features
 from trabecula.artifacts.predictions import Choice, Origin, prediction_rows, write_predictions
-from trabecula.artifacts.probes import has_probes, read_probes
 from trabecula.artifacts.splits import read_splits
 from trabecula.artifacts.store import Store, differing
 from trabecula.artifacts.tasks import Task

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from trabecula.artifacts.classifier import LinearProbe, write_probes
 from trabecula.artifacts.features import read_features
 from trabecula.artifacts.manifest import read_manifest
 from trabecula.artifacts.predictions import Origin, probe_mode, write_predictions
-from trabecula.artifacts.probes import LinearProbe, write_probes
 from trabecula.artifacts.splits import FEW_VAL, Subset, draw_subset, read_splits
 from trabecula.artifacts.tasks import Task, find_task, truth
 from trabecula.config import Record

@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 
 from compared_arms import ARMS, with_controls
-from trabecula.comparison.arms import ComparedArm, baselines_of
-from trabecula.comparison.differences import ArmScores, compare, multipliers, pair, pair_seeds
+from trabecula.comparison.arms import (
+    ArmScores,
+    ComparedArm,
+    baselines_of,
+    compare,
+    multipliers,
+    pair,
+    pair_seeds,
+)
 from trabecula.metrics.bootstrap import difference
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trabecula.comparison.differences import ArmScores, compare_pools
+from trabecula.comparison.arms import ArmScores, compare_pools
 from trabecula.metrics.bootstrap import difference
 
 

@@ -179,8 +179,8 @@ def test_bare_names_are_looked_up_timm_first() -> None:
         ("critic:4-x", 64, 1, "native", "widths are whole numbers"),
         ("critic", 64, 1, "sum", "stem 'sum' is for grey images.*critic has no RGB stem"),
         ("timm:resnet18", 64, 3, "repeat", "images have 3 channels"),
-        ("torchvision:squeezenet1_0", 8, 1, "native", "cannot take images of 8 x 8 px"),
-        ("torchvision:vit_b_16", 60, 1, "native", "cannot be built for 60 x 60 px"),
+        ("torchvision:squeezenet1_0", 8, 1, "native", "cannot be built for 1 x 8 x 8 px images"),
+        ("torchvision:vit_b_16", 60, 1, "native", "cannot be built for 1 x 60 x 60 px images"),
         ("torchvision:googlenet", 64, 1, "native", "before the classifier cannot be had"),
     ],
 )

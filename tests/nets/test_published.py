@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from trabecula.artifacts.patient_hashes import key_name, site_key
 from trabecula.errors import InputError
 from trabecula.nets import from_transformers, published
-from trabecula.nets.encoder import Encoder, load_encoder, make_encoder
-from trabecula.nets.published import is_hub_name, open_folder, weights_label
+from trabecula.nets.encoder import Encoder, load_encoder, make_encoder, starting_point
+from trabecula.nets.published import is_hub_name, open_folder
 
 TINY = {"hidden_size": 64, "num_hidden_layers": 6, "num_attention_heads": 2, "intermediate_size": 192,
         "image_size": 32, "patch_size": 8, "layer_norm_eps": 1e-6}  # fmt: skip
@@ -188,10 +188,8 @@ def test_a_folder_of_timm_gives_timms_features(tmp_path: Path) -> None:
     with torch.inference_mode():
         wanted = net.forward_head(net.forward_features(encoder.normalise(images)), pre_logits=True)
         torch.testing.assert_close(encoder(images), wanted)
-    named = make_encoder(
-        "auto", 3, 64, init="weights", weights=tmp_path / "resnet.in1k", weights_name="radiographs"
-    )
-    assert (named.card.family, weights_label(named.card.weights)) == ("weights", "radiographs")
+    start = starting_point("auto", "weights", tmp_path / "resnet.in1k", "radiographs")
+    assert (start.family, start.label) == ("weights", "radiographs")
 
 
 def test_a_patch_size_and_a_normalisation_of_timms_folder_are_kept(tmp_path: Path) -> None:
@@ -288,7 +286,7 @@ def broken(tmp_path: Path, what: str) -> Path:
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("empty", "no model's folder: config.json is missing"),
+        ("empty", r"no model's folder: it needs encoder\.json"),
         ("torn", "config.json: not valid JSON"),
         ("unknown", r"it needs encoder\.json \(an export\), or config\.json with 'architecture'"),
         ("other", "a 'clip' of transformers .*is not known here; known are"),
@@ -370,7 +368,7 @@ def test_a_name_on_the_hub_is_its_snapshots_folder(tmp_path: Path, monkeypatch: 
     encoder = make_encoder("hf:some/vit@v2", 3, 32, init="weights")
     assert asked == [("some/vit", "v2", False)]  # no pickle is fetched where there is a safetensors file
     assert encoder.card.weights.startswith("some/vit@0123456789ab sha256:")
-    assert weights_label(encoder.card.weights) == "vit"
+    assert starting_point("hf:some/vit@v2", "weights", snapshot, "imagenet").label == "vit"
     local: Encoder = make_encoder("hf:some/vit@v2", 3, 32, init="weights", weights=snapshot)
     assert len(asked) == 1
     assert local.card.weights.startswith("some/vit@v2 sha256:")

@@ -183,10 +183,10 @@ def test_missing_file_is_one_line(study: Config, tmp_path: Path, name: str) -> N
             '{"pairs": [{}], "label_multipliers": [], "not_run": []}',
             r"pairs\[0\] has no 'task'",
         ),
-        ("curves.json", '{"roc": []}', "has no list 'reliability'"),
-        ("flow.json", '{"subsets": [], "arms": []}', "has no table 'tasks'"),
-        ("flow.json", '{"tasks": [], "subsets": [], "arms": []}', "has no table 'tasks'"),
-        ("flow.json", '{"tasks": {}, "subsets": [], "arms": [3]}', r"arms\[0\] is not a JSON object"),
+        ("curves.json", '{"roc": []}', "has no 'reliability'"),
+        ("flow.json", '{"subsets": [], "arms": []}', "has no 'tasks'"),
+        ("flow.json", '{"tasks": [], "subsets": [], "arms": []}', "tasks: Input should be a valid mapping"),
+        ("flow.json", '{"tasks": {}, "subsets": [], "arms": [3]}', r"arms\[0\]: Input should be a dict"),
     ],
 )
 def test_broken_file_is_one_line(

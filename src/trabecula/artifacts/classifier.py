@@ -1,22 +1,27 @@
-"""A fine-tuned classifier on disk: weights, and a card with the task, the threshold and the origin.
+"""Classifiers on disk: a fine-tuned one with its encoder, and the linear ones of a probe.
 
 classifier.safetensors    "encoder." and "head.": the two networks' state dicts
-classifier.json           the card
+classifier.json           the card: the task, the threshold and the origin
+probe.safetensors         of the first "0000.weight" (K, D), "0000.bias" (K,), "0000.mean" and "0000.std" (D,)
+probe.json                a card for each, and the card of the features
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
 from trabecula.artifacts.encoder import EncoderCard
+from trabecula.artifacts.features import FeaturesCard
 from trabecula.artifacts.predictions import Choice, Origin
 from trabecula.artifacts.run_record import read_run
 from trabecula.artifacts.tasks import Task
+from trabecula.artifacts.weights import read_weights, write_weights
 from trabecula.config import Record, dump, read_record
 from trabecula.errors import InputError
 from trabecula.files import write_json
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WEIGHTS_FILE, CARD_FILE = "classifier.safetensors", "classifier.json"
+_PROBE_WEIGHTS_FILE, _PROBE_CARD_FILE = "probe.safetensors", "probe.json"
+_TENSORS = ("weight", "bias", "mean", "std")
 
 Nonlinearity = Literal["relu", "leaky_relu", "tanh", "sigmoid", "none"]
 
@@ -52,19 +59,21 @@ HeadChoice = Annotated[
 """A task's head: one linear layer, the critic's own output layer, or hidden layers before a linear one."""
 
 
-class ClassifierCard(Record):
+class PredictorCard(Record):
     """What a classifier predicts and where it comes from."""
 
-    format: int = 1
-    """Format of the card."""
     task: Task
     """What it was trained for."""
     class_names: tuple[str, ...]
     """Its outputs."""
     origin: Origin
-    """Arm, fraction and seed."""
     choice: Choice
-    """Threshold and counts, fixed on validation."""
+
+
+class ClassifierCard(PredictorCard):
+    """What a fine-tuned classifier predicts and where it comes from."""
+
+    format: int = 1
     preprocessing: str
     """Hash of the preprocessing of its images: a store of another one is refused."""
     prepared: dict[str, Any] = Field(default_factory=dict)
@@ -81,20 +90,12 @@ class ClassifierCard(Record):
 
 def write_classifier(folder: Path, card: ClassifierCard, state: Mapping[str, Tensor]) -> None:
     """Write the weights, then the card."""
-    from trabecula.artifacts.weights import write_weights
-
     write_weights(folder / WEIGHTS_FILE, state)
     write_json(folder / CARD_FILE, dump(card))
 
 
 def read_classifier(path: Path) -> tuple[ClassifierCard, dict[str, Tensor]]:
-    """Read a classifier's card and weights: its folder, or either file in it.
-
-    Raises:
-        InputError: no classifier there, or files that this version cannot read.
-    """
-    from trabecula.artifacts.weights import read_weights
-
+    """Read a classifier's card and weights: its folder, or either file in it."""
     folder = path if path.is_dir() else path.parent
     if not (folder / CARD_FILE).exists():
         raise InputError(f"{path}: no classifier there ({CARD_FILE} is missing); {_what_writes_one(folder)}")
@@ -109,3 +110,55 @@ def _what_writes_one(folder: Path) -> str:
         if run.verb == "finetune" and run.settings.get("keep") is False:
             return "this fine-tuning ran with keep = false; run it again with keep = true and another --out"
     return "`trabecula finetune` writes one"
+
+
+class ProbeCard(PredictorCard):
+    """What one linear classifier predicts and where it comes from."""
+
+    key: str
+    """Its number, in front of its tensors' names."""
+
+
+class ProbesCard(Record):
+    """The content of probe.json: what made the features, and one card for each task, fraction and seed."""
+
+    format: int = 1
+    features: FeaturesCard
+    classifiers: tuple[ProbeCard, ...]
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """A classifier of features x: ((x - mean) / std) @ weight.T + bias are its logits, (n, K)."""
+
+    task: Task
+    origin: Origin
+    choice: Choice
+    tensors: Mapping[str, Tensor]  # weight (K, D), bias (K,), mean (D,), std (D,)
+
+
+def has_probes(folder: Path) -> bool:
+    """Whether a folder was written by `probe`."""
+    return (folder / _PROBE_CARD_FILE).exists()
+
+
+def write_probes(folder: Path, features: FeaturesCard, probes: Sequence[LinearProbe]) -> None:
+    """Write the weights, then the card."""
+    keyed = [(f"{index:04d}", probe) for index, probe in enumerate(probes)]
+    tensors = {f"{key}.{name}": value for key, probe in keyed for name, value in probe.tensors.items()}
+    write_weights(folder / _PROBE_WEIGHTS_FILE, tensors)
+    cards = tuple(
+        ProbeCard(key=key, task=p.task, class_names=p.task.class_names, origin=p.origin, choice=p.choice)
+        for key, p in keyed
+    )
+    write_json(folder / _PROBE_CARD_FILE, dump(ProbesCard(features=features, classifiers=cards)))
+
+
+def read_probes(folder: Path) -> tuple[FeaturesCard, list[LinearProbe]]:
+    """Read all classifiers of a folder, and the card of the features that they learned from."""
+    card = read_record(ProbesCard, folder / _PROBE_CARD_FILE, "`trabecula probe`")
+    state = read_weights(folder / _PROBE_WEIGHTS_FILE)
+    return card.features, [
+        LinearProbe(one.task, one.origin, one.choice, {name: state[f"{one.key}.{name}"] for name in _TENSORS})
+        for one in card.classifiers
+    ]

@@ -18,6 +18,7 @@ from pydantic import Field
 
 import trabecula
 from trabecula.artifacts.store import Store, alike, check_prepared
+from trabecula.artifacts.weights import write_weights
 from trabecula.config import Record, build, dump
 from trabecula.errors import InputError
 from trabecula.files import write_json
@@ -37,19 +38,30 @@ EXPORTED_FILE = "model.safetensors"
 """The weights of an export: the name that the hub expects."""
 
 
-class EncoderCard(Record):
-    """What an encoder is and what it has seen."""
+class NetworkCard(Record):
+    """The images of a network, and the patients whom it has seen: of encoders and generators."""
+
+    channels: int = Field(ge=1)
+    size: int = Field(ge=1)
+    """Side of the images, px."""
+    preprocessing: str = ""
+    """Hash of the preprocessing of its store; "" where it is not known: an encoder takes any images then."""
+    prepared: dict[str, Any] = Field(default_factory=dict)
+    """The settings of that preprocessing, so that a refusal can name what differs."""
+    patients: tuple[str, ...] = ()
+    """Patients seen in training, as HMACs under the site's key."""
+    patients_key: str = ""
+    """Name of the key of these HMACs; that of the site too where its patients are not known."""
+
+
+class EncoderCard(NetworkCard):
+    """What an encoder is and what it has seen. A program refuses cards of a newer format."""
 
     format: int = FORMAT
-    """Format of the card; a program refuses cards of a newer one."""
     name: str
     """The arm's name in tables."""
     architecture: str
     """"critic", "timm:NAME" or "torchvision:NAME"."""
-    channels: int = Field(ge=1)
-    """Channels of the images."""
-    size: int = Field(ge=1)
-    """Side of the images, px."""
     stem: Stem = "native"
     """How a grey image enters a network made for RGB."""
     mean: tuple[float, ...]
@@ -63,7 +75,6 @@ class EncoderCard(Record):
     objective: str = "none"
     """What it was pretrained with; "none" where it saw no pretraining."""
     init: Init = "random"
-    """Where its weights started."""
     family: Family = "random"
     """The initialisation by which arms are compared: random, imagenet, other weights, or pretrained."""
     weights: str = ""
@@ -74,10 +85,6 @@ class EncoderCard(Record):
     """Resolved config of its pretraining."""
     store: str = ""
     """Id of the store it was pretrained on."""
-    preprocessing: str = ""
-    """Hash of the preprocessing of its store: images prepared otherwise are refused; "" takes any."""
-    prepared: dict[str, Any] = Field(default_factory=dict)
-    """The settings of that preprocessing, so that a refusal can name what differs."""
     images_seen: int = Field(default=0, ge=0)
     """Images drawn in pretraining, each once for every time it was drawn."""
     batch_size: int = Field(default=0, ge=0)
@@ -85,11 +92,6 @@ class EncoderCard(Record):
     seed: int = 0
     """Seed of its pretraining, and of its random weights."""
     version: str = trabecula.__version__
-    """Version of the program that made it."""
-    patients: tuple[str, ...] = ()
-    """Patients seen in pretraining, as HMACs under the site's key."""
-    patients_key: str = ""
-    """Name of the key of these HMACs; that of the site too where its patients are not known."""
     labels: str = ""
     """Tasks whose labels of these patients it learned from, "; " between them; "" where it saw none."""
     num_labelled_patients: int = Field(default=0, ge=0)
@@ -103,13 +105,10 @@ class EncoderCard(Record):
 
 
 def check_fit(card: EncoderCard, store: Store, path: Path) -> None:
-    """Refuse a store that the encoder was not made for.
+    """Refuse a store of other channels, another size, or pixels prepared in another way than the encoder's.
 
     A store of another domain is taken where its pixels were made alike: an encoder of chests, which have no
     side, takes knees that are all mirrored to one (`artifacts.store.alike`).
-
-    Raises:
-        InputError: other channels, another size, or pixels prepared in another way.
     """
     known = card.prepared or {"size": card.size, "channels": card.channels}
     if not alike(store.prepared, card.prepared):
@@ -129,7 +128,7 @@ def has_encoder(folder: Path) -> bool:
 
 def has_critic(folder: Path) -> bool:
     """Whether the folder holds a critic's output layer."""
-    return critic_file(folder).is_file()
+    return (folder / CRITIC_FILE).is_file()
 
 
 def write_encoder_card(folder: Path, card: EncoderCard) -> None:
@@ -139,8 +138,6 @@ def write_encoder_card(folder: Path, card: EncoderCard) -> None:
 
 def write_encoder(folder: Path, card: EncoderCard, state: Mapping[str, Tensor]) -> None:
     """Write the weights, then the card, each whole or not at all; the same encoder gives the same bytes."""
-    from trabecula.artifacts.weights import write_weights
-
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(folder / WEIGHTS_FILE, state)
     write_encoder_card(folder, card)
@@ -148,35 +145,37 @@ def write_encoder(folder: Path, card: EncoderCard, state: Mapping[str, Tensor]) 
 
 def write_critic(folder: Path, output: Mapping[str, Tensor]) -> None:
     """Write a critic's output layer (its "weight" and "bias") beside the encoder whose maps it reads."""
-    from trabecula.artifacts.weights import write_weights
-
     write_weights(folder / CRITIC_FILE, {f"output.{key}": value for key, value in output.items()})
 
 
 def read_encoder_card(path: Path) -> EncoderCard:
-    """Read the card of an encoder: its folder, its weights, or the card's own file.
+    """Read the card of an encoder: its folder, its weights, or the card's own file."""
+    file = card_file(path)
+    absent = f"{path}: no encoder there ({file.name} is missing); `trabecula pretrain` writes one"
+    return build(EncoderCard, read_card(file, FORMAT, absent), str(file))
+
+
+def read_card(file: Path, newest: int, absent: str) -> dict[str, Any]:
+    """The values of a card.
 
     Raises:
-        InputError: no card there, or one that this version cannot read.
+        InputError: no such file (`absent` is the message), not a card, or one of a format after `newest`.
     """
-    file = card_file(path)
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(
-            f"{path}: no encoder there ({file.name} is missing); `trabecula pretrain` writes one"
-        ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(absent) from None
+    except ValueError as error:
         raise InputError(f"{file}: not a card: {error}") from None
     if not isinstance(values, dict):
         raise InputError(f"{file}: not a card: a JSON object is needed")
     found = values.get("format")
-    if not isinstance(found, int) or found > FORMAT:
+    if not isinstance(found, int) or found > newest:
         raise InputError(
-            f"{file}: card of format {found}, this version ({trabecula.__version__}) reads up to {FORMAT}; "
+            f"{file}: card of format {found}, this version ({trabecula.__version__}) reads up to {newest}; "
             "use the newer trabecula that wrote it"
         )
-    return build(EncoderCard, values, str(file))
+    return values
 
 
 def folder_of(path: Path) -> Path:
@@ -194,8 +193,3 @@ def weights_file(path: Path) -> Path:
     """The weights of an encoder's folder, or of an export's, where they have the name of the hub."""
     own, exported = (folder_of(path) / name for name in (WEIGHTS_FILE, EXPORTED_FILE))
     return exported if exported.exists() and not own.exists() else own
-
-
-def critic_file(folder: Path) -> Path:
-    """critic.safetensors of a folder."""
-    return folder / CRITIC_FILE

@@ -18,14 +18,11 @@ CamMethod = Literal["gradcam", "hirescam"]
 
 
 class ExplainedArm(Record):
-    """The network that was explained."""
+    """The network that was explained: its arm, and its pretraining."""
 
     arm: str
-    """Name of its arm."""
     images_seen: int = 0
-    """Images that it saw in pretraining."""
     pretrain_seed: int = 0
-    """Seed of its pretraining."""
 
 
 class CamImage(Record):
@@ -148,11 +145,7 @@ def write_explanation(folder: Path, explanation: Explanation) -> None:
 
 
 def read_explanation(folder: Path) -> dict[str, Any]:
-    """The parts that explain.json holds, checked, as plain values.
-
-    Raises:
-        InputError: no such file, not what `explain` writes, or no part in it.
-    """
+    """The parts that explain.json holds, checked, as plain values."""
     values = dump(build(Explanation, read_json(folder / _FILE, _MADE_BY), str(folder / _FILE)))
     held = {key: value for key, value in values.items() if value is not None}
     if not held.keys() & {"gradcam", "maximise", "units"}:

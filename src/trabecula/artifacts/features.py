@@ -29,34 +29,22 @@ ARRAY_FILE, CARD_FILE = "features.npy", "features.json"
 
 
 class FeaturesCard(Record):
-    """What made the features, how it was applied, and to what."""
+    """What made the features, how it was applied, and to what; fields without a text: see `EncoderCard`."""
 
     format: int = 1
-    """Format of the card."""
     extractor: str = ""
     """The extractor of `fidelity`; "" for an encoder's features, which name an arm."""
     arm: str = ""
-    """Name of the encoder's arm."""
     pretrain_seed: int = 0
-    """Of the encoder."""
     architecture: str = ""
-    """Of the encoder."""
     family: str = ""
-    """Of the encoder's weights: random, imagenet, weights or pretrained."""
     objective: str = ""
-    """What the encoder was pretrained with."""
     init: str = ""
-    """Where the encoder's weights started."""
     images_seen: int = 0
-    """Images that the encoder saw in pretraining."""
     pool: str = ""
-    """From maps to features."""
     stem: str = ""
-    """How a grey image enters a network made for RGB."""
     channels: int = 0
-    """Of the images."""
     size: int = 0
-    """Side of the images, px."""
     normalisation: dict[str, tuple[float, ...]] = {}
     """Mean and standard deviation, per channel that enters the network."""
     weights: str
@@ -70,13 +58,10 @@ class FeaturesCard(Record):
     num: int
     """Images."""
     num_features: int = 0
-    """Length of a feature vector."""
     store: str = ""
     """Id of the images' store."""
     preprocessing: str = ""
-    """Hash of the store's preprocessing."""
     prepared: dict[str, Any] = {}
-    """The settings of that preprocessing."""
     manifest: str = ""
     """sha256 of the manifest that the store was made of."""
 
@@ -100,11 +85,7 @@ class Features:
 def writing_features(folder: Path, card: FeaturesCard, index: pd.DataFrame) -> Iterator[np.memmap[Any, Any]]:
     """An empty array (num, num_features) to be filled; the files are in place once the block has ended.
 
-    Args:
-        index: image_id and patient_id of each row; other columns are left out.
-
-    Raises:
-        OSError: the disk is full.
+    `index`: image_id and patient_id of each row; other columns are left out.
     """
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{ARRAY_FILE}.partial"
@@ -118,11 +99,7 @@ def writing_features(folder: Path, card: FeaturesCard, index: pd.DataFrame) -> I
 
 
 def read_features(path: Path) -> Features:
-    """Read a folder that `embed` wrote, or one of its files.
-
-    Raises:
-        InputError: a file is missing, the files disagree, or a feature is not finite.
-    """
+    """Read a folder that `embed` wrote, or one of its files; refused where a feature is not finite."""
     folder = path if path.is_dir() else path.parent
     for name in (ARRAY_FILE, CARD_FILE, INDEX_FILE):
         if not (folder / name).exists():
@@ -146,11 +123,7 @@ _COMPARABLE = ("extractor", "arm", "weights", "pool", "resize", "region", "dtype
 
 
 def check_comparable(first: Features, second: Features) -> None:
-    """Refuse to measure a distance between features of two extractors, or of one applied in two ways.
-
-    Raises:
-        InputError: what differs, with both values.
-    """
+    """Refuse to measure a distance between features of two extractors, or of one applied in two ways."""
     pairs = [(key, getattr(first.card, key), getattr(second.card, key)) for key in _COMPARABLE]
     differing = [f"{key} {_short(one)} and {_short(other)}" for key, one, other in pairs if one != other]
     if differing:
@@ -160,5 +133,6 @@ def check_comparable(first: Features, second: Features) -> None:
 
 
 def _short(value: Any) -> str:
+    """Of a sha256 its first digits, of other values all."""
     text = str(value)
     return text[:12] if len(text) == 64 else text

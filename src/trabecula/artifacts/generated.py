@@ -28,7 +28,6 @@ class GeneratedBy(Record):
     images_seen: int | None = None
     """Images that the generator saw in training; not set: not known."""
     pretrain_seed: int = 0
-    """Seed of that training."""
     store: str = ""
     """Id of the store that it learned from."""
     kind: str = ""
@@ -36,9 +35,8 @@ class GeneratedBy(Record):
     seed: int = 0
     """Of the noise."""
     patients: tuple[str, ...] = ()
-    """Hashes of the patients that the generator learned from, as in an encoder's card."""
+    """Hashes of the patients that the generator learned from, and their key, as in an encoder's card."""
     patients_key: str = ""
-    """Name of the site key of these hashes."""
 
 
 def generator_id(weights: str) -> str:
@@ -57,11 +55,7 @@ def generated(patients: Iterable[str]) -> set[str]:
 
 
 def keep_in_train(of: Mapping[str, str], where: object) -> None:
-    """Refuse splits that hold out a generator's images.
-
-    Raises:
-        InputError: a generator outside the training part, by name.
-    """
+    """Refuse splits that hold out a generator's images."""
     out = sorted(patient for patient in generated(of) if of[patient] != "train")
     if out:
         raise InputError(

@@ -62,17 +62,19 @@ def read_manifest(path: Path) -> Manifest:
         InputError: every problem in one message, with row numbers (the header is row 1).
     """
     path = Path(path)
-    if path.is_dir():
-        path = path / FILE
+    path = path / FILE if path.is_dir() else path
     if not path.exists():
         raise InputError(f"{path}: no such manifest; write one with `trabecula cohort`")
-    table = read_table(path)
-    problems = _problems(table)
+    return _checked(Manifest(read_table(path), path))
+
+
+def _checked(manifest: Manifest) -> Manifest:
+    problems = _problems(manifest.table)
     if problems:
         shown = "; ".join(problems[:_MOST_PROBLEMS])
         more = len(problems) - _MOST_PROBLEMS
-        raise InputError(f"{path}: {shown}" + (f"; and {more} more problems" if more > 0 else ""))
-    return Manifest(table, path)
+        raise InputError(f"{manifest.path}: {shown}" + (f"; and {more} more problems" if more > 0 else ""))
+    return manifest
 
 
 def _problems(table: pd.DataFrame) -> list[str]:
@@ -112,32 +114,24 @@ def parse_box(cell: str) -> Box | None:
 
 
 def read_tasks(path: Path) -> dict[str, Task]:
-    """Read tasks.json; empty if it is not there.
-
-    Raises:
-        InputError: not JSON, or a task that cannot be.
-    """
+    """Read tasks.json; empty if it is not there."""
     if not path.exists():
         return {}
     values = read_json(path, "`trabecula cohort`")
     if not all(isinstance(task, dict) for task in values.values()):
         raise InputError(f'{path}: must hold {{"name": {{task}}, ...}}')
-    return {
-        name: build(Task, {**task, "name": name}, f"{path}: task '{name}'") for name, task in values.items()
-    }
+    where = f"{path}: task"
+    return {name: build(Task, {**task, "name": name}, f"{where} '{name}'") for name, task in values.items()}
 
 
 def write_manifest(folder: Path, table: pd.DataFrame, tasks: Mapping[str, Task]) -> Manifest:
     """Write manifest.csv (known columns first) and, if there are tasks, tasks.json.
 
-    Raises:
-        InputError: what `read_manifest` would refuse.
+    What `read_manifest` would refuse is not written.
     """
     first = [name for name in _ORDER if name in table.columns]
     ordered = table[first + [name for name in table.columns if name not in first]]
-    problems = _problems(ordered.reset_index(drop=True))
-    if problems:
-        raise InputError(f"{folder / FILE}: {'; '.join(problems[:_MOST_PROBLEMS])}")
+    _checked(Manifest(ordered.reset_index(drop=True), folder / FILE))
     if tasks:
         values = {name: dump(task.model_copy(update={"name": name})) for name, task in tasks.items()}
         write_json(folder / TASKS_FILE, values)
@@ -148,9 +142,7 @@ def write_manifest(folder: Path, table: pd.DataFrame, tasks: Mapping[str, Task])
 def write_left_out(folder: Path, missing: Sequence[tuple[int, str]], skipped: Sequence[str]) -> None:
     """Write what a cohort lacks, if it lacks anything.
 
-    Args:
-        missing: rows of the data set's own table without a file, to missing.csv: row, key.
-        skipped: files without a row in the manifest, to skipped.csv.
+    `missing`: row and key of the data set's own table, without a file. `skipped`: files without a row.
     """
     if missing:
         write_atomically(folder / MISSING_FILE, csv_text(("row", "key"), missing))

@@ -26,10 +26,7 @@ def site_key() -> bytes:
 
     `TRABECULA_SITE_KEY` holds any text (32 random hex digits or more are advised). Without it the
     text is read from `trabecula/site.key` under the user's config folder (`XDG_CONFIG_HOME`, else
-    `~/.config`), which only its owner can read.
-
-    Raises:
-        InputError: the variable or the file is empty, or others can read the file.
+    `~/.config`), which only its owner can read: one that others can read is refused.
     """
     if SITE_KEY in os.environ:
         return _checked(os.environ[SITE_KEY], f"${SITE_KEY}")
@@ -80,8 +77,7 @@ def key_name(key: bytes) -> str:
 def seen_among(patients: Iterable[str], card: Mapping[str, Any]) -> list[str] | None:
     """Those of the patients whom a card lists, sorted; None: its hashes are of another site's key.
 
-    Args:
-        card: with "patients", hashes of those it has seen, and "patients_key", the name of their key.
+    `card`: with "patients", hashes of those it has seen, and "patients_key", the name of their key.
     """
     key = site_key()
     if card.get("patients_key") != key_name(key):

@@ -26,6 +26,7 @@ from trabecula.errors import InputError
 from trabecula.files import write_atomically
 
 Floats = NDArray[np.float64]
+Names = Sequence[str] | NDArray[np.str_]
 
 PREDICTIONS, CHOICES = "predictions.csv", "choices.csv"
 ARM = ["task", "arm", "mode", "fraction"]
@@ -74,9 +75,7 @@ class Origin(Record):
     """Where a prediction comes from: the key of a row in every later table."""
 
     task: str
-    """Name of the task."""
     arm: str
-    """Name of the encoder's arm."""
     mode: str
     """"probe" or "finetune"; "finetune:NAME" for a named way of fine-tuning, "probe:corners 0.25" where the
     encoder was shown the corners alone."""
@@ -89,7 +88,7 @@ class Origin(Record):
 
 
 class Choice(Record):
-    """What was chosen on the few-label validation part, and on how much."""
+    """What was chosen on the few-label validation part, and the labelled images and patients of both."""
 
     threshold: tuple[float, ...] = ()
     """Above it an image is called positive: one for a binary task, one a label for a multi-label one."""
@@ -98,56 +97,47 @@ class Choice(Record):
     images_seen: int | None = None
     """Fine-tuning: images seen at the chosen checkpoint."""
     num_train_images: int
-    """Labelled images of the training part."""
     num_train_patients: int
-    """Their patients."""
     num_val_images: int
-    """Labelled images of the validation part."""
     num_val_patients: int
-    """Their patients."""
     note: str = ""
     """What could not be done as asked."""
 
 
 def prediction_rows(
-    origin: Origin,
-    image_ids: Sequence[str] | NDArray[np.str_],
-    cohorts: Sequence[str] | NDArray[np.str_],
-    split: str,
-    probabilities: NDArray[np.floating[Any]],
-    class_names: Sequence[str],
+    origin: Origin, image_ids: Names, cohorts: Names, split: str, p: NDArray[Any], class_names: Sequence[str]
 ) -> pd.DataFrame:
-    """One row an image. probabilities: (n, K), a column a class."""
+    """One row an image. p: (n, K) probabilities, a column a class."""
     key = origin.model_dump()
     frame = pd.DataFrame({"image_id": image_ids, "task": key.pop("task"), "cohort": cohorts, **key})
     frame["split"] = split
     for column, name in enumerate(class_names):
-        frame[f"p_{name}"] = probabilities[:, column].astype(np.float64)
+        frame[f"p_{name}"] = p[:, column].astype(np.float64)
     return frame
 
 
 def cohorts_of(manifest: Manifest, rows: NDArray[np.integer[Any]]) -> NDArray[np.str_]:
     """(n,) cohort of each manifest row; "" where the manifest names none."""
-    if "cohort" not in manifest.table.columns:
-        return np.full(len(rows), "", dtype=str)
-    return np.array(manifest.table["cohort"].to_numpy()[rows], dtype=str)
+    table = manifest.table
+    cohorts = table["cohort"].to_numpy()[rows] if "cohort" in table else [""] * len(rows)
+    return np.array(cohorts, dtype=str)
 
 
 def write_predictions(
     folder: Path, frames: Sequence[pd.DataFrame], choices: Sequence[tuple[Origin, Choice]]
 ) -> None:
     """Write both tables; the same values give the same bytes."""
-    table = pd.concat(frames, ignore_index=True)
-    write_atomically(
-        folder / PREDICTIONS, table.to_csv(index=False, float_format="%.8g", lineterminator="\n")
-    )
-    rows = []
-    for origin, choice in choices:
-        row = {**origin.model_dump(), **choice.model_dump()}
-        row["threshold"] = ";".join(f"{value:.8g}" for value in choice.threshold)
-        rows.append(row)
-    csv = pd.DataFrame(rows).to_csv(index=False, float_format="%.8g", lineterminator="\n")
-    write_atomically(folder / CHOICES, csv)
+    rows = [
+        {
+            **origin.model_dump(),
+            **choice.model_dump(),
+            "threshold": ";".join(f"{value:.8g}" for value in choice.threshold),
+        }
+        for origin, choice in choices
+    ]
+    for name, table in ((PREDICTIONS, pd.concat(frames, ignore_index=True)), (CHOICES, pd.DataFrame(rows))):
+        text = table.to_csv(index=False, float_format="%.8g", lineterminator="\n")
+        write_atomically(folder / name, text)
 
 
 @dataclass(frozen=True)
@@ -168,11 +158,7 @@ class ArmPredictions:
 
 
 def read_predictions(folders: Sequence[Path]) -> pd.DataFrame:
-    """All predictions, typed, p_ columns of other tasks NaN.
-
-    Raises:
-        InputError: a missing file or column, a value that is not a number, a prediction made twice.
-    """
+    """All predictions, typed, p_ columns of other tasks NaN; a prediction made twice is refused."""
     tables = [_read(folder, PREDICTIONS, (*_TEXT, "fraction", "seed", "pretrain_seed")) for folder in folders]
     if not tables:
         raise InputError("no predictions are given; name folders that probe, finetune or predict wrote")
@@ -193,17 +179,13 @@ def read_predictions(folders: Sequence[Path]) -> pd.DataFrame:
 
 
 def read_choices(folders: Sequence[Path]) -> pd.DataFrame:
-    """All choices, typed; `threshold` stays text.
-
-    Raises:
-        InputError: a missing file or column, a value that is not a number, two choices for one run.
-    """
-    needed = ("task", "arm", "mode", "fraction", "seed", "pretrain_seed", "threshold", *COUNTS)
-    table = pd.concat([_read(folder, CHOICES, needed) for folder in folders], ignore_index=True)
+    """All choices, typed; `threshold` stays text. Two choices for one run are refused."""
+    tables = [_read(folder, CHOICES, (*RUN, "threshold", *COUNTS)) for folder in folders]
+    table = pd.concat(tables, ignore_index=True)
     table = table.drop_duplicates([*RUN, "threshold", *COUNTS])
-    twice = table.duplicated(RUN)
-    if twice.any():
-        row = table[twice].iloc[0]
+    twice = table[table.duplicated(RUN)]
+    if len(twice):
+        row = twice.iloc[0]
         raise InputError(
             f"{CHOICES}: two choices for arm '{row['arm']}', task '{row['task']}', fraction "
             f"{row['fraction']:g}, seed {row['seed']}; give only the folders of one study"
@@ -236,9 +218,6 @@ def _read(folder: Path, name: str, needed: Sequence[str]) -> pd.DataFrame:
     path = folder / name if folder.is_dir() else folder.parent / name
     try:
         header = pd.read_csv(path, nrows=0).columns
-        absent = [column for column in needed if column not in header]
-        if absent:
-            raise InputError(f"{path}: no column '{absent[0]}'")
         numeric = {c: "float64" for c in header if c.startswith("p_") or c == "fraction" or c in COUNTS}
         text = {c: "str" for c in header if c not in numeric}
         table = pd.read_csv(
@@ -248,10 +227,10 @@ def _read(folder: Path, name: str, needed: Sequence[str]) -> pd.DataFrame:
         raise InputError(
             f"{path}: no such file; name a folder that probe, finetune or predict wrote"
         ) from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+    except ValueError as error:  # pandas raises its own kinds of it
         raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+    if absent := [column for column in needed if column not in header]:
+        raise InputError(f"{path}: no column '{absent[0]}'")
     for column in ("seed", "pretrain_seed"):
         try:  # an arm without pretraining has no pretraining seed: 0
             table[column] = table[column].replace("", "0").astype("int64")
@@ -261,22 +240,15 @@ def _read(folder: Path, name: str, needed: Sequence[str]) -> pd.DataFrame:
 
 
 def arm_predictions(
-    predictions: pd.DataFrame,
-    choices: pd.DataFrame,
-    task: str,
-    image_ids: NDArray[Any],
-    class_names: Sequence[str],
+    predictions: pd.DataFrame, choices: pd.DataFrame, task: str, image_ids: NDArray[Any], names: Sequence[str]
 ) -> Iterator[ArmPredictions]:
     """Every arm, mode and fraction of a task, with its seeds, on these test images.
 
-    Args:
-        image_ids: (n,) the test images that carry a label; predictions of others are ignored.
-    Raises:
-        InputError: a class without its column, test images without a prediction (with how many), a
-            value that is not a probability.
+    `image_ids`: (n,) the test images that carry a label; predictions of others are ignored. `names`: the
+    classes. What is refused: see `probability_columns` and `probabilities`.
     """
     part = predictions[(predictions["task"] == task) & (predictions["split"] == "test")]
-    columns = probability_columns(part, task, class_names)
+    columns = probability_columns(part, task, names)
     made = {tuple(row[name] for name in RUN): row for row in choices.to_dict("records")}
     index = pd.Index(image_ids)
     for (arm, mode, fraction), rows in _grouped(part, ARM[1:]):
@@ -300,14 +272,9 @@ def _grouped(table: pd.DataFrame, columns: list[str]) -> Iterator[tuple[Any, pd.
 
 
 def probability_columns(predictions: pd.DataFrame, task: str, class_names: Sequence[str]) -> list[str]:
-    """The p_ columns of a task's classes.
-
-    Raises:
-        InputError: a class has none.
-    """
+    """The p_ columns of a task's classes; a class without one is refused."""
     columns = [f"p_{name}" for name in class_names]
-    absent = [c for c in columns if c not in predictions.columns]
-    if absent:
+    if absent := [c for c in columns if c not in predictions.columns]:
         raise InputError(
             f"{PREDICTIONS}: task '{task}' has no column '{absent[0]}' (classes: {', '.join(class_names)})"
         )
@@ -315,11 +282,7 @@ def probability_columns(predictions: pd.DataFrame, task: str, class_names: Seque
 
 
 def probabilities(rows: pd.DataFrame, columns: list[str], index: pd.Index, where: str) -> Floats:
-    """(n, K) of the images in `index`; `where` names the model in what is raised.
-
-    Raises:
-        InputError: an image without a prediction (with how many), a value that is not a probability.
-    """
+    """(n, K) of the images in `index`, each of which must have one; `where` names the model."""
     position = pd.Index(rows["image_id"]).get_indexer(index)
     missing = position < 0
     if missing.any():

@@ -14,21 +14,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
-from trabecula.config import Record, build, dump
+from trabecula.config import Record, dump
 from trabecula.errors import InputError
 from trabecula.files import read_json, write_json
 
 Floats = NDArray[np.float64]
 
 METRICS, COMPARISONS, CURVES, FLOW = "metrics.json", "comparisons.json", "curves.json", "flow.json"
+_MADE_BY = "`trabecula evaluate`"
 VERSION = 2
 """Of all four files. Version 1 had no number of its own and did not name the control of an arm."""
 
@@ -55,11 +58,6 @@ R = TypeVar("R", bound=ResultRecord)
 def _fields(cls: type[Any]) -> dict[str, Any]:
     """JSON key -> field."""
     return {item.metadata.get("key", item.name): item for item in fields(cls)}
-
-
-def _rows_of(cls: type[ResultRecord | Record], needed: bool = True) -> Any:
-    """A field that holds a list of records; a file may lack one that is not needed."""
-    return field(metadata={"rows": cls}) if needed else field(default=(), metadata={"rows": cls})
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -148,11 +146,13 @@ class MissingBaseline(ResultRecord):
 class RocCurve(ResultRecord):
     """ROC curve of one class, mean over seeds, with a pointwise band over patients."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(arbitrary_types_allowed=True)
+
     task: str
     arm: str
     mode: str
     fraction: float
-    class_name: str = field(metadata={"key": "class"})
+    class_name: Annotated[str, Field(alias="class")] = field(metadata={"key": "class"})
     fpr: Sequence[float] | Floats
     tpr: Sequence[float] | Floats
     low: Sequence[float | None] | Floats
@@ -176,7 +176,7 @@ class ReliabilityCurve(ResultRecord):
     arm: str
     mode: str
     fraction: float
-    bins: Sequence[ReliabilityBin] = _rows_of(ReliabilityBin)
+    bins: Sequence[ReliabilityBin]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -198,7 +198,7 @@ class LearningCurve(ResultRecord):
     arm: str
     mode: str
     metric: str
-    points: Sequence[LearningPoint] = _rows_of(LearningPoint)
+    points: Sequence[LearningPoint]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -225,10 +225,10 @@ class SnapshotCurve(ResultRecord):
     mode: str
     metric: str
     fraction: float
-    points: Sequence[SnapshotPoint] = _rows_of(SnapshotPoint)
+    points: Sequence[SnapshotPoint]
     split: str = ""
     """ "val": the curve is of validation images; of a file that does not say so nothing is drawn."""
-    control: SnapshotPoint | None = field(default=None, metadata={"one": SnapshotPoint})
+    control: SnapshotPoint | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -307,7 +307,7 @@ class Metrics(ResultRecord):
 
     level: float
     alpha: float
-    rows: Sequence[MetricRow] = _rows_of(MetricRow)
+    rows: Sequence[MetricRow]
     num_resamples: int | None = None
 
 
@@ -315,43 +315,38 @@ class Metrics(ResultRecord):
 class Comparisons(ResultRecord):
     """comparisons.json; `pools`: arms of a smaller pretraining pool against the arm of the largest."""
 
-    pairs: Sequence[Comparison] = _rows_of(Comparison)
-    label_multipliers: Sequence[LabelMultiplier] = _rows_of(LabelMultiplier)
-    not_run: Sequence[MissingBaseline] = _rows_of(MissingBaseline)
-    pools: Sequence[Comparison] = _rows_of(Comparison, needed=False)
+    pairs: Sequence[Comparison]
+    label_multipliers: Sequence[LabelMultiplier]
+    not_run: Sequence[MissingBaseline]
+    pools: Sequence[Comparison] = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Curves(ResultRecord):
     """curves.json."""
 
-    roc: Sequence[RocCurve] = _rows_of(RocCurve)
-    reliability: Sequence[ReliabilityCurve] = _rows_of(ReliabilityCurve)
-    learning: Sequence[LearningCurve] = _rows_of(LearningCurve)
-    snapshots: Sequence[SnapshotCurve] = _rows_of(SnapshotCurve, needed=False)
+    roc: Sequence[RocCurve]
+    reliability: Sequence[ReliabilityCurve]
+    learning: Sequence[LearningCurve]
+    snapshots: Sequence[SnapshotCurve] = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Flow(ResultRecord):
     """flow.json; `tasks` by name."""
 
-    tasks: Mapping[str, TaskFlow] = field(metadata={"table": TaskFlow})
-    subsets: Sequence[LabelSubset] = _rows_of(LabelSubset)
-    arms: Sequence[EvaluatedEncoder] = _rows_of(EvaluatedEncoder)
-    plateaus: Sequence[PlateauCount] = _rows_of(PlateauCount, needed=False)
-    incomplete: Sequence[IncompleteArm] = _rows_of(IncompleteArm, needed=False)
-
-
-_FILES: Mapping[str, type[ResultRecord]] = {
-    METRICS: Metrics, COMPARISONS: Comparisons, CURVES: Curves, FLOW: Flow
-}  # fmt: skip
+    tasks: Mapping[str, TaskFlow]
+    subsets: Sequence[LabelSubset]
+    arms: Sequence[EvaluatedEncoder]
+    plateaus: Sequence[PlateauCount] = ()
+    incomplete: Sequence[IncompleteArm] = ()
 
 
 def write_results(
     folder: Path, metrics: Metrics, comparisons: Comparisons, curves: Curves, flow: Flow
 ) -> None:
     """Write the four files; the same values give the same bytes."""
-    for name, value in zip(_FILES, (metrics, comparisons, curves, flow), strict=True):
+    for name, value in ((METRICS, metrics), (COMPARISONS, comparisons), (CURVES, curves), (FLOW, flow)):
         write_json(folder / name, {"version": VERSION, **_plain(value)})
 
 
@@ -381,7 +376,7 @@ def read_counts(folder: Path) -> tuple[Comparisons, Flow]:
 
 
 def read_results(folder: Path) -> tuple[Metrics, Comparisons, Curves, Flow]:
-    """All four files of a folder.
+    """All four files of a folder; keys that this version does not know are ignored.
 
     Raises:
         InputError: a file is missing, is not JSON, lacks a key, or was written by an earlier version.
@@ -391,50 +386,25 @@ def read_results(folder: Path) -> tuple[Metrics, Comparisons, Curves, Flow]:
 
 
 def _read(path: Path, cls: type[R], earlier: bool = False) -> R:
-    values = read_json(path, "`trabecula evaluate`")
+    values, again = read_json(path, _MADE_BY), f"write it again with {_MADE_BY}"
+    if (version := values.get("version", 1)) > VERSION:
+        raise InputError(f"{path}: is of version {version}, this trabecula reads {VERSION}; {again}")
+    for row in values.get("arms") or () if earlier else ():
+        row.update({"control": None, "control_reason": "", **row})
     try:
-        if values.get("version", 1) > VERSION:
-            raise _MalformedError(f"is of version {values['version']}, this trabecula reads {VERSION}")
-        for row in values.get("arms") or () if earlier else ():
-            row.update({"control": None, "control_reason": "", **row})
-        found = _record(cls, values)
-        if isinstance(found, Metrics) and not found.rows:
-            raise _MalformedError("has no rows")
-    except _MalformedError as error:
-        raise InputError(f"{path}: {error}; write it again with `trabecula evaluate`") from None
+        found = TypeAdapter(cls).validate_python(values)
+    except ValidationError as error:
+        raise InputError(f"{path}: {_problem(error.errors()[0])}; {again}") from None
+    if isinstance(found, Metrics) and not found.rows:
+        raise InputError(f"{path}: has no rows; {again}")
     return found
 
 
-class _MalformedError(Exception):
-    """What is wrong with a file's values."""
-
-
-def _record(cls: type[R], values: Any, where: str = "") -> R:
-    """A record of plain values; keys that it does not know, of a later version, are ignored.
-
-    Raises:
-        _MalformedError: a key that is missing, or a value of another kind.
-    """
-    if not isinstance(values, dict):
-        raise _MalformedError(f"{where} is not a JSON object")
-    given: dict[str, Any] = {}
-    for key, item in _fields(cls).items():
-        kind = next(iter(item.metadata.keys() - {"key"}), "")
-        if key in values:
-            inner, place = item.metadata.get(kind), f"{where}.{key}".removeprefix(".")
-            given[item.name] = _nested(kind, inner, values[key], place) if kind else values[key]
-        elif item.default is MISSING and item.default_factory is MISSING:
-            what = {"rows": "list ", "table": "table "}.get(kind, "")
-            raise _MalformedError(f"{where} has no {what}'{key}'".strip())
-    return cls(**given)
-
-
-def _nested(kind: str, cls: Any, value: Any, where: str) -> Any:
-    if kind == "one":
-        return None if value is None else _record(cls, value, where)
-    if kind == "rows" and isinstance(value, list):
-        read = build if issubclass(cls, Record) else _record
-        return [read(cls, item, f"{where}[{i}]") for i, item in enumerate(value)]
-    if kind == "table" and isinstance(value, dict):
-        return {key: _record(cls, item, f"{where}.{key}") for key, item in value.items()}
-    raise _MalformedError(f"has no {'list' if kind == 'rows' else kind} '{where}'")
+def _problem(detail: ErrorDetails) -> str:
+    """ "pairs[0] has no 'p'", or what is wrong with a value that is there."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"])
+    place = "".join(parts).removeprefix(".")
+    if detail["type"] != "missing":
+        return f"{place}: {detail['msg']}"
+    record, _, key = place.rpartition(".")
+    return f"{record} has no '{key}'".strip()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,7 @@ from trabecula.config import suggest
 from trabecula.errors import InputError
 from trabecula.spreadsheet import row_numbers
 
-_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
-}  # fmt: skip
+_COMPARE: Mapping[str, Any] = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 _CLAUSE = re.compile(r"\s*(`[^`]+`|[^<>=!`]+?)\s*(>=|<=|==|!=|>|<|=|\bnot in\b|\bin\b)\s*(.*?)\s*", re.S)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
@@ -54,12 +52,12 @@ class Clause:
         return not (ordered and cell and number(self.values[0]) is not None and number(cell) is None)
 
     def holds(self, cell: str) -> bool:
-        if self.sign in _COMPARE:
+        if compare := _COMPARE.get(self.sign):
             bound = number(self.values[0])
             if bound is None:
-                return bool(cell) and _COMPARE[self.sign](cell, self.values[0])
+                return bool(cell and compare(cell, self.values[0]))
             value = number(cell)
-            return value is not None and _COMPARE[self.sign](value, bound)
+            return value is not None and bool(compare(value, bound))
         among = any(same(cell, value) for value in self.values)
         return among if self.sign in ("==", "in") else not among
 
@@ -80,11 +78,7 @@ class Rule:
     ) -> npt.NDArray[np.bool_]:
         """Where the rule holds, (n,), `among` these rows; an empty cell satisfies only `== ''`, `!= value`.
 
-        Args:
-            where: what errors begin with: the table's file, say.
-
-        Raises:
-            InputError: a column is not there, or a cell of these rows that is no number is compared as one.
+        A cell of these rows that is no number and is compared as one is refused, beginning with `where`.
         """
         result = np.array(np.broadcast_to(among, len(table)), dtype=bool)
         asked = np.flatnonzero(result)
@@ -99,16 +93,12 @@ class Rule:
                     f"({', '.join(map(repr, values))}); correct these cells, or empty them to leave them out"
                 )
             known = {cell: clause.holds(cell) for cell in set(cells)}
-            result &= np.fromiter((known[cell] for cell in cells), dtype=bool, count=len(cells))
+            result &= np.array([known[cell] for cell in cells], dtype=bool)
         return result
 
 
 def parse_rule(text: str) -> Rule:
-    """Read a rule.
-
-    Raises:
-        InputError: a part of it is no comparison.
-    """
+    """Read a rule, refusing one of which a part is no comparison."""
     quoted = _QUOTED.findall(text)  # set aside: it may hold " and "
     bare = _QUOTED.sub("\0", text)
     left = iter(quoted)
@@ -136,11 +126,7 @@ def _clause(part: str, rule: str) -> Clause:
 
 
 def cells_of(table: pd.DataFrame, column: str, where: str) -> list[str]:
-    """A column's cells.
-
-    Raises:
-        InputError: there is no such column; `where` says in what.
-    """
+    """A column's cells; `where`: what lacks it if there is none."""
     if column not in table.columns:
         known = [str(name) for name in table.columns]
         raise InputError(f"{where}: no column '{column}' in the manifest{suggest(column, known)}")

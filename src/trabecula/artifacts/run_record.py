@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,20 +43,18 @@ class RunRecord(Record):
         """What distinguishes a newer record, one phrase a key, at most five; of two verbs only that."""
         if self.verb != new.verb:
             return [_changed("verb", self.verb, new.verb)]
-        old_values, new_values = (
-            {"threads": record.threads, **_leaves(record.settings)} for record in (self, new)
-        )
-        phrases = [
-            _changed(key, old_values.get(key), new_values.get(key))
-            for key in sorted(old_values.keys() | new_values.keys(), key=lambda key: (key != "threads", key))
-            if old_values.get(key) != new_values.get(key)
-        ]
+        phrases = [_changed("threads", self.threads, new.threads)] if self.threads != new.threads else []
+        old_values, new_values = _leaves(self.settings), _leaves(new.settings)
         phrases += [
-            f"input '{key}' has changed"
-            for key in sorted(self.inputs.keys() | new.inputs.keys())
-            if self.inputs.get(key) != new.inputs.get(key)
+            _changed(key, old_values.get(key), new_values.get(key))
+            for key in _differing(old_values, new_values)
         ]
+        phrases += [f"input '{key}' has changed" for key in _differing(self.inputs, new.inputs)]
         return phrases[:5]
+
+
+def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    return [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
 
 
 def _changed(key: str, old: Any, new: Any) -> str:
@@ -79,11 +78,7 @@ def write_run(folder: Path, record: RunRecord, provenance: dict[str, Any]) -> No
 
 
 def read_run(folder: Path) -> RunRecord:
-    """The record of a run folder.
-
-    Raises:
-        InputError: no run folder, or a config.json of other software.
-    """
+    """The record of a run folder; no run folder, or a config.json of other software, is refused."""
     if not (folder / CONFIG_FILE).exists():
         raise InputError(f"{folder}: is not a run folder; it has no {CONFIG_FILE}")
     values = read_json(folder / CONFIG_FILE, _WRITER)
@@ -94,10 +89,7 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def run_id(folder: Path) -> str | None:
-    """The id that a run folder records; None for any other folder.
-
-    It is read as it was written: a record of an older version keeps its id.
-    """
+    """The id that a run folder records, also one of an older version; None for any other folder."""
     try:
         values = read_json(folder / CONFIG_FILE, _WRITER)
     except (InputError, OSError):

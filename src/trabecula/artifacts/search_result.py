@@ -7,17 +7,17 @@ chosen.json    the settings of the best, and where they come from
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trabecula.artifacts.patient_hashes import key_name, mark, site_key
+from trabecula.artifacts.patient_hashes import SITE_KEY, key_name, seen_among, site_key
 from trabecula.config import Record, build, dump
 from trabecula.errors import InputError
 from trabecula.files import read_json, write_atomically, write_json
+from trabecula.spreadsheet import csv_text
 
 _TRIALS_FILE, _CHOSEN_FILE = "trials.csv", "chosen.json"
 _COLUMNS = ("trial", "state", "loss", "metric", "images_seen", "images_spent", "note")
@@ -62,11 +62,8 @@ class ChosenSettings(Record):
     metric: float | None
     """Its validation metric; none where the part holds too few classes."""
     task: str
-    """The task."""
     arm: str
-    """The encoder's arm."""
     pretrain_seed: int
-    """The encoder's seed."""
     fraction: float
     """Part of the labels that the search had."""
     seed: int
@@ -74,7 +71,6 @@ class ChosenSettings(Record):
     num_val_patients: int
     """Patients of the validation part that chose."""
     num_trials: int
-    """Trials made."""
     num_pruned: int
     """Of these, ended early."""
     num_diverged: int
@@ -89,26 +85,18 @@ class ChosenSettings(Record):
     """Name of the key of these HMACs."""
 
     def check(self, task: str, held_out: Iterable[str]) -> None:
-        """Refuse settings of another task, and settings that a patient to be tested on helped to choose.
-
-        Args:
-            held_out: patients of the test part.
-        Raises:
-            InputError: as said; or patients whose hashes were made under another site key.
-        """
+        """Refuse settings of another task, and those that a held-out patient may have helped to choose."""
         if task != self.task:
             raise InputError(
                 f"task '{task}': the settings were chosen for task '{self.task}'; search for this task, or "
                 "give the same task, by the same name"
             )
-        key = site_key()
-        if self.patients_key != key_name(key):
+        found = seen_among(held_out, dump(self))
+        if found is None:
             raise InputError(
                 f"chosen settings: patients of their search are hashed under site key {self.patients_key}, "
-                f"this site's is {key_name(key)}; set TRABECULA_SITE_KEY to the key they were searched under"
+                f"this site's is {key_name(site_key())}; set {SITE_KEY} to the key they were searched under"
             )
-        ids, searched = sorted(set(held_out)), set(self.patients)
-        found = [patient for patient, its in zip(ids, mark(ids, key), strict=True) if its in searched]
         if found:
             more = f" and {len(found) - 1} more patients" if len(found) > 1 else ""
             raise InputError(
@@ -120,24 +108,19 @@ class ChosenSettings(Record):
 def write_search(folder: Path, trials: Sequence[Trial], chosen: ChosenSettings) -> None:
     """Write both files. In trials.csv a trial has a row, a setting a column; lists are written as in JSON."""
     keys = list(dict.fromkeys(key for trial in trials for key in trial.values))
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*_COLUMNS, *keys])
+    rows = []
     for trial in trials:
-        result = (trial.number, trial.state, f"{trial.loss:.8g}", f"{trial.metric:.8g}", trial.images_seen,
-                  trial.images_spent, trial.note)  # fmt: skip
         settings = [trial.values[key] for key in keys]
-        writer.writerow([*result, *(v if isinstance(v, str) else json.dumps(v) for v in settings)])
-    write_atomically(folder / _TRIALS_FILE, file.getvalue())
+        rows.append([
+            trial.number, trial.state, f"{trial.loss:.8g}", f"{trial.metric:.8g}", trial.images_seen,
+            trial.images_spent, trial.note, *(v if isinstance(v, str) else json.dumps(v) for v in settings),
+        ])  # fmt: skip
+    write_atomically(folder / _TRIALS_FILE, csv_text((*_COLUMNS, *keys), rows))
     write_json(folder / _CHOSEN_FILE, dump(chosen))
 
 
 def read_chosen(path: Path) -> ChosenSettings:
-    """Read chosen.json: its folder, or the file.
-
-    Raises:
-        InputError: no such file, or not what `search` writes.
-    """
+    """Read chosen.json: its folder, or the file."""
     file = path / _CHOSEN_FILE if path.is_dir() else path
     values = read_json(file, _MADE_BY)
     if "patients" not in values:
@@ -146,11 +129,7 @@ def read_chosen(path: Path) -> ChosenSettings:
 
 
 def read_trials(folder: Path) -> list[dict[str, str]]:
-    """The rows of trials.csv as text, by column: a setting that a trial did not draw is "".
-
-    Raises:
-        InputError: no such file.
-    """
+    """The rows of trials.csv as text, by column: a setting that a trial did not draw is ""."""
     try:
         with (folder / _TRIALS_FILE).open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))

@@ -60,11 +60,7 @@ def write_spectrum(folder: Path, audits: Sequence[SpectrumAudit], settings: dict
 
 
 def read_spectrum(path: Path) -> list[SpectrumAudit]:
-    """The audits of a folder's spectrum.json, one a classifier.
-
-    Raises:
-        InputError: no such file, or not what `spectrum` writes.
-    """
+    """The audits of a folder's spectrum.json, one a classifier."""
     file = path / _FILE if path.is_dir() else path
     audits = cast("list[SpectrumAudit]", read_json(file, _MADE_BY).get("audits") or [])
     lacking = sorted({key for audit in audits for key in _NEEDED - audit.keys()})

@@ -46,11 +46,7 @@ class Splits:
 
 
 def read_splits(path: Path) -> Splits:
-    """Read splits.csv (patient_id, split); `path` is the file or the folder it is in.
-
-    Raises:
-        InputError: a patient in two parts, an unknown part, no patient, or a generator's images held out.
-    """
+    """Read splits.csv, or that of a folder; a patient in two parts and a held-out generator are refused."""
     rows = split_rows(path)
     problems = [f"row {row}: patient '{p}' has split '{s}'" for row, p, s in rows if s not in PARTS]
     if problems:
@@ -72,19 +68,16 @@ def write_splits(folder: Path, splits: Splits) -> None:
 
 def together(splits: Iterable[Splits]) -> Splits:
     """Splits as one: whoever any of them holds out, in test before val, is held out."""
-    order = {part: place for place, part in enumerate(PARTS)}
     of: dict[str, str] = {}
     for its in splits:
         for patient, part in its.of.items():
-            of[patient] = max(of.get(patient, part), part, key=order.__getitem__)
+            of[patient] = max(of.get(patient, part), part, key=PARTS.index)
     return Splits(of)
 
 
 def split_rows(path: Path) -> list[tuple[int, str, str]]:
     """The rows of splits.csv as they stand: (row number, patient_id, split)."""
-    path = Path(path)
-    if path.is_dir():
-        path = path / FILE
+    path = path / FILE if path.is_dir() else path
     if not path.exists():
         raise InputError(f"{path}: no such splits; write them with `trabecula split`")
     table = read_table(path)
@@ -95,7 +88,7 @@ def split_rows(path: Path) -> list[tuple[int, str, str]]:
     return [(i + 2, str(patient), str(part)) for i, (patient, part) in enumerate(pairs)]
 
 
-def _key(seed: int, patient: str) -> str:
+def _key(seed: int | str, patient: str) -> str:
     return hashlib.sha256(f"{seed}:{patient}".encode()).hexdigest()
 
 
@@ -105,27 +98,18 @@ def in_hash_order(patients: Iterable[str], seed: int) -> list[str]:
     It is another order than that of the label fractions of the same seed: a small pool would else hold just
     the labelled patients.
     """
-    return sorted(patients, key=lambda patient: hashlib.sha256(f"pool:{seed}:{patient}".encode()).hexdigest())
+    return sorted(patients, key=lambda patient: _key(f"pool:{seed}", patient))
 
 
 def assign(
-    strata: Mapping[str, str],
-    fractions: Sequence[float],
-    seed: int,
-    existing: Mapping[str, str] | None = None,
+    strata: Mapping[str, str], fractions: Sequence[float], seed: int, existing: Mapping[str, str] = {}
 ) -> dict[str, str]:
-    """Give each patient a part.
+    """Give each patient of `strata` (patient id -> stratum) a part, by the fractions of train, val and test.
 
-    Within a stratum the patients are ordered by hash(seed, patient_id) and cut; what rounding
-    takes from a part in one stratum it gets back in the next, so that the whole keeps its
-    fractions. Patients in `existing` keep their part; each new one goes where its stratum has the
-    fewest for the part's fraction.
-
-    Args:
-        strata: patient id -> stratum.
-        fractions: of train, val and test; they sum to 1.
+    Within a stratum the patients are ordered by hash(seed, patient_id) and cut; what rounding takes from a
+    part in one stratum it gets back in the next, so that the whole keeps its fractions. Patients in
+    `existing` keep their part; each new one goes where its stratum has the fewest for the part's fraction.
     """
-    existing = existing or {}
     members: dict[str, list[str]] = defaultdict(list)
     for patient in sorted(strata, key=lambda p: _key(seed, p)):
         members[strata[patient]].append(patient)
@@ -137,12 +121,11 @@ def assign(
     for stratum in sorted(members):
         here = Counter(result[patient] for patient in members[stratum] if patient in result)
         for patient in members[stratum]:
-            if patient in result:
-                continue
-            part = min(share, key=lambda p: (here[p] / share[p], total[p] / share[p]))
-            result[patient] = part
-            here[part] += 1
-            total[part] += 1
+            if patient not in result:
+                part = min(share, key=lambda p: (here[p] / share[p], total[p] / share[p]))
+                result[patient] = part
+                here[part] += 1
+                total[part] += 1
     return result
 
 
@@ -178,14 +161,11 @@ class Subset:
 
 
 def draw_subset(splits: Splits, truth: Truth, fraction: float, seed: int) -> Subset:
-    """Draw a fraction of the labelled patients of train and of val.
+    """Draw a fraction of the labelled patients of train and of val; each must have one.
 
-    For each seed the patients of a part stand in one order that interleaves the strata (a
-    patient's worst class) evenly; a fraction is a prefix of it, so fractions of one seed nest.
-    Each class that the part has keeps its first patient of that order whatever the fraction.
-
-    Raises:
-        InputError: the fraction is not in (0, 1], or a part has no labelled patient.
+    For each seed the patients of a part stand in one order that interleaves the strata (a patient's worst
+    class) evenly; a fraction is a prefix of it, so fractions of one seed nest. Each class that the part has
+    keeps its first patient of that order whatever the fraction.
     """
     if not 0 < fraction <= 1:
         raise InputError(f"fraction {fraction}: must be above 0 and at most 1")
@@ -201,7 +181,7 @@ def draw_subset(splits: Splits, truth: Truth, fraction: float, seed: int) -> Sub
         pool = np.flatnonzero(splits.rows(part, truth.patient_ids))
         if not len(pool):
             raise InputError(f"the {part} part has no labelled patient; check {FILE} and the task")
-        order, first = _order(truth, pool, seed)
+        order, first = _order(truth.at(pool), seed)
         requested = max(1, round(fraction * len(order)))
         chosen = set(order[:requested]) | set(first.values())
         rows = np.array([row for row in pool if truth.patient_ids[row] in chosen], dtype=np.int64)
@@ -241,13 +221,8 @@ def worst_class(truth: Truth) -> dict[str, int]:
     return worst
 
 
-def _order(
-    truth: Truth, pool: npt.NDArray[np.int64], seed: int
-) -> tuple[list[str], dict[tuple[int, int], str]]:
-    """The pool's patients in the seed's order, and the first patient of each class in it."""
-    part = Truth(
-        truth.image_ids[pool], truth.patient_ids[pool], truth.y[pool], truth.class_names, {}, truth.rows[pool]
-    )
+def _order(part: Truth, seed: int) -> tuple[list[str], dict[tuple[int, int], str]]:
+    """The patients in the seed's order, and the first patient of each class in it."""
     members: dict[int, list[tuple[str, str]]] = defaultdict(list)
     for patient, stratum in worst_class(part).items():
         members[stratum].append((_key(seed, patient), patient))

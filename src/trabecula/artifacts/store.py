@@ -50,9 +50,7 @@ class StoredShard(Record):
     """One array file of a store."""
 
     file: str
-    """Its name."""
     num_images: int
-    """Images in it."""
     sha256: str = ""
     """Of the array's values."""
 
@@ -61,7 +59,6 @@ class StoreRecord(Record):
     """store.json: how the images were made, and what is there."""
 
     format: int
-    """Format of the store."""
     size: int
     """Height and width, in pixels."""
     channels: int
@@ -87,7 +84,6 @@ class StoreRecord(Record):
     index: str = ""
     """sha256 of the index."""
     num_images: int = 0
-    """Images in the store."""
     num_rejected: int = 0
     """Images of the manifest that could not be used."""
     shards: tuple[StoredShard, ...]
@@ -104,9 +100,8 @@ class StoreRecord(Record):
 def write_store(folder: Path, index: pd.DataFrame, **values: Any) -> StoreRecord:
     """Write index.csv and, last, store.json, of shards that are in the folder already.
 
-    Args:
-        index: a row an image, in the order of the shards.
-        values: fields of `StoreRecord`; the format, the index and the number of images are filled in.
+    `index`: a row an image, in the order of the shards. `values`: fields of `StoreRecord`; the format, the
+    index and the number of images are filled in.
     """
     text = table_text(index)
     write_atomically(folder / INDEX_FILE, text)
@@ -122,11 +117,7 @@ def write_rejected(folder: Path, rejected: Sequence[tuple[str, str]]) -> None:
 
 
 def read_rejected(folder: Path) -> list[tuple[str, str]]:
-    """Path and reason of every image that a store rejected; none where no list is there.
-
-    Raises:
-        InputError: rejected.csv lacks a column.
-    """
+    """Path and reason of every image that a store rejected; none where no list is there."""
     path = folder / REJECTED_FILE
     if not path.exists():
         return []
@@ -137,11 +128,7 @@ def read_rejected(folder: Path) -> list[tuple[str, str]]:
 
 
 def read_store_record(path: Path) -> StoreRecord:
-    """The record of a store; `path` is its folder or one of its files.
-
-    Raises:
-        InputError: no store, an unfinished one, or one of another format.
-    """
+    """The record of a store; `path` is its folder or one of its files. An unfinished store has none."""
     folder = path if path.is_dir() else path.parent
     file = folder / RECORD_FILE
     if not file.exists():
@@ -162,11 +149,16 @@ def is_store(path: Path) -> bool:
 
 
 class Store:
-    """An opened store; it can be pickled, and opens its memory maps when it first reads."""
+    """An opened store; it can be pickled, and opens its memory maps when it first reads.
+
+    `size`: height and width of its images, in pixels; `channels`: 1 or 3; `bits`: 8 or 16 per channel;
+    `preprocessing`: digest of all that decides pixels.
+    """
 
     def __init__(self, path: Path, record: StoreRecord) -> None:
-        self.path = path
-        self.record = record
+        self.path, self.record = path, record
+        self.size, self.channels, self.bits = record.size, record.channels, record.bits
+        self.preprocessing = record.preprocessing
         self._starts = np.concatenate([[0], np.cumsum([shard.num_images for shard in record.shards])])
         self._maps: dict[int, npt.NDArray[Any]] = {}
 
@@ -177,8 +169,8 @@ class Store:
         Raises:
             InputError: no store, an unfinished one, or one of another format.
         """
-        record = read_store_record(Path(path))
-        folder = Path(path) if Path(path).is_dir() else Path(path).parent
+        path = Path(path)
+        record, folder = read_store_record(path), path if path.is_dir() else path.parent
         for shard in record.shards:
             if not (folder / shard.file).exists():
                 raise InputError(f"{folder / shard.file}: is missing; prepare the store again")
@@ -191,31 +183,11 @@ class Store:
         return {**self.__dict__, "_maps": {}}
 
     @property
-    def size(self) -> int:
-        """Height and width, in pixels."""
-        return self.record.size
-
-    @property
-    def channels(self) -> int:
-        return self.record.channels
-
-    @property
-    def bits(self) -> int:
-        """8 or 16 per channel."""
-        return self.record.bits
-
-    @property
-    def preprocessing(self) -> str:
-        """Digest of all that decides pixels."""
-        return self.record.preprocessing
-
-    @property
     def prepared(self) -> dict[str, Any]:
         """The settings that decided pixels, as far as known; of samples those of the real images."""
         known = self.record.prepared or self.record.plain
-        return {
-            key: known[key] for key in _DECIDING if key in known and (key != _SIDE or known[key] is not None)
-        }
+        found = {key: known[key] for key in _DECIDING if key in known}
+        return {key: value for key, value in found.items() if key != _SIDE or value is not None}
 
     @property
     def parts(self) -> tuple[Store, ...]:
@@ -229,17 +201,11 @@ class Store:
 
     @cached_property
     def index(self) -> pd.DataFrame:
-        """One row per image in the order of the store, every column text.
-
-        Raises:
-            InputError: the table is not there, or is not that of these images.
-        """
-        table = read_table(self.path / INDEX_FILE)
+        """One row per image in the order of the store, every column text."""
+        file = self.path / INDEX_FILE
+        table = read_table(file)
         if len(table) != len(self):
-            raise InputError(
-                f"{self.path / INDEX_FILE}: has {len(table)} rows for {len(self)} images; "
-                "prepare the store again"
-            )
+            raise InputError(f"{file}: has {len(table)} rows for {len(self)} images; prepare the store again")
         return table
 
     def read(self, rows: npt.NDArray[np.integer[Any]] | Sequence[int] | slice) -> torch.Tensor:
@@ -256,10 +222,8 @@ class Store:
         wanted = np.asarray(rows, dtype=np.int64).reshape(-1)
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"rows {wanted.min()}..{wanted.max()} of a store of {len(self)} images")
-        images = np.empty(
-            (len(wanted), self.channels, self.size, self.size),
-            dtype=np.uint8 if self.bits == 8 else np.uint16,
-        )
+        shape = (len(wanted), self.channels, self.size, self.size)
+        images = np.empty(shape, dtype=np.uint8 if self.bits == 8 else np.uint16)
         shards = np.searchsorted(self._starts, wanted, side="right") - 1
         for shard in np.unique(shards):
             here = np.flatnonzero(shards == shard)
@@ -277,15 +241,12 @@ class Store:
 
 
 def check_prepared(store: Store, path: Path, whose: str, wanted: str, settings: Mapping[str, Any]) -> None:
-    """Refuse a store whose pixels were made in another way.
+    """Refuse a store whose pixels were made in another way, naming the settings that differ.
 
     Args:
         whose: what is to read it, such as "encoder 'critic-random'".
         wanted: the preprocessing hash of that one's own images; "" takes any.
-        settings: how these were prepared, to name what differs; settings that are not known are skipped.
-
-    Raises:
-        InputError: another hash, with the settings that differ.
+        settings: how these were prepared; settings that are not known are skipped.
     """
     if not wanted or store.preprocessing == wanted:
         return
@@ -323,7 +284,7 @@ class JoinedStores(Store):
     """Stores that were prepared alike, one behind the other."""
 
     def __init__(self, parts: Sequence[Store]) -> None:
-        leading = next((part for part in parts if "flip_side" in part.prepared), parts[0])
+        leading = next((part for part in parts if _SIDE in part.prepared), parts[0])
         shards = [
             shard.model_copy(update={"file": str((part.path / shard.file).absolute())})
             for part in parts
@@ -352,12 +313,7 @@ class JoinedStores(Store):
 
 
 def open_stores(first: Path, more: Sequence[Path] = ()) -> Store:
-    """Open a store, or several as one.
-
-    Raises:
-        InputError: no store, one given twice, or one that was prepared in another way than the first or in
-            an unknown way.
-    """
+    """Open a store, or several as one; these must have been prepared alike and be given once."""
     store = Store.open(first)
     if not more:
         return store
@@ -365,9 +321,7 @@ def open_stores(first: Path, more: Sequence[Path] = ()) -> Store:
     paths = [first, *more]
     for number, (part, path) in enumerate(zip(parts, paths, strict=True)):
         if part.id in [other.id for other in parts[:number]]:
-            raise InputError(
-                f"{path}: is given twice; its images would be drawn twice as often as the others"
-            )
+            raise InputError(f"{path}: is given twice; its images would be drawn more often than the others")
         if not part.preprocessing:  # an unknown preparation must not decide for the others
             raise InputError(
                 f"{path}: how its images were prepared is not known, as with samples of an exported "
@@ -380,11 +334,7 @@ def open_stores(first: Path, more: Sequence[Path] = ()) -> Store:
 
 
 def rows_of(store: Store, image_ids: Sequence[str] | npt.NDArray[np.str_]) -> npt.NDArray[np.int64]:
-    """The rows of images in the store, (n,).
-
-    Raises:
-        InputError: images that are not in it (rejected, or of another cohort), by name.
-    """
+    """The rows of images in the store, (n,); an image that is not in it is refused."""
     ids = [str(image) for image in image_ids]
     rows = pd.Index(store.index["image_id"]).get_indexer(pd.Index(ids, dtype="str"))
     absent = [image for image, row in zip(ids, rows, strict=True) if row < 0]

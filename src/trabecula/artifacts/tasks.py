@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +21,8 @@ from trabecula.spreadsheet import row_numbers
 if TYPE_CHECKING:
     from trabecula.artifacts.manifest import Manifest
 
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 _BETWEEN, _NEGATIVE = "|", "No Finding"  # of a column that names findings, in NIH ChestX-ray14
 
 
@@ -116,46 +117,40 @@ class Task(Record):
 class Truth:
     """The labelled rows of a manifest under one task.
 
-    `image_ids`, `patient_ids`: (n,) text. `y`: (n,) int64 class index, or (n, L) for multilabel
-    with 1 present, 0 absent, -1 masked. `rows`: (n,) positions in the manifest. `exclusions`: how
-    many rows are left out, by reason.
+    `image_ids`, `patient_ids`: (n,) text. `y`: (n,) class index, or (n, L) for multilabel with 1 present,
+    0 absent, -1 masked. `rows`: (n,) positions in the manifest. `exclusions`: rows left out, by reason.
     """
 
     image_ids: npt.NDArray[np.str_]
     patient_ids: npt.NDArray[np.str_]
-    y: npt.NDArray[np.int64]
+    y: Ints
     class_names: tuple[str, ...]
     exclusions: dict[str, int]
-    rows: npt.NDArray[np.int64]
+    rows: Ints
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def among(self, images: Container[str], where: Path, lost_because: str) -> Truth:
-        """The rows whose image is one of `images`; the others are counted as exclusions.
+    def at(self, rows: npt.NDArray[np.integer[Any] | np.bool_]) -> Truth:
+        """These labelled rows alone."""
+        ids, patients = self.image_ids[rows], self.patient_ids[rows]
+        return replace(self, image_ids=ids, patient_ids=patients, y=self.y[rows], rows=self.rows[rows])
 
-        Raises:
-            InputError: none is.
-        """
+    def among(self, images: Container[str], where: Path, lost_because: str) -> Truth:
+        """The rows whose image is one of `images`, of which there must be some; the others are exclusions."""
         keep = np.array([image in images for image in self.image_ids], dtype=bool)
         if not keep.any():
             raise InputError(f"{where}: has none of the labelled images; does it belong to this manifest?")
         exclusions = self.exclusions | ({} if keep.all() else {lost_because: int((~keep).sum())})
-        return Truth(
-            self.image_ids[keep], self.patient_ids[keep], self.y[keep], self.class_names, exclusions,
-            self.rows[keep],
-        )  # fmt: skip
+        return replace(self.at(keep), exclusions=exclusions)
 
 
 def find_task(spec: str, manifest: Manifest) -> Task:
     """The task of that name in tasks.json, or one from a shorthand.
 
-    `kl >= 2` (a rule) is a binary task; `kl` (a column) has that column's values as its classes,
-    and is binary where they are 0 and 1. A column in which "|" stands between names, such as NIH's
-    `Finding Labels`, is a multilabel task of the names in it.
-
-    Raises:
-        InputError: neither a task, nor a rule, nor a column.
+    `kl >= 2` (a rule) is a binary task; `kl` (a column) has that column's values as its classes, and is
+    binary where they are 0 and 1. A column in which "|" stands between names, such as NIH's `Finding Labels`,
+    is a multilabel task of the names in it.
     """
     spec = " ".join(spec.split())
     if spec in manifest.tasks:
@@ -176,8 +171,7 @@ def find_task(spec: str, manifest: Manifest) -> Task:
             return Task(name=spec, kind="binary", labels=(spec,))
         return Task(name=spec, kind="multiclass", labels=(spec,), classes=tuple(values))
     if re.search(r"[<>=]|\bin\b", spec):
-        rule = parse_rule(spec)
-        for column in rule.columns:
+        for column in parse_rule(spec).columns:
             cells_of(manifest.table, column, f"{manifest.path}: task '{spec}'")
         return Task(name=spec, kind="binary", positive=spec)
     known = [*manifest.tasks, *(str(name) for name in manifest.table.columns)]
@@ -195,14 +189,9 @@ def _natural(text: str) -> tuple[bool, float, str]:
 
 
 def truth(task: Task, manifest: Manifest) -> Truth:
-    """The rows that carry a label under the task, in the manifest's order.
-
-    Raises:
-        InputError: a column is missing, labels lie outside the task (rows and values named), no
-            row is left, or the rows that are left are all of one class.
-    """
+    """The rows that carry a label under the task, in the manifest's order; of two classes at least."""
     table, where = manifest.table, f"{manifest.path}: task '{task.name}'"
-    exclusions: Counter[str] = Counter()
+    exclusions: dict[str, int] = {}
     keep = np.ones(len(table), dtype=bool)
     if task.eligible:
         keep = parse_rule(task.eligible).holds(table, where=where)
@@ -217,8 +206,7 @@ def truth(task: Task, manifest: Manifest) -> Truth:
         keep &= ~masked
     else:
         y, reasons = _classes(task, table, keep, where)
-        for reason in reasons:
-            exclusions[reason] = int((keep & (reasons[reason])).sum())
+        exclusions |= {reason: int((keep & rows).sum()) for reason, rows in reasons.items()}
         keep &= y >= 0
     rows = np.flatnonzero(keep)
     _check_classes(y[rows], task, where)
@@ -232,47 +220,41 @@ def truth(task: Task, manifest: Manifest) -> Truth:
     )
 
 
-def _classes(
-    task: Task, table: pd.DataFrame, keep: npt.NDArray[np.bool_], where: str
-) -> tuple[npt.NDArray[np.int64], dict[str, npt.NDArray[np.bool_]]]:
+def _classes(task: Task, table: pd.DataFrame, keep: Mask, where: str) -> tuple[Ints, dict[str, Mask]]:
     """Class index of every row, -1 where it has none, and where each reason for that applies."""
     columns = {name: cells_of(table, name, where) for name in task.columns}
     cells = list(zip(*columns.values(), strict=True))
-    empty = np.array([any(not cell for cell in row) for row in cells])
+    empty = np.array([not all(row) for row in cells])
     uncertain = np.array([any(_is_uncertain(task, cell) for cell in row) for row in cells]) & ~empty
     certain = keep & ~empty & ~uncertain
-    y = np.full(len(table), -1, dtype=np.int64)
-    if task.kind == "binary" and task.positive:
-        if task.classes:
-            for name in task.labels:
-                _index(columns[name], task.classes, certain, f"{where}: column '{name}'")
-        y[certain] = parse_rule(task.positive).holds(table, certain, where)[certain]
-    else:
-        allowed = task.classes or ("0", "1")
-        name = task.labels[0]
-        y = _index(columns[name], allowed, certain, f"{where}: column '{name}'")
-    if task.missing == "negative":
-        y[empty] = 0
-    if task.uncertain != "exclude":
-        y[uncertain] = int(task.uncertain == "positive")
+    for name in task.labels:  # at most one
+        if task.classes or not task.positive:
+            y = _index(columns[name], task.classes or ("0", "1"), certain, f"{where}: column '{name}'")
+    if task.positive:
+        y = np.where(certain, parse_rule(task.positive).holds(table, certain, where), -1)
+    _fill(task, y, empty, uncertain)
     return y, {
         "label missing": empty & (y < 0),
         f"label uncertain ({task.uncertain_value})": uncertain & (y < 0),
     }
 
 
+def _fill(task: Task, y: Ints, empty: Mask, uncertain: Mask) -> None:
+    """What the task takes an empty and an uncertain label for."""
+    if task.missing == "negative":
+        y[empty] = 0
+    if task.uncertain != "exclude":
+        y[uncertain] = int(task.uncertain == "positive")
+
+
 def _is_uncertain(task: Task, cell: str) -> bool:
     return same(cell, task.uncertain_value) and not any(same(cell, name) for name in task.classes)
 
 
-def _index(
-    cells: Sequence[str], allowed: Sequence[str], check: npt.NDArray[np.bool_], where: str
-) -> npt.NDArray[np.int64]:
+def _index(cells: Sequence[str], allowed: Sequence[str], check: Mask, where: str) -> Ints:
     """Position of each cell among the allowed values, -1 elsewhere; problems only where `check`."""
-    place = {
-        cell: next((i for i, value in enumerate(allowed) if same(cell, value)), -1) for cell in set(cells)
-    }
-    y = np.fromiter((place[cell] for cell in cells), dtype=np.int64, count=len(cells))
+    place = {cell: next((i for i, name in enumerate(allowed) if same(cell, name)), -1) for cell in set(cells)}
+    y = np.array([place[cell] for cell in cells], dtype=np.int64)
     bad = np.flatnonzero(check & (y < 0))
     if len(bad):
         values = ", ".join(repr(value) for value in sorted({cells[int(i)] for i in bad})[:5])
@@ -283,22 +265,17 @@ def _index(
     return np.where(check, y, -1)
 
 
-def _finding(
-    task: Task, name: str, table: pd.DataFrame, keep: npt.NDArray[np.bool_], where: str
-) -> npt.NDArray[np.int64]:
+def _finding(task: Task, name: str, table: pd.DataFrame, keep: Mask, where: str) -> Ints:
     """One column of a multilabel task: 1 present, 0 absent, -1 masked."""
     cells = cells_of(table, name, where)
     empty = np.array([not cell for cell in cells])
     uncertain = np.array([same(cell, task.uncertain_value) for cell in cells]) & ~empty
     y = _index(cells, ("0", "1"), keep & ~empty & ~uncertain, f"{where}: column '{name}'")
-    if task.missing == "negative":
-        y[empty] = 0
-    if task.uncertain != "exclude":
-        y[uncertain] = int(task.uncertain == "positive")
+    _fill(task, y, empty, uncertain)
     return y
 
 
-def _named(task: Task, table: pd.DataFrame, keep: npt.NDArray[np.bool_], where: str) -> npt.NDArray[np.int64]:
+def _named(task: Task, table: pd.DataFrame, keep: Mask, where: str) -> Ints:
     """(n, L) of a column that names the findings that are there: 1 named, 0 not, -1 where it is empty."""
     cells = cells_of(table, task.labels[0], where)
     parts = {cell: {name.strip() for name in cell.split(task.separator)} for cell in set(cells) - {""}}
@@ -316,23 +293,17 @@ def _named(task: Task, table: pd.DataFrame, keep: npt.NDArray[np.bool_], where: 
             f"{start}a finding outside the task ({found}); known: {', '.join(task.classes)}; name those that "
             "are not asked for in 'ignored'"
         )
-    empty = np.full(len(task.classes), 0 if task.missing == "negative" else -1, dtype=np.int64)
-    row = {
-        cell: np.array([name in names for name in task.classes], dtype=np.int64)
-        for cell, names in parts.items()
-    }
-    return np.stack([row.get(cell, empty) for cell in cells])
+    row = {cell: [int(name in names) for name in task.classes] for cell, names in parts.items()}
+    row[""] = [0 if task.missing == "negative" else -1] * len(task.classes)
+    return np.array([row[cell] for cell in cells], dtype=np.int64)
 
 
-def _check_classes(y: npt.NDArray[np.int64], task: Task, where: str) -> None:
+def _check_classes(y: Ints, task: Task, where: str) -> None:
     if not len(y):
         raise InputError(f"{where}: no row has a label; look at columns {', '.join(task.columns)}")
     if task.kind == "multilabel":
-        flat = [
-            name
-            for name, column in zip(task.class_names, y.T, strict=True)
-            if len(np.unique(column[column >= 0])) < 2
-        ]
+        columns = zip(task.class_names, y.T, strict=True)
+        flat = [name for name, labels in columns if len(np.unique(labels[labels >= 0])) < 2]
         # of a list of names some may be nobody's; a column of its own was filled in for nothing
         if len(flat) == y.shape[1] or (flat and not task.separator):
             raise InputError(

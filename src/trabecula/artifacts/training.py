@@ -20,21 +20,13 @@ def write_training(
     points: Sequence[Mapping[str, float]],
     findings: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Write training.json.
-
-    Args:
-        start: measurements before training.
-        points: what was logged at each point, "images" among it.
-        findings: name, text, and the images at which each was found first and last.
+    """Write training.json: `start`, before training; `points`, each with its "images"; `findings`, each with
+    name, text, and the images at which it was found first and last.
     """
     write_json(folder / FILE, {"start": start, "points": points, "findings": findings})
 
 
 def read_training(path: Path) -> dict[str, Any]:
-    """Start, points and findings of an encoder's folder, or of a file in it; {} if it was not trained here.
-
-    Raises:
-        InputError: not a JSON object.
-    """
+    """Start, points and findings of an encoder's folder, or of a file in it; {} where none is."""
     file = (path if path.is_dir() else path.parent) / FILE
     return read_json(file, _MADE_BY) if file.is_file() else {}

@@ -6,23 +6,25 @@ import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load as parse_safetensors
-from safetensors.torch import save as safetensors_bytes
-from torch import Tensor
 
 from trabecula.errors import InputError
 from trabecula.files import write_atomically
+
+if TYPE_CHECKING:  # torch is loaded by the functions, so that a card can be read without it
+    from torch import Tensor
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> Path:
     """Write tensors as a .safetensors file, whole or not at all; equal tensors give equal bytes."""
+    from safetensors.torch import save
+
     plain = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
-    return write_atomically(path, safetensors_bytes(plain, metadata=metadata))
+    return write_atomically(path, save(plain, metadata=metadata))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -31,11 +33,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: no such file, not a weights file, or a pickle that holds more than tensors.
     """
+    import torch
+    from safetensors.torch import load
+
     if not path.is_file():
         raise InputError(f"{path}: no such weights file")
     if path.suffix == ".safetensors":
         try:
-            return parse_safetensors(path.read_bytes())
+            return load(path.read_bytes())
         except SafetensorError as error:
             raise InputError(f"{path}: not a safetensors file, or cut short ({error})") from None
     if path.suffix not in (".pt", ".pth", ".bin"):
@@ -45,31 +50,20 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")  # on the archive's kind, which the errors below name
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise InputError(_refusal(path)) from None
+        raise InputError(
+            f"{path}: holds code or objects, not only tensors, and is not loaded, as that could run anything;"
+            " where you trust it, convert it with "
+            "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
+        ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         reason = (str(error).splitlines() or ["no content"])[0]
         raise InputError(f"{path}: not a weights file, or cut short ({reason})") from None
-    return _state(path, loaded)
-
-
-def _refusal(path: Path) -> str:
-    return (
-        f"{path}: holds code or objects, not only tensors, and is not loaded, as that could run anything; "
-        "where you trust it, convert it with "
-        "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
-    )
-
-
-def _state(path: Path, loaded: object) -> dict[str, Tensor]:
-    """The state dict in what torch.load gave; training checkpoints often wrap it."""
-    if isinstance(loaded, Mapping):
-        for key in _WRAPPERS:
-            if isinstance(loaded.get(key), Mapping):
-                loaded = loaded[key]
-                break
+    if isinstance(loaded, Mapping):  # training checkpoints often wrap the state dict
+        wrapped = (loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping))
+        loaded = next(wrapped, loaded)
     if not isinstance(loaded, Mapping) or not loaded:
         raise InputError(f"{path}: holds no state dict (names and tensors)")
     for key, value in loaded.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
+        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
             raise InputError(f"{path}: is not a state dict: '{key}' is {type(value).__name__}, not a tensor")
     return dict(loaded)

@@ -9,20 +9,15 @@ import pandas as pd
 
 from trabecula.artifacts.manifest import Manifest
 from trabecula.artifacts.patient_hashes import key_name, seen_among, site_key
+from trabecula.artifacts.rules import FIRST_ROW
 from trabecula.artifacts.splits import Splits
 from trabecula.errors import InputError
 
-_FIRST_ROW = 2  # of the manifest's images: the header is row 1
-
 
 def check_cards(cards: Iterable[Mapping[str, Any]], patients: Iterable[str], manifest: Manifest) -> None:
-    """Refuse encoders that have seen one of these (test) patients.
+    """Refuse encoders that have seen one of these (test) patients, or of whom this cannot be known.
 
-    Args:
-        cards: encoder cards as plain values, with "arm", "patients" (HMACs) and "patients_key".
-    Raises:
-        InputError: a patient is in a card, with manifest row and patient; or a card lists no patients, or
-            hashes of another site key, so that this cannot be checked.
+    `cards`: encoder cards as plain values, with "arm", "patients" (HMACs) and "patients_key".
     """
     patients = set(patients)
     for card in cards:
@@ -50,14 +45,7 @@ def check_cards(cards: Iterable[Mapping[str, Any]], patients: Iterable[str], man
 
 
 def check_parts(predictions: pd.DataFrame, manifest: Manifest, splits: Splits) -> None:
-    """Refuse predictions whose images are in another part than they say.
-
-    Args:
-        predictions: columns image_id and split ("val" or "test").
-    Raises:
-        InputError: an image the manifest does not have, or a patient of another part, with its
-            manifest row.
-    """
+    """Refuse predictions (image_id, split: "val" or "test") whose images are in another part or unknown."""
     table = manifest.table
     patient_of = dict(zip(table["image_id"], table["patient_id"], strict=True))
     pairs = predictions[["image_id", "split"]].drop_duplicates()
@@ -69,12 +57,12 @@ def check_parts(predictions: pd.DataFrame, manifest: Manifest, splits: Splits) -
             f"({unknown.nunique()} such images); give the manifest the predictions were made with"
         )
     parts = patients.map(lambda patient: splits.of.get(patient, "none"))
-    for said in ("test", "val"):
-        wrong = (pairs["split"] == said) & (parts != said)
+    for part in ("test", "val"):
+        wrong = (pairs["split"] == part) & (parts != part)
         if wrong.any():
             seen = list(dict.fromkeys(patients[wrong]))
             raise InputError(
-                f"predictions call {_named(seen, manifest)} {said}, the splits say "
+                f"predictions call {_named(seen, manifest)} {part}, the splits say "
                 f"{', '.join(sorted(set(parts[wrong])))}; give the splits the predictions were made with"
             )
 
@@ -84,11 +72,7 @@ def check_predicted(
 ) -> None:
     """Refuse models that lack a test image: they may have been trained on its patient.
 
-    Args:
-        predictions: of one task and of the test part; the columns that name a model, and image_id.
-        image_ids, patient_ids: the task's test images.
-    Raises:
-        InputError: a test image without a prediction, with its patient's manifest row.
+    `predictions`: of one task and of the test part. `image_ids`, `patient_ids`: the task's test images.
     """
     pairs = list(zip(image_ids, patient_ids, strict=True))
     for (arm, mode, fraction, seed), rows in predictions.groupby(["arm", "mode", "fraction", "seed"]):
@@ -106,5 +90,5 @@ def check_predicted(
 def _named(patients: list[str], manifest: Manifest) -> str:
     """ "patient 'a' (manifest row 7) and 3 more patients"."""
     rows = manifest.table.index[manifest.table["patient_id"] == patients[0]]
-    first = f"patient '{patients[0]}' (manifest row {int(rows[0]) + _FIRST_ROW})"
+    first = f"patient '{patients[0]}' (manifest row {int(rows[0]) + FIRST_ROW})"
     return first + (f" and {len(patients) - 1} more patients" if len(patients) > 1 else "")

@@ -6,9 +6,10 @@ few-label validation part of each seed, as predictions hold it, and the test par
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -32,21 +33,17 @@ def snapshot_curves(
 ) -> list[SnapshotCurve]:
     """Of every arm with snapshots: the metrics it is compared by against the images seen, on validation.
 
-    Args:
-        table: predictions; rows of other tasks and parts are ignored. An arm without validation rows
-            has no point.
-        arms, images_seen: by name, snapshots and finished arms.
-        draws: how many resamples of patients, and their seed.
+    `table`: predictions; an arm without validation rows of the task has no point. `arms`, `images_seen`: by
+    name, snapshots and finished arms. `draws`: how many resamples of patients, and their seed.
     """
     table = table[(table["task"] == task.name) & (table["split"] == "val")]
     rows = []
     for key, one in table.groupby(["mode", "fraction"], sort=True):
         mode, fraction = cast("tuple[str, float]", key)
-        of: dict[str, dict[int, str]] = {}
+        of: dict[str, dict[int, str]] = defaultdict(dict)
         for name in one["arm"].unique():
-            snapshot = snapshot_of(name)
-            if snapshot:
-                of.setdefault(snapshot[0], {})[images_seen[name]] = name
+            if snapshot := snapshot_of(name):
+                of[snapshot[0]][images_seen[name]] = name
         for whole, points in sorted(of.items()):
             control = arms[next(iter(points.values()))].control
             if whole in arms:
@@ -84,30 +81,25 @@ def _scores(
     whole = scores.Sample(task.kind, known.class_names, known.patient_ids[at], known.y[at], weights)
     columns = probability_columns(rows, task.name, known.class_names)
     chosen = scores.COMPARED[task.kind]
-    parts: list[scores.Sample] = []
-    values: dict[str, list[float]] = {metric: [] for metric in chosen}
-    spread: dict[str, list[Any]] = {metric: [] for metric in chosen}
+    parts, units, points, resampled = [], [], [], []
     places = pd.Series(np.searchsorted(at, position), index=rows.index)
-    units = []
     for seed, one in rows.groupby(["pretrain_seed", "seed"], sort=True):
         units.append(cast("Unit", seed))
         here = places[one.index].to_numpy()
         sample = whole.only(here)
         where = f"arm '{one['arm'].iloc[0]}', task '{task.name}', validation, seeds {seed}"
         p = probabilities(one, columns, pd.Index(known.image_ids[at[here]]), where)
-        point = scores.score(sample, p, float("nan"), chosen, weighted=False)
-        drawn = scores.score(sample, p, float("nan"), chosen, weighted=True)
         parts.append(sample)
-        for metric in chosen:
-            values[metric].append(float(point[metric][0]))
-            spread[metric].append(drawn[metric])
-    points = {}
+        points.append(scores.score(sample, p, float("nan"), chosen, weighted=False))
+        resampled.append(scores.score(sample, p, float("nan"), chosen, weighted=True))
+    result = {}
     for metric in chosen:
         df = min(scores.smallest_class(sample, metric) for sample in parts) - 1.0
-        table = np.stack(spread[metric], axis=1)
-        found = interval(values[metric], table, df, level, scores.scale_of(metric), units)
-        points[metric] = SnapshotPoint(
-            found.value, found.low, found.high, values[metric], whole.num_patients, found.note,
+        values = [float(point[metric][0]) for point in points]
+        table = np.stack([drawn[metric] for drawn in resampled], axis=1)
+        found = interval(values, table, df, level, scores.scale_of(metric), units)
+        result[metric] = SnapshotPoint(
+            found.value, found.low, found.high, values, whole.num_patients, found.note,
             arm=str(rows["arm"].iloc[0]),
         )  # fmt: skip
-    return points
+    return result

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf, nan
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from scipy import stats
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Scale = Literal["logit", "fisher", "log", "identity"]
 Unit = tuple[int, int]
 """(pretraining seed, label seed): what is called a seed in intervals."""
@@ -28,12 +30,17 @@ Kind = Literal["plain", "crossed", "encoders", "labels", "models"]
 
 MIN_SEEDS = 5
 """Fewer seeds say too little of the seeds' spread: an interval is over patients only, for these seeds."""
-
 MIN_PATIENTS = 5  # of the smaller class: below, a spread over patients cannot be estimated
 TOO_FEW = f"fewer than {MIN_PATIENTS} patients in a class: no interval"
 MIN_RESAMPLES = 20  # of those in which the value exists
 NO_SPREAD = "not estimable: no resample differs"
 _ROUNDING = 1e-12  # a spread below it is arithmetic, not patients
+
+
+@np.errstate(invalid="ignore", divide="ignore")
+def ratio(above: Array, below: Array) -> Floats:
+    """NaN or infinite without a warning where nothing is divided by."""
+    return np.asarray(above / below)
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class Layout:
     """
 
     kind: Kind
-    order: NDArray[np.int64]
+    order: Ints
 
     @property
     def note(self) -> str:
@@ -61,18 +68,14 @@ class Layout:
             "models": f"speaks of these {self.order.size} trained models: over new patients",
         }[self.kind]
 
-    def averaged(self, table: NDArray[Any]) -> Floats:
+    def averaged(self, table: Array) -> Floats:
         """(..., S) -> (..., seeds that the interval is over); (..., P, L) where both are crossed."""
         if self.kind == "plain":
             return table
         grid: Floats = table[..., self.order]
-        if self.kind == "encoders":
-            return np.asarray(grid.mean(axis=-2))
-        if self.kind == "labels":
-            return np.asarray(grid.mean(axis=-1))
         if self.kind == "models":
             return np.asarray(grid.mean(axis=(-2, -1)))[..., None]
-        return grid
+        return grid if self.kind == "crossed" else grid.mean(axis=-2 if self.kind == "encoders" else -1)
 
 
 def layout_of(units: Sequence[Unit]) -> Layout:
@@ -92,22 +95,17 @@ def layout_of(units: Sequence[Unit]) -> Layout:
 
 
 def resample(patients: ArrayLike, num_resamples: int, seed: int) -> Array:
-    """Weights of the images in `num_resamples` draws of patients with replacement.
+    """Weights of the images of patients (n,) in `num_resamples` draws of patients with replacement.
 
-    Args:
-        patients: (n,) patient id of each image.
-    Returns:
-        (num_resamples, n) float32 counts; its transpose is contiguous. Depends on the set of patients
-        and the seed only: an image's weight does not change with the order of the images.
+    (num_resamples, n) float32 counts; its transpose is contiguous. They depend on the set of patients and the
+    seed only: an image's weight does not change with the order of the images.
     """
     ids, position = np.unique(np.asarray(patients), return_inverse=True)
     rng = np.random.default_rng(seed)
     drawn = rng.integers(ids.size, size=(num_resamples, ids.size), dtype=np.int32)
     cells = drawn.astype(np.int64) * num_resamples + np.arange(num_resamples)[:, None]
     counts = np.bincount(cells.ravel(), minlength=ids.size * num_resamples)
-    by_patient = counts.reshape(ids.size, num_resamples).astype(np.float32)
-    weights: Array = by_patient[position].T
-    return weights
+    return np.asarray(counts.reshape(ids.size, num_resamples).astype(np.float32)[position].T)
 
 
 def resample_seeds(num_seeds: int, num_resamples: int, seed: int, stream: int = 1) -> Floats:
@@ -121,8 +119,7 @@ def resample_seeds(num_seeds: int, num_resamples: int, seed: int, stream: int = 
     rng = np.random.default_rng([seed, stream])
     drawn = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=num_resamples)
     stretch = np.sqrt(num_seeds / (num_seeds - 1))
-    result: Floats = 1 / num_seeds + stretch * (drawn / num_seeds - 1 / num_seeds)
-    return result
+    return np.asarray(1 / num_seeds + stretch * (drawn / num_seeds - 1 / num_seeds))
 
 
 def resample_units(units: Sequence[Unit], num_resamples: int, seed: int) -> Floats:
@@ -133,26 +130,29 @@ def resample_units(units: Sequence[Unit], num_resamples: int, seed: int) -> Floa
     layout = layout_of(units)
     if layout.kind == "plain":
         return resample_seeds(len(units), num_resamples, seed)
-    num_pretrainings, num_labels = layout.order.shape
-    labels, pretrainings = (np.full((num_resamples, n), 1 / n) for n in (num_labels, num_pretrainings))
-    if layout.kind in ("encoders", "crossed"):
-        labels = resample_seeds(num_labels, num_resamples, seed)
-    if layout.kind in ("labels", "crossed"):
-        pretrainings = resample_seeds(num_pretrainings, num_resamples, seed, stream=2)
+    if layout.kind == "models":
+        return np.full((num_resamples, len(units)), 1 / len(units))
+    num_pretrainings, num_labels = layout.order.shape  # too few of one are not resampled
+    labels = resample_seeds(num_labels, num_resamples, seed)
+    pretrainings = resample_seeds(num_pretrainings, num_resamples, seed, stream=2)
     weights = np.empty((num_resamples, len(units)))
-    weights[:, layout.order.ravel()] = (pretrainings[:, :, None] * labels[:, None, :]).reshape(
-        num_resamples, -1
-    )
+    weights[:, layout.order] = pretrainings[:, :, None] * labels[:, None, :]
     return weights
 
 
 @dataclass(frozen=True)
-class Interval:
-    """An estimate with its interval; NaN where it cannot be estimated, and `note` says why."""
+class Estimate:
+    """A value with its interval; NaN where it cannot be estimated, and `note`, where given, says why."""
 
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Interval(Estimate):
+    """An estimate, and how sure it is."""
+
     error: float  # standard error
     df: float  # degrees of freedom of the error
     sd_seeds: float  # standard deviation over seeds; NaN for one seed
@@ -161,19 +161,14 @@ class Interval:
 
 
 def degrees_of_freedom(class_patients: Sequence[int]) -> float:
-    """Degrees of freedom of a spread over patients: one less than the patients of the smallest class.
-
-    Args:
-        class_patients: patients with an image of each class; one number for a metric without classes.
-    """
+    """One less than the patients of the smallest class, or, for a metric without classes, than all."""
     return float(min(class_patients) - 1)
 
 
 def variance(values: Floats, draws: Floats, df_patients: float) -> tuple[float, float]:
     """Variance of the mean over seeds, and its degrees of freedom.
 
-    Args:
-        values: (S,) the metric of each seed. draws: (R, S) the same under R resamples of patients.
+    values (S,) of each seed, draws (R, S) the same under R resamples of patients.
     With fewer than `MIN_SEEDS` seeds: over patients, for these seeds. Otherwise seeds and patients
     are crossed: patients + seeds - (their interaction, which both of them hold), after the analysis of
     variance of a two-way layout (Owen, Ann. Appl. Stat. 2007; 1: 386-411, shows that draws of both
@@ -198,8 +193,7 @@ def variance(values: Floats, draws: Floats, df_patients: float) -> tuple[float, 
 def crossed_variance(values: Floats, draws: Floats, df_patients: float) -> tuple[float, float]:
     """Variance of the mean over crossed pretraining and label seeds, and its degrees of freedom.
 
-    Args:
-        values: (P, L). draws: (R, P, L) under R resamples of patients.
+    values (P, L), draws (R, P, L) under R resamples of patients.
     Patients + seeds - interaction as in `variance`, with seeds in a random-effects two-way layout:
     (MS_pretraining + MS_label - MS_residual) / (P L). What patients add to each mean square is estimated
     from the same layout of the draws' variances. Chance may make the difference smaller than one of its
@@ -214,12 +208,11 @@ def crossed_variance(values: Floats, draws: Floats, df_patients: float) -> tuple
     squares = np.array([values.mean(axis=1 - i).var(ddof=1) / num[i] for i in (0, 1)])
     of_patients = np.maximum((np.array([pretraining, label]) - over_patients) / df, 0)
     of_both = max(0.0, (each - pretraining - label + over_patients) / df.prod())
-    found = [
-        (*(float(v) for v in (squares.sum() - square, of_patients.sum() - of_both)),
-         float((squares**2 / df).sum() + square**2 / df.prod())),
-        *((float(squares[i]), float(of_patients[i]), float(squares[i] ** 2 / df[i])) for i in (0, 1)),
-    ]  # fmt: skip
-    between, interaction, spread = max(found, key=lambda one: one[0] - one[1])
+    of_squares = (squares**2 / df).sum() + square**2 / df.prod()
+    found: list[tuple[Any, ...]] = [(squares.sum() - square, of_patients.sum() - of_both, of_squares)]
+    found += [(squares[i], of_patients[i], squares[i] ** 2 / df[i]) for i in (0, 1)]
+    largest = max(found, key=lambda one: float(one[0] - one[1]))
+    between, interaction, spread = map(float, largest)
     if between <= interaction:
         return over_patients, df_patients
     total = over_patients + between - interaction
@@ -227,13 +220,9 @@ def crossed_variance(values: Floats, draws: Floats, df_patients: float) -> tuple
 
 
 def interval(
-    values: ArrayLike,
-    draws: ArrayLike,
-    df_patients: float,
-    level: float = 0.95,
-    scale: Scale = "logit",
-    units: Sequence[Unit] | None = None,
-) -> Interval:
+    values: ArrayLike, draws: ArrayLike, df_patients: float, level: float = 0.95,
+    scale: Scale = "logit", units: Sequence[Unit] | None = None,
+) -> Interval:  # fmt: skip
     """Student's t interval on a transformed scale with a bootstrap standard error.
 
     Args:
@@ -246,8 +235,7 @@ def interval(
     """
     point, table = np.atleast_1d(np.asarray(values, float)), np.asarray(draws, float)
     table = table.reshape(len(table), point.size)
-    value, sd = float(point.mean()), float(point.std(ddof=1)) if point.size > 1 else float("nan")
-    nan = float("nan")
+    value, sd = float(point.mean()), float(point.std(ddof=1)) if point.size > 1 else nan
     if not np.isfinite(point).all():
         return Interval(nan, nan, nan, nan, nan, nan, point.size, "not estimable")
     table = table[np.isfinite(table).all(axis=1)]
@@ -294,37 +282,23 @@ def _at_bound(share: float, tail: float, num_patients: float) -> tuple[float, fl
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Arm minus baseline; `p` is two-sided and below 1 - level exactly where the interval excludes 0.
+class Difference(Estimate):
+    """Arm minus baseline; `p` is two-sided and below 1 - level exactly where the interval excludes 0."""
 
-    `low`, `high` and `p` are NaN where they cannot be estimated, and `note` says why.
-    """
-
-    value: float
-    low: float
-    high: float
     p: float
     num_seeds: int
     note: str = ""
 
 
 def difference(
-    values: ArrayLike,
-    draws: ArrayLike,
-    baseline_values: ArrayLike,
-    baseline_draws: ArrayLike,
-    df_patients: float,
-    level: float = 0.95,
-    units: Sequence[Unit] | None = None,
-) -> Difference:
-    """Paired difference of a metric.
+    values: ArrayLike, draws: ArrayLike, baseline_values: ArrayLike, baseline_draws: ArrayLike,
+    df_patients: float, level: float = 0.95, units: Sequence[Unit] | None = None,
+) -> Difference:  # fmt: skip
+    """Paired difference of a metric: `interval` on the scale "identity", and p, that t's two-sided tail.
 
     Args:
         values, baseline_values: (S,) of the same seeds in the same order.
         draws, baseline_draws: (R, S) under the same draws of patients.
-        units: (S,) pretraining and label seed of each; None takes seeds that share nothing.
-    The interval is Student's t with the bootstrap standard error of the difference
-    (`bootstrap.interval`, scale "identity") and p is that t's two-sided tail.
     Where no resample differs (both arms all right, say) the data tell nothing of the spread: a width of
     zero would read as a proof.
     """
@@ -333,7 +307,6 @@ def difference(
         raise ValueError(f"{own.size} seeds against {base.size}: pair the seeds first")
     apart = np.asarray(draws, float) - np.asarray(baseline_draws, float)
     found = interval(own - base, apart, df_patients, level, "identity", units)
-    nan = float("nan")
     if found.error <= _ROUNDING:
         return Difference(found.value, nan, nan, nan, found.num_seeds, NO_SPREAD)
     p = float(2 * stats.t.sf(abs(found.value) / found.error, found.df)) if np.isfinite(found.error) else nan
@@ -362,63 +335,50 @@ def isotonic(values: ArrayLike, weights: ArrayLike | None = None) -> Floats:
     Source: Barlow et al., Statistical Inference under Order Restrictions, 1972, equation 1.9.
     """
     y = np.asarray(values, float)
-    w = np.ones(y.shape[-1]) if weights is None else np.asarray(weights, float)
     num = y.shape[-1]
+    w = np.ones(num) if weights is None else np.asarray(weights, float)
     mean = np.full((num, num, *y.shape[:-1]), np.inf)
     for a in range(num):
         for b in range(a, num):
             mean[a, b] = (y[..., a : b + 1] * w[a : b + 1]).sum(axis=-1) / w[a : b + 1].sum()
-    fit = [mean[: i + 1, i:].min(axis=1).max(axis=0) for i in range(num)]
-    result: Floats = np.stack(fit, axis=-1)
-    return result
+    return np.stack([mean[: i + 1, i:].min(axis=1).max(axis=0) for i in range(num)], axis=-1)
 
 
 @dataclass(frozen=True)
-class Multiplier:
+class Multiplier(Estimate):
     """How many times the labels; censored "above" or "below" where the baseline's curve ends first.
 
     A censored value stands at the end of the curve. `low` is 0 and `high` infinite where the curve
-    ends before that bound is reached. Both are NaN where they cannot be estimated, and `note` says why.
+    ends before that bound is reached.
     """
 
-    value: float
-    low: float
-    high: float
     censored: str
     note: str = ""
 
 
 def label_multiplier(
-    num_patients: Sequence[float],
-    baseline: ArrayLike,
-    baseline_draws: ArrayLike,
-    at: float,
-    value: float,
-    draws: ArrayLike,
-    df_patients: float,
-    level: float = 0.95,
-) -> Multiplier:
+    num_patients: Sequence[float], baseline: ArrayLike, baseline_draws: ArrayLike, at: float, value: float,
+    draws: ArrayLike, df_patients: float, level: float = 0.95,
+) -> Multiplier:  # fmt: skip
     """The baseline's labels for the arm's value, divided by the arm's labels.
 
     Args:
         num_patients: (F,) labelled training patients at the baseline's fractions, increasing.
         baseline: (F,) its metric (higher is better). baseline_draws: (R, F) under the draws.
         at: the arm's labelled training patients. value, draws (R,): the arm's metric there.
-        df_patients: see `bootstrap.degrees_of_freedom`.
     The baseline's curve is made non-decreasing and joined linearly over the logarithm of the
     patients. The interval is the percentile interval of the same reading under each draw;
     there is none where a difference has none.
     """
     x = np.log(np.asarray(num_patients, float))
-    curve = isotonic(baseline)
-    point = float(_read(x, curve[None], np.array([value]))[0])
-    nan, own, base = float("nan"), np.asarray(draws, float), np.asarray(baseline_draws, float)
+    point = float(_read(x, isotonic(baseline)[None], np.array([value]))[0])
+    own, base = np.asarray(draws, float), np.asarray(baseline_draws, float)
     each = _read(x, isotonic(base), own)
     each = each[~np.isnan(each)]
     if np.isnan(point) or not each.size:
         return Multiplier(nan, nan, nan, "", "not estimable")
     ratio = float(np.exp(np.clip(point, x[0], x[-1])) / at)
-    censored = "above" if point == np.inf else "below" if point == -np.inf else ""
+    censored = "above" if point == inf else "below" if point == -inf else ""
     if df_patients < MIN_PATIENTS - 1 or each.size < MIN_RESAMPLES:
         return Multiplier(ratio, nan, nan, censored, TOO_FEW)
     tail = (1 - level) / 2
@@ -428,13 +388,8 @@ def label_multiplier(
     alike = np.isfinite(low) and high - low <= _ROUNDING
     if alike or np.ptp(table, axis=0).max() <= _ROUNDING:
         return Multiplier(nan, nan, nan, "", NO_SPREAD)
-    bounds = [float(np.exp(np.clip(v, x[0], x[-1])) / at) for v in (low, high)]
-    return Multiplier(
-        ratio,
-        0.0 if low == -np.inf else bounds[0],
-        float("inf") if high == np.inf else bounds[1],
-        censored,
-    )
+    first, last = (float(np.exp(np.clip(v, x[0], x[-1])) / at) for v in (low, high))
+    return Multiplier(ratio, 0.0 if low == -inf else first, inf if high == inf else last, censored)
 
 
 def _read(x: Floats, curves: Floats, values: Floats) -> Floats:
@@ -445,7 +400,6 @@ def _read(x: Floats, curves: Floats, values: Floats) -> Floats:
     rise = curves[rows, upper] - curves[rows, lower]
     share = np.divide(values - curves[rows, lower], rise, out=np.zeros_like(rise), where=rise > 0)
     inside = x[lower] + np.clip(share, 0, 1) * (x[upper] - x[lower])
-    found = np.where(position >= x.size, np.inf, inside)
-    found = np.where(values < curves[:, 0], -np.inf, found)
-    result: Floats = np.where(np.isnan(curves).any(axis=1) | np.isnan(values), np.nan, found)
-    return result
+    found = np.where(position >= x.size, inf, inside)
+    found = np.where(values < curves[:, 0], -inf, found)
+    return np.where(np.isnan(curves).any(axis=1) | np.isnan(values), nan, found)

@@ -17,9 +17,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from trabecula.metrics.bootstrap import MIN_PATIENTS, Array, Floats, Scale
+from trabecula.metrics.bootstrap import MIN_PATIENTS, Array, Floats, Ints, Scale, ratio
+
+Weights = Array | None
+"""(R, n); None: all ones, R = 1."""
+Scores = dict[str, Floats]
 
 COMPARED: Mapping[str, tuple[str, ...]] = {
     "binary": ("auroc",),
@@ -41,6 +45,7 @@ METRICS: Mapping[str, tuple[str, ...]] = {
 
 NUM_BINS = 15  # of calibration, as in Guo et al. 2017, arXiv 1706.04599, section 2
 _BLOCK = 8_000_000  # weights in memory together: 32 MB
+_AT_THRESHOLD = ("balanced_accuracy", "sensitivity", "specificity")  # of a binary task
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,8 @@ class Sample:
     @cached_property
     def sides(self) -> dict[str, tuple[set[Any], set[Any]]]:
         """Of each label the patients with an image that has it, and with one that lacks it."""
-        having = [[set(self.patients[column == v].tolist()) for v in (1, 0)] for column in self.y.T]
-        return {name: (one, other) for name, (one, other) in zip(self.class_names, having, strict=True)}
+        with_it, without = ([set(self.patients[column == v]) for column in self.y.T] for v in (1, 0))
+        return dict(zip(self.class_names, zip(with_it, without, strict=True), strict=True))
 
 
 def scale_of(metric: str) -> Scale:
@@ -77,68 +82,50 @@ def scale_of(metric: str) -> Scale:
     return "log" if metric in ("brier", "mae") else "logit"
 
 
-def score(
-    sample: Sample, p: Floats, threshold: float, chosen: Sequence[str], weighted: bool
-) -> dict[str, Floats]:
-    """Metrics of one prediction.
+def score(sample: Sample, p: Floats, threshold: float, chosen: Sequence[str], weighted: bool) -> Scores:
+    """Metrics of one prediction: metric -> (R,), or (1,) where not weighted.
 
-    Args:
-        p: (n, K). threshold: of a binary task; NaN leaves what needs it NaN.
-        weighted: under the sample's weights, else once on the images as they are.
-    Returns:
-        metric -> (R,) or (1,).
+    p (n, K). threshold: of a binary task; NaN leaves what needs it NaN. weighted: under the sample's weights,
+    else once on the images as they are.
     """
     if not weighted:
         return _score(sample, p, threshold, chosen, None)
     step = max(1, _BLOCK // max(1, len(sample.y)))
-    parts = [
-        _score(sample, p, threshold, chosen, sample.weights[i : i + step])
-        for i in range(0, len(sample.weights), step)
-    ]
+    blocks = [sample.weights[i : i + step] for i in range(0, len(sample.weights), step)]
+    parts = [_score(sample, p, threshold, chosen, block) for block in blocks]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _score(
-    sample: Sample, p: Floats, threshold: float, chosen: Sequence[str], weights: Array | None
-) -> dict[str, Floats]:
-    if sample.kind == "binary":
-        return _binary_scores(sample.y, p[:, 1], threshold, chosen, weights)
+def _score(sample: Sample, p: Floats, threshold: float, chosen: Sequence[str], weights: Weights) -> Scores:
     if sample.kind == "multilabel":
         return _multilabel(sample, p, weights)
     functions = {
-        "balanced_accuracy": balanced_accuracy,
-        "quadratic_kappa": quadratic_kappa,
-        "auroc_macro": auroc_macro,
-        "accuracy": accuracy,
-        "mae": mean_absolute_error,
-        "brier": brier,
+        "balanced_accuracy": balanced_accuracy, "quadratic_kappa": quadratic_kappa,
+        "auroc_macro": auroc_macro, "accuracy": accuracy, "mae": mean_absolute_error, "brier": brier,
         "ece": calibration_error,
-    }
-    return {name: functions[name](sample.y, p, weights) for name in chosen}
+    }  # fmt: skip
+    found: Scores = {}
+    if sample.kind == "binary":
+        p = p[:, 1]
+        found = _of_two_classes(sample.y, p, threshold, chosen, weights)
+    return {name: found[name] if name in found else functions[name](sample.y, p, weights) for name in chosen}
 
 
-def _binary_scores(
-    y: Array, p: Floats, threshold: float, chosen: Sequence[str], weights: Array | None
-) -> dict[str, Floats]:
-    found: dict[str, Floats] = {}
-    if "average_precision" in chosen:
-        found["auroc"], found["average_precision"] = _ranked(y, p, weights, precision=True)
-    elif "auroc" in chosen:
-        found["auroc"] = auroc(y, p, weights)
-    if "brier" in chosen:
-        found["brier"] = brier(y, p, weights)
-    if "ece" in chosen:
-        found["ece"] = calibration_error(y, p, weights)
-    if {"balanced_accuracy", "sensitivity", "specificity"} & set(chosen):
+def _of_two_classes(y: Array, p: Floats, threshold: float, chosen: Sequence[str], weights: Weights) -> Scores:
+    """Those metrics that share a sort, or the threshold."""
+    found: Scores = {}
+    if {"auroc", "average_precision"} & set(chosen):
+        found["auroc"], found["average_precision"] = _ranked(y, p, weights, "average_precision" in chosen)
+    if set(_AT_THRESHOLD) & set(chosen):
         lost = np.nan if np.isnan(threshold) else 0.0
         found["sensitivity"] = sensitivity(y, p, threshold, weights) + lost
         found["specificity"] = specificity(y, p, threshold, weights) + lost
         found["balanced_accuracy"] = (found["sensitivity"] + found["specificity"]) / 2
-    return {name: found[name] for name in chosen}
+    return found
 
 
-def _multilabel(sample: Sample, p: Floats, weights: Array | None) -> dict[str, Floats]:
-    found: dict[str, Floats] = {}
+def _multilabel(sample: Sample, p: Floats, weights: Weights) -> Scores:
+    found: Scores = {}
     for k, label in enumerate(sample.class_names):
         known = sample.y[:, k] >= 0
         part = None if weights is None else weights.T[known].T
@@ -165,30 +152,24 @@ def _patients(sample: Sample, label: str) -> int:
 
 def smallest_class(sample: Sample, metric: str) -> int:
     """Patients of the smallest class that the metric's error depends on."""
-    y, patients = sample.y, sample.patients
-
-    def having(mask: Array) -> int:
-        return int(np.unique(patients[mask]).size)
-
     if sample.kind == "multilabel":
         named = [label for label in sample.class_names if metric == f"auroc[{label}]"]
         return min((_patients(sample, label) for label in named or averaged(sample)), default=0)
     if metric in ("sensitivity", "specificity"):
-        return having(y == (1 if metric == "sensitivity" else 0))
-    if metric in ("auroc", "average_precision", "balanced_accuracy", "auroc_macro"):
-        return min((having(y == k) for k in np.unique(y)), default=0)
-    return sample.num_patients
+        classes: Sequence[int] = [1 if metric == "sensitivity" else 0]
+    elif metric in ("auroc", "average_precision", "balanced_accuracy", "auroc_macro"):
+        classes = np.unique(sample.y).tolist()
+    else:
+        return sample.num_patients
+    return min((np.unique(sample.patients[sample.y == k]).size for k in classes), default=0)
 
 
 def degrees_of_freedom(sample: Sample, metric: str, draws: Sequence[Mapping[str, Floats]]) -> float:
-    """Degrees of freedom of a metric's spread over patients.
+    """Degrees of freedom of a metric's spread over patients; draws: of each seed, metric -> (R,) resamples.
 
     One less than the patients of the smallest class; of a macro AUROC those of its labels put together
     after Satterthwaite, Biometrics Bulletin 1946; 2: 110-114: a rare label counts by its part in the spread.
     Where labels are the same patients', they are no more than these patients give.
-
-    Args:
-        draws: of each seed, metric -> (R,) under resamples of patients.
     """
     least = smallest_class(sample, metric) - 1.0
     if sample.kind != "multilabel" or metric != "auroc_macro" or least < 1:
@@ -219,32 +200,28 @@ def remark(sample: Sample, metric: str, has_threshold: bool) -> str:
         return "not estimable: the test images have one class"
     if sample.kind == "binary" and absent and metric not in ("brier", "ece"):
         return f"not estimable: no test image of class {absent[0]}"
-    at_threshold = ("balanced_accuracy", "sensitivity", "specificity")
-    if sample.kind == "binary" and metric in at_threshold and not has_threshold:
+    if sample.kind == "binary" and metric in _AT_THRESHOLD and not has_threshold:
         return "not estimable: no threshold was chosen on validation"
     if sample.kind == "multilabel" and metric == "auroc_macro":
         few = [label for label in sample.class_names if label not in (*absent, *averaged(sample))]
-        left_out = (
-            (absent, "test images of one class"),
-            (few, f"fewer than {MIN_PATIENTS} test patients with it, or without"),
-        )
+        too_few = f"fewer than {MIN_PATIENTS} test patients with it, or without"
+        left_out = (absent, "test images of one class"), (few, too_few)
         return "; ".join(f"left out, {why}: {', '.join(labels)}" for labels, why in left_out if labels)
     if absent and metric in ("balanced_accuracy", "auroc_macro"):
         return f"left out, no test image: {', '.join(absent)}"
     return ""
 
 
-def auroc(y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> Floats:
+def auroc(y: ArrayLike, p: ArrayLike, weights: Weights = None) -> Floats:
     """Area under the ROC curve: the chance that a positive scores above a negative, ties one half.
 
-    Args:
-        y: (n,) 0 or 1. p: (n,) scores, higher for 1. weights: (R, n), not negative.
+    y (n,) 0 or 1, p (n,) scores, higher for 1, weights (R, n), not negative.
     Source: Hanley and McNeil, Radiology 1982; 143: 29-36.
     """
     return _ranked(y, p, weights, precision=False)[0]
 
 
-def average_precision(y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> Floats:
+def average_precision(y: ArrayLike, p: ArrayLike, weights: Weights = None) -> Floats:
     """Precision summed over the steps of recall, thresholds at the distinct scores, no interpolation.
 
     y (n,) 0 or 1, p (n,) scores. The definition is scikit-learn's `average_precision_score`.
@@ -252,16 +229,16 @@ def average_precision(y: ArrayLike, p: ArrayLike, weights: Array | None = None) 
     return _ranked(y, p, weights, precision=True)[1]
 
 
-def _ranked(y: ArrayLike, p: ArrayLike, weights: Array | None, precision: bool) -> tuple[Floats, Floats]:
+def _ranked(y: ArrayLike, p: ArrayLike, weights: Weights, precision: bool) -> tuple[Floats, Floats]:
     """`auroc` and, if asked for, `average_precision` from one sort and one pass."""
     truth, score = _checked(y, p)
     by_image = _by_image(weights, truth.size)  # (n, R)
     order = np.argsort(-score, kind="stable")
     is_positive = truth[order] == 1
     positives, negatives = order[is_positive], order[~is_positive]
-    num_resamples = by_image.shape[1]
     if not positives.size or not negatives.size:
-        return np.full(num_resamples, np.nan), np.full(num_resamples, np.nan)
+        nothing = np.full(by_image.shape[1], np.nan)
+        return nothing, nothing
     s_pos, s_neg = -score[positives], -score[negatives]  # ascending
     above = running_sums(by_image[negatives])  # (m + 1, R): weight of the negatives before row i
     weight = np.ascontiguousarray(by_image[positives])  # (k, R)
@@ -271,14 +248,13 @@ def _ranked(y: ArrayLike, p: ArrayLike, weights: Array | None, precision: bool) 
     total_pos = weight.sum(axis=0, dtype=np.float64)
     # 2 * (negatives below + half of the tied): stays a whole number, so sums of counts are exact
     below = 2 * above[-1] - before - through
-    with np.errstate(invalid="ignore", divide="ignore"):
-        area = _dot(weight, below) / (2 * total_pos * total_neg)
-        if not precision:
-            return area, np.empty(0)
-        true = running_sums(weight)[np.searchsorted(s_pos, s_pos, "right")]
-        called = true + through
-        share = np.divide(true, called, out=np.zeros_like(true), where=called > 0)
-        return area, _dot(weight, share) / total_pos
+    area = ratio(_dot(weight, below), 2 * total_pos * total_neg)
+    if not precision:
+        return area, np.empty(0)
+    true = running_sums(weight)[np.searchsorted(s_pos, s_pos, "right")]
+    called = true + through
+    share = np.divide(true, called, out=np.zeros_like(true), where=called > 0)
+    return area, ratio(_dot(weight, share), total_pos)
 
 
 def running_sums(rows: Array) -> Array:
@@ -291,17 +267,13 @@ def running_sums(rows: Array) -> Array:
 
 def _dot(a: Array, b: Array) -> Floats:
     """Column-wise sum of products (k, R), (k, R) -> (R,), summed in float64."""
-    result: Floats = np.multiply(a, b).sum(axis=0, dtype=np.float64)
-    return result
+    return np.asarray(np.multiply(a, b).sum(axis=0, dtype=np.float64))
 
 
-def auroc_macro(y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> Floats:
-    """Mean of the one-versus-rest AUROCs over the classes (or labels) that have images.
+def auroc_macro(y: ArrayLike, p: ArrayLike, weights: Weights = None) -> Floats:
+    """Mean of the one-versus-rest AUROCs over the classes (or labels) that some but not all images have.
 
-    Args:
-        y: (n,) class numbers, or (n, L) labels of 0, 1 and -1 (masked, left out of that label).
-        p: (n, K) or (n, L).
-    A class that all or no images have is left out of the mean.
+    y (n,) class numbers, or (n, L) labels of 0, 1 and -1 (left out of that label); p (n, K) or (n, L).
     """
     truth, score = np.asarray(y), np.asarray(p, np.float64)
     areas = []
@@ -312,35 +284,31 @@ def auroc_macro(y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> Flo
             areas.append(auroc(label, score[known, k], None if weights is None else weights.T[known].T))
     if not areas:
         return np.full(1 if weights is None else len(weights), np.nan)
-    result: Floats = np.mean(areas, axis=0)
-    return result
+    return np.asarray(np.mean(areas, axis=0))
 
 
-def accuracy(y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> Floats:
+def accuracy(y: ArrayLike, p: ArrayLike, weights: Weights = None) -> Floats:
     """Share of images whose most probable class is the true one; y (n,), p (n, K)."""
-    truth = np.asarray(y)
-    return _mean(weights, (_called(p) == truth).astype(np.float64))
+    return _mean(weights, (_called(p) == np.asarray(y)).astype(np.float64))
 
 
-def balanced_accuracy(y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> Floats:
+def balanced_accuracy(y: ArrayLike, p: ArrayLike, weights: Weights = None) -> Floats:
     """Mean over the classes with images of the share called right (argmax); y (n,), p (n, K)."""
     truth = np.asarray(y)
     hit = (_called(p) == truth).astype(np.float64)
     members = (truth[:, None] == np.unique(truth)).astype(np.float64)  # (n, K)
     num = members.shape[1]
     sums = _sums(weights, np.hstack([members * hit[:, None], members]))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        result: Floats = (sums[:, :num] / sums[:, num:]).mean(axis=1)
-    return result
+    return np.asarray(ratio(sums[:, :num], sums[:, num:]).mean(axis=1))
 
 
-def sensitivity(y: ArrayLike, p: ArrayLike, threshold: float, weights: Array | None = None) -> Floats:
+def sensitivity(y: ArrayLike, p: ArrayLike, threshold: float, weights: Weights = None) -> Floats:
     """Share of the positives with p >= threshold; y (n,) 0 or 1, p (n,)."""
     truth, score = _checked(y, p)
     return _mean(weights, (score >= threshold).astype(np.float64), truth == 1)
 
 
-def specificity(y: ArrayLike, p: ArrayLike, threshold: float, weights: Array | None = None) -> Floats:
+def specificity(y: ArrayLike, p: ArrayLike, threshold: float, weights: Weights = None) -> Floats:
     """Share of the negatives with p < threshold; y (n,) 0 or 1, p (n,)."""
     truth, score = _checked(y, p)
     return _mean(weights, (score < threshold).astype(np.float64), truth == 0)
@@ -349,31 +317,25 @@ def specificity(y: ArrayLike, p: ArrayLike, threshold: float, weights: Array | N
 def youden_threshold(y: ArrayLike, p: ArrayLike) -> float:
     """The threshold t (positive where p >= t) with the largest sensitivity + specificity.
 
-    To be chosen on validation images and applied unchanged to test images. It lies half-way between
-    two neighbouring scores; of equally good ones the one nearest to 0.5 is taken, then the lower.
+    To be chosen on validation images, y (n,) 0 or 1 and p (n,), and applied unchanged to test images. It lies
+    half-way between two neighbouring scores; of equally good ones it is that nearest to 0.5, then the lower.
 
-    Args:
-        y: (n,) 0 or 1. p: (n,) probabilities.
     Raises:
         ValueError: only one class is there, so that no threshold is better than another.
     Source: Youden, Cancer 1950; 3: 32-35.
     """
     truth, score = _checked(y, p)
-    values = np.unique(score)
-    num_pos, num_neg = int((truth == 1).sum()), int((truth == 0).sum())
-    if not num_pos or not num_neg:
+    values, pos, neg = np.unique(score), np.sort(score[truth == 1]), np.sort(score[truth == 0])
+    if not pos.size or not neg.size:
         raise ValueError("a threshold needs images of both classes")
     cuts = np.concatenate([values[:1], (values[:-1] + values[1:]) / 2])
-    pos, neg = np.sort(score[truth == 1]), np.sort(score[truth == 0])
-    hits = num_pos - np.searchsorted(pos, cuts, "left")
-    rejected = np.searchsorted(neg, cuts, "left")
-    # whole numbers, so that ties are ties
-    gain = hits.astype(np.int64) * num_neg + rejected.astype(np.int64) * num_pos
+    hits, rejected = pos.size - np.searchsorted(pos, cuts), np.searchsorted(neg, cuts)
+    gain = hits * neg.size + rejected * pos.size  # whole numbers, so that ties are ties
     best = cuts[gain == gain.max()]
     return float(best[np.argmin(np.abs(best - 0.5))])
 
 
-def quadratic_kappa(y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> Floats:
+def quadratic_kappa(y: ArrayLike, p: ArrayLike, weights: Weights = None) -> Floats:
     """Cohen's kappa with quadratic weights between the true and the most probable class.
 
     y (n,) class numbers in their order, p (n, K). With quadratic weights kappa needs only moments:
@@ -382,18 +344,17 @@ def quadratic_kappa(y: ArrayLike, p: ArrayLike, weights: Array | None = None) ->
     """
     a, b = np.asarray(y, np.float64), _called(p).astype(np.float64)
     sums = _sums(weights, np.stack([np.ones_like(a), a, b, a * a, b * b, (a - b) ** 2], axis=1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        _, ea, eb, eaa, ebb, observed = (sums / sums[:, :1]).T
-        expected = eaa + ebb - 2 * ea * eb
-        return np.where(expected > 1e-12, 1 - observed / expected, np.nan)
+    _, ea, eb, eaa, ebb, observed = ratio(sums, sums[:, :1]).T
+    expected = eaa + ebb - 2 * ea * eb
+    return np.where(expected > 1e-12, 1 - ratio(observed, expected), np.nan)
 
 
-def mean_absolute_error(y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> Floats:
+def mean_absolute_error(y: ArrayLike, p: ArrayLike, weights: Weights = None) -> Floats:
     """Mean distance in classes between the true and the most probable class; y (n,), p (n, K)."""
     return _mean(weights, np.abs(np.asarray(y) - _called(p)).astype(np.float64))
 
 
-def brier(y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> Floats:
+def brier(y: ArrayLike, p: ArrayLike, weights: Weights = None) -> Floats:
     """Mean squared error of the probabilities.
 
     Binary, p (n,): (p - y)^2, in [0, 1]. Classes, p (n, K): summed over the classes, in [0, 2].
@@ -406,7 +367,7 @@ def brier(y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> Floats:
 
 
 def calibration_error(
-    y: ArrayLike, p: ArrayLike, weights: Array | None = None, num_bins: int = NUM_BINS
+    y: ArrayLike, p: ArrayLike, weights: Weights = None, num_bins: int = NUM_BINS
 ) -> Floats:
     """Expected calibration error over bins of equal numbers of images.
 
@@ -421,9 +382,7 @@ def calibration_error(
     gap = np.zeros((confidence.size, bins.max() + 1))
     gap[np.arange(confidence.size), bins] = event - confidence
     sums = _sums(weights, np.hstack([gap, np.ones((confidence.size, 1))]))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        result: Floats = np.abs(sums[:, :-1]).sum(axis=1) / sums[:, -1]
-    return result
+    return ratio(np.abs(sums[:, :-1]).sum(axis=1), sums[:, -1])
 
 
 def confidence_and_event(y: ArrayLike, p: ArrayLike) -> tuple[Floats, Floats]:
@@ -434,7 +393,7 @@ def confidence_and_event(y: ArrayLike, p: ArrayLike) -> tuple[Floats, Floats]:
     return score.max(axis=1), (score.argmax(axis=1) == truth).astype(np.float64)
 
 
-def bins_of(confidence: Floats, num_bins: int) -> NDArray[np.int64]:
+def bins_of(confidence: Floats, num_bins: int) -> Ints:
     """(n,) bin numbers 0..B-1 (B <= num_bins) of equal numbers of images; equal scores share a bin."""
     ranks = np.searchsorted(np.sort(confidence), confidence, "left")  # ties take their lowest rank
     return np.unique(ranks * num_bins // confidence.size, return_inverse=True)[1].astype(np.int64)
@@ -444,12 +403,10 @@ def missing_classes(y: ArrayLike, class_names: tuple[str, ...]) -> list[str]:
     """Names of the classes that no image has; of labels (n, L): those not seen both as 0 and as 1."""
     truth = np.asarray(y)
     if truth.ndim == 1:
-        return [name for k, name in enumerate(class_names) if not (truth == k).any()]
-    return [
-        name
-        for k, name in enumerate(class_names)
-        if not ((truth[:, k] == 0).any() and (truth[:, k] == 1).any())
-    ]
+        seen = [(truth == k).any() for k in range(len(class_names))]
+    else:
+        seen = [(column == 0).any() and (column == 1).any() for column in truth.T]
+    return [name for name, found in zip(class_names, seen, strict=True) if not found]
 
 
 def _checked(y: ArrayLike, p: ArrayLike) -> tuple[Array, Floats]:
@@ -461,33 +418,28 @@ def _checked(y: ArrayLike, p: ArrayLike) -> tuple[Array, Floats]:
 
 def _called(p: ArrayLike) -> Array:
     """(n, K) probabilities -> (n,) most probable class."""
-    called: Array = np.asarray(p).argmax(axis=1)
-    return called
+    return np.asarray(np.asarray(p).argmax(axis=1))
 
 
-def _by_image(weights: Array | None, num: int) -> Array:
+def _by_image(weights: Weights, num: int) -> Array:
     """(R, n) weights -> (n, R) floats, ones if there are none."""
     if weights is None:
         return np.ones((num, 1))
     if weights.ndim != 2 or weights.shape[1] != num:
         raise ValueError(f"weights {weights.shape} must be (resamples, {num})")
-    by_image: Array = weights.T
-    return by_image if by_image.dtype.kind == "f" else by_image.astype(np.float64)
+    return weights.T if weights.dtype.kind == "f" else weights.T.astype(np.float64)
 
 
-def _sums(weights: Array | None, columns: Floats) -> Floats:
+def _sums(weights: Weights, columns: Floats) -> Floats:
     """Weighted sums of the (n, C) columns under each weight vector: one product, (R, C)."""
     if weights is None:
         return np.asarray(columns.sum(axis=0, keepdims=True))
     by_image = _by_image(weights, columns.shape[0])
-    result: Floats = (columns.astype(by_image.dtype).T @ by_image).T.astype(np.float64)
-    return result
+    return np.asarray((columns.astype(by_image.dtype).T @ by_image).T.astype(np.float64))
 
 
-def _mean(weights: Array | None, values: Floats, among: Array | None = None) -> Floats:
+def _mean(weights: Weights, values: Floats, among: Array | None = None) -> Floats:
     """Weighted mean of (n,) values, among those chosen; (R,)."""
     chosen = np.ones_like(values) if among is None else among.astype(np.float64)
     sums = _sums(weights, np.stack([values * chosen, chosen], axis=1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        result: Floats = sums[:, 0] / sums[:, 1]
-    return result
+    return ratio(sums[:, 0], sums[:, 1])

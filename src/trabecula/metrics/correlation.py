@@ -10,26 +10,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trabecula.errors import InputError
+from trabecula.metrics.bootstrap import Array, Floats
 
 _TIE = 1e-7  # correlations are sums of single-precision products
 
-Array = NDArray[np.float64]
 
-
-def permuted_labels(y: NDArray[Any], patient_ids: Sequence[str] | NDArray[Any], num: int, seed: int) -> Array:
+def permuted_labels(y: Array, patient_ids: Sequence[str] | Array, num: int, seed: int) -> Floats:
     """(num, n): labels handed around whole patients, who trade only with patients of as many images.
 
-    Args:
-        y: (n,).
-        patient_ids: (n,) whose image each is.
-        num: permutations.
-        seed: of the permutations.
+    y (n,), patient_ids (n,): whose image each is.
 
     Raises:
         InputError: no two patients have equally many images, so there is nothing to exchange.
@@ -46,8 +40,7 @@ def permuted_labels(y: NDArray[Any], patient_ids: Sequence[str] | NDArray[Any], 
             f"no two of {len(rows_of)} patients have equally many images, so no labels can be exchanged "
             "between patients"
         )
-    generator = np.random.Generator(np.random.PCG64(seed))
-    given = np.asarray(y, dtype=np.float64)
+    generator, given = np.random.Generator(np.random.PCG64(seed)), np.asarray(y, dtype=np.float64)
     result = np.tile(given, (num, 1))
     for permuted in result:
         for group in groups:
@@ -62,8 +55,8 @@ class Correlations:
     `null_max`: (P,) largest absolute correlation over these units in each permutation.
     """
 
-    r: Array
-    null_max: Array
+    r: Floats
+    null_max: Floats
 
     @property
     def largest(self) -> int:
@@ -72,14 +65,9 @@ class Correlations:
 
 
 class CorrelationSums:
-    """Correlations of units with a label and its permutations, from activations that come in batches.
+    """Correlations of units with a label y (n,) and its permutations (P, n); activations come in batches."""
 
-    Args:
-        y: (n,) the label.
-        permuted: (P, n) its permutations.
-    """
-
-    def __init__(self, y: NDArray[Any], permuted: Array) -> None:
+    def __init__(self, y: Array, permuted: Floats) -> None:
         labels = np.vstack([np.asarray(y, dtype=np.float64)[None], permuted])
         centred = labels - labels[0].mean()
         norm = np.sqrt((centred[0] ** 2).sum())
@@ -87,7 +75,7 @@ class CorrelationSums:
             raise ValueError("every label is the same")
         self._labels = (centred / norm).astype(np.float32)  # (P + 1, n), each with sum 0 and norm 1
         self._done = 0
-        self._products: Array = np.empty((0, 0))
+        self._products: Floats = np.empty((0, 0))
 
     def add(self, activations: NDArray[np.float32]) -> None:
         """Take the next images' (b, U) activations, in the order of the labels."""
@@ -107,17 +95,12 @@ class CorrelationSums:
         self._done = stop
 
     def result(self) -> Correlations:
-        """The correlations, once every image has been taken.
-
-        Raises:
-            ValueError: images are missing.
-        """
+        """The correlations, once every image has been taken; a ValueError where some are missing."""
         num = self._labels.shape[1]
         if self._done != num:
             raise ValueError(f"{self._done} of {num} images were taken")
-        moves = self._high > self._low
         spread = np.sqrt(np.maximum(self._squares - self._sum**2 / num, 0))
-        moves &= spread > 0
+        moves = (self._high > self._low) & (spread > 0)
         r = np.full((len(moves), len(self._labels)), np.nan)
         # The labels sum to 0 only up to single precision: take their part of the mean out again.
         rest = self._labels.sum(1, dtype=np.float64)
@@ -127,7 +110,7 @@ class CorrelationSums:
         return Correlations(r[:, 0], null)
 
 
-def max_p_value(r: float, null_max: Array) -> float:
+def max_p_value(r: float, null_max: Floats) -> float:
     """(1 + permutations whose largest |r| reaches this one) / (1 + permutations).
 
     Source: Phipson and Smyth 2010, Stat Appl Genet Mol Biol 9:39, section 4.

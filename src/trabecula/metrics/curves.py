@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from trabecula.metrics.bootstrap import interval
+from trabecula.metrics.bootstrap import Array, Floats, interval, ratio
 from trabecula.metrics.classification import bins_of, confidence_and_event, running_sums
-
-Array = NDArray[Any]
-Floats = NDArray[np.float64]
 
 GRID = np.linspace(0, 1, 101)  # false positive rates
 
@@ -49,8 +46,7 @@ def _joined(fpr: Floats, tpr: Floats) -> Floats:
     x, y = fpr.ravel(), tpr.ravel()
     run = x[right] - x[left]
     share = np.divide(np.tile(GRID, num) - x[left], run, out=np.zeros_like(run), where=run > 0)
-    result: Floats = (y[left] + np.clip(share, 0, 1) * (y[right] - y[left])).reshape(num, GRID.size)
-    return result
+    return np.asarray(y[left] + np.clip(share, 0, 1) * (y[right] - y[left])).reshape(num, GRID.size)
 
 
 def roc_band(
@@ -68,41 +64,27 @@ def roc_band(
 
 
 def reliability(
-    y: ArrayLike,
-    probabilities: Sequence[Floats],
-    patients: Array,
-    weights: Array,
-    level: float,
+    y: ArrayLike, probabilities: Sequence[Floats], patients: Array, weights: Array, level: float,
     num_bins: int = 10,
-) -> list[dict[str, Any]]:
+) -> list[dict[str, Any]]:  # fmt: skip
     """Stated against observed frequency in bins of equal numbers of predictions, all seeds pooled.
 
-    Args:
-        y: (n,). probabilities: a (n,) or (n, K) for each seed. weights: (R, n) draws of patients.
-    Returns:
-        for each bin predicted, observed, low, high, num_images (a seed's mean number of images).
+    y (n,), probabilities a (n,) or (n, K) for each seed, weights (R, n) draws of patients. Of each bin
+    predicted, observed, low, high, num_images (a seed's mean number of images).
     """
-    pairs = [confidence_and_event(y, p) for p in probabilities]
-    stated = np.concatenate([pair[0] for pair in pairs])
-    came_true = np.concatenate([pair[1] for pair in pairs])
-    bins, num = bins_of(stated, num_bins), np.asarray(y).shape[0]
+    pairs = np.array([confidence_and_event(y, p) for p in probabilities])
+    stated, came_true = pairs[:, 0], pairs[:, 1]  # (S, n) each
+    bins = bins_of(stated.ravel(), num_bins).reshape(stated.shape)
     found: list[dict[str, Any]] = []
     for k in range(int(bins.max()) + 1):
-        inside = (bins == k).reshape(len(pairs), num)
+        inside = bins == k
         count = inside.sum(axis=0).astype(np.float32)  # (n,) seeds that put the image in this bin
-        events = (inside * came_true.reshape(len(pairs), num)).sum(axis=0).astype(np.float32)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            draws = (weights @ events).astype(float) / (weights @ count)
+        events = (inside * came_true).sum(axis=0).astype(np.float32)
+        draws = ratio((weights @ events).astype(float), weights @ count)
         observed = float(events.sum() / count.sum())
-        num_patients = np.unique(patients[count > 0]).size
-        bounds = interval(observed, draws, num_patients - 1, level)
-        found.append(
-            {
-                "predicted": float(stated[bins == k].mean()),
-                "observed": observed,
-                "low": bounds.low,
-                "high": bounds.high,
-                "num_images": round(float(count.sum()) / len(pairs)),
-            }
-        )
+        bounds = interval(observed, draws, np.unique(patients[count > 0]).size - 1, level)
+        found.append({
+            "predicted": float(stated[inside].mean()), "observed": observed, "low": bounds.low,
+            "high": bounds.high, "num_images": round(float(count.sum()) / len(pairs)),
+        })  # fmt: skip
     return found

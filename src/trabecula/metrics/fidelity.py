@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from trabecula.errors import InputError
 from trabecula.metrics import frechet
-from trabecula.metrics.gram import Array, Floats, Product, Sets, shifted
-from trabecula.metrics.kernel import KernelDistance, KernelSums, Subsets
+from trabecula.metrics.bootstrap import Array, Floats
+from trabecula.metrics.gram import Product, Sets, shifted
+from trabecula.metrics.kernel import KernelDistance, KernelSums
 from trabecula.metrics.manifold import Manifold, ManifoldScores, Ties
 
 NEAREST = 5  # Naeem 2020, section 5
@@ -35,25 +36,17 @@ class Fidelity:
 
 
 def fidelity(
-    reals: ArrayLike,
-    fakes: ArrayLike,
-    patients: ArrayLike | None = None,
-    nearest: int = NEAREST,
-    ties: Ties = "strict",
-    subsets: bool = False,
-    level: float = 0.95,
-    dtype: Any = None,
+    reals: ArrayLike, fakes: ArrayLike, patients: ArrayLike | None = None, nearest: int = NEAREST,
+    ties: Ties = "strict", subsets: bool = False, level: float = 0.95, dtype: Any = None,
     product: Product | None = None,
-) -> Fidelity:
+) -> Fidelity:  # fmt: skip
     """Every measure, with each inner product made once.
 
     Args:
         reals: (n, d) features of real images. fakes: (m, d) features of generated ones.
         patients: (n,) patient of each real image; None takes each image for its own patient.
-        nearest: k of the balls.
-        ties: see metrics/manifold.py.
+        nearest: k of the balls. ties: see metrics/manifold.py. level: of the interval.
         subsets: give the customary 100 subsets of 1000 beside the kernel distance.
-        level: of the interval.
         dtype: of the inner products; see metrics/gram.py.
         product: makes those that are float32 (`trabecula.kernels.matmul`); None takes numpy's.
     Raises:
@@ -62,11 +55,11 @@ def fidelity(
     """
     x, y = checked(reals, fakes, at_least=nearest + 1, what=f"k = {nearest} neighbours")
     sets = shifted(x, y, dtype, product)
-    kernel = KernelSums(sets, Subsets.draw(len(x), len(y)) if subsets else None)
-    manifold = Manifold(sets, nearest, ties)
-    products = _stream(sets, [kernel, manifold], keep=_frechet_reads_products(sets))
+    kernel, manifold = KernelSums(sets, subsets), Manifold(sets, nearest, ties)
+    reads_products = max(len(x), len(y)) - 1 < x.shape[1] and sets.dtype == np.float64
+    products = _stream(sets, [kernel, manifold], keep=reads_products)
     distance = frechet.frechet_distance(sets.reals, sets.fakes, products)
-    of = _patients(patients, len(x))
+    of = patients_of(patients, len(x), "real")
     return Fidelity(distance, kernel.result(of, level), manifold.result(), len(x), len(y), len(np.unique(of)))
 
 
@@ -81,41 +74,28 @@ def frechet_distance(first: ArrayLike, second: ArrayLike) -> float:
 
 
 def kernel_distance(
-    reals: ArrayLike,
-    fakes: ArrayLike,
-    patients: ArrayLike | None = None,
-    subsets: bool = False,
-    level: float = 0.95,
-    dtype: Any = None,
-    product: Product | None = None,
-) -> KernelDistance:
-    """The kernel distance (KID) with its interval over patients; arguments as of `fidelity`.
-
-    Raises:
-        InputError: fewer than 2 images, features that are no numbers or of different length.
-    """
+    reals: ArrayLike, fakes: ArrayLike, patients: ArrayLike | None = None, subsets: bool = False,
+    level: float = 0.95, dtype: Any = None, product: Product | None = None,
+) -> KernelDistance:  # fmt: skip
+    """The kernel distance (KID) with its interval over patients; arguments and errors as of `fidelity`."""
     x, y = checked(reals, fakes, at_least=2, what="an unbiased estimate", constant=True)
     sets = shifted(x, y, dtype, product)
-    kernel = KernelSums(sets, Subsets.draw(len(x), len(y)) if subsets else None)
-    _stream(sets, [kernel], keep=False, upper=True)
-    return kernel.result(_patients(patients, len(x)), level)
+    kernel = KernelSums(sets, subsets)
+    _stream(sets, [kernel], upper=True)
+    return kernel.result(patients_of(patients, len(x), "real"), level)
 
 
 def manifold_scores(
     reals: ArrayLike, fakes: ArrayLike, nearest: int = NEAREST, ties: Ties = "strict", dtype: Any = np.float32
 ) -> ManifoldScores:
-    """Precision, recall, density and coverage; arguments as of `fidelity`.
+    """Precision, recall, density and coverage; arguments and errors as of `fidelity`.
 
     The result does not depend on `dtype`: close calls are decided in float64.
-
-    Raises:
-        InputError: no more than `nearest` images in a set, features that are no numbers or of different
-            length, or the same for all reals.
     """
     x, y = checked(reals, fakes, at_least=nearest + 1, what=f"k = {nearest} neighbours")
     sets = shifted(x, y, dtype)
     manifold = Manifold(sets, nearest, ties)
-    _stream(sets, [manifold], keep=False)
+    _stream(sets, [manifold])
     return manifold.result()
 
 
@@ -131,14 +111,10 @@ def checked(
     for name, values in (("real", reals), ("fake", fakes)):
         x = np.asarray(values)
         if x.ndim != 2 or x.shape[1] == 0:
-            raise InputError(
-                f"features of the {name} images have shape {x.shape}; needed is (images, features)"
-            )
+            raise InputError(f"features of {name} images have shape {x.shape}; needed is (images, features)")
         if len(x) < at_least:
-            raise InputError(
-                f"{len(x)} {name} images: {what} needs at least {at_least}; take more images"
-                + (", or a smaller k" if "neighbours" in what else "")
-            )
+            advice = "take more images" + (", or a smaller k" if "neighbours" in what else "")
+            raise InputError(f"{len(x)} {name} images: {what} needs at least {at_least}; {advice}")
         bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
         if len(bad):
             raise InputError(
@@ -160,18 +136,14 @@ def checked(
     return x, y
 
 
-def _stream(sets: Sets, readers: list[Any], keep: bool, upper: bool = False) -> Floats | None:
+def _stream(sets: Sets, readers: list[Any], keep: bool = False, upper: bool = False) -> Floats | None:
     """Hand every block of inner products to every reader; gives the centred ones across if `keep`.
 
-    Args:
-        upper: the readers do with the upper half of a set with itself.
+    upper: the readers do with the upper half of a set with itself.
     """
     across = np.empty((len(sets.reals), len(sets.fakes))) if keep else None
-    for pair, left, right in (
-        ("reals", sets.reals, sets.reals),
-        ("fakes", sets.fakes, sets.fakes),
-        ("cross", sets.reals, sets.fakes),
-    ):
+    x, y = sets.reals, sets.fakes
+    for pair, left, right in (("reals", x, x), ("fakes", y, y), ("cross", x, y)):
         for where, block in sets.blocks(left, right, upper):
             if across is not None and pair == "cross":
                 across[where] = block
@@ -179,21 +151,19 @@ def _stream(sets: Sets, readers: list[Any], keep: bool, upper: bool = False) -> 
                 reader.add(pair, where, block)
     if across is None:
         return None
-    mean_real, mean_fake = sets.reals.mean(axis=0), sets.fakes.mean(axis=0)
-    across -= (sets.reals @ mean_fake)[:, None]
-    across -= sets.fakes @ mean_real - mean_real @ mean_fake
+    mean_x, mean_y = x.mean(axis=0), y.mean(axis=0)
+    across -= (x @ mean_y)[:, None]
+    across -= y @ mean_x - mean_x @ mean_y
     return across
 
 
-def _frechet_reads_products(sets: Sets) -> bool:
-    n, m, d = len(sets.reals), len(sets.fakes), sets.reals.shape[1]
-    return max(n, m) - 1 < d and bool(sets.dtype == np.float64)
+def patients_of(patients: ArrayLike | None, num: int, kind: str) -> Array:
+    """(num,) patients of some kind of images; None: each image is its own.
 
-
-def _patients(patients: ArrayLike | None, num: int) -> NDArray[Any]:
-    if patients is None:
-        return np.arange(num)
-    of = np.asarray(patients)
+    Raises:
+        InputError: of another number of images.
+    """
+    of = np.arange(num) if patients is None else np.asarray(patients)
     if of.shape != (num,):
-        raise InputError(f"{num} real images, but patients have shape {of.shape}")
+        raise InputError(f"{num} {kind} images, but patients have shape {of.shape}")
     return of

@@ -16,11 +16,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import eigh
 
-Floats = NDArray[np.float64]
-Array = NDArray[Any]
+from trabecula.metrics.bootstrap import Array, Floats
 
 RELATIVE = 1e-10  # error allowed in a distance, of itself
 FLOOR = 1e-4  # a distance smaller than this share of the traces counts as this share
@@ -37,13 +35,13 @@ _ROOTS: dict[str, Any] = {
 def frechet_distance(first: Array, second: Array, product: Floats | None = None) -> float:
     """The squared 2-Wasserstein distance of the Gaussians with the sets' means and covariances (N - 1).
 
+    In squared units of the features; its error is below 1e-10 of it, or of 1e-4 of the two traces where that
+    is more.
+
     Args:
         first: (n, d) finite features, n >= 2; all is computed in float64. second: (m, d), m >= 2.
         product: (n, m) inner products of the two sets, each centred on its own mean, where they are
             known already; read only where n - 1 < d and m - 1 < d.
-    Returns:
-        The distance, in squared units of the features; its error is below 1e-10 of it, or of 1e-4 of the
-        two traces where that is more.
     """
     means = [x.mean(axis=0, dtype=np.float64) for x in (first, second)]
     gap = means[0] - means[1]
@@ -56,11 +54,15 @@ def frechet_distance(first: Array, second: Array, product: Floats | None = None)
         else:
             cross = spread(spread(product).T).T / np.sqrt((len(a) - 1.0) * (len(b) - 1.0))
         norm = _by_squares(cross, total) if min(cross.shape) > ALWAYS_SVD else None
-        return total - 2 * (norm if norm is not None else _by_svd(cross))
-    alive = a.any(axis=0) & b.any(axis=0)  # other columns add nothing to the product
-    a, b = (x if alive.all() else x[:, alive] for x in (a, b))
-    norm = _by_covariance(a, b, total)
-    return total - 2 * (norm if norm is not None else _by_svd(_triangle(a) @ _triangle(b).T))
+    else:
+        alive = a.any(axis=0) & b.any(axis=0)  # other columns add nothing to the product
+        a, b = (x if alive.all() else x[:, alive] for x in (a, b))
+        norm = _by_covariance(a, b, total)
+        if norm is None:
+            cross = _triangle(a) @ _triangle(b).T
+    if norm is None:
+        norm = float(np.linalg.svd(cross, compute_uv=False).sum())
+    return total - 2 * norm
 
 
 def _scaled(features: Array, mean: Floats) -> Floats:
@@ -71,12 +73,7 @@ def _scaled(features: Array, mean: Floats) -> Floats:
 
 def spread(centred: Floats) -> Floats:
     """(n, d) rows that sum to 0 -> (n - 1, d) rows with the same A^T A: a reflection takes 1 to an axis."""
-    rows: Floats = centred[1:] - centred[:1] / (1 + np.sqrt(len(centred)))
-    return rows
-
-
-def _by_svd(product: Floats) -> float:
-    return float(np.linalg.svd(product, compute_uv=False).sum())
+    return np.asarray(centred[1:] - centred[:1] / (1 + np.sqrt(len(centred))))
 
 
 def _by_squares(product: Floats, total: float) -> float | None:
@@ -121,5 +118,4 @@ def _triangle(centred: Floats) -> Floats:
     """The shorter of the rows and their R factor: the same covariance, formed without squares."""
     if len(centred) - 1 < centred.shape[1]:
         return spread(centred)
-    triangle: Any = np.linalg.qr(centred, mode="r")
-    return np.asarray(triangle, dtype=np.float64)
+    return np.asarray(np.linalg.qr(centred, mode="r"))

@@ -15,10 +15,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Array = NDArray[Any]
+from trabecula.metrics.bootstrap import Array, Floats
+
 Product = Callable[[Array, Array], Array]  # (n, d) and (m, d) in float32 -> (n, m) inner products
 
 EXACT_ROWS = 4096
@@ -50,9 +49,8 @@ class Sets:
     def blocks(self, first: Floats, second: Floats, upper: bool = False) -> Iterator[tuple[slice, Array]]:
         """Inner products of `first` (rows) and `second`, each `reals` or `fakes`: (rows, block).
 
-        Args:
-            upper: of a set with itself a block may lack columns left of its first row's own; its last is
-                always the last of `second`.
+        upper: of a set with itself a block may lack columns left of its first row's own; its last is always
+        the last of `second`.
         """
         left, right = self._narrow[id(first)], self._narrow[id(second)]
         product = self.product if np.dtype(self.dtype) == np.float32 else None
@@ -83,12 +81,9 @@ def rounding_of(dtype: Any, num_features: int) -> float:
 
 
 def shifted(reals: Array, fakes: Array, dtype: Any = None, product: Product | None = None) -> Sets:
-    """Bring two sets to their common mean, in float64.
+    """Two sets, (n, d) and (m, d), brought to their common mean in float64.
 
-    Args:
-        reals: (n, d). fakes: (m, d).
-        dtype: of the inner products; None takes float64 up to `EXACT_ROWS` rows, float32 above.
-        product: of float32 features.
+    dtype: of the inner products; None takes float64 up to `EXACT_ROWS` rows, float32 above.
     """
     num = len(reals) + len(fakes)
     shift: Floats = (reals.sum(axis=0, dtype=np.float64) + fakes.sum(axis=0, dtype=np.float64)) / num

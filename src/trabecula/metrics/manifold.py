@@ -16,13 +16,13 @@ decided by inner products, whose rounding error is bounded.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from trabecula.metrics.gram import Array, Floats, Sets, rounding_of
+from trabecula.metrics.bootstrap import Array, Floats, Ints
+from trabecula.metrics.gram import Sets, rounding_of
 
 Ties = Literal["strict", "weak"]
 _CROWDED = 1e-3  # share of close calls in a float32 block above which it is made again in float64
@@ -40,61 +40,38 @@ class ManifoldScores:
     coverage: float
 
 
-@dataclass
 class Radii:
     """Squared radii of one set, as estimates; `exact` gives some of them without rounding."""
 
-    features: Floats  # (n, d), shifted
-    raw: Array  # (n, d), as given
-    k: int
-    estimates: Floats  # (n,)
-    slack: Floats  # (n,) how wrong an estimate may be
-    candidates: list[NDArray[np.int64]] = field(default_factory=list)  # of each row: who may be the k-th
-    known: dict[int, float] = field(default_factory=dict)
+    def __init__(self, features: Floats, raw: Array, k: int) -> None:
+        self.features, self.raw, self.k = features, raw, k  # (n, d), shifted and as given
+        self.squares = np.square(features).sum(axis=1)
+        self.estimates, self.slack = np.zeros(len(raw)), np.zeros(len(raw))  # and how wrong these may be
+        self.candidates: list[Ints] = []  # of each row: who may be the k-th
+        self.known: dict[int, float] = {}
 
-    def exact(self, owners: NDArray[np.int64]) -> Floats:
+    def exact(self, owners: Ints) -> Floats:
         """Squared radii of the images `owners`, in their order."""
-        new = np.array(sorted(set(owners.tolist()) - self.known.keys()), dtype=np.int64)
-        self.known |= self._measured(new)
+        new = sorted(set(owners.tolist()) - self.known.keys())
+        if new:
+            lists = [self.candidates[row] for row in new]
+            num = [len(some) for some in lists]
+            squares = squared_distances(self.raw, self.raw, np.repeat(new, num), np.concatenate(lists))
+            for row, its in zip(new, np.split(squares, np.cumsum(num)[:-1]), strict=True):
+                self.known[row] = float(np.partition(its, self.k - 1)[self.k - 1])
         return np.array([self.known[owner] for owner in owners.tolist()])
 
-    def _measured(self, rows: NDArray[np.int64]) -> dict[int, float]:
-        lists = [self.candidates[row] for row in rows]
-        num = np.array([len(some) for some in lists], dtype=np.int64)
-        squares = squared_distances(
-            self.raw, self.raw, np.repeat(rows, num), np.concatenate([*lists, _NO_ROWS])
-        )
-        ends = np.cumsum(num)
-        return {
-            int(row): float(np.partition(squares[end - count : end], self.k - 1)[self.k - 1])
-            for row, end, count in zip(rows, ends, num, strict=True)
-        }
 
-
-_NO_ROWS = np.zeros(0, dtype=np.int64)
-
-
-@dataclass
 class Manifold:
     """Neighbours within each set, then hits across: gathered block by block, in this order."""
 
-    sets: Sets
-    k: int = 5
-    ties: Ties = "strict"
-
-    def __post_init__(self) -> None:
-        n, m = len(self.sets.reals), len(self.sets.fakes)
-        self._radii = {
-            name: Radii(x, raw, self.k, np.zeros(len(x)), np.zeros(len(x)))
-            for name, x, raw in (
-                ("reals", self.sets.reals, self.sets.raw_reals),
-                ("fakes", self.sets.fakes, self.sets.raw_fakes),
-            )
-        }
-        self._squares = {name: np.square(r.features).sum(axis=1) for name, r in self._radii.items()}
-        self._balls_around_fake = np.zeros(m, dtype=np.int64)  # real balls that hold the fake
-        self._fake_in_ball = np.zeros(n, dtype=bool)
-        self._in_fake_ball = np.zeros(n, dtype=bool)
+    def __init__(self, sets: Sets, k: int, ties: Ties) -> None:
+        self.sets, self.k, self.ties = sets, k, ties
+        reals, fakes = Radii(sets.reals, sets.raw_reals, k), Radii(sets.fakes, sets.raw_fakes, k)
+        self._radii = {"reals": reals, "fakes": fakes}
+        self._balls_around_fake = np.zeros(len(sets.fakes), dtype=np.int64)  # real balls that hold the fake
+        self._fake_in_ball = np.zeros(len(sets.reals), dtype=bool)
+        self._in_fake_ball = np.zeros(len(sets.reals), dtype=bool)
 
     def add(self, pair: str, where: slice, block: Array) -> None:
         """Take a block of inner products: `pair` is "reals", "fakes" (each with itself), then "cross"."""
@@ -107,15 +84,13 @@ class Manifold:
         """The scores, once all blocks are in."""
         inside = self._balls_around_fake
         return ManifoldScores(
-            precision=float((inside > 0).mean()),
-            recall=float(self._in_fake_ball.mean()),
-            density=float(inside.mean() / self.k),
-            coverage=float(self._fake_in_ball.mean()),
-        )
+            precision=float((inside > 0).mean()), recall=float(self._in_fake_ball.mean()),
+            density=float(inside.mean() / self.k), coverage=float(self._fake_in_ball.mean()),
+        )  # fmt: skip
 
     def _estimate(self, left: str, right: str, where: slice, block: Array) -> tuple[Array, Floats]:
         """Squared distances of a block, in its type, and how wrong those of each row may be."""
-        own, other = self._squares[left][where], self._squares[right]
+        own, other = self._radii[left].squares[where], self._radii[right].squares
         squares = block * block.dtype.type(-2)
         squares += own.astype(block.dtype)[:, None]
         squares += other.astype(block.dtype)
@@ -170,15 +145,12 @@ def _compare(squares: Array, limits: Floats, slack: Floats, axis: int) -> tuple[
     return inside, close
 
 
-def _where(marks: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _where(marks: Array) -> tuple[Ints, Ints]:
     """Rows and columns of the few that are true."""
-    rows, columns = np.divmod(np.flatnonzero(marks), marks.shape[1])
-    return rows, columns
+    return np.divmod(np.flatnonzero(marks), marks.shape[1])
 
 
-def squared_distances(
-    first: Array, second: Array, rows: NDArray[np.int64], columns: NDArray[np.int64]
-) -> Floats:
+def squared_distances(first: Array, second: Array, rows: Ints, columns: Ints) -> Floats:
     """(p,) sums of float64 squares of the differences of `first[rows]` and `second[columns]`."""
     if len(rows) > _MANY:  # equal vectors, as of a collapsed generator, make the same pair again and again
         pairs = _kinds(first)[rows] * np.int64(len(second)) + _kinds(second)[columns]
@@ -193,7 +165,7 @@ def squared_distances(
     return squares
 
 
-def _kinds(features: Array) -> NDArray[np.int64]:
+def _kinds(features: Array) -> Ints:
     """(n,) the first row that is equal to each row."""
     seen: dict[bytes, int] = {}
     return np.array([seen.setdefault(row.tobytes(), i) for i, row in enumerate(features)], dtype=np.int64)

@@ -21,18 +21,15 @@ validation set.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from math import inf, nan
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
-from trabecula.errors import InputError
-from trabecula.metrics.bootstrap import MIN_PATIENTS, resample
-from trabecula.metrics.fidelity import checked
+from trabecula.metrics.bootstrap import MIN_PATIENTS, Estimate, Floats, Ints, ratio, resample
+from trabecula.metrics.fidelity import checked, patients_of
 from trabecula.metrics.manifold import squared_distances
-
-Floats = NDArray[np.float64]
 
 QUANTILE = 0.05
 MIN_IN_CELL = 10  # held-out images and fakes in a cell, below which its ranks say nothing
@@ -42,20 +39,11 @@ _ROWS = 256
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A value with its interval; NaN bounds where there is none."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Memorisation:
     """What the distances to the nearest training image say."""
 
     fake_distances: Floats  # (m,)
-    fake_nearest: NDArray[np.int64]  # (m,) the nearest training image of each fake
+    fake_nearest: Ints  # (m,) the nearest training image of each fake
     held_out_distances: Floats  # (n,)
     share_near: Estimate  # fakes nearer than all but 5 % of the held-out images; expected: 0.05
     nearer: Estimate  # chance that a fake is nearer than a held-out image; expected: 0.5
@@ -66,28 +54,20 @@ class Memorisation:
 
 
 def memorisation(
-    train: ArrayLike,
-    held_out: ArrayLike,
-    fakes: ArrayLike,
-    patients: ArrayLike | None = None,
-    num_resamples: int = 500,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Memorisation:
+    train: ArrayLike, held_out: ArrayLike, fakes: ArrayLike, patients: ArrayLike | None = None,
+    num_resamples: int = 500, seed: int = 0, level: float = 0.95,
+) -> Memorisation:  # fmt: skip
     """Compare fakes with held-out images by their distances to the training images.
 
     Args:
-        train: (t, d) features of the images the generator learned from. held_out: (n, d) of real images of
-            other patients. fakes: (m, d).
-        patients: (n,) patient of each held-out image; None takes each image for its own patient.
+        train: (t, d) features of the images the generator learned from. fakes: (m, d).
+        held_out: (n, d) of real images of other patients; patients (n,): None takes each image for its own.
     Raises:
         InputError: fewer than 2 images in a set, features that are no numbers or of different length.
     """
     x, y = checked(train, fakes, at_least=2, what="nearest images")
     _, z = checked(train, held_out, at_least=2, what="nearest images")
-    of = np.arange(len(z)) if patients is None else np.asarray(patients)
-    if of.shape != (len(z),):
-        raise InputError(f"{len(z)} held-out images, but patients have shape {of.shape}")
+    of = patients_of(patients, len(z), "held-out")
     shift = x.mean(axis=0, dtype=np.float64)
     x, y, z = (values - shift for values in (x, y, z))
     own, _ = nearest(x, x, other=True)
@@ -96,42 +76,38 @@ def memorisation(
     cells = _cells(x, min(MAX_CELLS, max(1, len(z) // PER_CELL)), seed)
     weights_held = resample(of, num_resamples, seed).astype(np.float64)
     weights_fake = resample(np.arange(len(y)), num_resamples, seed + 1).astype(np.float64)
-    few = min(len(np.unique(of)), len(y)) < MIN_PATIENTS
-    df = min(len(np.unique(of)), len(y)) - 1
+    least = min(len(np.unique(of)), len(y))
 
-    def estimate(value: float, draws: Floats, ends: tuple[float, float] = (0.0, 1.0)) -> Estimate:
+    def estimate(value: float, draws: Floats, lowest: float = 0.0, highest: float = 1.0) -> Estimate:
         known = draws[np.isfinite(draws)]
-        if few or len(known) < 2:
-            return Estimate(value, float("nan"), float("nan"))
-        step = float(stats.t.ppf((1 + level) / 2, df) * known.std(ddof=1))
-        return Estimate(value, max(ends[0], value - step), min(ends[1], value + step))
+        if least < MIN_PATIENTS or len(known) < 2:
+            return Estimate(value, nan, nan)
+        step = float(stats.t.ppf((1 + level) / 2, least - 1) * known.std(ddof=1))
+        return Estimate(value, max(lowest, value - step), min(highest, value + step))
 
     ones = np.ones((1, len(z))), np.ones((1, len(y)))
-    limit = _weighted_quantile(held_distances, ones[0][0], QUANTILE)
-    near = fake_distances < limit
+    near = fake_distances < _near_limit(held_distances, ones[0][0])
     authentic = fake_distances > own[fake_nearest]
     each = weights_fake.sum(axis=1)
-    limits = np.array([_weighted_quantile(held_distances, w, QUANTILE) for w in weights_held])
+    limits = np.array([_near_limit(held_distances, weights) for weights in weights_held])
     near_draws = ((fake_distances < limits[:, None]) * weights_fake).sum(axis=1) / each
     ranks = _RankTest(held_distances, fake_distances, cells[held_nearest], cells[fake_nearest])
     nearer, copying = ranks.under(*ones)
     nearer_draws, copying_draws = ranks.under(weights_held, weights_fake)
     return Memorisation(
         fake_distances, fake_nearest, held_distances,
-        estimate(float(near.mean()), near_draws),
-        estimate(float(nearer[0]), nearer_draws),
-        estimate(float(authentic.mean()), weights_fake @ authentic / each),
-        float((held_distances > own[held_nearest]).mean()),
-        estimate(float(copying[0]), copying_draws, (-np.inf, np.inf)),
-        len(ranks.cells),
+        share_near=estimate(float(near.mean()), near_draws),
+        nearer=estimate(float(nearer[0]), nearer_draws),
+        authenticity=estimate(float(authentic.mean()), weights_fake @ authentic / each),
+        held_out_authenticity=float((held_distances > own[held_nearest]).mean()),
+        copying=estimate(float(copying[0]), copying_draws, -inf, inf), num_cells=len(ranks.cells),
     )  # fmt: skip
 
 
-def nearest(points: Floats, to: Floats, other: bool = False) -> tuple[Floats, NDArray[np.int64]]:
+def nearest(points: Floats, to: Floats, other: bool = False) -> tuple[Floats, Ints]:
     """Distance to the nearest of `to`, and which it is: (n,), (n,).
 
-    Args:
-        points: (n, d). to: (t, d). other: `points` is `to`, and none counts as its own neighbour.
+    points (n, d), to (t, d); other: `points` is `to`, and none counts as its own neighbour.
     Equal points are at distance 0 exactly; of equally near ones the first is taken.
     """
     squares_to = np.square(to).sum(axis=1)
@@ -145,44 +121,40 @@ def nearest(points: Floats, to: Floats, other: bool = False) -> tuple[Floats, ND
     return np.sqrt(squared_distances(points, to, np.arange(len(points)), which)), which
 
 
-def _weighted_quantile(values: Floats, weights: Floats, share: float) -> float:
-    order = np.argsort(values)
-    above = np.cumsum(weights[order]) > share * weights.sum()
-    return float(values[order[int(above.argmax())]])
+def _near_limit(distances: Floats, weights: Floats) -> float:
+    """The weighted quantile of the distances below which a fake is near."""
+    order = np.argsort(distances)
+    above = np.cumsum(weights[order]) > QUANTILE * weights.sum()
+    return float(distances[order[int(above.argmax())]])
 
 
 class _RankTest:
     """Mann-Whitney statistics of two sets of distances, whole and in cells, under weights of both sets."""
 
-    def __init__(self, held: Floats, fake: Floats, held_cells: Any, fake_cells: Any) -> None:
+    def __init__(self, held: Floats, fake: Floats, held_cells: Ints, fake_cells: Ints) -> None:
         nearer = np.sign(held[:, None] - fake[None])  # 1: the fake is nearer to the training images
         self._nearer = (nearer + 1) / 2  # (n, m), ties are halves
-        pairs = [
-            (np.flatnonzero(held_cells == c), np.flatnonzero(fake_cells == c)) for c in np.unique(held_cells)
-        ]
+        names = np.unique(held_cells)
+        pairs = [(np.flatnonzero(held_cells == c), np.flatnonzero(fake_cells == c)) for c in names]
         self.cells = [(h, f) for h, f in pairs if min(len(h), len(f)) >= MIN_IN_CELL]
-        if not self.cells:
-            self.cells = [(np.arange(len(held)), np.arange(len(fake)))]
+        self.cells = self.cells or [(np.arange(len(held)), np.arange(len(fake)))]
 
     def under(self, held: Floats, fake: Floats) -> tuple[Floats, Floats]:
         """(chance that a fake is nearer, C_T), each (R,), of weights (R, n) and (R, m)."""
         chance = ((held @ self._nearer) * fake).sum(axis=1) / (held.sum(axis=1) * fake.sum(axis=1))
-        total = np.zeros(len(held))
-        share = np.zeros(len(held))
+        total, share = np.zeros((2, len(held)))
         for rows, columns in self.cells:
             h, f = held[:, rows], fake[:, columns]
             n, m = h.sum(axis=1), f.sum(axis=1)
             farther = n * m - ((h @ self._nearer[np.ix_(rows, columns)]) * f).sum(axis=1)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                z = (farther - n * m / 2) / np.sqrt(n * m * (n + m + 1) / 12)
+            z = ratio(farther - n * m / 2, np.sqrt(n * m * (n + m + 1) / 12))
             known = np.isfinite(z)
             total += np.where(known, n * np.where(known, z, 0), 0)
             share += np.where(known, n, 0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return chance, total / share
+        return chance, ratio(total, share)
 
 
-def _cells(points: Floats, num: int, seed: int, rounds: int = 50) -> NDArray[np.int64]:
+def _cells(points: Floats, num: int, seed: int) -> Ints:
     """(t,) k-means cells (Lloyd's rounds from k-means++ seeds; Arthur and Vassilvitskii 2007)."""
     rng = np.random.default_rng(seed)
     centres = points[rng.integers(len(points))][None]
@@ -192,14 +164,14 @@ def _cells(points: Floats, num: int, seed: int, rounds: int = 50) -> NDArray[np.
             break
         centres = np.concatenate([centres, points[rng.choice(len(points), p=squares / squares.sum())][None]])
     cells = np.full(len(points), -1)
-    for _ in range(rounds):
+    for _ in range(50):
         _, found = nearest(points, centres)
         if (found == cells).all():
             break
         cells = found
         for cell in np.unique(cells):
             centres[cell] = points[cells == cell].mean(axis=0)
-    return np.asarray(cells, dtype=np.int64)
+    return cells
 
 
 @dataclass(frozen=True)
@@ -216,13 +188,9 @@ class CriticGap:
 
 
 def critic_gap(
-    train: ArrayLike,
-    held_out: ArrayLike,
-    fakes: ArrayLike,
-    train_patients: ArrayLike,
-    held_out_patients: ArrayLike,
-    level: float = 0.95,
-) -> CriticGap:
+    train: ArrayLike, held_out: ArrayLike, fakes: ArrayLike, train_patients: ArrayLike,
+    held_out_patients: ArrayLike, level: float = 0.95,
+) -> CriticGap:  # fmt: skip
     """Means of the scores (n,), (m,), (f,) and the gap with an interval over patients.
 
     The interval is Student's t with cluster-robust variances of the two means (Liang and Zeger 1986).
@@ -230,15 +198,14 @@ def critic_gap(
     means, variances, num = [], [], []
     for scores, patients in ((train, train_patients), (held_out, held_out_patients)):
         x = np.asarray(scores, dtype=np.float64)
-        ids, where = np.unique(np.asarray(patients), return_inverse=True)
+        where = np.unique(np.asarray(patients), return_inverse=True)[1]
         residuals = np.bincount(where, x - x.mean())
         means.append(float(x.mean()))
-        num.append(len(ids))
-        variances.append(float(np.square(residuals).sum() / len(x) ** 2 * len(ids) / max(1, len(ids) - 1)))
+        num.append(len(residuals))
+        variances.append(float(np.square(residuals).sum() / len(x) ** 2 * num[-1] / max(1, num[-1] - 1)))
     fake = float(np.mean(np.asarray(fakes, dtype=np.float64)))
-    gap, reach = means[0] - means[1], means[0] - fake
-    step = float("nan")
+    gap, reach, step = means[0] - means[1], means[0] - fake, nan
     if min(num) >= MIN_PATIENTS:
         step = float(stats.t.ppf((1 + level) / 2, min(num) - 1) * np.sqrt(sum(variances)))
-    relative = gap / reach if reach != 0 else float("nan")
+    relative = gap / reach if reach != 0 else nan
     return CriticGap(means[0], means[1], fake, gap, gap - step, gap + step, relative)

@@ -18,13 +18,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
-from trabecula.metrics.bootstrap import MIN_PATIENTS, Interval, interval, resample
+from trabecula.metrics.bootstrap import MIN_PATIENTS, Array, Floats, Ints, interval, resample
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Row = dict[str, Any]
 
 NUM_STEPS, TOLERANCE = 5_000, 1e-9
@@ -36,7 +33,7 @@ MISFIT = 0.05  # of the calls; beyond, the pool's images look different to the p
 class Calls:
     """What a proxy says of some images. patients: (n,). p: (n, K). called: (n,) classes."""
 
-    patients: NDArray[np.str_]
+    patients: Array
     p: Floats
     called: Ints
 
@@ -44,13 +41,12 @@ class Calls:
     def num_patients(self) -> int:
         return len(np.unique(self.patients))
 
-    def hard(self) -> Floats:
-        """(P, K) each patient's calls, counted."""
-        return _by_patient(self.patients, np.eye(self.p.shape[1])[self.called])
-
-    def soft(self) -> Floats:
-        """(P, K) each patient's probabilities, summed."""
-        return _by_patient(self.patients, self.p)
+    def by_patient(self, table: Floats) -> Floats:
+        """(P, C) sums of the rows (n, C) of each patient: what a resample of patients needs of its images."""
+        ids, place = np.unique(self.patients, return_inverse=True)
+        sums = np.zeros((len(ids), table.shape[1]))
+        np.add.at(sums, place, table)
+        return sums
 
 
 @dataclass(frozen=True)
@@ -63,37 +59,25 @@ class Known:
     def confusion(self) -> Floats:
         """(P, K * K) each patient's counts: of true grade i called j, at i * K + j."""
         num = self.calls.p.shape[1]
-        return _by_patient(self.calls.patients, np.eye(num * num)[self.y * num + self.calls.called])
-
-
-def _by_patient(patients: NDArray[np.str_], table: Floats) -> Floats:
-    """(P, C) sums of the rows (n, C) of each patient: what a resample of patients needs of its images."""
-    ids, place = np.unique(patients, return_inverse=True)
-    sums = np.zeros((len(ids), table.shape[1]))
-    np.add.at(sums, place, table)
-    return sums
+        return self.calls.by_patient(np.eye(num * num)[self.y * num + self.calls.called])
 
 
 def _draws(table: Floats, num_resamples: int, seed: int) -> Floats:
     """(R, C) sums of a table (P, C) under resamples of its patients."""
-    drawn: Floats = resample(np.arange(len(table)), num_resamples, seed).astype(np.float64) @ table
-    return drawn
+    return np.asarray(resample(np.arange(len(table)), num_resamples, seed).astype(np.float64) @ table)
 
 
 def unmix(confusion: Floats, called: Floats) -> Floats:
-    """Shares of true grades whose mixture best explains shares of calls.
+    """(R, K) shares of true grades whose mixture best explains shares of calls, (R, K).
 
-    Args:
-        confusion: (R, K, K), rows of true grades summing to 1. called: (R, K), summing to 1.
-    Returns:
-        (R, K), non-negative, summing to 1: the maximum of sum_j called_j log(sum_i share_i confusion_ij).
+    Non-negative, summing to 1: the maximum of sum_j called_j log(sum_i share_i confusion_ij). Rows of true
+    grades of the confusion (R, K, K) sum to 1, as the calls do.
     """
     shares = np.full_like(called, 1 / called.shape[1])
     for _ in range(NUM_STEPS):
         mixed = np.einsum("rk,rkj->rj", shares, confusion)
         ratio = np.divide(called, mixed, out=np.zeros_like(called), where=mixed > 0)
-        stepped = shares * np.einsum("rkj,rj->rk", confusion, ratio)
-        stepped = _normalised(stepped)
+        stepped = _normalised(shares * np.einsum("rkj,rj->rk", confusion, ratio))
         moved = float(np.abs(stepped - shares).max(initial=0))
         shares = stepped
         if moved < TOLERANCE:
@@ -108,25 +92,33 @@ def audit(
 
     Intervals resample the pool's patients and, for what is corrected, those of the known images too.
     """
-    counts, num_patients = pool.hard().sum(axis=0), pool.num_patients
-    hard_draws = _normalised(_draws(pool.hard(), num_resamples, seed))
-    soft_draws = _normalised(_draws(pool.soft(), num_resamples, seed))
-    hard = _intervals(counts / counts.sum(), hard_draws, num_patients, level)
-    soft = _intervals(pool.p.mean(axis=0), soft_draws, num_patients, level)
+    hard, df = pool.by_patient(np.eye(pool.p.shape[1])[pool.called]), pool.num_patients - 1.0
+    counts, draws = hard.sum(axis=0), _normalised(_draws(hard, num_resamples, seed))
+    soft_draws = _normalised(_draws(pool.by_patient(pool.p), num_resamples, seed))
+    called, mean = counts / counts.sum(), pool.p.mean(axis=0)
     row: Row = {
-        "classes": list(classes), "num_images": len(pool.called), "num_patients": num_patients,
+        "classes": list(classes), "num_images": len(pool.called), "num_patients": pool.num_patients,
         "called": [
-            {"class": name, "count": int(count), **_told(one)}
-            for name, count, one in zip(classes, counts, hard, strict=True)
+            {"class": name, "count": int(count), **_share(share, drawn, df, level)}
+            for name, count, share, drawn in zip(classes, counts, called, draws.T, strict=True)
         ],
-        "mean": [{"class": name, **_told(one)} for name, one in zip(classes, soft, strict=True)],
+        "mean": [
+            {"class": name, **_share(share, drawn, df, level)}
+            for name, share, drawn in zip(classes, mean, soft_draws.T, strict=True)
+        ],
         "corrected": [], "misfit": None, "known": None,
         "correction": "no labelled images of this proxy are given, so nothing is corrected",
     }  # fmt: skip
     if known is not None:
         row["known"] = _summary(known, len(classes))
-        row |= _corrected(counts / counts.sum(), hard_draws, known, classes, seed, level)
+        row |= _corrected(called, draws, known, classes, seed, level)
     return row
+
+
+def _share(value: float, draws: Floats, df: float, level: float) -> Row:
+    found = interval(value, draws, df, level)
+    bounds = {"low": found.low, "high": found.high}
+    return {"share": found.value, **{key: v if np.isfinite(v) else None for key, v in bounds.items()}}
 
 
 def _summary(known: Known, num_classes: int) -> Row:
@@ -160,39 +152,28 @@ def _corrected(
     )
     if misfit > MISFIT:
         text += f"; they do not: no mixture of the grades explains {_percent(misfit)} of the calls"
+    columns = shares[0], np.minimum(low, shares[0]), np.maximum(high, shares[0])
     rows: list[Row] = [
-        {
-            "class": name,
-            "share": float(share),
-            "low": float(min(one, share)),
-            "high": float(max(other, share)),
-        }
-        for name, share, one, other in zip(classes, shares[0], low, high, strict=True)
+        {"class": name, "share": share, "low": lower, "high": upper}
+        for name, share, lower, upper in zip(classes, *(column.tolist() for column in columns), strict=True)
     ]
     unsure = [row["class"] for row in rows if row["high"] - row["low"] > WIDE]
     if unsure:
-        text += f"; how much of {', '.join(unsure)} there is cannot be text by these calls"
+        text += f"; how much of {', '.join(unsure)} there is cannot be told by these calls"
     return {"corrected": rows, "correction": text, "misfit": misfit}
 
 
 def _bounds(
-    called: Floats,
-    confusion: Floats,
-    called_draws: Floats,
-    cells: Floats,
-    patients: int,
-    seed: int,
+    called: Floats, confusion: Floats, called_draws: Floats, cells: Floats, patients: int, seed: int,
     level: float,
-) -> tuple[Floats, Floats]:
+) -> tuple[Floats, Floats]:  # fmt: skip
     """(K,) both ends: Student's t about the unconstrained shares, with the spread of resamples of the pool's
     patients and of the labelled ones.
 
     The spread is half the central 68 % of the resamples: some have a nearly singular confusion matrix. Each
     has one more image a true grade, called at random: a matrix that is singular, as where a grade is never
-    called, would else be so in each and pass for certain.
-
-    Args:
-        cells: (P, K * K) of `Known.confusion`. patients: labelled ones of the rarest grade.
+    called, would else be so in each and pass for certain. cells (P, K * K) of `Known.confusion`; patients:
+    labelled ones of the rarest grade.
     """
     num = len(called)
     drawn = _draws(cells, len(called_draws), seed + 1).reshape(-1, num, num)
@@ -207,53 +188,37 @@ def _bounds(
 
 def _solve(confusion: Floats, called: Floats) -> Floats:
     """(R, K) shares whose mixture is the calls, unconstrained."""
-    found: Floats = np.einsum("rij,ri->rj", np.linalg.pinv(confusion), called)
-    return found
-
-
-def _intervals(values: Floats, draws: Floats, num_patients: int, level: float) -> list[Interval]:
-    return [
-        interval(value, draw, num_patients - 1.0, level) for value, draw in zip(values, draws.T, strict=True)
-    ]
-
-
-def _told(one: Interval) -> Row:
-    bounds = {key: v if np.isfinite(v := getattr(one, key)) else None for key in ("low", "high")}
-    return {"share": one.value, **bounds}
+    return np.asarray(np.einsum("rij,ri->rj", np.linalg.pinv(confusion), called))
 
 
 def _normalised(table: Floats) -> Floats:
     """Rows along the last axis made to sum to 1; rows of zeros stay."""
     total = table.sum(axis=-1, keepdims=True)
-    result: Floats = np.divide(table, total, out=np.zeros_like(table), where=total > 0)
-    return result
+    return np.asarray(np.divide(table, total, out=np.zeros_like(table), where=total > 0))
 
 
 def dominant(row: Row, dominance: float) -> tuple[Row | None, str]:
     """The class of which the pool nearly all consists, by calls or corrected, and a sentence that warns.
 
-    Args:
-        row: of `audit`. dominance: the share from which on a class dominates.
+    row: of `audit`. dominance: the share from which on a class dominates.
     """
-    sure = [one for one in row["corrected"] if one["high"] - one["low"] <= WIDE]
-    corrected = {one["class"]: one["share"] for one in sure}
+    sure = {one["class"]: one for one in row["corrected"] if one["high"] - one["low"] <= WIDE}
+    corrected = {name: one["share"] for name, one in sure.items()}
     first = max(row["called"], key=lambda one: max(one["share"], corrected.get(one["class"], 0)))
     name, share = first["class"], first["share"]
     if max(share, corrected.get(name, 0)) < dominance:
         return None, ""
     text = f"{_percent(share)} of the images are called {name}"
-    if name in corrected:
-        its = next(one for one in sure if one["class"] == name)
-        text += f", corrected {_percent(its['share'])} ({_percent(its['low'])} to {_percent(its['high'])})"
+    if name in sure:
+        low, high = _percent(sure[name]["low"]), _percent(sure[name]["high"])
+        text += f", corrected {_percent(corrected[name])} ({low} to {high})"
     text += ": of the other grades there is little to learn in this pool"
-    known = row["known"]
-    if known is not None:
-        place = row["classes"].index(name)
-        of_known = known["called"][place]
-        if of_known >= dominance > known["shares"][place]:
+    if known := row["known"]:
+        of_known, share_known = (known[key][row["classes"].index(name)] for key in ("called", "shares"))
+        if of_known >= dominance > share_known:
             text += (
                 f"; but the proxy calls {_percent(of_known)} of the labelled images so too, of which "
-                f"{_percent(known['shares'][place])} are: it may say more of the proxy than of the pool"
+                f"{_percent(share_known)} are: it may say more of the proxy than of the pool"
             )
     return {"class": name, "called": share, "corrected": corrected.get(name)}, text
 

@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from trabecula.monitors.monitor import Monitor
 
-TABLE = {
-    "encoder": "encoder:EncoderMonitor",
-    "gan": "gan:GanMonitor",
-}
+TABLE = {"encoder": "encoder:EncoderMonitor", "gan": "gan:GanMonitor"}
 """What objectives call a monitor: its file and class."""
 
 

@@ -12,7 +12,7 @@ look like dozens of directions.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from trabecula.artifacts.splits import in_hash_order
 from trabecula.artifacts.store import to_float
 from trabecula.data.pretraining_pool import Labelled, evenly
 from trabecula.metrics.feature_quality import effective_rank, neighbour_accuracy, rankme, spread
-from trabecula.monitors.monitor import Finding, Monitor, Watched
+from trabecula.monitors.monitor import Checked, Curve, Finding, Monitor, Watched
 from trabecula.nets.devices import exact
 from trabecula.nets.encoder import Encoder
 from trabecula.objectives.objective import Objective
@@ -71,15 +71,8 @@ class EncoderMonitor(Monitor):
             found["knn"] = neighbour_accuracy(features, known.y, known.patients, NUM_NEIGHBOURS)
         return {f"monitor/{name}": value for name, value in found.items()}
 
-    def check(
-        self, curve: Sequence[Mapping[str, float]], last: bool
-    ) -> tuple[dict[str, float], list[Finding]]:
-        """Measurements and findings at a point of training; nothing where the last check is too near.
-
-        Args:
-            curve: what was logged at each point so far, this one last.
-            last: whether training ends here, which is always measured.
-        """
+    def check(self, curve: Curve, last: bool) -> Checked:
+        """Nothing where the check before is too near, but for the end, which is always measured."""
         before = max((point["images"] for point in curve if "monitor/rank" in point), default=0)
         if not last and curve[-1]["images"] - before < self.apart:
             return {}, []
@@ -113,8 +106,7 @@ def judge(measured: Mapping[str, float], num_images: int) -> list[Finding]:
         what = f"{its_features} all on one line (effective rank {rank:.2g}; the limit is {NARROW:g})"
     else:
         return []
-    text = f"the encoder has collapsed: {what}"
-    return [Finding(COLLAPSE, text, lasting=True)]
+    return [Finding(COLLAPSE, f"the encoder has collapsed: {what}", lasting=True)]
 
 
 def some_patients(labelled: Labelled, num: int) -> Labelled:

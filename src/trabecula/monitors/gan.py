@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from statistics import median
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from trabecula.artifacts.store import to_float
 from trabecula.data.pretraining_pool import evenly
-from trabecula.monitors.monitor import Finding, Monitor, Watched
+from trabecula.monitors.monitor import Checked, Curve, Finding, Monitor, Watched
 from trabecula.nets.input_gradient import input_gradient
 from trabecula.nets.latent import latents
 from trabecula.objectives.adversarial import Adversarial
@@ -28,7 +28,6 @@ from trabecula.random_numbers import mix
 
 NUM_IMAGES = 64
 """Real images, and as many made ones, that are measured."""
-
 ALIKE = 0.1
 """Diversity below which made images count as alike; those of fresh weights have more."""
 STEEP, FLAT = 2.0, 0.5
@@ -87,66 +86,43 @@ class GanMonitor(Monitor):
         }
         return {f"health/{name}": float(value) for name, value in found.items()}
 
-    def check(
-        self,
-        curve: Sequence[Mapping[str, float]],
-        last: bool,  # noqa: ARG002
-    ) -> tuple[dict[str, float], list[Finding]]:
-        """Measurements and findings; every point is measured."""
+    def check(self, curve: Curve, last: bool) -> Checked:  # noqa: ARG002
+        """Every point is measured."""
         measured = self.measure()
         updates = int(self.objective.updates) * self.objective.batches
         return measured, judge(measured, curve, updates, self.objective.penalised)
 
 
-def judge(
-    measured: Mapping[str, float], curve: Sequence[Mapping[str, float]], updates: int, drawn_to_one: bool
-) -> list[Finding]:
+def judge(measured: Mapping[str, float], curve: Curve, updates: int, drawn_to_one: bool) -> list[Finding]:
     """What is wrong.
 
     Args:
         updates: of the critic, so far.
         drawn_to_one: whether the method draws the norm of the critic's input gradient to 1.
     """
-    found = []
     bad = sorted(name for name, value in {**curve[-1], **measured}.items() if not math.isfinite(value))
-    if bad:
-        found.append(Finding("not finite", f"{', '.join(bad)}: not finite any more"))
-    diversity, norm, dependence, gap = (
-        measured[f"health/{name}"]
-        for name in ("diversity", "gradient_norm", "batch_dependence", "relative_gap")
-    )
-    if diversity < ALIKE:
-        text = (
-            f"the generator's images are nearly alike: their distance is {diversity:.1%} of that of real ones"
-        )
-        found.append(Finding("collapse", text))
-    if dependence > DEPENDENT:
-        text = (
-            "the critic's score of an image depends on the images it is scored with: it moves by "
-            f"{dependence:.1%} of the spread of scores"
-        )
-        found.append(Finding("batch mates", text))
-    if measured["health/spread"] < SILENT and updates >= SETTLED:
-        spread = measured["health/spread"]
-        text = f"the critic scores all images alike: its scores spread by {spread:.1g}, so it teaches nothing"
-        found.append(Finding("silent critic", text))
-    if drawn_to_one:
-        if norm > STEEP or (norm < FLAT and updates >= SETTLED):
-            text = (
-                "the norm of the critic's input gradient between real and made images is "
-                f"{norm:.3g}, far from 1"
-            )
-            found.append(Finding("gradient norm", text))
-        if abs(gap) > LARGEST_GAP:
-            text = (
-                f"the gap between scores is {gap:.3g} times what a critic of gradient norm 1 could give "
-                "between these images"
-            )
-            found.append(Finding("gap", text))
-    return found + _runaways(curve)
+    names = "diversity", "gradient_norm", "batch_dependence", "spread", "relative_gap"
+    diversity, norm, dependence, spread, gap = (measured[f"health/{name}"] for name in names)
+    settled = updates >= SETTLED
+    checks = (
+        (bool(bad), "not finite", f"{', '.join(bad)}: not finite any more"),
+        (diversity < ALIKE, "collapse",
+         f"the generator's images are nearly alike: their distance is {diversity:.1%} of that of real ones"),
+        (dependence > DEPENDENT, "batch mates",
+         "the critic's score of an image depends on the images it is scored with: it moves by "
+         f"{dependence:.1%} of the spread of scores"),
+        (spread < SILENT and settled, "silent critic",
+         f"the critic scores all images alike: its scores spread by {spread:.1g}, so it teaches nothing"),
+        (drawn_to_one and (norm > STEEP or (norm < FLAT and settled)), "gradient norm",
+         f"the norm of the critic's input gradient between real and made images is {norm:.3g}, far from 1"),
+        (drawn_to_one and abs(gap) > LARGEST_GAP, "gap",
+         f"the gap between scores is {gap:.3g} times what a critic of gradient norm 1 could give between "
+         "these images"),
+    )  # fmt: skip
+    return [Finding(name, text) for wrong, name, text in checks if wrong] + _runaways(curve)
 
 
-def _runaways(curve: Sequence[Mapping[str, float]]) -> list[Finding]:
+def _runaways(curve: Curve) -> list[Finding]:
     found = []
     *before, now = curve
     for name in ("critic/norm", "generator/norm", "gap"):
@@ -171,10 +147,9 @@ def _batch_dependence(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
     """How far a score moves at most: with other real images, with made ones, with a copy of the image."""
     half = len(real) // 2
     scored = real[:half]
-    contexts = [
+    scores = torch.stack([
         critic(torch.cat([scored, real[half : 2 * half]]))[:half],
         critic(torch.cat([scored, fake[:half]]))[:half],
         torch.cat([critic(torch.cat([image, image]))[:1] for image in scored.split(1)]),
-    ]
-    scores = torch.stack(contexts)
+    ])  # fmt: skip
     return (scores.amax(0) - scores.amin(0)).max()

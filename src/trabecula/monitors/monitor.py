@@ -42,6 +42,12 @@ class Watched:
     labelled: Labelled | None = None
 
 
+Curve = Sequence[Mapping[str, float]]
+"""What was logged at each point of a training so far, the latest last."""
+Checked = tuple[dict[str, float], list[Finding]]
+"""Measurements and findings."""
+
+
 class Monitor:
     """Measures an objective, always on the same images; `__init__` moves it to the device of the training."""
 
@@ -52,13 +58,6 @@ class Monitor:
         """Measurements before training; none by default."""
         return {}
 
-    def check(
-        self, curve: Sequence[Mapping[str, float]], last: bool
-    ) -> tuple[dict[str, float], list[Finding]]:
-        """Measurements and findings at a point of training.
-
-        Args:
-            curve: what was logged at each point so far, this one last.
-            last: whether training ends here.
-        """
+    def check(self, curve: Curve, last: bool) -> Checked:
+        """Measurements and findings at a point of training; last: whether training ends here."""
         raise NotImplementedError

@@ -1,11 +1,9 @@
 """Backbones: the critic, and any image network of timm or torchvision, without its classifier.
 
 An architecture is named "critic", "timm:NAME" or "torchvision:NAME". A network keeps the layout of
-its library's state dict, so that a plain local weights file fits it (`nets/weights.py`). Nothing
-here downloads anything.
-
-What networks give differs: maps (convolutional), tokens (most transformers) or one vector. A
-`Backbone` gives them one shape, `Output(maps, token)`.
+its library's state dict, so that a plain local weights file fits it (`nets/weights.py`). Nothing is
+downloaded here. What networks give differs: maps (convolutional), tokens (most transformers) or one
+vector. A `Backbone` gives them one shape, `Output(maps, token)`.
 """
 
 from __future__ import annotations
@@ -42,11 +40,11 @@ class BuiltNetwork(NamedTuple):
 
     net: nn.Module
     call: Callable[[nn.Module, Tensor], Tensor]  # -> (B, K, h, w), (B, tokens, K) or (B, K)
-    num_prefix_tokens: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     classifier: tuple[str, ...]  # prefixes of the classifier's keys in the library's weights files
     first_conv: str  # name of the layer that sees the image
+    num_prefix_tokens: int = 0
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
 
 
 class Backbone(nn.Module):
@@ -58,15 +56,10 @@ class Backbone(nn.Module):
 
     def __init__(self, architecture: str, channels: int, size: int, stem: Stem, source: BuiltNetwork) -> None:
         super().__init__()
-        self.architecture = architecture
-        self.channels = channels
-        self.size = size
+        self.architecture, self.channels, self.size = architecture, channels, size
         self.stem: Stem = stem
-        self.net = source.net
-        self.classifier = source.classifier
-        self.first_conv = source.first_conv
-        self.num_prefix_tokens = source.num_prefix_tokens
-        self._call = source.call
+        self.net, self._call, self.num_prefix_tokens = source.net, source.call, source.num_prefix_tokens
+        self.classifier, self.first_conv = source.classifier, source.first_conv
         self.in_channels = _RGB if stem == "repeat" else channels
         self.mean = per_channel(source.mean, self.in_channels)
         self.std = per_channel(source.std, self.in_channels)
@@ -74,7 +67,9 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> Output:
         """(B, C, H, W) normalised -> maps and token, in one pass."""
-        raw = self._call(self.net, x)
+        return self._shaped(self._call(self.net, x))
+
+    def _shaped(self, raw: Tensor) -> Output:
         if raw.ndim == 4:
             return Output(raw, None)
         if raw.ndim == 2:
@@ -93,40 +88,27 @@ class Backbone(nn.Module):
         Raises:
             InputError: the architecture has no grid of features.
         """
-        output: Output = self(x)
-        maps = output.maps
+        maps: Tensor | None = self(x).maps
         if maps is None:
             raise InputError(f"{self.architecture} gives one vector an image and no maps; use pool = 'token'")
         return maps
 
     def pooled(self, x: Tensor) -> Tensor:
         """(B, C, H, W) normalised -> (B, num_features): the token, or the mean of the maps."""
-        output: Output = self(x)
-        if output.maps is not None and output.token is None:
-            return output.maps.mean((2, 3))
-        return cast("Tensor", output.token)
+        maps, token = self(x)
+        return cast("Tensor", maps.mean((2, 3)) if token is None else token)
 
     @torch.no_grad()
     def _probe(self) -> tuple[Layout, int, tuple[int, int] | None]:
         """Layout, width and grid, measured with one blank image."""
         training = self.net.training
         self.net.eval()
-        try:
-            raw = self._call(self.net, torch.zeros(1, self.in_channels, self.size, self.size))
-        except (RuntimeError, AssertionError, ValueError) as error:
-            reason = (str(error).splitlines() or [""])[0]
-            raise InputError(
-                f"{self.architecture} cannot take images of {self.size} x {self.size} px ({reason}); "
-                "choose another size or architecture"
-            ) from None
+        raw = self._call(self.net, torch.zeros(1, self.in_channels, self.size, self.size))
         self.net.train(training)
-        if raw.ndim == 4:
-            return "maps", raw.shape[1], (raw.shape[2], raw.shape[3])
-        if raw.ndim == 2:
-            return "vector", raw.shape[1], None
-        side = math.isqrt(raw.shape[1] - self.num_prefix_tokens)
-        square = side * side == raw.shape[1] - self.num_prefix_tokens
-        return "tokens", raw.shape[2], (side, side) if square else None
+        layouts: dict[int, Layout] = {4: "maps", 3: "tokens", 2: "vector"}
+        maps = self._shaped(raw).maps
+        grid = None if maps is None else (maps.shape[2], maps.shape[3])
+        return layouts[raw.ndim], raw.shape[1 if raw.ndim == 4 else -1], grid
 
 
 def per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
@@ -142,12 +124,10 @@ def build_backbone(
     Args:
         architecture: "critic" ("critic:16-32-64" sets widths, "critic_bn" has batch norm), "timm:NAME",
             "torchvision:NAME", or a bare name, looked up in that order.
-        channels: of the images.
-        size: of the images, px.
+        channels, size: of the images, px.
         stem: "native": the first layer takes `channels`. "sum": as native, and the first layer of a
             weights file for RGB is summed over its input channels. "repeat": the network stays as it
             is and a grey image is given to it three times.
-        seed: of the random weights.
 
     Raises:
         InputError: an unknown or unsupported architecture, or a size or stem it cannot take.
@@ -160,14 +140,23 @@ def build_backbone(
     in_channels = _RGB if stem == "repeat" else channels
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        if library in NORMS:
-            source = _critic(name, in_channels, size)
-        else:
-            from trabecula.nets import libraries
+        try:
+            if library in NORMS:
+                source = _critic(name, in_channels, size)
+            else:
+                from trabecula.nets import libraries
 
-            build = libraries.timm_source if library == "timm" else libraries.torchvision_source
-            source = build(model, in_channels, size)
-        return Backbone(name, channels, size, stem, source)
+                build = libraries.timm_source if library == "timm" else libraries.torchvision_source
+                source = build(model, in_channels, size)
+            return Backbone(name, channels, size, stem, source)
+        except InputError:
+            raise
+        except (RuntimeError, AssertionError, TypeError, ValueError) as error:  # of the library
+            reason = (str(error).splitlines() or [""])[0]
+            raise InputError(
+                f"{name} cannot be built for {in_channels} x {size} x {size} px images ({reason}); "
+                "choose another size or architecture"
+            ) from None
 
 
 def resolve(architecture: str) -> str:
@@ -185,10 +174,8 @@ def resolve(architecture: str) -> str:
             "weights of `pretrain`; name a network such as 'timm:resnet18', and a local weights file with it"
         )
     if sign and library not in ("timm", "torchvision"):
-        raise InputError(
-            f"architecture '{architecture}': unknown library '{library}'"
-            + suggest(library, ["critic", "timm", "torchvision"])
-        )
+        hint = suggest(library, ["critic", "timm", "torchvision"])
+        raise InputError(f"architecture '{architecture}': unknown library '{library}'{hint}")
     from trabecula.nets import libraries
 
     known = {"timm": libraries.timm_names(), "torchvision": libraries.torchvision_names()}
@@ -207,17 +194,10 @@ def resolve(architecture: str) -> str:
 def _critic(name: str, channels: int, size: int) -> BuiltNetwork:
     """The critic's blocks; "critic:16-32-64-128-256" sets other widths, "critic_bn" has batch norm."""
     library, _, widths = name.partition(":")
-    try:
-        chosen = tuple(int(width) for width in widths.split("-")) if widths else WIDTHS
-    except ValueError:
-        chosen = (0,)
+    parts = widths.split("-") if widths else []
+    chosen = tuple(int(part) if part.isdecimal() else 0 for part in parts) or WIDTHS
     if min(chosen) < 1:
         raise InputError(f"architecture '{name}': widths are whole numbers such as 16-32-64-128-256")
     grid_side(size, len(chosen))
     blocks = critic_blocks(channels, chosen, NORMS[library])
-    return BuiltNetwork(blocks, _forward, 0, (0.5,), (0.5,), ("output.",), "conv0")
-
-
-def _forward(net: nn.Module, x: Tensor) -> Tensor:
-    raw: Tensor = net(x)
-    return raw
+    return BuiltNetwork(blocks, nn.Module.__call__, ("output.",), "conv0", mean=(0.5,), std=(0.5,))

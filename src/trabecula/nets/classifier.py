@@ -9,13 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trabecula.artifacts.classifier import (
-    CARD_FILE,
-    WEIGHTS_FILE,
-    ClassifierCard,
-    read_classifier,
-    write_classifier,
-)
+from trabecula.artifacts.classifier import ClassifierCard, read_classifier, write_classifier
 from trabecula.artifacts.store import Store, check_prepared
 from trabecula.data.batches import images_in_order
 from trabecula.errors import InputError
@@ -73,9 +67,8 @@ def load_classifier(path: Path) -> Classifier:
     head = make_head(card.head, kept.num_features, len(card.class_names), card.task.kind)
     try:
         for prefix, part in (("encoder.", encoder.backbone.net), ("head.", head)):
-            part.load_state_dict(
-                {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            )
+            own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            part.load_state_dict(own)
     except RuntimeError:
-        raise InputError(f"{path}: {WEIGHTS_FILE} does not fit its card {CARD_FILE}") from None
+        raise InputError(f"{path}: the classifier's weights do not fit its card") from None
     return Classifier(card, encoder, head)

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from torch import Tensor, nn
 
@@ -53,10 +53,10 @@ def grid_side(size: int, num_blocks: int = len(WIDTHS)) -> int:
 def critic_blocks(channels: int, widths: Sequence[int] = WIDTHS, norm: Norm = "none") -> nn.Sequential:
     """The critic up to its output layer: 4x4 convolutions of stride 2, each with LeakyReLU 0.2.
 
-    No normalisation layer, as a gradient penalty is a statement about single images (Gulrajani et
-    al. 2017, arXiv 1704.00028, section 4), and nothing in place, as it is differentiated twice.
-    With norm "batch", for the ablation, every convolution but the first is followed by batch norm
-    (Radford, Metz, Chintala 2016, arXiv 1511.06434, section 3).
+    No normalisation layer, as a gradient penalty is a statement about single images (Gulrajani et al. 2017,
+    arXiv 1704.00028, section 4), and nothing in place, as it is differentiated twice. With norm "batch", for
+    the ablation, batch norm follows every convolution but the first (Radford, Metz, Chintala 2016, arXiv
+    1511.06434, section 3).
     """
     blocks: OrderedDict[str, nn.Module] = OrderedDict()
     for index, (narrow, wide) in enumerate(pairwise((channels, *widths))):
@@ -83,11 +83,7 @@ class Critic(nn.Module):
     """
 
     def __init__(
-        self,
-        channels: int,
-        size: int,
-        widths: Sequence[int] = WIDTHS,
-        blocks: nn.Sequential | None = None,
+        self, channels: int, size: int, widths: Sequence[int] = WIDTHS, blocks: nn.Sequential | None = None
     ) -> None:
         super().__init__()
         self.blocks = critic_blocks(channels, widths) if blocks is None else blocks
@@ -98,8 +94,7 @@ class Critic(nn.Module):
 
     def maps(self, x: Tensor) -> Tensor:
         """(B, C, S, S) in [-1, 1] -> (B, 512, S / 32, S / 32)."""
-        maps: Tensor = self.blocks(x)
-        return maps
+        return cast("Tensor", self.blocks(x))
 
     def features(self, x: Tensor) -> Tensor:
         """(B, C, S, S) in [-1, 1] -> (B, num_features), the flattened maps."""
@@ -107,8 +102,7 @@ class Critic(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, S, S) in [-1, 1] -> (B,) scores."""
-        scores: Tensor = self.output(self.features(x))
-        return scores.squeeze(1)
+        return cast("Tensor", self.output(self.features(x))).squeeze(1)
 
     def save(self, folder: Path, card: EncoderCard, images: int) -> None:  # noqa: ARG002
         """Write the output layer; the blocks are the weights of the encoder in the same folder."""

@@ -25,19 +25,12 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise InputError(f"device '{name}': unknown; use auto, cpu, cuda or cuda:1") from None
-    if device.type not in ("cpu", "cuda", _accelerator()):
+    other, num_gpus = torch.accelerator.current_accelerator(check_available=True), torch.cuda.device_count()
+    if device.type not in ("cpu", "cuda", other.type if other else ""):
         raise InputError(f"device '{name}': is not there; use cpu or auto")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"device '{name}': {torch.cuda.device_count()} GPUs are visible here; use cpu or auto"
-        )
+    if device.type == "cuda" and (device.index or 0) >= num_gpus:
+        raise InputError(f"device '{name}': {num_gpus} GPUs are visible here; use cpu or auto")
     return device
-
-
-def _accelerator() -> str:
-    """The kind of accelerator that torch sees here, "" for none."""
-    found = torch.accelerator.current_accelerator(check_available=True)
-    return found.type if found else ""
 
 
 @contextmanager

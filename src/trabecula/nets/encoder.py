@@ -5,32 +5,21 @@ An encoder takes images in [0, 1] and owns everything that turns them into featu
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from trabecula.artifacts.encoder import (
-    EncoderCard,
-    Family,
-    Init,
-    Pool,
-    PoolChoice,
-    Stem,
-    card_file,
-    critic_file,
-    read_encoder_card,
-    weights_file,
-    write_encoder,
-)  # fmt: skip
+from trabecula.artifacts import encoder as on_disk
+from trabecula.artifacts.encoder import EncoderCard, Family, Init, Pool, PoolChoice, Stem, read_encoder_card
 from trabecula.artifacts.weights import read_weights
 from trabecula.errors import InputError
+from trabecula.files import sha256_of
 from trabecula.nets.backbone import Backbone, build_backbone, per_channel, resolve
 from trabecula.nets.critic import Critic, is_critic
-from trabecula.nets.published import AUTO, Published, find_published, weights_label
-from trabecula.nets.weights import fit, load_weights, mismatch
+from trabecula.nets.published import AUTO, Published, find_published
+from trabecula.nets.weights import load_weights, mismatch
 
 
 class Encoder(nn.Module):
@@ -86,13 +75,8 @@ class Encoder(nn.Module):
         return Encoder(self.card.model_copy(update={"pool": chosen, "num_features": width}), self.backbone)
 
     def save(self, folder: Path, card: EncoderCard | None = None, images: int = 0) -> None:  # noqa: ARG002
-        """Write weights and card.
-
-        Args:
-            card: what is to be written of it; its own card by default.
-            images: of this training so far; the card counts them.
-        """
-        write_encoder(folder, card or self.card, self.backbone.net.state_dict())
+        """Write weights and card, its own by default; `images` of this training, which the card counts."""
+        on_disk.write_encoder(folder, card or self.card, self.backbone.net.state_dict())
 
 
 def pooling(backbone: Backbone, pool: PoolChoice) -> tuple[Pool, int]:
@@ -125,147 +109,107 @@ def pooling(backbone: Backbone, pool: PoolChoice) -> tuple[Pool, int]:
 class StartingPoint(NamedTuple):
     """Where an encoder's weights start, as its card will say it; no weights are read.
 
-    label: of the weights, for the name of an arm: "random", "encoder", or what the file is called.
+    label: of the weights, for the name of an arm: "random", "encoder", or what the file is called, such as
+        "dinov2-small" of "facebook/dinov2-small@1a2b3c".
     """
 
     architecture: str
     family: Family
     label: str
+    published: Published | None = None
 
 
 def starting_point(architecture: str, init: Init, weights: Path | None, weights_name: str) -> StartingPoint:
     """Of an encoder that `make_encoder` makes of the same arguments.
 
     Raises:
-        InputError: an unknown architecture, or a folder whose card or settings cannot be read.
+        InputError: an unknown architecture, weights missing or not needed, or a folder that cannot be read.
     """
-    published = find_published(architecture, init, weights)
+    published = find_published(architecture, init, weights, weights_name)
+    if published is None and (weights is None) != (init == "random"):
+        needed = {"weights": "needs a weights file", "encoder": "needs an encoder's folder"}
+        advice = "set 'weights'" if weights is None else "leave 'weights' out, or set another init"
+        raise InputError(f"init '{init}' {needed.get(init, 'takes no weights')}: {advice}")
     if published is not None:
         architecture = published.architecture
     elif architecture == AUTO and weights is not None:
         architecture = read_encoder_card(weights).architecture
     family: Family = "random"
     if init == "weights":
-        name = published.called(weights_name) if published is not None else weights_name
-        family = published.family(name) if published is not None else _family(weights_name)
-        return StartingPoint(resolve(architecture), family, weights_label(f"{name} sha256:"))
+        name = published.name if published is not None else weights_name
+        is_imagenet = published.is_imagenet if published is not None else name == "imagenet"
+        family, label = "imagenet" if is_imagenet else "weights", name.partition("@")[0].rpartition("/")[2]
+        return StartingPoint(resolve(architecture), family, label, published)
     if init == "encoder" and weights is not None:
-        family = _family_after(read_encoder_card(weights))
-    return StartingPoint(resolve(architecture), family, init)
-
-
-def _family(weights_name: str) -> Family:
-    return "imagenet" if weights_name == "imagenet" else "weights"
-
-
-def _family_after(parent: EncoderCard) -> Family:
-    """Of an encoder that starts from the weights of this one."""
-    return parent.family if parent.objective == "none" else "pretrained"
+        parent = read_encoder_card(weights)
+        family = parent.family if parent.objective == "none" else "pretrained"
+    return StartingPoint(resolve(architecture), family, init, published)
 
 
 def make_encoder(
-    architecture: str,
-    channels: int,
-    size: int,
-    stem: Stem = "native",
-    pool: PoolChoice = "auto",
-    init: Init = "random",
-    weights: Path | None = None,
-    seed: int = 0,
-    name: str = "",
+    architecture: str, channels: int, size: int, stem: Stem = "native", pool: PoolChoice = "auto",
+    init: Init = "random", weights: Path | None = None, seed: int = 0, name: str = "",
     weights_name: str = "imagenet",
-) -> Encoder:
+) -> Encoder:  # fmt: skip
     """An encoder from random weights, a local weights file, or another encoder's folder.
 
     Args:
         architecture: "critic", "timm:NAME", "torchvision:NAME", a bare name, a name on the hub, or "auto" for
             what a folder holds (see `nets/published.py`).
-        channels: of the images.
-        size: of the images, px.
-        stem: see `build_backbone`.
-        pool: see `pooling`.
+        channels, size: of the images, px.
+        stem, pool: see `build_backbone` and `pooling`.
         init: "random", "weights" (a file in the library's own layout, a model's folder, or what a name on the
             hub stands for) or "encoder" (a folder).
         weights: the file or folder; needed unless `init` is "random" or the weights lie on the hub.
-        seed: of the random weights.
         name: of the arm; made of architecture and initialisation where "".
         weights_name: what the file is: "imagenet", or any other name.
 
     Raises:
         InputError: an unknown architecture, weights missing or of another network, a bad pooling.
     """
-    published = find_published(architecture, init, weights)
-    if published is None and (weights is None) != (init == "random"):
-        needed = {"weights": "needs a weights file", "encoder": "needs an encoder's folder"}
-        raise InputError(
-            f"init '{init}' {needed.get(init, 'takes no weights')}: "
-            + ("set 'weights'" if weights is None else "leave 'weights' out, or set another init")
-        )
-    if published is not None:
-        architecture = published.architecture
-    elif architecture == AUTO and weights is not None:
-        architecture = read_encoder_card(weights).architecture
-    backbone = build_backbone(architecture, channels, size, stem, seed)
-    mean, std, history = _begin(backbone, published, init, weights, weights_name)
+    start = starting_point(architecture, init, weights, weights_name)
+    backbone = build_backbone(start.architecture, channels, size, stem, seed)
+    begun = _begin(backbone, start.published, init, weights, weights_name)
     chosen, width = pooling(backbone, pool)
     card = EncoderCard(
-        name=name or f"{backbone.architecture.replace(':', '-')}-{history['family']}",
-        architecture=backbone.architecture, channels=channels, size=size, stem=stem, mean=mean, std=std,
-        pool=chosen, num_features=width, init=init, seed=seed, **history,
+        name=name or f"{backbone.architecture.replace(':', '-')}-{start.family}", family=start.family,
+        architecture=backbone.architecture, channels=channels, size=size, stem=stem,
+        pool=chosen, num_features=width, init=init, seed=seed, **begun,
     )  # fmt: skip
     return Encoder(card, backbone)
 
 
 def _begin(
     backbone: Backbone, published: Published | None, init: Init, weights: Path | None, weights_name: str
-) -> tuple[tuple[float, ...], tuple[float, ...], dict[str, Any]]:
-    """Put the starting weights into a backbone; gives mean, std, and what a card says of the start."""
-    mean, std = backbone.mean, backbone.std
-    history: dict[str, Any] = {"family": "random"}
+) -> dict[str, Any]:
+    """Put the starting weights into a backbone; gives what a card says of them, and its mean and std."""
     if published is not None:
-        mean = per_channel(published.mean or mean, backbone.in_channels)
-        std = per_channel(published.std or std, backbone.in_channels)
-        if init == "weights":
-            history = published.load(backbone, weights_name)
-    elif init == "weights" and weights is not None:
+        mean = per_channel(published.mean or backbone.mean, backbone.in_channels)
+        std = per_channel(published.std or backbone.std, backbone.in_channels)
+        return {"mean": mean, "std": std, "weights": published.load(backbone) if init == "weights" else ""}
+    if weights is None:
+        return {"mean": backbone.mean, "std": backbone.std}
+    if init == "weights":
         load_weights(backbone, weights)
-        history = {
-            "family": _family(weights_name),
-            "weights": f"{weights_name} sha256:{hashlib.sha256(weights.read_bytes()).hexdigest()}",
-        }
-    elif weights is not None:
-        parent = _parent(weights, backbone)
-        mean, std = parent.mean, parent.std
-        history = {key: getattr(parent, key) for key in _INHERITED}
-        history["parent"] = hashlib.sha256(weights_file(weights).read_bytes()).hexdigest()
-        history["family"] = _family_after(parent)
-    return mean, std, history
+        digest = sha256_of(weights)
+        return {"mean": backbone.mean, "std": backbone.std, "weights": f"{weights_name} sha256:{digest}"}
+    parent, file = read_encoder_card(weights), on_disk.weights_file(weights)
+    differing = [
+        f"{key} is {getattr(parent, key)}, wanted {getattr(backbone, key)}"
+        for key in ("architecture", "channels", "stem")
+        if getattr(parent, key) != getattr(backbone, key)
+    ]
+    if differing:
+        raise InputError(f"{weights}: another network than the one to start: {'; '.join(differing)}")
+    load_weights(backbone, file)
+    return {**{key: getattr(parent, key) for key in _INHERITED}, "parent": sha256_of(file)}
 
 
 # An encoder that starts from another has seen what that one saw: its patients above all.
 _INHERITED = (
-    "objective", "weights", "settings", "store", "preprocessing", "prepared", "images_seen", "patients",
-    "patients_key", "labels", "num_labelled_patients", "batch_size",
+    "mean", "std", "objective", "weights", "settings", "store", "preprocessing", "prepared", "images_seen",
+    "patients", "patients_key", "labels", "num_labelled_patients", "batch_size",
 )  # fmt: skip
-
-
-def _parent(path: Path, backbone: Backbone) -> EncoderCard:
-    """Load another encoder's weights into a backbone; gives its card."""
-    card = read_encoder_card(path)
-    differing = [
-        f"{key} is {theirs}, wanted {own}"
-        for key, theirs, own in (
-            ("architecture", card.architecture, backbone.architecture),
-            ("channels", card.channels, backbone.channels),
-            ("stem", card.stem, backbone.stem),
-        )
-        if theirs != own
-    ]
-    if differing:
-        raise InputError(f"{path}: another network than the one to start: {'; '.join(differing)}")
-    weights = weights_file(path)
-    fit(backbone, read_weights(weights), str(weights))
-    return card
 
 
 def load_encoder(path: Path) -> Encoder:
@@ -276,12 +220,11 @@ def load_encoder(path: Path) -> Encoder:
     """
     card = read_encoder_card(path)
     backbone = build_backbone(card.architecture, card.channels, card.size, card.stem)
-    weights = weights_file(path)
-    fit(backbone, read_weights(weights), str(weights))
+    load_weights(backbone, on_disk.weights_file(path))
     _, width = pooling(backbone, card.pool)
     if width != card.num_features:
         raise InputError(
-            f"{card_file(path)}: says {card.num_features} features, the network gives {width}; "
+            f"{on_disk.card_file(path)}: says {card.num_features} features, the network gives {width}; "
             "the card was changed, or belongs to other weights"
         )
     return Encoder(card, backbone)
@@ -295,7 +238,7 @@ def load_critic(folder: Path) -> Critic:
     Raises:
         InputError: no critic there, or an output layer that does not fit the encoder.
     """
-    file = critic_file(folder)
+    file = folder / on_disk.CRITIC_FILE
     if not file.exists():
         raise InputError(
             f"{folder}: no critic there ({file.name} is missing); an adversarial `pretrain` writes one"

@@ -12,9 +12,10 @@ import importlib.util
 import io
 import json
 import logging
+import textwrap
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -55,20 +56,19 @@ class LibraryFormat:
         card = encoder.card
         inside = len(card.mean)
         repeated = f".expand(-1, {inside}, -1, -1)" if inside != card.channels else ""
-        return "\n".join(
-            [
-                f"import {self.library}\nimport torch\nfrom safetensors.torch import load_file\n",
-                self.build,
-                f'net.load_state_dict(load_file("{WEIGHTS_FILE}"), strict=True)',
-                "net.eval()\n",
-                f"images = torch.rand(2, {card.channels}, {card.size}, {card.size})  # in [0, 1]",
-                f"mean = torch.tensor({list(card.mean)}).view(1, -1, 1, 1)",
-                f"std = torch.tensor({list(card.std)}).view(1, -1, 1, 1)",
-                f"x = (images{repeated} - mean) / std",
-                "with torch.inference_mode():",
-                *(f"    {line}" for line in self.features.splitlines()),
-            ]
-        )
+        lines = [
+            f"import {self.library}\nimport torch\nfrom safetensors.torch import load_file\n",
+            self.build,
+            f'net.load_state_dict(load_file("{WEIGHTS_FILE}"), strict=True)',
+            "net.eval()\n",
+            f"images = torch.rand(2, {card.channels}, {card.size}, {card.size})  # in [0, 1]",
+            f"mean = torch.tensor({list(card.mean)}).view(1, -1, 1, 1)",
+            f"std = torch.tensor({list(card.std)}).view(1, -1, 1, 1)",
+            f"x = (images{repeated} - mean) / std",
+            "with torch.inference_mode():",
+            textwrap.indent(self.features, "    "),
+        ]
+        return "\n".join(lines)
 
 
 def widened(encoder: Encoder) -> Encoder:
@@ -83,7 +83,7 @@ def widened(encoder: Encoder) -> Encoder:
     if card.stem == "repeat" or card.channels == 3:
         return encoder
     if is_critic(card.architecture) or card.channels != 1:
-        what = "a critic" if is_critic(card.architecture) else f"images of {card.channels} channels"
+        what = "a critic" if is_critic(card.architecture) else f"of {card.channels} channels"
         raise InputError(
             f"encoder '{card.name}': rgb is for grey images in a network of timm or torchvision, this is "
             f"{what}; leave rgb out"
@@ -93,8 +93,7 @@ def widened(encoder: Encoder) -> Encoder:
     state[first] = state[first].repeat(1, 3, 1, 1) / 3
     wide.net.load_state_dict(state, strict=True)
     changed = {"stem": "repeat", "mean": card.mean * 3, "std": card.std * 3}
-    made = Encoder(card.model_copy(update=changed), wide)
-    return made.train(encoder.training)
+    return Encoder(card.model_copy(update=changed), wide).train(encoder.training)
 
 
 def formats_of(encoder: Encoder) -> list[LibraryFormat]:
@@ -104,18 +103,18 @@ def formats_of(encoder: Encoder) -> list[LibraryFormat]:
     """
     encoder = encoder.eval()
     library, _, name = encoder.card.architecture.partition(":")
-    if is_critic(encoder.card.architecture):
+    if library not in ("timm", "torchvision"):
         return []
     if library == "timm":
-        found = [_of_timm(encoder, name, pooled) for pooled in (True, False)]
-        return [form for form in found if form][:1]
-    twins = [_of_torchvision(encoder, name), _of_timm(encoder, name, True)]
-    return [form for form in twins if form]
+        found = [_of_timm(encoder, name, pooled=True) or _of_timm(encoder, name, pooled=False)]
+    else:
+        found = [_of_torchvision(encoder, name), _of_timm(encoder, name, pooled=True)]
+    return [form for form in found if form]
 
 
 def _of_timm(encoder: Encoder, name: str, pooled: bool) -> LibraryFormat | None:
     """timm's network, with timm's own pooling or with lines that pool what it gives."""
-    from trabecula.nets.libraries import timm_model
+    from trabecula.nets.libraries import channels_last, timm_model
 
     known = timm_model(name)
     if known is None:
@@ -127,51 +126,41 @@ def _of_timm(encoder: Encoder, name: str, pooled: bool) -> LibraryFormat | None:
     options: dict[str, Any] = {"num_classes": 0, "in_chans": backbone.in_channels, **extra}
     if timm.models.get_pretrained_cfg_value(model, "fixed_input_size"):
         options["img_size"] = card.size
-    tokens = backbone.layout == "tokens"
     if pooled:
         if card.pool not in ("mean", "token"):
             return None
         options["global_pool"] = "avg" if card.pool == "mean" else "token"
-        if tokens and card.pool == "mean":  # timm's default norms after this pooling, the encoder before
+        if backbone.layout == "tokens" and card.pool == "mean":
+            # timm's default norms after this pooling, the encoder before
             options["use_fc_norm" if type(backbone.net).__name__ == "Eva" else "fc_norm"] = False
         features = "features = net(x)"
     else:
         options["global_pool"] = ""
-        maps = "net(x)" + (".permute(0, 3, 1, 2)" if _channels_last(backbone.net) else "")
-        features = f"m = {maps}\n{_pooling(encoder)}"
+        maps = "net(x)" + (".permute(0, 3, 1, 2)" if channels_last(backbone.net) else "")
+        features = f"m = {maps}\nfeatures = {_pooled(encoder)}"
     shown = ", ".join(f"{key}={json.dumps(value) if isinstance(value, str) else value}"
                       for key, value in options.items())  # fmt: skip
     build = f'net = timm.create_model("{model}", {shown})'
+    pretrained = {
+        "input_size": [backbone.in_channels, card.size, card.size], "fixed_input_size": "img_size" in options,
+        "interpolation": "bilinear", "crop_pct": 1.0, "mean": list(card.mean), "std": list(card.std),
+        "num_classes": 0, "pool_size": None, "first_conv": backbone.first_conv, "custom_load": False,
+        "classifier": timm.models.get_pretrained_cfg_value(model, "classifier"),
+    }  # fmt: skip
     config = {
-        "architecture": model,
-        "num_classes": 0,
-        "num_features": backbone.num_features,
-        "global_pool": options["global_pool"],
+        "architecture": model, "num_classes": 0, "num_features": backbone.num_features,
+        "global_pool": options["global_pool"], "pretrained_cfg": pretrained,
         "model_args": {key: value for key, value in options.items() if key != "num_classes"},
-        "pretrained_cfg": {
-            "input_size": [backbone.in_channels, card.size, card.size],
-            "fixed_input_size": "img_size" in options,
-            "interpolation": "bilinear",
-            "crop_pct": 1.0,
-            "mean": list(card.mean),
-            "std": list(card.std),
-            "num_classes": 0,
-            "pool_size": None,
-            "first_conv": backbone.first_conv,
-            "classifier": timm.models.get_pretrained_cfg_value(model, "classifier"),
-            "custom_load": False,
-        },
-    }
-    return _tried(encoder, LibraryFormat("timm", build, features, config, 0.0))
+    }  # fmt: skip
+    return _tried(encoder, "timm", build, features, config)
 
 
 def _of_torchvision(encoder: Encoder, name: str) -> LibraryFormat | None:
-    from trabecula.nets.libraries import CLASSIFIERS, torchvision_features
+    from trabecula.nets.libraries import CLASSIFIERS, torchvision_features, torchvision_options
 
-    backbone, size = encoder.backbone, encoder.card.size
-    sized = {"vit_": f", image_size={size}", "maxvit": f", input_size=({size}, {size})"}
-    options = next((value for prefix, value in sized.items() if name.startswith(prefix)), "")
-    lines = [f'net = torchvision.models.get_model("{name}", weights=None{options})']
+    backbone, options = encoder.backbone, torchvision_options(name, encoder.card.size)
+    shown = "".join(f", {key}={value}" for key, value in options.items())
+    lines = [f'net = torchvision.models.get_model("{name}", weights=None{shown})']
     lines += [f"net.{child} = torch.nn.Identity()" for child in CLASSIFIERS if hasattr(backbone.net, child)]
     if backbone.in_channels != 3:
         first: Any = backbone.net.get_submodule(backbone.first_conv)
@@ -180,55 +169,49 @@ def _of_torchvision(encoder: Encoder, name: str) -> LibraryFormat | None:
             f"stride={first.stride}, padding={first.padding}, bias={first.bias is not None})"
         )
         lines.append(f'net.set_submodule("{backbone.first_conv}", {layer})')
-    features = f"m = {torchvision_features(name)}\n{_pooling(encoder)}"
-    return _tried(encoder, LibraryFormat("torchvision", "\n".join(lines), features, None, 0.0))
+    features = f"m = {torchvision_features(name)}\nfeatures = {_pooled(encoder)}"
+    return _tried(encoder, "torchvision", "\n".join(lines), features, None)
 
 
-def _pooling(encoder: Encoder) -> str:
-    """From maps or tokens `m` to `features`."""
-    backbone, pool = encoder.backbone, encoder.card.pool
-    if backbone.layout == "vector":
-        return "features = m"
-    if backbone.layout == "maps":
-        cells, places = "m", "(2, 3)"
-    else:
-        prefix = backbone.num_prefix_tokens
-        if pool == "token" and prefix:
-            return "features = m[:, 0]"
-        cells, places = (f"m[:, {prefix}:]" if prefix else "m"), "1"
+def _pooled(encoder: Encoder) -> str:
+    """The features of maps, tokens or vectors `m`, as Python."""
+    pool, layout, prefix = encoder.card.pool, encoder.backbone.layout, encoder.backbone.num_prefix_tokens
+    if layout == "vector":
+        return "m"
+    if pool == "token" and prefix:
+        return "m[:, 0]"
+    cells = f"m[:, {prefix}:]" if prefix else "m"
+    places = "(2, 3)" if layout == "maps" else "1"
     if pool == "flatten":
-        return f"features = {cells}.flatten(1)" if places != "1" else (
-            f"features = {cells}.transpose(1, 2).flatten(1)")  # fmt: skip
+        return f"{cells}.flatten(1)" if layout == "maps" else f"{cells}.transpose(1, 2).flatten(1)"
     if pool == "mean+max":
-        return f"features = torch.cat([{cells}.mean({places}), {cells}.amax({places})], 1)"
-    return f"features = {cells}.mean({places})"
+        return f"torch.cat([{cells}.mean({places}), {cells}.amax({places})], 1)"
+    return f"{cells}.mean({places})"
 
 
-def _channels_last(net: nn.Module) -> bool:
-    return str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC")
-
-
-def _tried(encoder: Encoder, form: LibraryFormat) -> LibraryFormat | None:
-    """The form with the difference it makes, by running its own lines; None where they do not fit."""
+def _tried(
+    encoder: Encoder, library: str, build: str, features: str, config: dict[str, Any] | None
+) -> LibraryFormat | None:
+    """The format with the difference it makes, by running its own lines; None where they do not fit."""
     card = encoder.card
     random = torch.Generator().manual_seed(0)
     images = torch.rand(_CHECKED, card.channels, card.size, card.size, generator=random)
     places: dict[str, Any] = {"torch": torch}
     with torch.random.fork_rng(devices=[]), torch.inference_mode(), exact():
         try:  # the very lines that a person is given, made of names that both libraries list
-            exec(f"import {form.library}\n{form.build}", places)
+            exec(f"import {library}\n{build}", places)
             net: nn.Module = places["net"]
             net.load_state_dict(encoder.backbone.net.state_dict(), strict=True)
             net.eval()
             places["x"] = encoder.normalise(images)
-            exec(form.features, places)
+            exec(features, places)
             wanted, got = encoder(images), places["features"]
         except (TypeError, RuntimeError, AssertionError, AttributeError, ValueError):
             return None
     if got.shape != wanted.shape:
         return None
     difference = _difference(got, wanted)
-    return replace(form, difference=difference) if difference <= _MOST else None
+    return LibraryFormat(library, build, features, config, difference) if difference <= _MOST else None
 
 
 def _difference(got: Tensor, wanted: Tensor) -> float:
@@ -242,12 +225,9 @@ def check_onnx_installed() -> None:
     Raises:
         InputError: a package is missing, with the command that installs it.
     """
-    missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
+    missing = " and ".join(name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None)
     if missing:
-        raise InputError(
-            f"ONNX files need {' and '.join(missing)}: python -m pip install 'trabecula[export]', or set "
-            "onnx = false"
-        )
+        raise InputError(f"ONNX files need {missing}: pip install 'trabecula[export]', or set onnx = false")
 
 
 def onnx_bytes(net: Encoder | Classifier, channels: int, size: int, output: str, notes: Any) -> bytes:
@@ -255,13 +235,11 @@ def onnx_bytes(net: Encoder | Classifier, channels: int, size: int, output: str,
 
     Nothing of this machine is in it: the exporter's notes on source files are taken out.
 
-    Args:
-        output: name of the output; the input is called "images".
-        notes: plain values for the file's metadata, under "trabecula".
+    output: its name; the input is called "images".
+    notes: plain values for the file's metadata, under "trabecula".
     """
     import onnx
 
-    was_training = net.training
     net = net.cpu().eval()
     images = torch.rand(2, channels, size, size, generator=torch.Generator().manual_seed(0))
     with _quiet(), torch.no_grad():
@@ -269,21 +247,17 @@ def onnx_bytes(net: Encoder | Classifier, channels: int, size: int, output: str,
             net, (images,), dynamo=True, input_names=[_INPUT], output_names=[output],
             dynamic_shapes=({0: torch.export.Dim("batch")},), external_data=False, verbose=False,
         )  # fmt: skip
-    net.train(was_training)
     model: Any = program.model_proto  # type: ignore[union-attr]
-    for part in (model, model.graph, *model.functions):
+    graph = model.graph
+    values = (*graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output)
+    for part in (model, graph, *model.functions, *values):
         part.doc_string = ""
         del part.metadata_props[:]
-    for value in (*model.graph.node, *model.graph.initializer, *model.graph.value_info,
-                  *model.graph.input, *model.graph.output):  # fmt: skip
-        value.doc_string = ""
-        del value.metadata_props[:]
     entry = model.metadata_props.add()
     entry.key, entry.value = "trabecula", json.dumps(notes, sort_keys=True)
     model.producer_name = "trabecula"
     onnx.checker.check_model(model)
-    written: bytes = model.SerializeToString(deterministic=True)
-    return written
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 @contextlib.contextmanager
@@ -292,8 +266,7 @@ def _quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
         logging.disable(before)

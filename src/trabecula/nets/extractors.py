@@ -17,7 +17,7 @@ import hashlib
 import importlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from trabecula.nets.encoder import load_encoder, make_encoder
 
 FID_WEIGHTS = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 """sha256 of torch-fidelity's and pytorch-fid's file of the 2015-12-05 Inception graph."""
+_CPU = torch.device("cpu")
 RANDOM_CONV = "random-conv 2"
 """Design of `random-conv`: its features compare with no other version's. Change it with any feature."""
 
@@ -63,28 +64,27 @@ class Protocol:
 
     def record(self) -> dict[str, Any]:
         """For features.json and for results."""
-        return {
-            "extractor": self.name, "weights": self.weights, "resize": self.resize, "dtype": self.dtype,
-            "num_features": self.num_features,
-        }  # fmt: skip
+        values = asdict(self)
+        return {"extractor": values.pop("name"), **values}
 
 
+_Made = tuple[Protocol, nn.Module, Callable[[Tensor], Tensor]]
+"""The network of an extractor, and what takes images through it."""
+
+
+@dataclass(frozen=True)
 class Extractor:
     """Images as a store or a generator gives them -> features."""
 
-    def __init__(
-        self, protocol: Protocol, net: nn.Module, apply: Callable[[Tensor], Tensor], device: torch.device
-    ) -> None:
-        self.protocol = protocol
-        self._net = net.to(device).eval().requires_grad_(False)
-        self._apply = apply
-        self._device = device
+    protocol: Protocol
+    apply: Callable[[Tensor], Tensor]
+    device: torch.device
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         """uint8, uint16 or float images (B, C, H, W), float ones in [0, 1] -> (B, D) float32 on the CPU."""
         with exact():
-            return self._apply(images.to(self._device)).float().cpu()
+            return self.apply(images.to(self.device)).float().cpu()
 
 
 def load_extractor(
@@ -93,7 +93,7 @@ def load_extractor(
     size: int,
     weights: Path | None = None,
     resize: int = 0,
-    device: torch.device | None = None,
+    device: torch.device = _CPU,
 ) -> Extractor:
     """Make an extractor.
 
@@ -104,28 +104,29 @@ def load_extractor(
         resize: side to which images are brought first, px (bilinear, antialiased); 0 leaves them.
             inception-v3 brings them to 299 px itself, random-conv enlarges smaller ones to 32 px, and an
             encoder takes them as they are.
+
     Raises:
         InputError: an unknown extractor, weights missing, not needed or of another network, torch-fidelity
             not installed, or images that the extractor does not take.
     """
-    device = device or torch.device("cpu")
     if name == "random-conv":
         if weights is not None:
             raise InputError("extractor 'random-conv' has weights of its own: leave 'weights' out")
-        return _random_conv(channels, size, resize, device)
-    needed = "a folder written by `trabecula pretrain`" if name == "encoder" else "a local weights file"
-    if name not in ("inception-v3", "encoder") and not name.startswith(("timm:", "torchvision:")):
-        raise InputError(
-            f"extractor '{name}' is not known; use random-conv, inception-v3, encoder, timm:NAME or "
-            "torchvision:NAME"
-        )
-    if weights is None:
+        protocol, net, apply = _random_conv(channels, size, resize)
+    elif name not in ("inception-v3", "encoder") and not name.startswith(("timm:", "torchvision:")):
+        known = "random-conv, inception-v3, encoder, timm:NAME or torchvision:NAME"
+        raise InputError(f"extractor '{name}' is not known; use {known}")
+    elif weights is None:
+        needed = "a folder written by `trabecula pretrain`" if name == "encoder" else "a local weights file"
         raise InputError(f"extractor '{name}' needs {needed}: set 'weights'; nothing is downloaded")
-    if name == "inception-v3":
-        return _inception(weights, channels, resize, device)
-    if name == "encoder":
-        return _encoder(weights, channels, size, resize, device)
-    return _pretrained(name, weights, channels, size, resize, device)
+    elif name == "inception-v3":
+        protocol, net, apply = _inception(weights, channels, resize)
+    elif name == "encoder":
+        protocol, net, apply = _encoder(weights, channels, size, resize)
+    else:
+        protocol, net, apply = _pretrained(name, weights, channels, size, resize)
+    net.to(device).eval().requires_grad_(False)
+    return Extractor(protocol, apply, device)
 
 
 def _resized(images: Tensor, side: int) -> Tensor:
@@ -173,13 +174,6 @@ class RandomConv(nn.Module):
         self.register_buffer("wavelets", _wavelets(self._DIRECTIONS).repeat(channels, 1, 1, 1))
         self.register_buffer("junctions", torch.stack(junctions).unflatten(2, (moduli, 3, 3)))
         self.register_buffer("layout", layout)
-
-    @property
-    def num_features(self) -> int:
-        """Length of its features."""
-        channels = len(self.wavelets) // (2 * self._DIRECTIONS)
-        a_level = 2 * channels * self._DIRECTIONS + self._JUNCTIONS
-        return self._LEVELS * a_level + self._LAYOUT + channels
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1], H and W at least `smallest` -> (B, D)."""
@@ -229,7 +223,7 @@ def _exact(values: NDArray[np.float64]) -> Tensor:
     return torch.from_numpy((np.round(values * 65536) / 65536).astype(np.float32))
 
 
-def _random_conv(channels: int, size: int, resize: int, device: torch.device) -> Extractor:
+def _random_conv(channels: int, size: int, resize: int) -> _Made:
     net = RandomConv(channels)
     if 0 < resize < net.smallest:
         raise InputError(f"resize {resize}: random-conv needs {net.smallest} px at least")
@@ -237,33 +231,28 @@ def _random_conv(channels: int, size: int, resize: int, device: torch.device) ->
     digest = hashlib.sha256(RANDOM_CONV.encode())
     for value in net.state_dict().values():
         digest.update(value.numpy().tobytes())
-    protocol = Protocol(RANDOM_CONV, digest.hexdigest(), _rule(side, size), "float32", net.num_features)
-    return Extractor(protocol, net, lambda images: net(_resized(images, side)), device)
+    num_features = net(torch.zeros(1, channels, net.smallest, net.smallest)).shape[1]
+    protocol = Protocol(RANDOM_CONV, digest.hexdigest(), _rule(side, size), "float32", num_features)
+    return protocol, net, lambda images: net(_resized(images, side))
 
 
-def _inception(weights: Path, channels: int, resize: int, device: torch.device) -> Extractor:
+def _inception(weights: Path, channels: int, resize: int) -> _Made:
     if resize:
-        raise InputError(
-            f"resize {resize}: inception-v3 brings images to 299 px by its own rule; leave it out"
-        )
+        raise InputError(f"resize {resize}: inception-v3 resizes to 299 px by its own rule; leave it out")
     if channels not in (1, 3):
         raise InputError(f"inception-v3 takes grey or RGB images, not {channels} channels")
     try:
         library = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
     except ModuleNotFoundError:
-        raise InputError(
-            "extractor 'inception-v3' needs torch-fidelity: pip install 'trabecula[fid]'"
-        ) from None
+        raise InputError("inception-v3 needs torch-fidelity: pip install 'trabecula[fid]'") from None
     state = read_weights(weights)  # its own reader would run what is in the file: only tensors pass here
     try:
         net = library.FeatureExtractorInceptionV3(
             "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(weights)
         )
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{weights}: {len(state)} tensors that do not fit torch-fidelity's Inception v3 "
-            f"({str(error).splitlines()[0]})"
-        ) from None
+        reason = f"{len(state)} tensors that do not fit torch-fidelity's Inception v3"
+        raise InputError(f"{weights}: {reason} ({str(error).splitlines()[0]})") from None
     sha256 = sha256_of(weights)
     name = "inception-v3" if sha256 == FID_WEIGHTS else f"inception-v3 {sha256[:8]}"
 
@@ -273,19 +262,17 @@ def _inception(weights: Path, channels: int, resize: int, device: torch.device) 
         return features
 
     protocol = Protocol(name, sha256, "bilinear as TensorFlow 1, to 299 px", "float32", 2048)
-    return Extractor(protocol, net, apply, device)
+    return protocol, net, apply
 
 
-def _pretrained(
-    name: str, weights: Path, channels: int, size: int, resize: int, device: torch.device
-) -> Extractor:
+def _pretrained(name: str, weights: Path, channels: int, size: int, resize: int) -> _Made:
     stem: Any = "repeat" if channels == 1 else "native"
     encoder = make_encoder(name, channels, resize or size, stem=stem, init="weights", weights=weights)
     protocol = Protocol(name, sha256_of(weights), _rule(resize, size), "float32", encoder.card.num_features)
-    return Extractor(protocol, encoder, lambda images: encoder(_resized(images, resize)), device)
+    return protocol, encoder, lambda images: encoder(_resized(images, resize))
 
 
-def _encoder(folder: Path, channels: int, size: int, resize: int, device: torch.device) -> Extractor:
+def _encoder(folder: Path, channels: int, size: int, resize: int) -> _Made:
     encoder = load_encoder(folder)
     card = encoder.card
     if (card.channels, card.size) != (channels, size) or resize not in (0, size):
@@ -294,4 +281,4 @@ def _encoder(folder: Path, channels: int, size: int, resize: int, device: torch.
             f"these have {channels} and {resize or size}; use another extractor"
         )
     protocol = Protocol(card.name, sha256_of(weights_file(folder)), "none", "float32", card.num_features)
-    return Extractor(protocol, encoder, lambda images: encoder(to_float(images)), device)
+    return protocol, encoder, lambda images: encoder(to_float(images))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from trabecula.errors import InputError
 from trabecula.nets.libraries import timm_model
+from trabecula.nets.weights import few
 
 # (width, blocks, heads) -> the name of that size
 _VIT = {
@@ -25,13 +26,15 @@ _VIT = {
 _DINOV2 = {(384, 12, 6): "small", (768, 12, 12): "base", (1024, 24, 16): "large", (1536, 40, 24): "giant"}
 _DINOV3 = {(384, 12, 6): "small", (768, 12, 12): "base", (1024, 24, 16): "large", (1280, 32, 20): "huge",
            (4096, 40, 32): "7b"}  # fmt: skip
-_QKV, _SHOWN = ("query", "key", "value"), 3
-_ROPE = 100.0  # of DINOv3's rotary positions (Simeoni et al. 2025, arXiv 2508.10104)
-KINDS = ("vit", "vit_mae", "dinov2", "dinov2_with_registers", "dinov3_vit")
+_SIZES: dict[Any, dict[Any, str]] = {
+    "vit": _VIT, "vit_mae": _VIT, "dinov2": _DINOV2, "dinov2_with_registers": _DINOV2, "dinov3_vit": _DINOV3,
+}  # fmt: skip
+KINDS = tuple(_SIZES)
 """Values of `model_type` in a config.json that are known."""
-
+_QKV = ("query", "key", "value")
+_ROPE = 100.0  # of DINOv3's rotary positions (Simeoni et al. 2025, arXiv 2508.10104)
 _PREFIX = re.compile(
-    r"^(?:vit|dinov2|dinov2_with_registers|dinov3_vit|model)\.(?=embeddings|encoder|layer|norm)"
+    r"^(?:vit|dinov2(?:_with_registers)?|dinov3_vit|model)\.(?=embeddings|encoder|layer|norm)"
 )
 _UNUSED = re.compile(r"^(?:pooler|classifier|decoder|lm_head|rope_embeddings)\b|(?:^|\.)mask_token$")
 _PLAIN = (
@@ -65,34 +68,29 @@ def network(config: Mapping[str, Any]) -> str | None:
     if kind not in KINDS or config.get("hidden_act", "gelu") != ("silu" if gated else "gelu"):
         return None
     shape = tuple(config.get(key) for key in ("hidden_size", "num_hidden_layers", "num_attention_heads"))
+    size = _SIZES[kind].get(shape)
     patch, registers = config.get("patch_size", 16), config.get("num_register_tokens", 4)
     if kind in ("vit", "vit_mae"):
-        size = _VIT.get(shape)  # type: ignore[arg-type]
         name = f"test_vit_patch{patch}" if size == "test" else f"vit_{size}_patch{patch}_224"
     elif kind == "dinov3_vit":
-        size = _DINOV3.get(shape)  # type: ignore[arg-type]
         if theta != _ROPE or (gated and size in ("base", "large")) or (not gated and size in ("huge", "7b")):
             return None
         biased = config.get("query_bias", True) and config.get("value_bias", True)
         plus = "_plus" if gated and size != "7b" else ""
         name = f"vit_{size}{plus}_patch{patch}_dinov3{'_qkvb' if biased else ''}"
     else:
-        size = _DINOV2.get(shape)  # type: ignore[arg-type]
         reg = f"_reg{registers}" if kind == "dinov2_with_registers" else ""
         name = f"vit_{size}_patch{patch}{reg}_dinov2"
     return f"timm:{name}" if size and timm_model(name) else None
 
 
 def convert(config: Mapping[str, Any], state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """The tensors under timm's names; heads, poolers and tokens of masks are left out.
+    """The tensors of a known `network`, as transformers saves it, under timm's names.
 
-    Args:
-        config: of a `network` that is known.
-        state: as transformers saves it, of the network alone or with a head on it.
-        where: starts the error's line.
+    Heads, poolers and tokens of masks are left out.
 
     Raises:
-        InputError: a key that this layout does not have.
+        InputError: a key that this layout does not have, after `where`.
     """
     made: dict[str, Tensor] = {}
     blocks: dict[str, dict[str, Tensor]] = {}
@@ -108,10 +106,9 @@ def convert(config: Mapping[str, Any], state: Mapping[str, Tensor], where: str) 
         else:
             (blocks.setdefault(block[1], {}) if block else made)[found] = value
     if strange:
-        more = ", ..." if len(strange) > _SHOWN else ""
+        kind = config["model_type"]
         raise InputError(
-            f"{where}: {len(strange)} keys are none of a {config['model_type']} of transformers "
-            f"({', '.join(strange[:_SHOWN])}{more})"
+            f"{where}: {len(strange)} keys are none of a {kind} of transformers ({few(strange)})"
         )
     for index, pieces in blocks.items():
         joined = _joined(pieces, separate_bias=config["model_type"] == "dinov3_vit")
@@ -124,11 +121,7 @@ def convert(config: Mapping[str, Any], state: Mapping[str, Tensor], where: str) 
 
 
 def _joined(pieces: dict[str, Tensor], separate_bias: bool) -> dict[str, Tensor]:
-    """A block as timm has it: query, key and value in one matrix, scales under its names.
-
-    Args:
-        separate_bias: the biases of query and value stand beside the matrix, and a key has none.
-    """
+    """A block as timm has it: query, key and value in one matrix; `separate_bias`: their biases beside it."""
     block = dict(pieces)
     if all(f"{part}.weight" in block for part in _QKV):
         block["attn.qkv.weight"] = torch.cat([block.pop(f"{part}.weight") for part in _QKV])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -17,25 +18,29 @@ LEAK = 0.2
 """Slope of leaky_relu below 0: the critic's own (den Boer 2025, section 4.2)."""
 
 
-class ProjectionHead(nn.Module):
+class _Layers(nn.Module):
+    """Layers in turn, each with a name."""
+
+    def __init__(self, **layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(OrderedDict(layers))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, num_features) -> (B, width of the last layer)."""
+        return cast("Tensor", self.layers(features))
+
+
+class ProjectionHead(_Layers):
     """The MLP of MoCo v2: linear, ReLU, linear, no batch norm.
 
     Source: Chen et al. 2020, arXiv 2003.04297, section 2.
     """
 
     def __init__(self, num_features: int, hidden: int, out: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            OrderedDict(hidden=nn.Linear(num_features, hidden), act=nn.ReLU(), out=nn.Linear(hidden, out))
-        )
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, num_features) -> (B, out)."""
-        projected: Tensor = self.layers(features)
-        return projected
+        super().__init__(hidden=nn.Linear(num_features, hidden), act=nn.ReLU(), out=nn.Linear(hidden, out))
 
 
-class Projector(nn.Module):
+class Projector(_Layers):
     """The MLP of Barlow Twins and VICReg: twice linear, batch norm and ReLU, then linear.
 
     Source: Zbontar et al. 2021, arXiv 2103.03230, section 2.2; Bardes et al. 2021, arXiv 2105.04906, section
@@ -44,23 +49,11 @@ class Projector(nn.Module):
     """
 
     def __init__(self, num_features: int, width: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            OrderedDict(
-                linear0=nn.Linear(num_features, width, bias=False),
-                norm0=nn.BatchNorm1d(width),
-                act0=nn.ReLU(),
-                linear1=nn.Linear(width, width, bias=False),
-                norm1=nn.BatchNorm1d(width),
-                act1=nn.ReLU(),
-                output=nn.Linear(width, width, bias=False),
-            )
-        )
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, num_features) -> (B, width)."""
-        projected: Tensor = self.layers(features)
-        return projected
+        super().__init__(
+            linear0=nn.Linear(num_features, width, bias=False), norm0=nn.BatchNorm1d(width), act0=nn.ReLU(),
+            linear1=nn.Linear(width, width, bias=False), norm1=nn.BatchNorm1d(width), act1=nn.ReLU(),
+            output=nn.Linear(width, width, bias=False),
+        )  # fmt: skip
 
 
 class RowDropout(nn.Module):
@@ -98,11 +91,7 @@ class TaskHead(nn.Module):
     scale: Tensor
 
     def __init__(
-        self,
-        num_features: int,
-        num_outputs: int,
-        hidden: Sequence[HiddenLayer] = (),
-        one_logit: bool = False,
+        self, num_features: int, num_outputs: int, hidden: Sequence[HiddenLayer] = (), one_logit: bool = False
     ) -> None:
         super().__init__()
         if one_logit and num_outputs != 2:
@@ -147,8 +136,7 @@ class TaskHead(nn.Module):
 def make_head(head: HeadChoice, num_features: int, num_outputs: int, kind: str) -> TaskHead:
     """The head of a task; of two classes all but the linear one score the second alone.
 
-    Args:
-        kind: "multilabel", or any other for one class an image.
+    kind: "multilabel", or any other for one class an image.
 
     Raises:
         InputError: the critic's output layer is to separate more than two classes.

@@ -53,17 +53,11 @@ def scores(critic: nn.Module, x: Tensor) -> Tensor:
 def input_gradient(critic: nn.Module, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """The gradient of each image's score at that image, differentiable in the critic's weights.
 
-    A piecewise linear `Critic` is computed as described above; any other module is differentiated
-    by autograd, with the same result. Rows may be mixed by the module (batch norm): then this is the
-    gradient of the sum of all scores.
+    A piecewise linear `Critic` is computed as described above; any other module is differentiated by
+    autograd, with the same result. Rows may be mixed by the module (batch norm): then this is the gradient
+    of the sum of all scores. (B, C, H, W) -> (B, C, H, W) in float32, without a gradient in `x`.
 
-    Args:
-        critic: (B, C, H, W) -> (B,).
-        x: (B, C, H, W).
-        dtype: of the products in a piecewise linear critic's convolutions; sums are in float32 always.
-
-    Returns:
-        (B, C, H, W) in float32. It carries no gradient in `x`.
+    dtype: of the products in a piecewise linear critic's convolutions; sums are in float32 always.
     """
     with torch.autocast(x.device.type, enabled=False):
         x = x.detach().float()
@@ -155,9 +149,8 @@ class _InputGradient(torch.autograd.Function):
         saved, count = ctx.saved_tensors, len(ctx.layers)
         along = grads[0].to(saved[0].dtype)
         found: list[Tensor | None] = []
-        for layer, kernel, unit, back in zip(
-            ctx.layers, saved[:count], saved[count : 2 * count], saved[2 * count :], strict=True
-        ):
+        kernels, units, backs = saved[:count], saved[count : 2 * count], saved[2 * count :]
+        for layer, kernel, unit, back in zip(ctx.layers, kernels, units, backs, strict=True):
             of_kernel = kernel_gradient(back, along, kernel, layer.stride, layer.padding)
             found += [of_kernel, None]  # biases are in no factor
             along = convolve(along, kernel, None, layer.stride, layer.padding, signs=False)
@@ -188,9 +181,7 @@ def _factor_(value: Tensor, unit: Tensor, leak: float) -> Tensor:
 def _transposed(value: Tensor, kernel: Tensor, layer: Layer, below: Tensor) -> Tensor:
     """The transposed convolution that sends `value` back to the shape of `below`."""
     if kernel.shape[1] <= _FEW_CHANNELS:  # libraries are slow at convolutions with few outputs
-        patches = kernel.flatten(1).t() @ value.flatten(2)
-        folded = F.fold(
-            patches.float(), below.shape[2:], kernel.shape[2:], padding=layer.padding, stride=layer.stride
-        )
-        return folded.to(value.dtype)
+        patches = (kernel.flatten(1).t() @ value.flatten(2)).float()
+        size, window = below.shape[2:], kernel.shape[2:]
+        return F.fold(patches, size, window, padding=layer.padding, stride=layer.stride).to(value.dtype)
     return convolve_back(value, below, kernel, layer.stride, layer.padding)

@@ -15,9 +15,8 @@ def latents(rows: range, length: int, seed: int) -> Tensor:
 
     One call of torch's generator for all rows would not do: its last numbers change with their count.
     """
-    made = [
-        torch.randn(length, generator=torch.Generator().manual_seed(mix(seed, "latent", row))) for row in rows
-    ]
+    seeded = (torch.Generator().manual_seed(mix(seed, "latent", row)) for row in rows)
+    made = [torch.randn(length, generator=generator) for generator in seeded]
     return torch.stack(made) if made else torch.empty(0, length)
 
 
@@ -36,15 +35,12 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
         raise ValueError("a zero vector has no direction")
     start, end = a / norm_a, b / norm_b
     # Of the half-angle's two formulas this one is exact for small angles and for large ones alike.
-    angle = 2 * torch.atan2(
-        (start - end).norm(dim=-1, keepdim=True), (start + end).norm(dim=-1, keepdim=True)
-    )
+    across, along = (part.norm(dim=-1, keepdim=True) for part in (start - end, start + end))
+    angle = 2 * torch.atan2(across, along)
     if bool((angle > torch.pi - 1e-3).any()):
         raise ValueError("opposite directions have no one shortest way between them")
-    sine = torch.sin(angle)
-    near = angle < _PARALLEL
+    sine, near = torch.sin(angle), angle < _PARALLEL
     weight_a = torch.where(near, torch.full_like(angle, 1 - t), torch.sin((1 - t) * angle) / sine)
     weight_b = torch.where(near, torch.full_like(angle, t), torch.sin(t * angle) / sine)
-    turned: Tensor = weight_a * start + weight_b * end
-    walked: Tensor = turned * ((1 - t) * norm_a + t * norm_b)
+    walked: Tensor = (weight_a * start + weight_b * end) * ((1 - t) * norm_a + t * norm_b)
     return walked

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -46,28 +45,18 @@ _PATCH = re.compile(r"_patch([1-9]\d*)(?=_|$)")
 
 
 def timm_source(name: str, channels: int, size: int) -> BuiltNetwork:
-    """Build one network for `channels` x `size` x `size` px.
+    """A network that `timm_model` knows for `channels` x `size` x `size` px.
 
     `global_pool=""` leaves the maps or tokens as they are, so that pooling is the encoder's choice.
 
-    Args:
-        name: a name that `timm_model` knows.
-
     Raises:
-        InputError: timm cannot build it for this size or number of channels.
+        InputError: a size that is no multiple of its patches; timm has errors of its own for others.
     """
     model, extra = timm_model(name) or (name, {})
     options: dict[str, Any] = {"in_chans": channels, **extra}
     if timm.models.get_pretrained_cfg_value(model, "fixed_input_size"):
         options["img_size"] = size
-    try:
-        net = timm.create_model(model, pretrained=False, num_classes=0, global_pool="", **options)
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise InputError(
-            f"timm:{name} cannot be built for {channels} x {size} x {size} px images ({reason}); "
-            "choose another architecture or size"
-        ) from None
+    net = timm.create_model(model, pretrained=False, num_classes=0, global_pool="", **options)
     patches = getattr(net, "patch_embed", None)
     if isinstance(patches, PatchEmbed) and size % patches.patch_size[0]:
         # timm itself cuts off what is left over
@@ -78,14 +67,12 @@ def timm_source(name: str, channels: int, size: int) -> BuiltNetwork:
     use_small_map_convolutions(net)
     described: dict[str, Any] = net.pretrained_cfg  # type: ignore[assignment]
     return BuiltNetwork(
-        net=net,
-        call=_channels_first,
-        num_prefix_tokens=int(getattr(net, "num_prefix_tokens", 0)),
-        mean=tuple(described.get("mean") or IMAGENET_MEAN),
-        std=tuple(described.get("std") or IMAGENET_STD),
+        net, _channels_first,
         classifier=tuple(f"{prefix}." for prefix in _listed(described.get("classifier"))),
         first_conv=(_listed(described.get("first_conv")) or ("",))[0],
-    )
+        num_prefix_tokens=int(getattr(net, "num_prefix_tokens", 0)),
+        mean=tuple(described.get("mean") or IMAGENET_MEAN), std=tuple(described.get("std") or IMAGENET_STD),
+    )  # fmt: skip
 
 
 def _listed(value: Any) -> tuple[str, ...]:
@@ -96,9 +83,12 @@ def _listed(value: Any) -> tuple[str, ...]:
 
 def _channels_first(net: nn.Module, x: Tensor) -> Tensor:
     raw: Tensor = net(x)
-    if raw.ndim == 4 and str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC"):
-        return raw.permute(0, 3, 1, 2)
-    return raw
+    return raw.permute(0, 3, 1, 2) if raw.ndim == 4 and channels_last(net) else raw
+
+
+def channels_last(net: nn.Module) -> bool:
+    """Whether a network of timm gives maps as (B, h, w, K)."""
+    return str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC")
 
 
 CLASSIFIERS = ("fc", "classifier", "head", "heads")
@@ -111,54 +101,36 @@ def torchvision_names() -> tuple[str, ...]:
 
 
 def torchvision_source(name: str, channels: int, size: int) -> BuiltNetwork:
-    """Build one network for `channels` x `size` x `size` px.
+    """One network for `channels` x `size` x `size` px.
 
     Dropout and stochastic depth are switched off: they would draw from the global generator, and
     a training step here draws its random numbers from the batch alone.
 
     Raises:
-        InputError: its features cannot be had before the classifier, or not at this size.
+        InputError: its features cannot be had before the classifier.
     """
-    options: dict[str, Any] = {"weights": None}
-    if name.startswith("vit_"):
-        options["image_size"] = size
-    if name.startswith("maxvit"):
-        options["input_size"] = (size, size)
-    call: Callable[[nn.Module, Tensor], Tensor] = eval(
-        f"lambda net, x: {torchvision_features(name)}", {"torch": torch}
-    )
-    try:
-        net = models.get_model(name, **options)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise InputError(
-            f"torchvision:{name} cannot be built for {size} x {size} px images ({reason}); "
-            "choose another size or architecture"
-        ) from None
+    call = eval(f"lambda net, x: {torchvision_features(name)}", {"torch": torch})
+    net = models.get_model(name, weights=None, **torchvision_options(name, size))
     for child in CLASSIFIERS:
         if hasattr(net, child):
             setattr(net, child, nn.Identity())
-    _quieten(net)
-    first = next(key for key, module in net.named_modules() if isinstance(module, nn.Conv2d))
-    _set_channels(net, first, channels)
-    use_small_map_convolutions(net)
-    return BuiltNetwork(
-        net=net,
-        call=call,
-        num_prefix_tokens=1 if name.startswith("vit_") else 0,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        classifier=tuple(f"{child}." for child in CLASSIFIERS),
-        first_conv=first,
-    )
-
-
-def _quieten(net: nn.Module) -> None:
     for module in net.modules():
         if isinstance(module, (nn.Dropout, ops.StochasticDepth)):
             module.p = 0.0
         if isinstance(module, nn.MultiheadAttention):
             module.dropout = 0.0
+    first = next(key for key, module in net.named_modules() if isinstance(module, nn.Conv2d))
+    _set_channels(net, first, channels)
+    use_small_map_convolutions(net)
+    prefixes = tuple(f"{child}." for child in CLASSIFIERS)
+    return BuiltNetwork(net, call, prefixes, first, num_prefix_tokens=int(name.startswith("vit_")))
+
+
+def torchvision_options(name: str, size: int) -> dict[str, Any]:
+    """Options of a network that has to know the size of its images."""
+    if name.startswith("vit_"):
+        return {"image_size": size}
+    return {"input_size": (size, size)} if name.startswith("maxvit") else {}
 
 
 def _set_channels(net: nn.Module, name: str, channels: int) -> None:
@@ -166,11 +138,11 @@ def _set_channels(net: nn.Module, name: str, channels: int) -> None:
     old: Any = net.get_submodule(name)
     if old.in_channels == channels:
         return
-    shape = (old.kernel_size, old.stride, old.padding)
-    new = nn.Conv2d(channels, old.out_channels, *shape, bias=old.bias is not None)
+    biased = old.bias is not None
+    new: Any = nn.Conv2d(channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=biased)
     with torch.no_grad():
         new.weight.copy_(old.weight[:, torch.arange(channels) % old.in_channels])
-        if new.bias is not None:
+        if biased:
             new.bias.copy_(old.bias)
     net.set_submodule(name, new)
 

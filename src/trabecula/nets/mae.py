@@ -6,7 +6,7 @@ He, Chen, Xie, Li, Dollar, Girshick 2021, arXiv 2111.06377, section 3 and append
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from timm.layers.patch_embed import PatchEmbed
@@ -86,9 +86,7 @@ def prepare_encoder(net: VisionTransformer, grid: tuple[int, int], fresh: bool) 
     Sine-cosine positions, zero for the class token; Xavier-uniform linear layers, the patch embedding as
     one of them; the class token normal. Weights that were learned before stay, positions among them.
     """
-    positions = net.pos_embed
-    if positions is None:
-        raise ValueError("a vision transformer without position embeddings")
+    positions: Any = net.pos_embed
     positions.requires_grad_(False)
     if not fresh:
         return
@@ -97,19 +95,15 @@ def prepare_encoder(net: VisionTransformer, grid: tuple[int, int], fresh: bool) 
         positions.zero_()
         positions[0, positions.shape[1] - len(code) :] = code
     net.blocks.apply(_xavier)
-    for part in net.patch_embed.modules():
-        if isinstance(part, nn.Conv2d):
-            nn.init.xavier_uniform_(part.weight.data.view(len(part.weight), -1))
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
+    net.patch_embed.apply(_xavier)
     for token in (net.cls_token, net.reg_token):
         if token is not None:
             nn.init.normal_(token, std=_TOKEN_STD)
 
 
 def _xavier(part: nn.Module) -> None:
-    if isinstance(part, nn.Linear):
-        nn.init.xavier_uniform_(part.weight)
+    if isinstance(part, nn.Linear | nn.Conv2d):  # a convolution that embeds patches is a linear layer
+        nn.init.xavier_uniform_(part.weight.data.view(len(part.weight), -1))
         if part.bias is not None:
             nn.init.zeros_(part.bias)
 
@@ -131,31 +125,23 @@ def encode(net: VisionTransformer, x: Tensor, visible: Tensor | None = None) -> 
         prefix, patches = tokens.tensor_split([net.num_prefix_tokens], dim=1)
         tokens = torch.cat([prefix, _take(patches, visible)], dim=1)
     tokens = net.norm(net.blocks(net.norm_pre(tokens)))
-    given: Tensor = net.forward_head(tokens)
-    return given
+    return net.forward_head(tokens)
 
 
 class Decoder(nn.Module):
     """A light transformer that fills in what is hidden, with fixed positions of its own.
 
-    Args:
-        num_features: of the encoder's tokens.
-        num_prefix: tokens before the patches; they help to decode and are not predicted.
-        num_values: of one patch.
+    num_features: of the encoder's tokens.
+    num_prefix: tokens before the patches; they help to decode and are not predicted.
+    num_values: of one patch.
     """
 
     positions: Tensor
 
     def __init__(
-        self,
-        num_features: int,
-        num_prefix: int,
-        grid: tuple[int, int],
-        num_values: int,
-        width: int,
-        depth: int,
-        heads: int,
-    ) -> None:
+        self, num_features: int, num_prefix: int, grid: tuple[int, int], num_values: int,
+        width: int, depth: int, heads: int,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.num_prefix = num_prefix
         norm = partial(nn.LayerNorm, eps=1e-6)
@@ -176,10 +162,8 @@ class Decoder(nn.Module):
         prefix, visible = self.embed(tokens).tensor_split([self.num_prefix], dim=1)
         hidden = self.mask_token.expand(len(tokens), restore.shape[1] - visible.shape[1], -1)
         patches = _take(torch.cat([visible, hidden.to(visible.dtype)], dim=1), restore)
-        x = torch.cat([prefix, patches], dim=1) + self.positions
-        x = self.norm(self.blocks(x))
-        values: Tensor = self.predict(x[:, self.num_prefix :])
-        return values
+        x = self.norm(self.blocks(torch.cat([prefix, patches], dim=1) + self.positions))
+        return cast("Tensor", self.predict(x[:, self.num_prefix :]))
 
 
 def _take(patches: Tensor, places: Tensor) -> Tensor:

@@ -16,10 +16,10 @@ from trabecula.errors import InputError
 class GlobalBatchNorm(_BatchNorm):
     """Batch norm over the rows of all ranks, or over groups of `rows` consecutive ones.
 
-    `rows=None`: one process uses torch's own kernel; several exchange their sums (torch's own
-    synchronised norm refuses to run on a CPU). `rows=n`: each group of n rows has its own
-    statistics, as each GPU's rows had in MoCo (He et al. 2020, arXiv 1911.05722, section 3.3); the
-    running statistics move by the mean over the groups. Weights and buffers keep their names.
+    `rows=None`: one process uses torch's own kernel; several exchange their sums (torch's own synchronised
+    norm refuses to run on a CPU). `rows=n`: each group of n rows has its own statistics, as each GPU's rows
+    had in MoCo (He et al. 2020, arXiv 1911.05722, section 3.3); the running statistics move by the mean over
+    the groups. Weights and buffers keep their names.
     """
 
     rows: int | None = None
@@ -40,10 +40,9 @@ class GlobalBatchNorm(_BatchNorm):
             raise ValueError(f"{len(x)} rows on this process are not whole groups of {rows}")
         outputs, means, variances = [], [], []
         for part in x.split(rows):
-            mean, var = _clone(self.running_mean), _clone(self.running_var)
-            outputs.append(
-                F.batch_norm(part, mean, var, self.weight, self.bias, True, self.momentum or 0.1, self.eps)
-            )
+            mean, var = (None if b is None else b.clone() for b in (self.running_mean, self.running_var))
+            learned, momentum = (self.weight, self.bias), self.momentum or 0.1
+            outputs.append(F.batch_norm(part, mean, var, *learned, True, momentum, self.eps))
             means.append(mean)
             variances.append(var)
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
@@ -67,9 +66,8 @@ class GlobalBatchNorm(_BatchNorm):
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             with torch.no_grad():
                 self._count()
-                momentum = self.momentum or 0.1
-                self.running_mean.lerp_(mean, momentum)
-                self.running_var.lerp_(var * count / (count - 1), momentum)
+                self.running_mean.lerp_(mean, self.momentum or 0.1)
+                self.running_var.lerp_(var * count / (count - 1), self.momentum or 0.1)
         y = centred * torch.rsqrt(var + self.eps).view(shape)
         if self.weight is not None:
             y = y * self.weight.view(shape) + self.bias.view(shape)
@@ -80,35 +78,21 @@ class GlobalBatchNorm(_BatchNorm):
             self.num_batches_tracked.add_(1)
 
 
-def _clone(buffer: Tensor | None) -> Tensor | None:
-    return None if buffer is None else buffer.detach().clone()
-
-
 def use_global_batch_norm(module: nn.Module, rows: int | None = None) -> int:
     """Make every batch norm below `module` a `GlobalBatchNorm`; returns how many there are.
 
     Raises:
         InputError: a batch norm with a forward of its own (an activation fused into it, say).
     """
-    found = 0
-    for part in module.modules():
-        if not isinstance(part, _BatchNorm):
-            continue
-        if isinstance(part, GlobalBatchNorm):
-            part.rows = rows if rows is not None else part.rows
-        elif type(part).forward is not _BatchNorm.forward:
+    norms: list[Any] = [part for part in module.modules() if isinstance(part, _BatchNorm)]
+    for norm in norms:
+        if type(norm).forward not in (_BatchNorm.forward, GlobalBatchNorm.forward):
             raise InputError(
-                f"{type(part).__name__} has a forward of its own, so its statistics cannot be those of "
+                f"{type(norm).__name__} has a forward of its own, so its statistics cannot be those of "
                 "groups of rows or of several processes; choose an architecture with plain batch norm, such "
                 "as timm:resnet18, or one without"
             )
-        else:
-            # The class changes, the weights stay: names, optimizers and state dicts go on working.
-            _become(part)
-            part.rows = rows  # type: ignore[assignment]
-        found += 1
-    return found
-
-
-def _become(part: Any) -> None:
-    part.__class__ = GlobalBatchNorm
+        # The class changes, the weights stay: names, optimizers and state dicts go on working.
+        norm.__class__ = GlobalBatchNorm
+        norm.rows = rows if rows is not None else norm.rows
+    return len(norms)

@@ -13,21 +13,22 @@ or `timm:NAME.TAG`. Only then, and only where weights are asked for, files are f
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from trabecula.artifacts.encoder import CARD_FILE, EXPORTED_FILE, WEIGHTS_FILE, has_encoder, read_encoder_card
 from trabecula.artifacts.patient_hashes import key_name, site_key
 from trabecula.artifacts.weights import read_weights
 from trabecula.errors import InputError
-from trabecula.nets.backbone import Backbone
+from trabecula.files import read_json, sha256_of
+from trabecula.nets.backbone import Backbone, resolve
 from trabecula.nets.weights import fit, other_keys
 
 AUTO = "auto"
@@ -48,7 +49,7 @@ class Published:
 
     folder: Path
     name: str
-    """Its name: "facebook/dinov2-small@1a2b3c", or the folder's name."""
+    """Of its weights: the name given to them, else "facebook/dinov2-small@1a2b3c" or the folder's name."""
     architecture: str
     """The network's name here."""
     mean: tuple[float, ...]
@@ -57,18 +58,24 @@ class Published:
     config: Mapping[str, Any]
     """Its config.json; {} of an own export."""
 
-    def load(self, backbone: Backbone, name_given: str) -> dict[str, str]:
-        """Put the weights into a backbone; gives a card's `family` and `weights`.
+    @property
+    def is_imagenet(self) -> bool:
+        """Whether the weights are of ImageNet, by their name."""
+        return bool(_IMAGENET.search(self.name))
 
-        Args:
-            name_given: the name given to the weights; "imagenet", a setting's default, says nothing.
+    def load(self, backbone: Backbone) -> str:
+        """Put the weights into a backbone; gives their name and sha256, for a card.
 
         Raises:
             InputError: no weights there, a pickle with more than tensors, weights of another network, or
-                those of an encoder of this site.
+                those of an encoder of this site: they come without patients, who would pass for unseen.
         """
-        if has_encoder(self.folder):
-            _check_foreign(self.folder)
+        card = read_encoder_card(self.folder) if has_encoder(self.folder) else None
+        if card and (card.patients or (card.patients_key and card.patients_key == key_name(site_key()))):
+            raise InputError(
+                f"{self.folder}: an encoder of this site: start from the folder that `pretrain` wrote, with "
+                "init = encoder, so that the patients it has seen stay known"
+            )
         state, sha256 = _read(self.folder)
         if "model_type" in self.config:
             from trabecula.nets import from_transformers
@@ -77,16 +84,7 @@ class Published:
         elif self.config:
             state = _as_timm_loads(backbone, state)
         fit(backbone, state, str(self.folder))
-        name = self.called(name_given)
-        return {"family": self.family(name), "weights": f"{name} sha256:{sha256}"}
-
-    def called(self, name_given: str) -> str:
-        """Name of the weights; "imagenet", a setting's default, says nothing."""
-        return self.name if name_given == "imagenet" else name_given
-
-    def family(self, name: str) -> Literal["imagenet", "weights"]:
-        """The family of weights of this name."""
-        return "imagenet" if _IMAGENET.search(name) else "weights"
+        return f"{self.name} sha256:{sha256}"
 
 
 def is_hub_name(architecture: str) -> bool:
@@ -100,17 +98,15 @@ def stands_for_weights(architecture: str) -> bool:
 
 
 def open_folder(path: Path, name: str = "") -> Published:
-    """Read what a model's folder says of it; the weights are not read yet.
-
-    Args:
-        name: what to call it; the folder's own name where "".
+    """Read what a model's folder says of it, by its own name where none is given; the weights are not read.
 
     Raises:
         InputError: no model in a format that is known, or a network that is not.
     """
     name = name or path.resolve().name
     if has_encoder(path):
-        return _own(path, name)
+        card = read_encoder_card(path)
+        return Published(path, name, card.architecture, card.mean, card.std, {})
     config = _json(path / "config.json")
     try:
         if "architecture" in config:
@@ -130,21 +126,6 @@ def open_folder(path: Path, name: str = "") -> Published:
     )
 
 
-def _own(path: Path, name: str) -> Published:
-    card = read_encoder_card(path)
-    return Published(path, name, card.architecture, card.mean, card.std, {})
-
-
-def _check_foreign(path: Path) -> None:
-    """Weights come without their patients, so those of this site's encoders would pass for unseen."""
-    card = read_encoder_card(path)
-    if card.patients or (card.patients_key and card.patients_key == key_name(site_key())):
-        raise InputError(
-            f"{path}: an encoder of this site: start from the folder that `pretrain` wrote, with init = "
-            "encoder, so that the patients it has seen stay known"
-        )
-
-
 def _of_timm(path: Path, name: str, config: Mapping[str, Any]) -> Published:
     from trabecula.nets.libraries import timm_model
 
@@ -160,9 +141,8 @@ def _of_timm(path: Path, name: str, config: Mapping[str, Any]) -> Published:
     if strange or timm_model(model) is None:
         what = f"options that are not taken here ({', '.join(strange)})" if strange else "a name timm lacks"
         raise InputError(f"{path}: timm's '{config['architecture']}' with {what}; choose another model")
-    return Published(
-        path, name, f"timm:{model}", _numbers(described, "mean"), _numbers(described, "std"), config
-    )
+    mean, std = _numbers(described, "mean"), _numbers(described, "std")
+    return Published(path, name, f"timm:{model}", mean, std, config)
 
 
 def _of_transformers(path: Path, name: str, config: Mapping[str, Any]) -> Published:
@@ -170,19 +150,14 @@ def _of_transformers(path: Path, name: str, config: Mapping[str, Any]) -> Publis
 
     architecture = from_transformers.network(config)
     if architecture is None:
-        shape = ", ".join(
-            f"{key} {config[key]}"
-            for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_act")
-            if key in config
-        )
+        keys = ("hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_act")
+        shape = ", ".join(f"{key} {config[key]}" for key in keys if key in config)
         raise InputError(
             f"{path}: a '{config['model_type']}' of transformers{f' ({shape})' if shape else ''} is not "
             f"known here; known are the usual sizes of {', '.join(from_transformers.KINDS)}; many others are "
             "published in timm's format too"
         )
-    prepared: Mapping[str, Any] = {}
-    if (path / "preprocessor_config.json").is_file():
-        prepared = _json(path / "preprocessor_config.json")
+    prepared = _json(path / "preprocessor_config.json")
     mean, std = _numbers(prepared, "image_mean"), _numbers(prepared, "image_std")
     if prepared.get("do_normalize") is False:
         mean, std = (0.0,), (1.0,)
@@ -202,55 +177,40 @@ def _numbers(values: Mapping[str, Any], key: str) -> tuple[float, ...]:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{file.parent}: no model's folder: {file.name} is missing") from None
-    except (UnicodeDecodeError, ValueError) as error:
-        raise InputError(f"{file}: not valid JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{file}: a JSON object is needed")
-    return values
+    """What a file says; {} where there is none."""
+    return read_json(file, "timm or transformers") if file.is_file() else {}
 
 
 def _read(folder: Path) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a folder, and the sha256 of the file; of several, that of their hashes by name.
-
-    Raises:
-        InputError: no weights there, or a part is missing.
-    """
+    """The tensors of a folder, and the sha256 of the file; of several, that of their hashes by name."""
     files = [folder / name for name in _WEIGHTS if (folder / name).is_file()][:1]
-    if not files and (folder / _INDEX).is_file():
+    if not files:
         places = _json(folder / _INDEX).get("weight_map") or {}
         files = [folder / Path(name).name for name in sorted(set(places.values()))]
     if not files:
         raise InputError(f"{folder}: no weights there: model.safetensors is needed")
     state: dict[str, Tensor] = {}
-    hashes = []
     for file in files:
         state |= read_weights(file)
-        hashes.append(hashlib.sha256(file.read_bytes()).hexdigest())
+    hashes = [sha256_of(file) for file in files]
     whole = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
     return state, whole
 
 
 def _as_timm_loads(backbone: Backbone, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Files of a network's authors have their own keys at times: timm's module of it renames them."""
-    net: nn.Module = backbone.net
-    rename = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
-    if rename is None or not other_keys(backbone, state):
-        return state
-    renamed: dict[str, Tensor] = rename(dict(state), net)
-    return renamed
+    rename = getattr(sys.modules[type(backbone.net).__module__], "checkpoint_filter_fn", None)
+    if rename is not None and other_keys(backbone, state):
+        state = rename(dict(state), backbone.net)
+    return state
 
 
-def find_published(architecture: str, init: str, weights: Path | None) -> Published | None:
-    """The published network that an arm starts from; None for one that starts otherwise.
+def find_published(
+    architecture: str, init: str, weights: Path | None, weights_name: str = "imagenet"
+) -> Published | None:
+    """The published network that an arm with these settings starts from; None for one that starts otherwise.
 
-    Args:
-        architecture: as in a setting; "auto" takes what the folder holds.
-        init: "random", "weights" or "encoder".
-        weights: a model's folder, a weights file, an encoder's folder, or nothing.
+    "imagenet", the default of `weights_name`, says nothing: then the weights have the network's name.
 
     Raises:
         InputError: a name on the hub without weights asked for, or with a file beside it; no such folder.
@@ -262,24 +222,20 @@ def find_published(architecture: str, init: str, weights: Path | None) -> Publis
             f"of the same network give its folder and architecture = {AUTO}, or the network's name alone"
         )
     folder = _model_folder(weights) if weights is not None and init != "encoder" else None
-    if named and weights is None:
-        return fetch(architecture)
     if architecture == AUTO and folder is None and init != "encoder":
         raise InputError(
             f"architecture '{AUTO}' is that of a model's folder: set weights to the folder, or name a network"
         )
-    if folder is None:
+    if named and weights is None:
+        published = fetch(architecture)
+    elif folder is None:
         return None
-    published = open_folder(folder, _repo_name(architecture) if named else "")
-    if not named and architecture != AUTO:
-        from trabecula.nets.backbone import resolve
-
-        wanted = resolve(architecture)
-        if wanted != published.architecture:
-            raise InputError(
-                f"{folder}: holds {published.architecture}, not {wanted}: set architecture = {AUTO}"
-            )
-    return published
+    else:
+        published = open_folder(folder, _repo_name(architecture) if named else "")
+    held = published.architecture
+    if not stands_for_weights(architecture) and held != (wanted := resolve(architecture)):
+        raise InputError(f"{folder}: holds {held}, not {wanted}: set architecture = {AUTO}")
+    return published if weights_name == "imagenet" else replace(published, name=weights_name)
 
 
 def _model_folder(weights: Path) -> Path | None:
@@ -288,11 +244,6 @@ def _model_folder(weights: Path) -> Path | None:
         return weights
     beside = weights.name in _WEIGHTS and has_encoder(weights.parent)
     return weights.parent if beside and weights.is_file() else None
-
-
-def weights_label(weights: str) -> str:
-    """ "dinov2-small" of a card's "facebook/dinov2-small@1a2b3c sha256:...": for the name of an arm."""
-    return weights.rpartition(" sha256:")[0].partition("@")[0].rpartition("/")[2]
 
 
 def _repo_name(architecture: str) -> str:
@@ -312,17 +263,13 @@ def fetch(architecture: str) -> Published:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    name = _repo_name(architecture)
-    repo, _, revision = name.partition("@")
+    repo, _, revision = _repo_name(architecture).partition("@")
+    download = partial(huggingface_hub.snapshot_download, repo, revision=revision or None)
     wanted = ["config.json", "preprocessor_config.json", "model*.safetensors", _INDEX]
     try:
-        folder = Path(
-            huggingface_hub.snapshot_download(repo, revision=revision or None, allow_patterns=wanted)
-        )
+        folder = Path(download(allow_patterns=wanted))
         if not any(folder.glob("model*.safetensors")):
-            huggingface_hub.snapshot_download(
-                repo, revision=revision or None, allow_patterns=["pytorch_model.bin"]
-            )
+            download(allow_patterns=["pytorch_model.bin"])
     except HFValidationError as error:
         raise InputError(f"architecture '{architecture}': no name on the hub ({error})") from None
     except (OSError, HfHubHTTPError) as error:

@@ -10,12 +10,11 @@ only hooked for the length of one pass.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.hooks import RemovableHandle
 
 from trabecula.errors import InputError
 from trabecula.nets.encoder import Encoder
@@ -34,12 +33,7 @@ def sparse_maps(encoder: Encoder, images: Tensor, visible: Tensor) -> Tensor:
     batch norms take their statistics over the visible positions of the batch, of all processes under
     `nets.norm.GlobalBatchNorm`.
 
-    Args:
-        images: (B, C, H, W) in [0, 1].
-        visible: (B, h, w) bool, one for each cell of the encoder's maps of these images.
-
-    Returns:
-        (B, K, h, w).
+    (B, C, H, W) in [0, 1], (B, h, w) bool for the cells of the encoder's maps -> (B, K, h, w).
 
     Raises:
         InputError: a layer that mixes positions in another way than convolution and pooling, a norm over
@@ -47,7 +41,7 @@ def sparse_maps(encoder: Encoder, images: Tensor, visible: Tensor) -> Tensor:
     """
     cells = _Cells(visible, encoder.card.architecture)
     pixels = encoder.normalise(images)
-    pixels = torch.where(cells.mask(pixels) > 0, pixels, 0)  # after the normalisation, which moves zeros
+    pixels = torch.where(cells.mask(pixels), pixels, 0)  # after the normalisation, which moves zeros
     with _hooked(encoder.backbone.net, cells):
         maps = encoder.backbone.maps(pixels)
     if maps.shape[-2:] != visible.shape[-2:]:
@@ -63,16 +57,23 @@ class _Cells:
 
     def __init__(self, visible: Tensor, architecture: str) -> None:
         self.visible, self.architecture = visible, architecture
-        self._masks: dict[tuple[int, int, torch.dtype], Tensor] = {}
+        self._masks: dict[tuple[int, int], Tensor] = {}
         self._rows: dict[tuple[int, int], Tensor] = {}
 
     def mask(self, maps: Tensor) -> Tensor:
-        """(B, 1, H, W), 1 at the visible positions of maps (B, C, H, W), in their type."""
+        """(B, 1, H, W) bool, the visible positions of maps (B, C, H, W)."""
         height, width = maps.shape[-2:]
-        key = (height, width, maps.dtype)
-        if key not in self._masks:
-            self._masks[key] = self._enlarged(height, width)[:, None].to(maps.dtype)
-        return self._masks[key]
+        if (height, width) not in self._masks:
+            rows, columns = self.visible.shape[-2:]
+            if height % rows or width % columns:
+                raise InputError(
+                    f"{self.architecture}: one of its layers gives maps of {height} x {width}, whose "
+                    f"positions are not whole parts of {rows} x {columns} cells; choose a size that every "
+                    "stride divides (a multiple of 32 px for a ResNet), or a ResNet of timm or torchvision"
+                )
+            enlarged = self.visible.repeat_interleave(height // rows, 1)
+            self._masks[height, width] = enlarged.repeat_interleave(width // columns, 2)[:, None]
+        return self._masks[height, width]
 
     def gather(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) -> (visible positions, C, 1, 1).
@@ -82,7 +83,7 @@ class _Cells:
         """
         height, width = maps.shape[-2:]
         if (height, width) not in self._rows:
-            self._rows[height, width] = self._enlarged(height, width).flatten().nonzero()[:, 0]
+            self._rows[height, width] = self.mask(maps).flatten().nonzero()[:, 0]
         rows = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]).index_select(0, self._rows[height, width])
         return rows[:, :, None, None]
 
@@ -93,32 +94,6 @@ class _Cells:
         filled = empty.index_copy(0, self._rows[height, width], rows)
         return filled.view(-1, height, width, rows.shape[1]).permute(0, 3, 1, 2)
 
-    def _enlarged(self, height: int, width: int) -> Tensor:
-        rows, columns = self.visible.shape[-2:]
-        if height % rows or width % columns:
-            raise InputError(
-                f"{self.architecture}: one of its layers gives maps of {height} x {width}, whose positions "
-                f"are not whole parts of {rows} x {columns} cells; choose a size that every stride divides "
-                "(a multiple of 32 px for a ResNet), or a ResNet of timm or torchvision"
-            )
-        return self.visible.repeat_interleave(height // rows, 1).repeat_interleave(width // columns, 2)
-
-
-class _VisibleOnly:
-    """Hands a norm the visible positions, and puts what it makes of them back into place."""
-
-    def __init__(self, cells: _Cells) -> None:
-        self.cells = cells
-        self.size = (0, 0)
-
-    def before(self, norm: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:  # noqa: ARG002
-        (maps,) = args
-        self.size = (maps.shape[-2], maps.shape[-1])
-        return (self.cells.gather(maps),)
-
-    def after(self, norm: nn.Module, args: tuple[Tensor], values: Tensor) -> Tensor:  # noqa: ARG002
-        return self.cells.scatter(values, *self.size)
-
 
 @contextmanager
 def _hooked(net: nn.Module, cells: _Cells) -> Iterator[None]:
@@ -126,6 +101,14 @@ def _hooked(net: nn.Module, cells: _Cells) -> Iterator[None]:
     from timm.layers.blur_pool import BlurPool2d
 
     spatial = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, BlurPool2d)
+    sizes: dict[nn.Module, torch.Size] = {}
+
+    def gather(norm: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+        sizes[norm] = args[0].shape[-2:]
+        return (cells.gather(args[0]),)
+
+    def scatter(norm: nn.Module, args: tuple[Tensor], values: Tensor) -> Tensor:  # noqa: ARG001
+        return cells.scatter(values, *sizes[norm])
 
     def blank(layer: nn.Module, args: tuple[Tensor], maps: Tensor) -> Tensor:  # noqa: ARG001
         return maps * cells.mask(maps)
@@ -136,18 +119,13 @@ def _hooked(net: nn.Module, cells: _Cells) -> Iterator[None]:
             "image; choose a ResNet of timm or torchvision with batch norm (timm:resnet34), or a critic"
         )
 
-    handles: list[RemovableHandle] = []
-    try:
+    with ExitStack() as hooks:
         for layer in net.modules():
             if isinstance(layer, _BatchNorm):
-                norm = _VisibleOnly(cells)
-                handles.append(layer.register_forward_pre_hook(norm.before))
-                handles.append(layer.register_forward_hook(norm.after))
+                hooks.enter_context(layer.register_forward_pre_hook(gather))
+                hooks.enter_context(layer.register_forward_hook(scatter))
             elif isinstance(layer, spatial):
-                handles.append(layer.register_forward_hook(blank))
+                hooks.enter_context(layer.register_forward_hook(blank))
             elif not (isinstance(layer, _POINTWISE) or any(True for _ in layer.children())):
-                handles.append(layer.register_forward_pre_hook(refuse))
+                hooks.enter_context(layer.register_forward_pre_hook(refuse))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

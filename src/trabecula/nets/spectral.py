@@ -8,6 +8,7 @@ images, which is larger; it is what the paper bounds.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +17,9 @@ from torch.func import functional_call
 
 
 class Spectral(nn.Module):
-    """The state of the power iterations: one left singular vector for each weight of a critic.
+    """The state of the power iterations: one left singular vector, from a seed, for each weight of a critic.
 
-    Args:
-        critic: the module whose weights of two or more dimensions are normalised; it is left as it is.
-        seed: of the vectors' start.
+    Weights of two or more dimensions are normalised; the critic is left as it is.
     """
 
     def __init__(self, critic: nn.Module, seed: int) -> None:
@@ -46,16 +45,14 @@ class Spectral(nn.Module):
             u = self.get_buffer(_key(name))
             with torch.no_grad():
                 v = F.normalize(weight.t() @ u, dim=0)
-            sigma = torch.dot(u, weight @ v)
-            found[name] = critic.get_parameter(name) / sigma
+            found[name] = critic.get_parameter(name) / torch.dot(u, weight @ v)
         return found
 
     def forward(self, critic: nn.Module, x: Tensor) -> Tensor:
         """The critic's scores (B,) under the normalised weights; no iteration is made."""
         with torch.autocast(x.device.type, enabled=False):
             weights = self.normalised(critic)
-        scores: Tensor = functional_call(critic, weights, (x,))
-        return scores
+        return cast("Tensor", functional_call(critic, weights, (x,)))
 
     @torch.no_grad()
     def bake(self, critic: nn.Module) -> None:

@@ -15,9 +15,8 @@ from trabecula.errors import InputError
 from trabecula.nets.backbone import Backbone
 
 _SHOWN = 3
-_NONE = torch.empty(0)
 _COUNTER = ".num_batches_tracked"  # of a batch norm: read only where its momentum is None, in no network here
-_POSITIONS = ("pos_embed", "encoder.pos_embedding")  # of timm's and torchvision's vision transformers
+_POSITIONS = {"pos_embed", "encoder.pos_embedding"}  # of timm's and torchvision's vision transformers
 # Networks whose weights files are common: offered when a file fits another network than the one asked for.
 _COMMON = (
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "densenet121",
@@ -30,14 +29,13 @@ _COMMON = (
 def load_weights(backbone: Backbone, path: Path) -> None:
     """Put a local weights file into a backbone: every key of both is used, or nothing is loaded.
 
-    The file's own classifier is left out, as a backbone has none. For the stem "sum" the kernels
-    that see an RGB image are summed over its three channels: the same result as showing a grey
-    image three times, where mean and std are equal over the channels. Position embeddings of a
-    vision transformer are resampled where its images have another size.
+    The file's own classifier is left out, as a backbone has none. For the stem "sum" the kernels that see an
+    RGB image are summed over its three channels: the same result as showing a grey image three times, where
+    mean and std are equal over the channels. Position embeddings of a vision transformer are resampled where
+    its images have another size.
 
     Raises:
-        InputError: missing or unexpected keys, or shapes that differ: named, with the network that
-            the file does fit where that is a common one.
+        InputError: keys or shapes that differ, named, with the common network that the file does fit.
     """
     fit(backbone, read_weights(path), str(path))
 
@@ -54,7 +52,7 @@ def fit(backbone: Backbone, state: Mapping[str, Tensor], where: str) -> None:
     given |= _positions(backbone, own, given)
     problem = mismatch(own, given)
     if problem:
-        only_stem = not mismatch(own, {**given, first: own.get(first, _NONE)})
+        only_stem = first in own and not mismatch(own, {**given, first: own[first]})
         advice = _advice(backbone, state, only_stem)
         raise InputError(f"{where}: does not fit {backbone.architecture}: {problem}; {advice}")
     backbone.net.load_state_dict(given, strict=True)
@@ -62,7 +60,7 @@ def fit(backbone: Backbone, state: Mapping[str, Tensor], where: str) -> None:
 
 def _body(backbone: Backbone, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Without the file's own classifier, which a backbone has none of."""
-    own, head = backbone.net.state_dict(), tuple(backbone.classifier) or ("\0",)
+    own, head = backbone.net.state_dict(), backbone.classifier
     return {key: value for key, value in state.items() if key in own or not key.startswith(head)}
 
 
@@ -75,12 +73,9 @@ def other_keys(backbone: Backbone, state: Mapping[str, Tensor]) -> bool:
 def _positions(
     backbone: Backbone, own: Mapping[str, Tensor], given: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Learned positions of a transformer for another number of patches, resampled to this one's.
-
-    Bicubic over the grid, antialiased; those of the class token stay.
-    """
-    for key in _POSITIONS:
-        if key not in own or key not in given or backbone.grid is None:
+    """Learned positions for another number of patches, resampled bicubically; the class token's stay."""
+    for key in own.keys() & given.keys() & _POSITIONS:
+        if backbone.grid is None:
             continue
         here, there = own[key], given[key]
         prefix = here.shape[1] - math.prod(backbone.grid)
@@ -104,10 +99,11 @@ def mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
         if key in given and own[key].shape != given[key].shape
     ]
     groups = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
-    return "; ".join(f"{len(keys)} {what} ({_few(keys)})" for what, keys in groups if keys)
+    return "; ".join(f"{len(keys)} {what} ({few(keys)})" for what, keys in groups if keys)
 
 
-def _few(keys: Sequence[str]) -> str:
+def few(keys: Sequence[str]) -> str:
+    """The first of many names, for a message."""
     return ", ".join(keys[:_SHOWN]) + (", ..." if len(keys) > _SHOWN else "")
 
 

@@ -77,13 +77,11 @@ def solve(
         forcing: (S, P): how much smaller the residual is to be, in the preconditioner's norm.
         idle: (S, P): systems that need no solution.
     """
-    move = torch.zeros_like(target)
-    residual = target.clone()
+    move, residual = torch.zeros_like(target), target.clone()
     scaled = precondition(residual)
     direction = scaled.clone()
     energy = (residual * scaled).sum((2, 3))
-    goal = energy * forcing.square()
-    active = ~idle
+    goal, active = energy * forcing.square(), ~idle
     count = 0
     while count < _MAX_STEPS:
         image = product(direction)

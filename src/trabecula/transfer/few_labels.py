@@ -41,19 +41,13 @@ def choice_of(subset: Subset, notes: Sequence[str], **chosen: Any) -> Choice:
 
 
 def predict_held_out(
-    images: LabelledImages,
-    subset: Subset,
-    origin: Origin,
-    choice: Choice,
+    images: LabelledImages, subset: Subset, origin: Origin, choice: Choice,
     probabilities: Callable[[NDArray[np.int64]], NDArray[np.float64]],
-) -> tuple[Choice, list[pd.DataFrame]]:
+) -> tuple[Choice, list[pd.DataFrame]]:  # fmt: skip
     """Predict validation, fix the threshold on it, predict the test part.
 
-    Args:
-        probabilities: positions among the labelled images -> (n, K).
-
-    Returns:
-        The choice with its threshold, and the rows of predictions.csv.
+    Gives the choice with its threshold, and the rows of predictions.csv.
+    probabilities: positions among the labelled images -> (n, K).
     """
     labelled = images.labelled
     test = np.flatnonzero(images.splits.rows("test", labelled.patient_ids))
@@ -64,8 +58,7 @@ def predict_held_out(
             threshold, note = thresholds(images.task, labelled.y[positions], p)
             notes = "; ".join(filter(None, (choice.note, note)))
             choice = choice.model_copy(update={"threshold": threshold, "note": notes})
-        cohorts = cohorts_of(images.manifest, labelled.rows[positions])
-        ids = labelled.image_ids[positions]
+        cohorts, ids = cohorts_of(images.manifest, labelled.rows[positions]), labelled.image_ids[positions]
         frames.append(prediction_rows(origin, ids, cohorts, part, p, labelled.class_names))
     return choice, frames
 
@@ -73,11 +66,7 @@ def predict_held_out(
 def thresholds(task: Task, y: NDArray[np.int64], p: NDArray[np.float64]) -> tuple[tuple[float, ...], str]:
     """Youden's threshold: one for a binary task, one a label for a multi-label one, none for classes.
 
-    Args:
-        y: (n,) classes, or (n, L) labels with -1 where masked. p: (n, K).
-
-    Returns:
-        The thresholds, and a note on those that had to be 0.5.
+    Also a note on those that had to be 0.5. y (n,) classes, or (n, L) labels with -1 where masked; p (n, K).
     """
     if task.kind not in ("binary", "multilabel"):
         return (), ""

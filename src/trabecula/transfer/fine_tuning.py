@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
 
 from trabecula.artifacts.classifier import HeadChoice, HiddenLayer
 from trabecula.artifacts.encoder import check_fit
@@ -138,14 +137,9 @@ def read_material(few: FewLabels, seed: int) -> Material:
 
 
 def tune(
-    tuning: Tuning,
-    material: Material,
-    seed: int,
-    device: torch.device,
-    checkpoint: Path | None = None,
-    should_stop: ShouldStop | None = None,
-    label: str = "fine-tuning",
-) -> tuple[Classify, Fitted]:
+    tuning: Tuning, material: Material, seed: int, device: torch.device, checkpoint: Path | None = None,
+    should_stop: ShouldStop | None = None, label: str = "fine-tuning",
+) -> tuple[Classify, Fitted]:  # fmt: skip
     """Train a copy of the encoder and a new head; both end as they were at the chosen checkpoint.
 
     Raises:
@@ -160,13 +154,12 @@ def tune(
         objective.to(device).prepare(images_in_order(material.store, rows, device, _AT_ONCE, equal=True))
     stream = Stream(material.store, rows, batch_size, seed, device, {"labels": y})
     usual = len(y) if tuning.epochs else max(len(y), 10 * batch_size)
-    fitted = fit(
+    return objective, fit(
         objective, stream, replace(material.validation, crop=tuning.centre_crop),
         images=tuning.epochs * len(y) or tuning.images, every=tuning.every or usual,
         patience=tuning.patience, select=tuning.select, precision=tuning.precision, checkpoint=checkpoint,
         should_stop=should_stop, label=label,
     )  # fmt: skip
-    return objective, fitted
 
 
 def with_chosen(tuning: Tuning, chosen: ChosenSettings, seed: int) -> Tuning:
@@ -210,23 +203,19 @@ def make_objective(tuning: Tuning, material: Material, seed: int) -> Classify:
 def balanced_weights(y: NDArray[np.int64], num_classes: int) -> tuple[float, ...]:
     """n / (K n_k) for classes; for labels the odds of a negative, which weigh the positives."""
     if y.ndim == 2:
-        positive, negative = (y == 1).sum(0), (y == 0).sum(0)
-        return tuple(float(v) for v in negative / np.maximum(positive, 1))
+        return tuple(((y == 0).sum(0) / np.maximum((y == 1).sum(0), 1)).tolist())
     counts = np.bincount(y, minlength=num_classes)
-    return tuple(float(v) for v in len(y) / (num_classes * np.maximum(counts, 1)))
+    return tuple((len(y) / (num_classes * np.maximum(counts, 1))).tolist())
 
 
 @dataclass(frozen=True)
 class Validation:
-    """The few-label validation part: rows of the store and their classes, (n,) or (n, L).
-
-    crop: part of the side that is seen, about the centre.
-    """
+    """The few-label validation part: rows of the store and their classes, (n,) or (n, L)."""
 
     store: Store
     rows: NDArray[np.int64]
     y: NDArray[np.int64]
-    crop: float = 1.0
+    crop: float = 1.0  # part of the side that is seen, about the centre
 
 
 @dataclass(frozen=True)
@@ -244,32 +233,19 @@ class Fitted:
 
     @property
     def stayed_at_chance(self) -> bool:
-        """Whether training never did clearly better than the class frequencies alone."""
-        if self.constant_loss <= 0:  # one class only: there is nothing to learn
-            return False
-        return self.train_loss > (1 - CHANCE_MARGIN) * self.constant_loss
+        """Whether training never did clearly better than the class frequencies alone; False for one class."""
+        return self.train_loss > (1 - CHANCE_MARGIN) * self.constant_loss > 0
 
 
 def fit(
-    objective: Classify,
-    stream: Stream,
-    validation: Validation,
-    *,
-    images: int,
-    every: int,
-    patience: int,
-    select: SelectBy,
-    precision: Precision,
-    checkpoint: Path | None = None,
-    should_stop: ShouldStop | None = None,
-    label: str = "fine-tuning",
-) -> Fitted:
+    objective: Classify, stream: Stream, validation: Validation, *, images: int, every: int, patience: int,
+    select: SelectBy, precision: Precision, checkpoint: Path | None = None,
+    should_stop: ShouldStop | None = None, label: str = "fine-tuning",
+) -> Fitted:  # fmt: skip
     """Train until validation has not improved for `patience` checks; restore the best weights.
 
-    Args:
-        select: "loss" (den Boer 2025, section 3.3) or "metric" (Rajamohan 2026, section 2.7: the task's own,
-            ties broken by the loss).
-        label: of the meter; none is shown where it is "".
+    select: "loss" (den Boer 2025, section 3.3) or "metric" (Rajamohan 2026, section 2.7: the task's own, ties
+    broken by the loss). label: of the meter; none is shown where it is "".
 
     Raises:
         RunError: the validation loss was never finite.
@@ -282,8 +258,7 @@ def fit(
             memory=memory,
         ):  # fmt: skip
             loss, metric = measure(objective, validation, stream.device)
-            score = _score(select, loss, metric)
-            best = memory["best"]
+            score, best = _score(select, loss, metric), memory["best"]
             memory["points"] += 1
             memory["waited"] += 1
             memory["train_loss"] = min(memory["train_loss"], point.scalars["all/loss"])
@@ -321,34 +296,27 @@ def _score(select: SelectBy, loss: float, metric: float) -> list[float]:
 
 @torch.inference_mode()
 def measure(objective: Classify, validation: Validation, device: torch.device) -> tuple[float, float]:
-    """Unweighted loss and the task's metric on the validation part, without augmentation.
-
-    The metric is the AUROC (two classes), balanced accuracy (more) or macro AUROC (labels); NaN where the
-    part holds too few classes for it.
-    """
+    """Unweighted loss and `task_metric` on the validation part, without augmentation."""
     objective.eval()
-    batches = images_in_order(
-        validation.store, validation.rows, device, _AT_ONCE, validation.crop, equal=True
-    )
+    store, rows, crop = validation.store, validation.rows, validation.crop
+    batches = images_in_order(store, rows, device, _AT_ONCE, crop, equal=True)
     logits = torch.cat([objective(images).float() for images in batches])
-    y = torch.as_tensor(validation.y, device=device)
     p = objective.probabilities(logits).double().cpu().numpy()
-    return float(_loss(logits, y)), task_metric(validation.y, p)
-
-
-def _loss(logits: Tensor, y: Tensor) -> Tensor:
+    y = torch.as_tensor(validation.y, device=device)
     if y.ndim == 1:
-        return F.cross_entropy(logits, y)
-    each = F.binary_cross_entropy_with_logits(logits, y.clamp(min=0).float(), reduction="none")
-    known = (y != MASKED).float()
-    return (each * known).sum() / known.sum()
+        loss = F.cross_entropy(logits, y)
+    else:
+        each = F.binary_cross_entropy_with_logits(logits, y.clamp(min=0).float(), reduction="none")
+        known = (y != MASKED).float()
+        loss = (each * known).sum() / known.sum()
+    return float(loss), task_metric(validation.y, p)
 
 
 def task_metric(y: NDArray[np.int64], p: NDArray[np.float64]) -> float:
-    """AUROC, balanced accuracy over the classes that are there, or macro AUROC over estimable labels."""
-    if y.ndim == 2:
-        return float(metrics.auroc_macro(y, p)[0])
-    if p.shape[1] == 2:
+    """AUROC (two classes), balanced accuracy over the classes that are there (more), or macro AUROC (labels).
+
+    NaN where there are too few classes for it; labels of one class are left out.
+    """
+    if y.ndim == 1 and p.shape[1] == 2:
         return float(metrics.auroc(y, p[:, 1])[0])
-    present = np.unique(y)
-    return float(np.mean([(p.argmax(1)[y == k] == k).mean() for k in present]))
+    return float((metrics.auroc_macro if y.ndim == 2 else metrics.balanced_accuracy)(y, p)[0])

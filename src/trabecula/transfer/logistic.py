@@ -45,6 +45,7 @@ _MAX_HALVINGS = 40
 _COUPLED = 10  # with so many inner steps, axes are too correlated for the Hessian's diagonal alone
 _SLOW = 10  # after so many steps the directions themselves are too coarse
 _ARMIJO = 1e-4
+_TINY = torch.finfo(torch.float64).tiny
 _STRIDE = 4  # between neighbours of the coarse path; a power of two
 _AHEAD = 2  # strengths of the coarse path solved together
 _BEFORE = 2  # solutions an extrapolation goes through
@@ -112,20 +113,16 @@ def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:
 
 
 def solve(
-    problems: Sequence[Problem],
-    strengths: Sequence[float],
-    tolerance: float = 1e-4,
+    problems: Sequence[Problem], strengths: Sequence[float], tolerance: float = 1e-4,
     inner: torch.dtype = torch.float32,
-) -> list[StrengthPath]:
+) -> list[StrengthPath]:  # fmt: skip
     """Solve every problem at every strength.
 
     Args:
         problems: one without images gives every class the same probability.
-        strengths: C, positive, in any order; the paths keep that order.
-        tolerance: stop where ||gradient|| <= tolerance * ||W|| / C. As the objective is strongly
-            convex in W with modulus 1/C, W is then exact to `tolerance` and the objective to its
-            square, relatively.
-        inner: dtype of the Hessian products.
+        strengths: C, positive, in any order; the paths keep that order. inner: of the Hessian products.
+        tolerance: stop where ||gradient|| <= tolerance * ||W|| / C. As the objective is strongly convex in W
+            with modulus 1/C, W is then exact to `tolerance` and the objective to its square, relatively.
     """
     problems = [_counting(problem) for problem in problems]
     ascending, inverse = np.unique(np.asarray(strengths, dtype=np.float64), return_inverse=True)
@@ -143,11 +140,10 @@ def _uniform(problem: Problem, strengths: Sequence[float]) -> StrengthPath:
     """Without an image, the optimum is W = 0, b = 0: all classes alike."""
     d, P, K = problem.features.shape[1], len(strengths), problem.num_classes
     zeros = torch.zeros(P, dtype=torch.float64, device=problem.features.device)
-    return StrengthPath(
-        np.asarray(strengths, np.float64), zeros.new_zeros(d), zeros.new_zeros(d, 0),
-        zeros.new_zeros(P, K, 0), zeros.new_zeros(P, K), zeros.new_ones(K).bool(),
-        zeros, zeros, zeros == 0, zeros.long(),
-    )  # fmt: skip
+    path = zeros.new_zeros(d), zeros.new_zeros(d, 0), zeros.new_zeros(P, K, 0), zeros.new_zeros(P, K)
+    present = zeros.new_ones(K).bool()
+    found = zeros, zeros, zeros == 0, zeros.long()
+    return StrengthPath(np.asarray(strengths, np.float64), *path, present, *found)
 
 
 def _counting(problem: Problem) -> Problem:
@@ -207,12 +203,6 @@ class _State:
     converged: Tensor  # (S, P)
     steps: Tensor  # (S, P)
 
-    @classmethod
-    def unsolved(cls, S: int, P: int, K: int, design: Tensor) -> _State:
-        zeros = design.new_zeros(S, P)
-        point = design.new_zeros(S, P, K, design.shape[2])
-        return cls(point, zeros, zeros.clone(), zeros.bool(), zeros.long())
-
 
 class _Bundle:
     """S subsets of like size, padded with images of weight 0 and axes of length 0.
@@ -224,14 +214,13 @@ class _Bundle:
 
     def __init__(self, problems: Sequence[Problem], inner: torch.dtype) -> None:
         self.rotated = [_rotate(problem.features) for problem in problems]
-        K = problems[0].num_classes
+        S, K = len(problems), problems[0].num_classes
         n = max(len(p.labels) for p in problems)
         r = max(coordinates.shape[1] for _, _, coordinates in self.rotated)
-        S, device = len(problems), problems[0].features.device
-        self.design = torch.zeros(S, n, r + 1, dtype=torch.float64, device=device)
-        labels = torch.zeros(S, n, dtype=torch.int64, device=device)
-        self.image_weights = torch.zeros(S, n, dtype=torch.float64, device=device)
-        self.present = torch.zeros(S, K, dtype=torch.bool, device=device)
+        self.design = torch.zeros(S, n, r + 1, dtype=torch.float64, device=problems[0].features.device)
+        self.image_weights = self.design.new_zeros(S, n)
+        self.present = self.design.new_zeros(S, K).bool()
+        labels = self.image_weights.long()
         for s, problem in enumerate(problems):
             coordinates, m = self.rotated[s][2], len(problem.labels)
             self.design[s, :m, r - coordinates.shape[1] : r] = coordinates
@@ -244,19 +233,20 @@ class _Bundle:
         self.inverse: Tensor | None = None  # of the leading axes' correlations, once they matter
         self.labels = labels[:, None, None]  # (S, 1, 1, n)
         self.inner = self.design.to(inner)
-        self.absent = torch.zeros(S, 1, K, 1, dtype=torch.float64, device=device)
+        self.absent = self.design.new_zeros(S, 1, K, 1)
         self.absent.masked_fill_(~self.present[:, None, :, None], -torch.inf)
 
     def path(self, strengths: NDArray[np.float64], tolerance: float) -> _State:
         """Solve ascending strengths, a few at a time, each lot from where the solved ones point."""
-        S, K = self.present.shape
+        (S, K), P, R = self.present.shape, len(strengths), self.design.shape[2]
         # a binary problem has one weight vector w = W_1 - W_0, and W_1 = -W_0 at the optimum:
         # ||w||^2 = 2 (||W_0||^2 + ||W_1||^2)
         penalties = (2.0 if K == 2 else 1.0) / torch.from_numpy(strengths).to(self.design.device)
-        state = _State.unsolved(S, len(penalties), K, self.design)
+        zeros = self.design.new_zeros(S, P)
+        state = _State(zeros.new_zeros(S, P, K, R), zeros, zeros.clone(), zeros.bool(), zeros.long())
         done: list[int] = []
-        reference = len(penalties)
-        for lot in lots(len(penalties), _TOGETHER):
+        reference = P
+        for lot in lots(P, _TOGETHER):
             point = start(state.point, -penalties.log(), done, lot)
             inverse = self.inverse if lot[len(lot) // 2] > reference else None
             part, count = self._newton(point, penalties[lot], tolerance, self.inner, inverse)
@@ -268,40 +258,31 @@ class _Bundle:
             done = sorted(done + lot)
             if self.inverse is None and count >= _COUPLED:
                 reference = lot[-1]
-                self.inverse = self._correlations(part.point[:, -1:], penalties[reference])
+                p = self._logits(part.point[:, -1:])[:, 0].softmax(1)
+                curvature = (p * (1 - p) * self.image_weights[:, None]).to(self.inner)
+                penalty = penalties[reference].to(self.inner)
+                self.inverse = conjugate_gradients.inverse_correlations(self.inner, curvature, penalty)
         return state
 
     def unpack(self, slot: int, solved: _State, strengths: NDArray[np.float64], back: Tensor) -> StrengthPath:
         centre, basis, _ = self.rotated[slot]
-        point = solved.point[slot, back]  # (P, K, R)
+        point, *rest = (value[slot, back] for value in vars(solved).values())
         coefficients = point[..., point.shape[-1] - 1 - basis.shape[1] : -1].contiguous()
-        return StrengthPath(
-            strengths, centre, basis, coefficients, point[..., -1].contiguous(), self.present[slot],
-            solved.value[slot, back], solved.residual[slot, back],
-            solved.converged[slot, back], solved.steps[slot, back],
-        )  # fmt: skip
-
-    def _correlations(self, point: Tensor, penalty: Tensor) -> Tensor:
-        p = self._logits(point)[:, 0].softmax(1)
-        curvature = p * (1 - p) * self.image_weights[:, None]
-        inner = self.inner.dtype
-        return conjugate_gradients.inverse_correlations(self.inner, curvature.to(inner), penalty.to(inner))
+        intercepts = point[..., -1].contiguous()
+        return StrengthPath(strengths, centre, basis, coefficients, intercepts, self.present[slot], *rest)
 
     def _newton(
         self, point: Tensor, penalties: Tensor, tolerance: float, inner: Tensor, inverse: Tensor | None
     ) -> tuple[_State, int]:
-        """Newton steps with a backtracking line search; each (subset, strength) stops on its own.
-
-        Also the largest number of inner steps.
-        """
+        """Newton steps, each (subset, strength) stops on its own; also the largest number of inner steps."""
         S, P, _, _ = point.shape
         total = self.image_weights.sum(1, keepdim=True)  # (S, 1)
         steps, most = torch.zeros(S, P, dtype=torch.int64, device=point.device), 0
         logits = self._logits(point)
         value, probability, others = self._value(logits, point, penalties)
         for step in range(_MAX_STEPS + 1):
-            slope = probability.scatter(2, self._index(P), -others).mul_(self.image_weights[:, None, None])
-            gradient = _times(slope, self.design)
+            errors = probability.scatter(2, self._index(P), -others).mul_(self.image_weights[:, None, None])
+            gradient = _times(errors, self.design)
             gradient[..., :-1] += penalties[:, None, None] * point[..., :-1]
             norm = _norm(gradient)
             scale = penalties * _norm(point[..., :-1])
@@ -309,18 +290,15 @@ class _Bundle:
             if step == _MAX_STEPS or bool(converged.all()):
                 break
             forcing = (0.5 * (norm / total).sqrt()).clamp(1e-2, 0.1) * (1.0 if step < _SLOW else 1e-3)
-            enough = 0.3 * tolerance * scale / norm.clamp(min=torch.finfo(torch.float64).tiny)
+            enough = 0.3 * tolerance * scale / norm.clamp(min=_TINY)
             forcing = torch.maximum(forcing, enough.clamp(max=0.3))
-            move, count = self._direction(
-                gradient, probability, penalties, forcing, converged, inner, inverse
-            )
+            system = gradient, probability, penalties
+            move, count = self._direction(*system, forcing, converged, inner, inverse)
             most = max(most, count)
-            point, logits, value, probability, others = self._search(
-                point, logits, value, gradient, move, penalties, ~converged
-            )
+            there = point, logits, value, gradient
+            point, logits, value, probability, others = self._search(*there, move, penalties, ~converged)
             steps += ~converged
-        tiny = torch.finfo(torch.float64).tiny
-        return _State(point, value, norm / scale.clamp(min=tiny), converged, steps), most
+        return _State(point, value, norm / scale.clamp(min=_TINY), converged, steps), most
 
     def _index(self, P: int) -> Tensor:
         return self.labels.expand(-1, P, -1, -1)
@@ -366,7 +344,7 @@ class _Bundle:
         diagonal = _times(weighted * (1 - p), design.square())
         diagonal[..., :-1] += ridge
         diagonal = torch.where(diagonal > 0, diagonal, 1.0)
-        size = _norm(gradient).clamp(min=torch.finfo(torch.float64).tiny)[..., None, None]
+        size = _norm(gradient).clamp(min=_TINY)[..., None, None]
         target = (-gradient / size).to(inner)
         precondition = Preconditioner(diagonal.rsqrt(), self.share.to(inner), inverse)
         move, count = conjugate_gradients.solve(hessian, precondition, target, forcing.to(inner), idle)
@@ -426,10 +404,8 @@ def start(points: Tensor, log: Tensor, done: list[int], lot: list[int]) -> Tenso
     """Polynomials in log C through the nearest solutions: (S, P, K, R) -> (S, len(lot), K, R).
 
     Args:
-        points: of all strengths; those not in `done` are not used.
-        log: (P,) of the strengths, ascending and distinct.
-        done: indices of the solved strengths, ascending; without any, the start is 0.
-        lot: indices of the strengths to start.
+        points: of all strengths; those not in `done` are not used. log: (P,), ascending and distinct.
+        done: indices of the solved strengths, ascending; without any, the start is 0. lot: those to start.
     """
     weights = torch.zeros(len(lot), len(log), dtype=torch.float64)
     place = log.tolist()

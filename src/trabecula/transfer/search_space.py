@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
+import optuna
 from pydantic import model_validator
 
 from trabecula.config import Record, build, dump, suggest
 from trabecula.errors import InputError
 from trabecula.transfer.fine_tuning import Tuning
-
-if TYPE_CHECKING:
-    import optuna
 
 Preset = Literal["none", "table1", "rate", "rajamohan"]
 
@@ -60,11 +59,14 @@ class SearchRange(Record):
         return isinstance(self.low, int) and isinstance(self.high, int)
 
 
+Part = SearchRange | tuple[Any, ...] | str
+
+
 @dataclass(frozen=True)
 class SearchSpace:
     """Dotted settings, each with what it may be."""
 
-    parts: Mapping[str, SearchRange | tuple[Any, ...] | str]
+    parts: Mapping[str, Part]
 
     def draw(self, trial: optuna.Trial) -> dict[str, Any]:
         """Values of one trial by dotted setting."""
@@ -79,34 +81,21 @@ class SearchSpace:
                 yield from ({key: value} for value in part)
 
 
+_RATES = {"low": 1e-5, "high": 1e-2, "log": True}
 _PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "none": ({}, {}),
     "table1": ({}, {"head": _HEAD_SPACE}),
-    "rate": (
-        {},
-        {
-            "optimizer.lr": {"low": 1e-5, "high": 1e-2, "log": True},
-            "optimizer.warmup": [0.0, 0.05, 0.1],
-            "patience": [5, 10, 20],
-        },
-    ),
+    "rate": ({}, {"optimizer.lr": _RATES, "optimizer.warmup": [0.0, 0.05, 0.1], "patience": [5, 10, 20]}),
     # Rajamohan et al. 2026, arXiv 2603.24903v1, C.4; every range inferred: the text lost them.
     "rajamohan": (
+        {"select": "metric", "patience": 50, "optimizer": {"schedule": "one_cycle"}, "centre_crop": 0.875},
         {
-            "select": "metric",
-            "patience": 50,
-            "optimizer": {"schedule": "one_cycle"},
-            "centre_crop": 0.875,
-        },
-        {
-            "optimizer.name": ["adam", "sgd", "adamw"],
-            "optimizer.lr": {"low": 1e-5, "high": 1e-2, "log": True},
+            "optimizer.name": ["adam", "sgd", "adamw"], "optimizer.lr": _RATES,
             "optimizer.weight_decay": {"low": 1e-6, "high": 1e-2, "log": True},
-            "epochs": {"low": 10, "high": 50},
-            "optimizer.peak": {"low": 1, "high": 10},
+            "epochs": {"low": 10, "high": 50}, "optimizer.peak": {"low": 1, "high": 10},
         },
     ),
-}
+}  # fmt: skip
 
 
 def resolve(preset: str, settings: Mapping[str, Any], space: Mapping[str, Any]) -> tuple[Tuning, SearchSpace]:
@@ -120,8 +109,9 @@ def resolve(preset: str, settings: Mapping[str, Any], space: Mapping[str, Any]) 
     whole = SearchSpace({key: _part(key, part) for key, part in {**parts, **dict(flat(space))}.items()})
     if not whole.parts:
         raise InputError("search: there is nothing to search; set a preset, or 'space'")
-    for values in whole.edges():
-        _check_edge(tuning, values, list(whole.edges()))
+    edges = list(whole.edges())
+    for values in edges:
+        _check_edge(tuning, values, edges)
     return tuning, whole
 
 
@@ -139,12 +129,9 @@ def _check_edge(tuning: Tuning, values: dict[str, Any], edges: list[dict[str, An
         others = [edge for edge in edges for key in edge if key != own and key.partition(".")[0] == group]
         for count in range(1, min(_AT_ONCE, len(others)) + 1):
             for chosen in combinations(others, count):
-                together = {key: value for edge in (*chosen, values) for key, value in edge.items()}
-                try:
-                    applied(tuning, together)
+                with suppress(InputError):
+                    applied(tuning, {key: value for edge in (*chosen, values) for key, value in edge.items()})
                     return
-                except InputError:
-                    continue
         raise
 
 
@@ -155,8 +142,10 @@ def applied(tuning: Tuning, values: Mapping[str, Any]) -> Tuning:
         InputError: a setting or value that fine-tuning does not take.
     """
     result = dump(tuning)
-    for key, value in values.items():
-        result = merged(result, _nested(key, value))
+    for key, nested in values.items():
+        for name in reversed(key.split(".")):
+            nested = {name: nested}
+        result = merged(result, nested)
     return build(Tuning, result, "space of the search")
 
 
@@ -176,11 +165,6 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _nested(key: str, value: Any) -> dict[str, Any]:
-    first, _, rest = key.partition(".")
-    return {first: _nested(rest, value) if rest else value}
-
-
 def flat(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Parts by dotted key; TOML reads `optimizer.lr = ...` as a table in a table."""
     for key, part in space.items():
@@ -190,7 +174,7 @@ def flat(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{key}", part
 
 
-def _part(key: str, part: Any) -> SearchRange | tuple[Any, ...] | str:
+def _part(key: str, part: Any) -> Part:
     first = key.partition(".")[0]
     if first in _NOT_SEARCHED or first not in Tuning.model_fields:
         known = [name for name in Tuning.model_fields if name not in _NOT_SEARCHED]
@@ -208,15 +192,14 @@ def _part(key: str, part: Any) -> SearchRange | tuple[Any, ...] | str:
     )
 
 
-def _drawn(trial: optuna.Trial, key: str, part: SearchRange | tuple[Any, ...] | str) -> Any:
+def _drawn(trial: optuna.Trial, key: str, part: Part) -> Any:
     if isinstance(part, tuple):
         # As text: a storage keeps plain values only, and a choice may be a list of layers.
         return json.loads(str(trial.suggest_categorical(key, [json.dumps(value) for value in part])))
     if isinstance(part, str):
-        depth = trial.suggest_categorical("head.depth", DEPTHS)
         return [
             {name: trial.suggest_categorical(f"head.{i}.{name}", values) for name, values in TABLE_1.items()}
-            for i in range(depth)
+            for i in range(trial.suggest_categorical("head.depth", DEPTHS))
         ]
     if part.whole:
         step = 1 if part.step is None else int(part.step)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import optuna
@@ -28,11 +28,12 @@ from trabecula.artifacts.predictions import PLATEAU
 from trabecula.artifacts.search_result import SelectBy, Trial
 from trabecula.errors import InputError, RunError
 from trabecula.random_numbers import mix
-from trabecula.transfer.fine_tuning import Fitted, Material, Tuning, make_objective, task_metric, tune
+from trabecula.transfer.fine_tuning import Material, Tuning, make_objective, task_metric, tune
 from trabecula.transfer.search_space import SearchSpace, applied
 
 Sampler = Literal["tpe", "random"]
 Pruner = Literal["median", "none"]
+_JOURNAL = "journal:///"  # a plain file, also on a network drive; a fourth slash begins an absolute path
 WARMUP = 5
 """Validation checks before the median pruner may end a trial (Rajamohan et al. 2026, C.4.3)."""
 
@@ -66,11 +67,8 @@ class SettingsSearch:
     def make(self, study: optuna.Study, number: int) -> Trial:
         """The next trial; number: of those made before it."""
         seed = mix(self.seed, "search", number) % 2**32
-        study.sampler = (
-            optuna.samplers.TPESampler(seed=seed)
-            if self.sampler == "tpe"
-            else optuna.samplers.RandomSampler(seed=seed)
-        )
+        kind = optuna.samplers.TPESampler if self.sampler == "tpe" else optuna.samplers.RandomSampler
+        study.sampler = kind(seed=seed)
         return replace(self._one(study, study.ask()), number=number)
 
     def _one(self, study: optuna.Study, trial: optuna.Trial) -> Trial:
@@ -90,7 +88,10 @@ class SettingsSearch:
             return _stored(study, trial, replace(done, state="invalid", note=str(error)), by)
         try:
             _, fitted = tune(tuning, self.material, self.seed, self.device, should_stop=should_stop, label="")
-            done = _finished(fitted, values)
+            state = "pruned" if fitted.ended else "complete"
+            note = PLATEAU if fitted.stayed_at_chance else ""
+            images = fitted.images_seen, fitted.images_spent
+            done = Trial(-1, state, fitted.loss, fitted.metric, *images, note, values)
         except RunError as error:  # a rate too high is an answer, not the end of the search
             done = replace(done, note=str(error))
         return _stored(study, trial, done, by)
@@ -119,9 +120,8 @@ def best(trials: list[Trial], by: SelectBy) -> Trial:
     complete = [trial for trial in trials if trial.state == "complete"]
     tried = [trial for trial in trials if trial.state != "invalid"]
     if not tried:
-        raise InputError(
-            f"none of {len(trials)} trials had settings that go together; the last: {trials[-1].note}"
-        )
+        last = trials[-1].note
+        raise InputError(f"none of {len(trials)} trials had settings that go together; the last: {last}")
     if not complete:
         reason = tried[-1].note or "search lower rates"
         raise RunError(f"none of {len(trials)} trials completed: {reason}")
@@ -139,7 +139,7 @@ def opened(url: str, name: str, by: SelectBy, pruner: Pruner) -> Iterator[optuna
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     kind = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=WARMUP)
     try:
-        storage = _storage(url)
+        storage = _journal(url) if url.startswith(_JOURNAL) else optuna.storages.RDBStorage(url)
         study = optuna.create_study(
             storage=storage, study_name=name, load_if_exists=True,
             pruner=kind if pruner == "median" else optuna.pruners.NopPruner(),
@@ -157,22 +157,13 @@ def opened(url: str, name: str, by: SelectBy, pruner: Pruner) -> Iterator[optuna
             storage.engine.dispose()
 
 
-def _storage(url: str) -> optuna.storages.BaseStorage:
-    """A database that SQLAlchemy can reach, or a journal: a plain file, also on a network drive.
-
-    A journal's URL is written as SQLite's: journal:///here.log, and a fourth slash begins an absolute path.
-    """
-    if url.startswith("journal:///"):
-        return _journal(Path(url.removeprefix("journal:///")))
-    return optuna.storages.RDBStorage(url)
-
-
-def _journal(path: Path) -> optuna.storages.BaseStorage:
+def _journal(url: str) -> optuna.storages.JournalStorage:
     """A journal without the line that a kill or a full disk cut off: what follows it could not be read.
 
     Raises:
         ValueError: another file, which is left as it is.
     """
+    path = Path(url.removeprefix(_JOURNAL))
     lock = JournalFileSymlinkLock(str(path))
     backend = JournalFileBackend(str(path), lock_obj=lock)
     lock.acquire()
@@ -197,14 +188,6 @@ def _shown(url: str) -> str:
 
 def _reason(error: Exception) -> str:
     return str(error.__cause__ or error).splitlines()[0]
-
-
-def _finished(fitted: Fitted, values: Mapping[str, Any]) -> Trial:
-    note = PLATEAU if fitted.stayed_at_chance else ""
-    return Trial(
-        -1, "pruned" if fitted.ended else "complete", fitted.loss, fitted.metric, fitted.images_seen,
-        fitted.images_spent, note, values,
-    )  # fmt: skip
 
 
 def _read(number: int, trial: FrozenTrial) -> Trial:

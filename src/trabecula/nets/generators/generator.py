@@ -8,14 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from trabecula.artifacts import generator as on_disk
 from trabecula.artifacts.encoder import EncoderCard
-from trabecula.artifacts.generator import (
-    CARD_FILE,
-    WEIGHTS_FILE,
-    GeneratorCard,
-    read_generator_card,
-    write_generator,
-)  # fmt: skip
+from trabecula.artifacts.generator import GeneratorCard
 from trabecula.artifacts.weights import read_weights
 from trabecula.config import Record, build, dump
 from trabecula.errors import InputError, RunError
@@ -58,16 +53,15 @@ class Generator(nn.Module):
     def save(self, folder: Path, card: EncoderCard, images: int) -> None:
         """Write weights and card.
 
-        Args:
-            card: of the encoder that its training starts from, with the patients and the store of the pool.
-            images: real images seen in its training.
+        card: of the encoder that its training starts from, with the patients and the store of the pool.
+        images: real images seen in its training.
         """
         keys = ("name", "objective", "store", "seed", "preprocessing", "prepared", "patients", "patients_key")
         own = GeneratorCard(
             kind=self.kind(), settings=dump(self.config), channels=self.channels, size=self.size,
             images_seen=images, averaged=self.averaged, **{key: getattr(card, key) for key in keys},
         )  # fmt: skip
-        write_generator(folder, own, self.state_dict())
+        on_disk.write_generator(folder, own, self.state_dict())
 
 
 class LatentGenerator(Generator):
@@ -97,9 +91,7 @@ class LatentGenerator(Generator):
         made = torch.cat([self(part.to(device)).float().cpu() for part in noise.split(_TOGETHER)])
         self.train(training)
         if not made.isfinite().all():
-            raise RunError(
-                "the generator gives images that are not finite: its training diverged; use an earlier one"
-            )
+            raise RunError("the generator's images are not finite: its training diverged; use an earlier one")
         return ((made + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).contiguous()
 
 
@@ -114,13 +106,13 @@ def load_generator(folder: Path) -> tuple[Generator, GeneratorCard]:
     Raises:
         InputError: no generator there, a kind that is not in the table, or weights that do not fit.
     """
-    card = read_generator_card(folder)
+    card, weights = on_disk.read_generator_card(folder), folder / on_disk.WEIGHTS_FILE
     kind = find(card.kind)
-    where = f"{folder / CARD_FILE}: settings of {card.kind}"
+    where = f"{folder / on_disk.CARD_FILE}: settings of {card.kind}"
     generator = kind(build(kind.Config, card.settings, where), card.channels, card.size)
     generator.averaged = card.averaged
     try:
-        generator.load_state_dict(read_weights(folder / WEIGHTS_FILE))
+        generator.load_state_dict(read_weights(weights))
     except RuntimeError:
-        raise InputError(f"{folder / WEIGHTS_FILE}: does not fit its card {CARD_FILE}") from None
+        raise InputError(f"{weights}: does not fit its card {on_disk.CARD_FILE}") from None
     return generator.eval(), card

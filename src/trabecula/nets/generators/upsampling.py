@@ -36,9 +36,8 @@ class UpsamplingConfig(Record):
 class UpsamplingGenerator(LatentGenerator):
     """Noise to images in [-1, 1]: a linear layer, then blocks of upsampling, convolution, batch norm, ReLU.
 
-    Upsampling is nearest-neighbour and the convolutions keep their bias, both inferred; the widths
-    512-256-128-64-32-16 mirror the critic's. Without norm, for methods that want none, weights start with
-    the variance of He et al. 2015 (arXiv 1502.01852, section 2.2), which batch norm makes needless.
+    Without norm, for methods that want none, weights start with the variance of He et al. 2015 (arXiv
+    1502.01852, section 2.2), which batch norm makes needless.
 
     Raises:
         InputError: a size that the doublings do not reach.
@@ -53,7 +52,7 @@ class UpsamplingGenerator(LatentGenerator):
         self.latent = latent
         self.side = grid_side(size, len(widths) - 1)
         self.project = nn.Linear(latent, self.side**2 * widths[0])
-        self.blocks = nn.Sequential(*(_up_block(wide, narrow, norm) for wide, narrow in pairwise(widths)))
+        self.blocks = nn.Sequential(*(_UpBlock(wide, narrow, norm) for wide, narrow in pairwise(widths)))
         self.output = nn.Conv2d(widths[-1], channels, kernel_size=3, padding=1)
         if norm == "none":
             for layer in self.modules():
@@ -81,6 +80,11 @@ class _UpBlock(nn.Sequential):
     convolution on the fine pixels has 36.
     """
 
+    def __init__(self, wide: int, narrow: int, norm: Norm) -> None:
+        norms = [nn.BatchNorm2d(narrow)] if norm == "batch" else []
+        conv = nn.Conv2d(wide, narrow, kernel_size=3, padding=1)
+        super().__init__(nn.Upsample(scale_factor=2, mode="nearest"), conv, *norms, nn.ReLU(inplace=True))
+
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         _, conv, *rest = cast("tuple[nn.Upsample, nn.Conv2d, nn.Module, nn.Module]", tuple(self))
         maps = F.conv_transpose2d(input, spread(conv.weight), conv.bias, stride=2, padding=1)
@@ -100,13 +104,3 @@ def spread(kernel: Tensor) -> Tensor:
         first, second, third = kernel.unbind(dim)
         kernel = torch.stack((third, second + third, first + second, first), dim)
     return kernel.permute(0, 3, 1, 2)  # channels last: the library need not reorder it
-
-
-def _up_block(wide: int, narrow: int, norm: Norm) -> nn.Sequential:
-    layers: list[nn.Module] = [
-        nn.Upsample(scale_factor=2, mode="nearest"),
-        nn.Conv2d(wide, narrow, kernel_size=3, padding=1),
-        nn.BatchNorm2d(narrow),
-        nn.ReLU(inplace=True),
-    ]
-    return _UpBlock(*(layers if norm == "batch" else layers[:2] + layers[3:]))
