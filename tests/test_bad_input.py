@@ -27,8 +27,7 @@ import torch
 from safetensors.torch import load_file
 
 from bad_inputs import FINE, GAN, PROBE, REFUSED, a_test_patient, build, sheet, words
-from trabecula import cli, study
-from trabecula.data import shards
+from trabecula import cli, files, study
 from trabecula.objectives.wgan_gp import WganGp
 from trabecula.train import checkpoint
 
@@ -215,7 +214,7 @@ def test_a_full_disk_loses_nothing_of_prepare(
 ) -> None:
     command = f"prepare --manifest cohort -s size=32 -s shard_images=8 --out {tmp_path / 's'}".split()
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "save_array", Full(shards.save_array, at=2))
+        patch.setattr(files, "save_array", Full(files.save_array, at=2))
         answer = main(*command)
     assert answer.code == 1
     assert answer.err == (

@@ -17,7 +17,8 @@ from trabecula import phantom
 from trabecula.phantoms.chest import draw_chest, draw_person
 from trabecula.phantoms.hips import draw_hip
 from trabecula.phantoms.knees import draw_knee
-from trabecula.phantoms.patients import MOST_PATIENTS, draw_patient
+from trabecula.phantoms.patients import draw_patient
+from trabecula.phantoms.radiograph import MOST_PATIENTS
 from trabecula.run import execute
 
 CONFIG = phantom.Config(num_patients=3, num_unlabelled_patients=2, size=40, seed=9)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trabecula import prepare
+from trabecula import files, prepare
 from trabecula.artifacts.store import Store
 from trabecula.config import build
 from trabecula.data import shards
@@ -255,7 +255,7 @@ def test_a_killed_run_leaves_no_process_and_can_be_resumed(tmp_path):
 
 def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path, monkeypatch):
     source = cohort(tmp_path / "c", n=8)
-    save, calls = shards.save_array, []
+    save, calls = files.save_array, []
 
     def full(*args, **options):
         calls.append(1)
@@ -263,10 +263,10 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         save(*args, **options)
 
-    monkeypatch.setattr(shards, "save_array", full)
+    monkeypatch.setattr(files, "save_array", full)
     with pytest.raises(RunError, match="the disk is full"):
         go(source, tmp_path / "s")
-    assert not list((tmp_path / "s").glob("*.writing.partial"))
+    assert [path.name for path in (tmp_path / "s").glob(".*.partial")] == [".shard-00000.json.partial"]
     go(source, tmp_path / "s")
     assert len(calls) == 3
     assert len(Store.open(tmp_path / "s")) == 8

@@ -19,22 +19,12 @@ if TYPE_CHECKING:
     from trabecula.train.loop import train
 
 # Loaded when first asked for, so that `import trabecula` and `--help` need no torch.
-_HOME = {
-    "Batch": "data.batches",
-    "Encoder": "nets.encoder",
-    "InputError": "errors",
-    "Manifest": "artifacts.manifest",
-    "RunError": "errors",
-    "Store": "artifacts.store",
-    "Stream": "data.batches",
-    "Task": "artifacts.tasks",
-    "Views": "data.views",
-    "execute": "run",
-    "load_encoder": "nets.encoder",
-    "read_manifest": "artifacts.manifest",
-    "train": "train.loop",
-    "view": "data.views",
-}
+_HOMES = {
+    "artifacts.manifest": ("Manifest", "read_manifest"), "artifacts.store": ("Store",),
+    "artifacts.tasks": ("Task",), "data.batches": ("Batch", "Stream"), "data.views": ("Views", "view"),
+    "errors": ("InputError", "RunError"), "nets.encoder": ("Encoder", "load_encoder"), "run": ("execute",),
+    "train.loop": ("train",),
+}  # fmt: skip
 
 __all__ = [
     "Batch", "Encoder", "InputError", "Manifest", "RunError", "Store", "Stream", "Task", "Views", "execute",
@@ -43,6 +33,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'trabecula' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"trabecula.{_HOME[name]}"), name)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"trabecula.{home}"), name)
+    raise AttributeError(f"module 'trabecula' has no attribute '{name}'")

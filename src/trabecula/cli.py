@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trabecula import __version__
-from trabecula.errors import InputError, TrabeculaError, disk_full, is_disk_full
+from trabecula.errors import InputError, TrabeculaError, disk_full
 from trabecula.verbs import INPUTS, VERBS, Verb
 
 if TYPE_CHECKING:
@@ -29,37 +29,29 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
     help="Image encoders from many medical images and few labels, and whether the pretraining paid. "
     "The verbs below stand in the order in which they run; each writes one folder.",
-)
+)  # fmt: skip
 
-Assignments = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", "-s", metavar="KEY=VALUE", help="One setting; may be repeated.", show_default=False
-    ),
-]
+_SET = typer.Option(
+    "--set", "-s", metavar="KEY=VALUE", help="One setting; may be repeated.", show_default=False
+)
+Assignments = Annotated[list[str] | None, _SET]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; do nothing.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes or threads at a time.")]
 
-_NAMES = (errno.ENOTDIR, errno.ENAMETOOLONG)
-_DRIVES = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.ENXIO)
+_NAME_ERRORS = (errno.ENOTDIR, errno.ENAMETOOLONG)
+_DRIVE_ERRORS = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.ENXIO)
 
 
 def main() -> None:
     """The entry point."""
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     with one_line_errors():
         code = app(standalone_mode=False)
         sys.stdout.flush()  # here, where a reader that has seen enough is answered
         sys.exit(code)
-
-
-def _terminated(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _version(wanted: bool) -> None:
@@ -97,11 +89,11 @@ def one_line_errors() -> Iterator[None]:
 def _os(error: OSError) -> None:
     """Failures of the machine; any other operating-system error is a defect of Trabecula."""
     place = error.filename or "the output"
-    if is_disk_full(error):
-        _stop(f"error: {disk_full(place)}", 1)
-    if error.errno in _NAMES:
+    if full := disk_full(error, place):
+        _stop(f"error: {full}", full.exit_code)
+    if error.errno in _NAME_ERRORS:
         _stop(f"error: {place}: {error.strerror}; choose another name", 2)
-    if error.errno in _DRIVES:
+    if error.errno in _DRIVE_ERRORS:
         _stop(f"error: {place}: {error.strerror}; check the drive and run the same command again", 1)
     raise error
 
@@ -125,19 +117,18 @@ def _stop(line: str, code: int) -> None:
     sys.exit(code)
 
 
+_VERSION = typer.Option("--version", is_eager=True, callback=_version, help="Show the version and stop.")
+
+
 @app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version and stop.")
-    ] = False,
-) -> None:
+def _options(version: Annotated[bool, _VERSION] = False) -> None:
     pass
 
 
 def run_verb(name: str, given: dict[str, Any]) -> None:
     """One verb from the command line: settings, then a run folder, then its summary on stdout."""
     with one_line_errors():
-        workers = given["workers"]
+        workers, out = given["workers"], given["out"]
         wished = os.environ.get("OMP_NUM_THREADS", "")
         threads = int(wished) if wished.isdecimal() and int(wished) else cores()
         from trabecula.artifacts.run_record import DONE_FILE, is_done
@@ -148,9 +139,7 @@ def run_verb(name: str, given: dict[str, Any]) -> None:
         cls: type[Record] = verb_module(name).Config
         if workers and "workers" not in cls.model_fields:
             threads = workers
-        values = _values(name, cls, given)
-        config = build(cls, values, f"trabecula {name}")
-        out = given["out"]
+        config = build(cls, _values(name, cls, given), f"trabecula {name}")
         if given["dry_run"]:
             _show_dry_run(name, config, out)
         elif out is None and given.get("check"):
@@ -171,22 +160,17 @@ def _values(name: str, cls: type[Record], given: dict[str, Any]) -> dict[str, An
     for key in VERBS[name].inputs:
         if len(given[key] or ()) > 1:
             rest = {"store": "also", "splits": "also_splits"}.get(key, "")
-            more = f"; give the others with --{rest.replace('_', '-')}" if rest in VERBS[name].lists else ""
-            raise InputError(f"trabecula {name}: --{key.replace('_', '-')} takes one path{more}")
+            more = f"; give the others with {_flag(rest)}" if rest in VERBS[name].lists else ""
+            raise InputError(f"trabecula {name}: {_flag(key)} takes one path{more}")
         if given[key]:
             values[key] = given[key][0]
-    for key in VERBS[name].lists:
-        if given[key]:
-            values[key] = given[key]
+    values |= {key: given[key] for key in VERBS[name].lists if given[key]}
     for key in ("seed", "device", "workers"):
-        if given[key] is None:
-            continue
-        if key in cls.model_fields:
+        if given[key] is not None and key in cls.model_fields:
             values[key] = given[key]
-        elif key != "workers":
+        elif given[key] is not None and key != "workers":
             raise InputError(f"trabecula {name}: has no --{key}; `trabecula show {name}` lists its settings")
-    if given.get("check"):
-        values["check"] = True
+    values |= {"check": True} if given.get("check") else {}
     return assign(values, given["assignments"] or [])
 
 
@@ -195,7 +179,7 @@ def cores() -> int:
     try:
         usable = os.sched_getaffinity(0)
     except AttributeError:  # not Linux
-        return max(1, os.cpu_count() or 1)
+        return os.cpu_count() or 1
     siblings = {_siblings(cpu) for cpu in usable}
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -218,69 +202,62 @@ def _show_dry_run(name: str, config: Record, out: Path | None) -> None:
 
     print(f"# trabecula {name}: its settings; nothing is run\n{to_toml(dump(config)).strip()}")
     print("\n# reads")
-    missing = []
-    for key, paths in inputs(config).items():
-        for path in paths:
-            missing += [] if path.exists() else [path]
-            print(f"#   {key}: {path}" + ("" if path.exists() else "   (not there)"))
+    read = [(key, path) for key, paths in inputs(config).items() for path in paths]
+    missing = [path for _, path in read if not path.exists()]
+    for key, path in read:
+        print(f"#   {key}: {path}" + ("   (not there)" if path in missing else ""))
     state = "give --out FOLDER"
     if out is not None:
-        new = (
-            "a new folder" if not out.exists() else "an unfinished run, resumed" if out.is_dir() else "a file"
-        )
-        state = f"{out}   ({f'{DONE_FILE} already' if is_done(out) else new})"
+        found = "an unfinished run, resumed" if out.is_dir() else "a file" if out.exists() else "a new folder"
+        state = f"{out}   ({f'{DONE_FILE} already' if is_done(out) else found})"
     print(f"# writes\n#   {state}")
     if missing:
         raise InputError(f"{missing[0]}: no such file or folder")
 
 
-def _parameter(name: str, kind: Any, option: typer.models.OptionInfo) -> inspect.Parameter:
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option]
-    )
+def _flag(key: str) -> str:
+    return f"--{key.replace('_', '-')}"
 
 
-def _input(key: str, kind: Any, says: str) -> inspect.Parameter:
-    return _parameter(key, kind, typer.Option(f"--{key.replace('_', '-')}", metavar="PATH", help=says))
+def _option(kind: Any, flag: str, text: str, metavar: str | None = None) -> Any:
+    return Annotated[kind | None, typer.Option(flag, metavar=metavar, help=text)]
 
 
 def _command(name: str, verb: Verb) -> Callable[..., None]:
     """The function typer reads the options from: built from the table, so that they can't drift."""
     # lists here too: of a single option given twice the parser would keep the last without a word
-    parameters = [_input(key, list[Path] | None, INPUTS[key]) for key in verb.inputs]
-    parameters += [_input(key, list[Path] | None, INPUTS[key] + "; may be repeated.") for key in verb.lists]
+    options = {key: _option(list[Path], _flag(key), INPUTS[key], "PATH") for key in verb.inputs}
+    for key in verb.lists:
+        options[key] = _option(list[Path], _flag(key), INPUTS[key] + "; may be repeated.", "PATH")
     if verb.check:
-        kind = Annotated[bool, typer.Option("--check", help="Look for leaks; exit code 2 if there are any.")]
-        parameters.append(
-            inspect.Parameter("check", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
-        )
-    parameters += [
-        _parameter("out", Path | None, typer.Option("--out", metavar="FOLDER", help="The run folder.")),
-        _parameter(
-            "config",
-            Path | None,
-            typer.Option("--config", metavar="FILE.toml", help="Settings of this verb."),
-        ),
-        inspect.Parameter(
-            "assignments", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Assignments
-        ),
-        _parameter("seed", int | None, typer.Option("--seed", help="Seed of everything random.")),
-        _parameter("device", str | None, typer.Option("--device", help="cpu, cuda, cuda:1 or auto.")),
-        inspect.Parameter("workers", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Workers),
-        inspect.Parameter("dry_run", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=DryRun),
-    ]
+        help_text = "Look for leaks; exit code 2 if there are any."
+        options["check"] = Annotated[bool, typer.Option("--check", help=help_text)]
+    options |= {
+        "out": _option(Path, "--out", "The run folder.", "FOLDER"),
+        "config": _option(Path, "--config", "Settings of this verb.", "FILE.toml"),
+        "assignments": Assignments,
+        "seed": _option(int, "--seed", "Seed of everything random."),
+        "device": _option(str, "--device", "cpu, cuda, cuda:1 or auto."),
+        "workers": Workers,
+        "dry_run": DryRun,
+    }
 
     def command(**given: Any) -> None:
         run_verb(name, given)
 
+    keyword, defaults = inspect.Parameter.KEYWORD_ONLY, {"check": False, "dry_run": False}
+    parameters = [
+        inspect.Parameter(key, keyword, default=defaults.get(key), annotation=kind)
+        for key, kind in options.items()
+    ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    command.__annotations__ = options
     command.__doc__ = f"{verb.says}\n\nAll settings: trabecula show {name}"
     return command
 
 
 for _name, _verb in VERBS.items():
-    app.command(_name, epilog=f"Example: {_verb.example}")(_command(_name, _verb))
+    app.command(_name, epilog=f"Example: trabecula {_name} {_verb.example}")(_command(_name, _verb))
 
 
 @app.command(epilog="Example: trabecula study recipes/folder.toml --out runs/mine --workers 4")
@@ -313,25 +290,24 @@ def _show_plan(plan: Plan, folder: Path) -> None:
     from trabecula.study import remaining_work, summarise
 
     table = Table("stage", "verb", "axes", "cells", "done", title=plan.recipe.title or None)
-    rows = summarise(plan)
-    for stage, verb, axes, cells, done in rows:
-        table.add_row(stage, verb, axes, str(cells), str(done))
+    for row in summarise(plan):
+        table.add_row(*map(str, row))
     table.add_section()
     table.add_row("all", "", "", str(len(plan.cells)), str(sum(cell.done for cell in plan.cells)))
     Console().print(table)
-    lines = remaining_work(plan, folder)
-    if lines:
+    if lines := remaining_work(plan, folder):
         print("to do:\n  " + "\n  ".join(lines))
     for text in not_run_lines(plan.recipe.values, plan.recipe.not_run):
         print(f"not run: {text}")
 
 
+_SETTINGS = typer.Option("--settings", help="Of a run folder: its settings and raw cards too.")
+
+
 @app.command(epilog="Example: trabecula show pretrain    trabecula show moco    trabecula show runs/moco")
 def show(
     name: Annotated[str, typer.Argument(help="A verb, an objective, a run folder or a recipe.")] = "",
-    settings: Annotated[
-        bool, typer.Option("--settings", help="Of a run folder: its settings and raw cards too.")
-    ] = False,
+    settings: Annotated[bool, _SETTINGS] = False,
 ) -> None:
     """Show a verb's or objective's settings, or what is in a run folder or recipe."""
     with one_line_errors():

@@ -6,12 +6,13 @@ is the command line's help, `trabecula show` and the docs page.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import json
 import tomllib
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
@@ -74,31 +75,19 @@ class NoEffectOnResult:
 
 
 def build(cls: type[R], values: Mapping[str, Any], where: str) -> R:
-    """Make a record from plain values.
-
-    Raises:
-        InputError: every problem in one line, a mistyped key with the likely one.
-    """
+    """A record of plain values; an InputError names every problem, of a mistyped key the likely one."""
     try:
         cls = cls.of_kind(values)
+        return cls.model_validate(dict(values))
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    try:
-        return cls.model_validate(dict(values))
     except ValidationError as error:
         problems = "; ".join(_problem(cls, detail) for detail in error.errors())
         raise InputError(f"{where}: {problems}") from None
 
 
 def read_record(cls: type[R], path: Path, made_by: str) -> R:
-    """Read a record from a JSON file.
-
-    Args:
-        made_by: the command that writes the file, for the message.
-
-    Raises:
-        InputError: no such file, not a JSON object, or every problem with its values.
-    """
+    """Read a record from a JSON file that the command `made_by` wrote; an InputError says what is wrong."""
     return build(cls, read_json(path, made_by), str(path))
 
 
@@ -108,9 +97,9 @@ def _problem(cls: type[Record], detail: ErrorDetails) -> str:
         owner = _owner(cls, detail["loc"])
         known = sorted(owner.model_fields) if owner else []
         last = str(detail["loc"][-1])
+        above = key.removesuffix(last)
         inner = [row[0] for row in describe(owner) if row[0].endswith(f".{last}")] if owner else []
         if inner:
-            above = key.removesuffix(last)
             return f"unknown key '{key}'; is it " + " or ".join(f"'{above}{name}'" for name in inner) + "?"
         return f"unknown key '{key}'" + suggest(last, known)
     if detail["type"] == "missing":
@@ -126,8 +115,7 @@ def _owner(cls: type[Record], loc: Sequence[int | str]) -> type[Record] | None:
     owner: type[Record] | None = cls
     for part in loc[:-1]:
         field = owner.model_fields.get(str(part)) if owner else None
-        inner = [t for t in _flatten(field.annotation) if _is_record(t)] if field else []
-        owner = inner[0] if inner else None
+        owner = next(filter(_is_record, _flatten(field.annotation)), None) if field else None
     return owner
 
 
@@ -152,11 +140,7 @@ def suggest(word: str, known: Sequence[str]) -> str:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a recipe.
-
-    Raises:
-        InputError: the file is missing or is not TOML, with the line.
-    """
+    """Read a TOML file; an InputError says that it is missing, or the line that is not TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -168,26 +152,22 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def assign(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """Apply `-s a.b=value` to plain values; the value is read as TOML, else as a string.
-
-    Raises:
-        InputError: an assignment without '=' or through a key that holds no table.
-    """
-    result: dict[str, Any] = _copy(values)
+    """Apply `-s a.b=value` to plain values; the value is read as TOML, else as a string."""
+    result = copy.deepcopy(values)
     for text in assignments:
-        key, sign, raw = text.partition("=")
-        if not sign or not key.strip():
+        key, sign, raw = (part.strip() for part in text.partition("="))
+        if not sign or not key:
             raise InputError(f"-s {text}: write key=value, for example -s size=64")
-        put(result, key.strip(), _parse(raw.strip()), f"-s {text}:")
+        try:
+            value = tomllib.loads(f"value = {raw}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = raw
+        put(result, key, value, f"-s {text}:")
     return result
 
 
 def put(values: dict[str, Any], key: str, value: Any, where: str) -> None:
-    """Set a dotted key of plain values.
-
-    Raises:
-        InputError: the key goes through a value; `where` begins the message.
-    """
+    """Set a dotted key of plain values; an InputError that begins with `where` if it goes through a value."""
     *parents, last = key.split(".")
     for parent in parents:
         values = values.setdefault(parent, {})
@@ -196,31 +176,26 @@ def put(values: dict[str, Any], key: str, value: Any, where: str) -> None:
     values[last] = value
 
 
-def _copy(values: Any) -> Any:
-    return {k: _copy(v) for k, v in values.items()} if isinstance(values, dict) else values
-
-
-def _parse(raw: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
-        return raw
+def leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of nested tables."""
+    if not isinstance(values, Mapping):
+        yield prefix, values
+        return
+    for key, value in values.items():
+        yield from leaves(value, f"{prefix}.{key}" if prefix else key)
 
 
 def to_toml(values: Mapping[str, Any], prefix: str = "") -> str:
     """Plain values as TOML text: values first, then the tables; None (not set) is left out."""
-    lines = [
-        f"{_key(name)} = {inline(value)}"
-        for name, value in values.items()
-        if value is not None and not isinstance(value, Mapping)
-    ]
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            head = f"{prefix}{_key(name)}"
-            body = to_toml(value, f"{head}.")
-            plain = not value or any(not isinstance(inner, Mapping) for inner in value.values())
-            lines += ["", f"[{head}]"] if plain else []
-            lines += [body.strip("\n")] if body.strip() else []
+    tables = {name: value for name, value in values.items() if isinstance(value, Mapping)}
+    plain = {name: value for name, value in values.items() if value is not None and name not in tables}
+    lines = [f"{_key(name)} = {inline(value)}" for name, value in plain.items()]
+    for name, value in tables.items():
+        head = f"{prefix}{_key(name)}"
+        body = to_toml(value, f"{head}.")
+        only_tables = value and all(isinstance(inner, Mapping) for inner in value.values())
+        lines += [] if only_tables else ["", f"[{head}]"]
+        lines += [body.strip("\n")] if body.strip() else []
     return "\n".join(lines) + "\n"
 
 
@@ -262,20 +237,17 @@ def inputs(record: Record) -> dict[str, list[Path]]:
     """The files and folders a verb reads: every field typed `Path`, `Path | None` or a tuple of them."""
     found: dict[str, list[Path]] = {}
     for name, field in type(record).model_fields.items():
-        if Path not in _flatten(field.annotation):
-            continue
-        value = getattr(record, name)
-        paths = [value] if isinstance(value, Path) else list(value or ())
-        found[name] = [path for path in paths if isinstance(path, Path)]
+        if Path in _flatten(field.annotation):
+            value = getattr(record, name)
+            paths = [value] if isinstance(value, Path) else list(value or ())
+            found[name] = [path for path in paths if isinstance(path, Path)]
     return found
 
 
 def without_effect(record: Record) -> set[str]:
     """The settings of a verb that are marked as deciding no result."""
-    fields = type(record).model_fields.items()
-    return {
-        name for name, field in fields if any(isinstance(mark, NoEffectOnResult) for mark in field.metadata)
-    }
+    marks = {name: field.metadata for name, field in type(record).model_fields.items()}
+    return {name for name, its in marks.items() if any(isinstance(mark, NoEffectOnResult) for mark in its)}
 
 
 def describe(
@@ -284,9 +256,7 @@ def describe(
     """(key, type, default, meaning) of every setting, nested ones by their dotted key.
 
     A default is written as in TOML, long fractions in six digits; one of `WITHOUT_DEFAULT` if there is none.
-
-    Args:
-        given: the record that a field of this type has by default: its values are the defaults then.
+    Where a record is `given`, as a field of this type has it by default, its values are the defaults.
     """
     rows = []
     for name, field in cls.model_fields.items():
@@ -297,15 +267,10 @@ def describe(
             rows += describe(field.annotation, f"{key}.", value if isinstance(value, Record) else None)  # type: ignore[arg-type]
         else:
             meaning = " ".join((field.description or "").split())
-            shown = WITHOUT_DEFAULT[0] if required else _default(value)
+            default = WITHOUT_DEFAULT[1] if value is None else inline(_readable(value))
+            shown = WITHOUT_DEFAULT[0] if required else default
             rows.append((key, type_name(field.annotation), shown, meaning))
     return rows
-
-
-def _default(value: Any) -> str:
-    if value is None:
-        return WITHOUT_DEFAULT[1]
-    return inline(_readable(value))
 
 
 def _readable(value: Any) -> Any:

@@ -22,20 +22,22 @@ def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
+def _all_reduced(value: Tensor) -> Tensor:
+    summed = value.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(summed)
+    return summed
+
+
 class _Sum(torch.autograd.Function):
     """Sum over ranks; backward sums too, since every rank's loss depends on every rank's input."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:  # noqa: ARG004
-        total = value.clone()
-        dist.all_reduce(total)
-        return total
+        return _all_reduced(value)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:  # noqa: ARG004
-        total = grads[0].contiguous().clone()
-        dist.all_reduce(total)
-        return total
+        return _all_reduced(grads[0])
 
 
 def total(value: Tensor) -> Tensor:
@@ -61,9 +63,8 @@ class _Rows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:  # noqa: ARG004
-        total = grads[0].contiguous().clone()
-        dist.all_reduce(total)
-        return total[my_rows(len(total))]
+        grad = _all_reduced(grads[0])
+        return grad[my_rows(len(grad))]
 
 
 def all_rows(rows: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from rich.table import Table
 import trabecula
 from trabecula.artifacts.patient_hashes import SITE_KEY, key_file
 from trabecula.nets.devices import choose_device, precision_on
+from trabecula.run import installed
 
 _GIB = 2**30
 _NOT_FOR_USERS = ("dev", "docs")
@@ -35,21 +36,23 @@ def findings(out: Path) -> Iterator[tuple[str, str]]:
     """(what was examined, what was found)."""
     yield "trabecula", trabecula.__version__
     yield "python", f"{platform.python_version()} on {platform.platform()}"
-    yield from _requirements()
-    yield "extras", _extras()
-    yield "torch threads", f"{torch.get_num_threads()} of {os.cpu_count()} logical cores"
-    yield "GPUs", "; ".join(_gpus()) or "none visible; --device cpu"
-    yield "bf16", _bf16()
-    yield "site key", _site_key()
-    for what, folder in (("runs", out), ("temporary files", Path(tempfile.gettempdir()))):
-        yield what, _folder(folder)
-
-
-def _requirements() -> Iterator[tuple[str, str]]:
     for line in metadata.requires("trabecula") or []:
         if "extra ==" not in line:
             name, wanted = _parts(line)
-            yield name, _found(name) or f"missing: python -m pip install '{name}{wanted}'"
+            yield name, installed(name) or f"missing: python -m pip install '{name}{wanted}'"
+    yield "extras", _extras()
+    yield "torch threads", f"{torch.get_num_threads()} of {os.cpu_count()} logical cores"
+    gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    shown = [f"cuda:{i} {gpu.name}, {gpu.total_memory / _GIB:.0f} GiB" for i, gpu in enumerate(gpus)]
+    yield "GPUs", "; ".join(shown) or "none visible; --device cpu"
+    device = choose_device("auto")
+    place = "the GPU" if device.type == "cuda" else "this CPU"
+    fast = precision_on(device) == "bf16"
+    yield "bf16", f"fast on {place}" if fast else f"slow on {place}; float32 is used"
+    key = str(key_file()) if key_file().exists() else f"none yet; made at first need in {key_file()}"
+    yield "site key", f"from ${SITE_KEY}" if os.environ.get(SITE_KEY) else key
+    for what, folder in (("runs", out), ("temporary files", Path(tempfile.gettempdir()))):
+        yield what, _folder(folder)
 
 
 def _parts(requirement: str) -> tuple[str, str]:
@@ -58,45 +61,15 @@ def _parts(requirement: str) -> tuple[str, str]:
     return text, requirement[len(text) :].partition(";")[0].strip()
 
 
-def _found(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
-
-
 def _extras() -> str:
     """Each extra as installed, or the command that installs it."""
     found = []
     names = metadata.metadata("trabecula").get_all("Provides-Extra") or []
     for extra in (name for name in names if name not in _NOT_FOR_USERS):
         lines = [line for line in metadata.requires("trabecula") or [] if f'extra == "{extra}"' in line]
-        missing = [name for name, _ in map(_parts, lines) if not _found(name)]
-        found.append(
-            f"{extra}: python -m pip install 'trabecula[{extra}]'" if missing else f"{extra}: installed"
-        )
+        whole = all(installed(name) for name, _ in map(_parts, lines))
+        found.append(f"{extra}: " + ("installed" if whole else f"python -m pip install 'trabecula[{extra}]'"))
     return "\n".join(found) or "none are offered"
-
-
-def _gpus() -> list[str]:
-    found = []
-    for i in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(i)
-        found.append(f"cuda:{i} {properties.name}, {properties.total_memory / _GIB:.0f} GiB")
-    return found
-
-
-def _bf16() -> str:
-    device = choose_device("auto")
-    place = "the GPU" if device.type == "cuda" else "this CPU"
-    return f"fast on {place}" if precision_on(device) == "bf16" else f"slow on {place}; float32 is used"
-
-
-def _site_key() -> str:
-    """Whether there is one; examining must not make one."""
-    if os.environ.get(SITE_KEY):
-        return f"from ${SITE_KEY}"
-    return str(key_file()) if key_file().exists() else f"none yet; made at first need in {key_file()}"
 
 
 def _folder(folder: Path) -> str:

@@ -26,12 +26,9 @@ class RunError(TrabeculaError, RuntimeError):
     """Good input, failed work: a diverged loss, a full disk."""
 
 
-def is_disk_full(error: OSError) -> bool:
-    """Whether the disk or the user's quota is used up."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-def disk_full(place: object) -> RunError:
-    return RunError(
-        f"{place}: the disk is full; free some space and run the same command again, what is done is kept"
-    )
+def disk_full(error: OSError, place: object) -> RunError | None:
+    """The error for a person where the disk or the user's quota is used up; None of any other failure."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    remedy = "free some space and run the same command again, what is done is kept"
+    return RunError(f"{place}: the disk is full; {remedy}")

@@ -155,7 +155,7 @@ def _check_arms(arms: Sequence[ComparedArm], finished: Sequence[ComparedArm], co
             )
     if not arms:
         one = config.incomplete[0]
-        raise InputError(f"every arm is incomplete, such as '{one.name}' ({one.reason}); none is left")
+        raise InputError(f"every arm is incomplete, such as '{one.name}' ({one.reason}); nothing is left")
     if not finished:
         raise InputError(
             f"every arm among the predictions is a snapshot, such as '{arms[0].name}', and these are shown "

@@ -163,9 +163,9 @@ def _gradcam(config: Config, encoder: Path, store: Store, splits: Splits, out: R
             for i, (row, value, group, label, heat) in enumerate(shown)
         ),
     )  # fmt: skip
-    grey = np.stack([to_uint8(image.numpy()) for image in pictures])
+    displayed = np.stack([to_uint8(image.numpy()) for image in pictures])
     (out / "gradcam").mkdir(exist_ok=True)
-    for name, content in explanations.gradcam_files(dump(cams), grey, heats).items():
+    for name, content in explanations.gradcam_files(dump(cams), displayed, heats).items():
         out.write(name, content)
     other = "-s layer=..." if cams.method == "hirescam" else "-s method=hirescam, or -s layer=..."
     empty = sum(image.peak <= 0 for image in cams.images)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -35,13 +35,15 @@ def _let_go() -> None:
 os.register_at_fork(after_in_child=_let_go)
 
 
-def write_atomically(path: Path, content: str | bytes) -> Path:
-    """Write a file so that it is there whole or not at all."""
+def write_atomically(path: Path, content: str | bytes | npt.NDArray[Any]) -> Path:
+    """Write a file, of an array an .npy file, so that it is there whole or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    data = content.encode() if isinstance(content, str) else content
     try:
         with partial.open("wb") as file:
-            file.write(data)
+            if isinstance(content, str | bytes):
+                file.write(content.encode() if isinstance(content, str) else content)
+            else:
+                save_array(file, content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -56,14 +58,7 @@ def write_json(path: Path, value: Any) -> Path:
 
 
 def read_json(path: Path, made_by: str) -> dict[str, Any]:
-    """Read one JSON object.
-
-    Args:
-        made_by: the command that writes the file, for the message.
-
-    Raises:
-        InputError: no such file, or not a JSON object.
-    """
+    """Read one JSON object that the command `made_by` wrote; an InputError if there is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
@@ -88,12 +83,18 @@ def sweep(partials: Iterable[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def make_folder(out: Path) -> None:
-    """Make the folder of a run or study, and those above it.
+def make_folder(out: Path, own: Container[str] | None) -> None:
+    """Make the folder of a run or study, and those above it; an InputError if there can be none of that name.
 
-    Raises:
-        InputError: there can be none of that name.
+    It is refused, too, if it holds something beside the names in `own`; None: it is known to be one's own.
     """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; --out needs a folder")
+    if own is not None and out.is_dir():
+        names = (path.name for path in out.iterdir())
+        foreign = sorted(name for name in names if name not in own and not name.endswith(".partial"))
+        if foreign:
+            raise InputError(f"{out}: holds something else ({foreign[0]}); choose another --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except NotADirectoryError:
@@ -106,8 +107,7 @@ def make_folder(out: Path) -> None:
 def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
     """Hold a folder for this process alone; the lock ends with the process, however it ends.
 
-    Raises:
-        InputError: another process holds it, still after `wait` seconds.
+    An InputError if another process still holds it after `wait` seconds.
     """
     until = time.monotonic() + wait
     with (folder / ".lock").open("w") as lock:
@@ -117,9 +117,8 @@ def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() >= until:
-                    raise InputError(
-                        f"{folder}: another trabecula process is working here; wait for it"
-                    ) from None
+                    busy = f"{folder}: another trabecula process is working here; wait for it"
+                    raise InputError(busy) from None
                 time.sleep(0.05)
         _held.add(lock.fileno())
         try:
@@ -129,11 +128,7 @@ def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
 
 
 def save_array(file: BinaryIO, array: npt.NDArray[Any]) -> None:
-    """Write an .npy file, byte for byte as `numpy.save` does.
-
-    Raises:
-        OSError: with the system's reason, such as a full disk.
-    """
+    """Write an .npy file, byte for byte as `numpy.save` does; an OSError has the system's reason."""
     import numpy as np
 
     whole = np.ascontiguousarray(array)
@@ -142,11 +137,7 @@ def save_array(file: BinaryIO, array: npt.NDArray[Any]) -> None:
 
 
 def open_new_array(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.memmap[Any, Any]:
-    """A writable memory map in a new .npy file whose place on the disk is taken at once.
-
-    Raises:
-        OSError: the disk is full.
-    """
+    """A writable memory map in a new .npy file whose place on the disk is taken at once, or an OSError."""
     import numpy as np
 
     array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)

@@ -33,6 +33,7 @@ from trabecula.phantoms.chest_findings import NO_FINDING, SEPARATOR, ChestSettin
 from trabecula.phantoms.hips import draw_hip
 from trabecula.phantoms.knees import draw_knee
 from trabecula.phantoms.objects import draw_object, object_of
+from trabecula.phantoms.radiograph import MOST_PATIENTS
 from trabecula.progress import Meter
 from trabecula.run import Run
 
@@ -59,11 +60,6 @@ class Second(Record):
     brightness: float = Field(0.7, ge=-3, le=3)
     """Its radiographs' brightness, in the place of the labelled cohort's."""
 
-    @model_validator(mode="after")
-    def _prevalence_is_a_distribution(self) -> Self:
-        patients.check_shares(self.prevalence)
-        return self
-
 
 class Config(patients.Joints):
     """Settings of `trabecula phantom`."""
@@ -80,8 +76,8 @@ class Config(patients.Joints):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         total = self.num_patients + self.num_unlabelled_patients
-        if total > patients.MOST_PATIENTS:
-            raise ValueError(f"{total} patients in all; seven-digit ids allow {patients.MOST_PATIENTS}")
+        if total > MOST_PATIENTS:
+            raise ValueError(f"{total} patients in all; seven-digit ids allow {MOST_PATIENTS}")
         joints = self.prevalence != patients.Joints().prevalence or self.unlabelled is not None
         if self.kind == "chest" and joints:
             raise ValueError(

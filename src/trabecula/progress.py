@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import ClassVar
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.status import Status
 
 _EVERY_S = 15.0  # plain lines: often enough to see life, rare enough for a log file
@@ -27,36 +20,33 @@ _FIRST_S = 4.0  # what is done by then needs no word
 
 
 class Meter:
-    """`with Meter("decoding", total, "images") as meter: ... meter.add(1)`."""
+    """`with Meter("decoding", total, "images") as meter: ... meter.add(1)`.
+
+    `even`: items cost about the same; if not, the caller's notes say the time left.
+    """
 
     listener: ClassVar[Callable[[float | None], None] | None] = None
     """In a study's workers: called with the seconds left (None if unknown); nothing is shown, since their
     parent shows one meter for all of them."""
 
     def __init__(self, label: str, total: int, unit: str, even: bool = True) -> None:
-        """Args: even: items cost about the same; if not, the caller's notes say the time left."""
         self.label, self.total, self.unit, self.even = label, total, unit, even
-        self.done = 0
-        self._started = self._told = time.monotonic()
-        self._skipped = 0
+        self.done = self._skipped = 0
+        self._started = self._shown = time.monotonic()
         self._reached, self._note = False, ""
         self._bar: Progress | None = None
 
     def __enter__(self) -> Meter:
         if Meter.listener is None and sys.stderr.isatty():
-            columns: list[ProgressColumn] = [
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                TextColumn(self.unit), TextColumn("{task.fields[rate]}"),
-            ]  # fmt: skip
-            columns += [TimeRemainingColumn()] if self.even else []
+            left = [TimeRemainingColumn()] if self.even else []
+            texts = TextColumn(self.unit), TextColumn("{task.fields[rate]}")
+            columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *texts, *left
             self._bar = Progress(*columns, console=Console(stderr=True))
             self._bar.start()
             self._bar.add_task(self.label, total=self.total, rate="")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar:
             self._bar.stop()
 
@@ -77,21 +67,20 @@ class Meter:
 
     def _show(self, count: int, note: str = "") -> None:
         self.done += count
-        elapsed = max(time.monotonic() - self._started, 1e-9)
-        rate = (self.done - self._skipped) / elapsed
+        now = time.monotonic()
+        rate = (self.done - self._skipped) / max(now - self._started, 1e-9)
+        left_s = max(self.total - self.done, 0) / rate if self.even and rate > 0 else None
         if self._bar:
             pace = f"{rate:.3g}/s {note}" if self.even else note
             self._bar.update(self._bar.task_ids[0], completed=self.done, rate=pace)
         elif Meter.listener is not None:
-            if time.monotonic() - self._told < _LISTENER_EVERY_S and self.done < self.total:
-                return
-            self._told = time.monotonic()
-            Meter.listener(max(self.total - self.done, 0) / rate if self.even and rate > 0 else None)
-        elif time.monotonic() - self._told >= _EVERY_S:
-            self._told = time.monotonic()
+            if now - self._shown >= _LISTENER_EVERY_S or self.done >= self.total:
+                self._shown = now
+                Meter.listener(left_s)
+        elif now - self._shown >= _EVERY_S:
+            self._shown = now
             pace = f", {rate:.3g}/s" if self.even else ","
-            if self.even and rate > 0:
-                pace += f", {duration(max(self.total - self.done, 0) / rate)} left"
+            pace += "" if left_s is None else f", {duration(left_s)} left"
             line = f"{self.label}: {self.done:,}/{self.total:,} {self.unit}{pace}"
             print(f"{line} {note}".rstrip(" ,"), file=sys.stderr, flush=True)
 
@@ -99,33 +88,31 @@ class Meter:
 class Steps:
     """What is being done, where nobody knows how long it takes: `with Steps("checking x") as steps: ...`.
 
-    A line that moves on a terminal; elsewhere nothing of what is quick, and a line now and then after that.
+    A line that moves on a terminal; elsewhere nothing of what is quick, the first plain line after `first_s`
+    seconds, then one every `every_s`.
     """
 
     def __init__(self, label: str, first_s: float = _FIRST_S, every_s: float = _EVERY_S) -> None:
-        """Args: first_s, every_s: seconds until the first plain line, and between two."""
         self.label, self.first_s, self.every_s = label, first_s, every_s
         self._now = ""
         self._status: Status | None = None
         self._ended = threading.Event()
-        self._teller = threading.Thread(target=self._tell, daemon=True)
+        self._printer = threading.Thread(target=self._print, daemon=True)
 
     def __enter__(self) -> Steps:
         if sys.stderr.isatty():
             self._status = Console(stderr=True).status(escape(self._line()))
             self._status.start()
         else:
-            self._teller.start()
+            self._printer.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         if self._status:
             self._status.stop()
         else:
-            self._teller.join()
+            self._printer.join()
 
     def now(self, text: str) -> None:
         self._now = text
@@ -135,12 +122,18 @@ class Steps:
     def _line(self) -> str:
         return f"{self.label}: {self._now}" if self._now else self.label
 
-    def _tell(self) -> None:
+    def _print(self) -> None:
         """A thread's work, since a step that takes long says nothing itself."""
         wait_s = self.first_s
         while not self._ended.wait(wait_s):
             print(self._line(), file=sys.stderr, flush=True)
             wait_s = self.every_s
+
+
+def rounded(seconds: float) -> str:
+    """A duration in steps that a reader can follow: tens of seconds, then minutes, then fives of minutes."""
+    step = 10 if seconds < 90 else 60 if seconds < 3600 else 300
+    return duration(max(math.ceil(seconds / step) * step, 10))
 
 
 def duration(seconds: float) -> str:

@@ -21,10 +21,8 @@ def mix(*parts: object) -> int:
 class RowRandom:
     """Random numbers for some rows of one global batch.
 
-    Args:
-        seed: of this batch (the stream's seed and the batch's number, mixed).
-        num_rows: rows of the whole batch, over all ranks.
-        rows: the part of it that is here.
+    seed: of this batch (the stream's seed and the batch's number, mixed).
+    num_rows: rows of the whole batch, over all ranks. rows: the part of it that is here.
     """
 
     def __init__(self, seed: int, num_rows: int, rows: slice, device: torch.device) -> None:

@@ -16,14 +16,14 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from trabecula.config import Record, assign, build, read_toml, suggest
+from trabecula.config import Record, assign, build, leaves, read_toml, suggest
 from trabecula.errors import InputError
 
 _NOT_SETTINGS = ("verb", "axes")
@@ -73,17 +73,10 @@ class Recipe:
 
 
 def read_recipe(path: Path, assignments: Sequence[str] = ()) -> Recipe:
-    """Read a recipe; `-s` assignments set its keys, `prepare.size=96` short for `stages.prepare.size=96`.
-
-    Raises:
-        InputError: not TOML, an unknown part or stage, an axis without values, a cycle.
-    """
+    """Read a recipe; `-s` assignments set its keys, `prepare.size=96` short for `stages.prepare.size=96`."""
     _check_path(path)
     values = read_toml(path)
-    expanded = [_expand(text, values.get("stages", {})) for text in assignments]
-    for text in expanded:
-        _check_axis(text, values.get("axes", {}))
-    recipe = parse_recipe(assign(values, expanded), str(path))
+    recipe = parse_recipe(assign(values, [_expand(text, values) for text in assignments]), str(path))
     shown = path.name if path.is_absolute() else path.as_posix()
     words = ["trabecula", "study", shown, *(word for text in assignments for word in ("-s", text))]
     return replace(recipe, command=shlex.join(words))
@@ -93,8 +86,8 @@ def _check_path(path: Path) -> None:
     """Of a mistyped path: say which recipe may be meant."""
     if path.is_dir():
         inside = path / "recipe.toml"
-        what = f"give {inside}" if inside.exists() else f"give a recipe{_listed(sorted(path.glob('*.toml')))}"
-        raise InputError(f"{path}: is a folder; {what}")
+        what = inside if inside.exists() else f"a recipe{_listed(sorted(path.glob('*.toml')))}"
+        raise InputError(f"{path}: is a folder; give {what}")
     if not path.exists():
         known = sorted({*path.parent.glob("*.toml"), *Path("recipes").glob("*.toml")})
         by_name = {file.stem: file for file in known}
@@ -107,44 +100,32 @@ def _listed(recipes: Sequence[Path]) -> str:
     return f"; there are {', '.join(map(str, recipes))}" if recipes else ""
 
 
-def _expand(text: str, stages: Mapping[str, Any]) -> str:
+def _expand(text: str, values: Mapping[str, Any]) -> str:
+    """An assignment with its whole key; a mistyped value of a named axis would become one more arm."""
     key = text.partition("=")[0].strip()
-    first = key.split(".")[0]
-    parts = list(_RecipeFile.model_fields)
+    first, name, label, *_ = [*key.split("."), "", ""]
+    stages, axes, parts = values.get("stages", {}), values.get("axes"), list(_RecipeFile.model_fields)
     if first in stages:
         return f"stages.{text.strip()}"
-    if first in parts:
-        return text
-    if "." not in key and not difflib.get_close_matches(first, [*stages, *parts], cutoff=0.75):
-        known = ", ".join(stages)
-        raise InputError(f"-s {text}: of which stage? write -s STAGE.{text.strip()}, STAGE one of {known}")
-    raise InputError(f"-s {text}: unknown stage '{first}'{suggest(first, [*stages, *parts])}")
-
-
-def _check_axis(text: str, axes: Any) -> None:
-    """A mistyped value of a named axis would otherwise become one more arm."""
-    part, name, label, *_ = [*text.partition("=")[0].strip().split("."), "", ""]
-    known = axes.get(name) if part == "axes" and isinstance(axes, Mapping) else None
+    if first not in parts:
+        if "." not in key and not difflib.get_close_matches(first, [*stages, *parts], cutoff=0.75):
+            which = f"write -s STAGE.{text.strip()}, STAGE one of {', '.join(stages)}"
+            raise InputError(f"-s {text}: of which stage? {which}")
+        raise InputError(f"-s {text}: unknown stage '{first}'{suggest(first, [*stages, *parts])}")
+    known = axes.get(name) if first == "axes" and isinstance(axes, Mapping) else None
     if label and isinstance(known, Mapping) and label not in known:
-        raise InputError(
-            f"-s {text}: axis '{name}' has no value '{label}'{suggest(label, list(known))}; new values are "
-            "written into the recipe"
-        )
+        meant = f"{suggest(label, list(known))}; new values are written into the recipe"
+        raise InputError(f"-s {text}: axis '{name}' has no value '{label}'{meant}")
+    return text
 
 
 def parse_recipe(values: Mapping[str, Any], where: str) -> Recipe:
-    """Check a recipe's own form.
-
-    Raises:
-        InputError: an unknown part or stage, an axis without values.
-    """
+    """Read the TOML of a recipe as `read_recipe` does."""
     file = build(_RecipeFile, values, where)
     if not file.stages:
         raise InputError(f"{where}: has no stages; add one, for example [stages.phantom]")
     not_run: dict[str, str] = {}
-    axes = tuple(
-        _named_axis(name, table, list(file.stages), not_run, where) for name, table in file.axes.items()
-    )
+    axes = tuple(_named_axis(*axis, list(file.stages), not_run, where) for axis in file.axes.items())
     stages = {name: _stage(name, table, where) for name, table in file.stages.items()}
     return Recipe(file.title, file.threads, stages, axes, not_run, values, where=where)
 
@@ -153,19 +134,18 @@ def _stage(name: str, table: Mapping[str, Any], where: str) -> Stage:
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise InputError(f"{where}: stage '{name}': use letters, digits, - and _ in a stage's name")
     values = {key: value for key, value in table.items() if key not in _NOT_SETTINGS}
-    axes = []
+    at, axes = f"{where}: stages.{name}", []
     if not isinstance(table.get("axes", {}), Mapping):
-        raise InputError(f"{where}: stages.{name}.axes is a table of lists (got {table['axes']!r})")
+        raise InputError(f"{at}.axes is a table of lists (got {table['axes']!r})")
     for key, entries in leaves(table.get("axes", {})):
         if not isinstance(entries, list):
-            raise InputError(f"{where}: stages.{name}.axes.{key} is a list of values (got {entries!r})")
+            raise InputError(f"{at}.axes.{key} is a list of values (got {entries!r})")
         if not entries:
-            raise InputError(f"{where}: stages.{name}.axes.{key} has no values")
-        if _has(values, key):
-            raise InputError(
-                f"{where}: stages.{name}.{key} is set and also an axis; "
-                f"keep one (from the command line: -s '{name}.axes.{key}=[...]')"
-            )
+            raise InputError(f"{at}.axes.{key} has no values")
+        given = [f"{other}." for other, _ in leaves(values)]
+        if any(other.startswith(f"{key}.") or f"{key}.".startswith(other) for other in given):
+            keep = f"keep one (from the command line: -s '{name}.axes.{key}=[...]')"
+            raise InputError(f"{at}.{key} is set and also an axis; {keep}")
         labels = tuple(_label(entry) for entry in entries)
         axes.append(Axis(f"{name}.{key}", labels, tuple({name: {key: entry}} for entry in entries)))
     return Stage(name, str(table.get("verb", name)), values, tuple(axes))
@@ -179,13 +159,6 @@ def _label(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _has(values: Mapping[str, Any], key: str) -> bool:
-    first, _, rest = key.partition(".")
-    if first not in values:
-        return False
-    return not rest or not isinstance(values[first], Mapping) or _has(values[first], rest)
-
-
 def _named_axis(
     name: str, table: Mapping[str, Any], stages: Sequence[str], not_run: dict[str, str], where: str
 ) -> Axis:
@@ -193,24 +166,20 @@ def _named_axis(
     if name in stages:
         raise InputError(f"{where}: axis '{name}' has the name of a stage; rename it")
     kept: dict[str, dict[str, dict[str, Any]]] = {}
-    missing: dict[str, str] = {}
     varied: dict[str, dict[str, Any]] = {}
+    missing: dict[str, str] = {}
     for label, changes in table.items():
         settings = {stage: given for stage, given in changes.items() if stage != _SKIP}
         for stage, given in settings.items():
-            at = f"{where}: axes.{name}.{label}.{stage}"
+            at = f"{where}: axes.{name}.{label}"
             if stage not in stages:
-                raise InputError(
-                    f"{where}: [axes.{name}.{label}]: unknown stage '{stage}'{suggest(stage, stages)}"
-                )
+                raise InputError(f"{at}: unknown stage '{stage}'{suggest(stage, stages)}")
             if not isinstance(given, Mapping):
-                raise InputError(f"{at} is a table (got {given!r})")
-            for key in _NOT_SETTINGS:
-                if key in given:
-                    raise InputError(f"{at}.{key} can't vary along an axis")
+                raise InputError(f"{at}.{stage} is a table (got {given!r})")
+            if fixed := [key for key in _NOT_SETTINGS if key in given]:
+                raise InputError(f"{at}.{stage}.{fixed[0]} can't vary along an axis")
             varied[stage] = {}
-        needed = changes.get(_SKIP)
-        if needed is not None and not Path(str(needed)).exists():
+        if (needed := changes.get(_SKIP)) is not None and not Path(str(needed)).exists():
             missing[label] = f"{needed} is not there"
         else:
             kept[label] = {stage: dict(leaves(given)) for stage, given in settings.items()}
@@ -226,11 +195,8 @@ def not_run_lines(values: Mapping[str, Any], not_run: Mapping[str, str]) -> list
     """A line for each reason: the arms that read the missing file, then the controls left out with them.
 
     A control names the file in `skip_if_missing` and does not read it: random weights of a network, say,
-    that is in the study only to be compared with ImageNet's.
-
-    Args:
-        values: the recipe's TOML.
-        not_run: value of an axis -> reason.
+    that is in the study only to be compared with ImageNet's. `values`: the recipe's TOML; `not_run`: value of
+    an axis -> reason.
     """
     changes = {label: table for axis in (values.get("axes") or {}).values() for label, table in axis.items()}
     lines = []
@@ -238,11 +204,9 @@ def not_run_lines(values: Mapping[str, Any], not_run: Mapping[str, str]) -> list
         arms = [label for label, why in not_run.items() if why == reason]
         readers = [label for label in arms if _reads_file(changes.get(label) or {})] or arms
         controls = [label for label in arms if label not in readers]
-        line = f"{', '.join(readers)}: {reason}"
-        if controls:
-            plural = "s" * (len(controls) > 1)
-            line += f"; left out with it: its control{plural} {', '.join(controls)}"
-        lines.append(line)
+        its = f"its control{'s' * (len(controls) > 1)} {', '.join(controls)}"
+        tail = f"; left out with it: {its}" if controls else ""
+        lines.append(f"{', '.join(readers)}: {reason}{tail}")
     return lines
 
 
@@ -266,26 +230,21 @@ class References:
 
     single: Mapping[str, frozenset[str]]  # outside lists -> axes that every reference to it pins
     every: tuple[str, ...]  # stages that "@*" stands for
-    listed: tuple[str, ...]  # inside lists, "@*" expanded
 
 
 def find_references(recipe: Recipe) -> dict[str, References]:
-    """Of each stage: the stages it refers to.
-
-    Raises:
-        InputError: a reference is not written as one, or names an unknown stage.
-    """
+    """Stage -> what it refers to, in running order: after what it needs, otherwise in the recipe's order."""
     named = {name: _named_in(recipe, name) for name in recipe.stages}
     with_every = {name for name, (_, listed) in named.items() if EVERY in listed}
-    found = {}
+    found, needs = {}, {}
     for name, (single, listed) in named.items():
         waiting = {name} | with_every  # the stage itself, those that need it, and other users of "@*"
         while more := {o for o, (one, many) in named.items() if waiting & {*one, *many}} - waiting:
             waiting |= more
         every = tuple(o for o in recipe.stages if o not in waiting) if name in with_every else ()
-        others = [other for other in listed if other != EVERY]
-        found[name] = References(single, every, tuple(dict.fromkeys([*others, *every])))
-    return found
+        found[name] = References(single, every)
+        needs[name] = [*single, *(other for other in listed if other != EVERY), *every]
+    return {name: found[name] for name in _running_order(needs, recipe.where)}
 
 
 def _named_in(recipe: Recipe, name: str) -> tuple[dict[str, frozenset[str]], list[str]]:
@@ -295,10 +254,8 @@ def _named_in(recipe: Recipe, name: str) -> tuple[dict[str, frozenset[str]], lis
     listed: list[str] = []
     settings = [stage.values]
     settings += [value.get(name, {}) for axis in (*stage.axes, *recipe.axes) for value in axis.values]
-    for key, value in ((k, v) for one in settings for k, v in leaves(one)):
-        for item in value if isinstance(value, list) else [value]:
-            if not is_reference(item):
-                continue
+    for key, value in (leaf for one in settings for leaf in leaves(one)):
+        for item in filter(is_reference, value if isinstance(value, list) else [value]):
             where = f"{recipe.where}: [stages.{name}]: '{key}'"
             named = read_reference(item, where)
             if named.stage != EVERY and named.stage not in recipe.stages:
@@ -312,14 +269,8 @@ def _named_in(recipe: Recipe, name: str) -> tuple[dict[str, frozenset[str]], lis
     return single, listed
 
 
-def run_order(recipe: Recipe, references: Mapping[str, References]) -> list[str]:
-    """Stages so that each comes after those it needs, otherwise in the recipe's order.
-
-    Raises:
-        InputError: stages wait for each other.
-    """
-    needs = {name: [*found.single, *found.listed] for name, found in references.items()}
-    left, order = list(recipe.stages), list[str]()
+def _running_order(needs: Mapping[str, Sequence[str]], where: str) -> list[str]:
+    left, order = list(needs), list[str]()
     while left:
         ready = next((name for name in left if not {*left} & {*needs[name]}), None)
         if ready is None:
@@ -327,7 +278,7 @@ def run_order(recipe: Recipe, references: Mapping[str, References]) -> list[str]
             while path[-1] not in path[:-1]:
                 path.append(next(name for name in needs[path[-1]] if name in left))
             cycle = " -> ".join(path[path.index(path[-1]) :])
-            raise InputError(f"{recipe.where}: stages wait for each other: {cycle}")
+            raise InputError(f"{where}: stages wait for each other: {cycle}")
         order.append(ready)
         left.remove(ready)
     return order
@@ -338,24 +289,10 @@ def is_reference(value: Any) -> bool:
 
 
 def read_reference(text: str, where: str) -> Reference:
-    """Read `@stage`, `@stage/inside`, `@stage[axis=label]` or `@stage[axis=label, axis=label]/inside`.
-
-    Raises:
-        InputError: it is written otherwise.
-    """
+    """Read `@stage`, `@stage/inside`, `@stage[axis=label]` or `@stage[axis=label, axis=label]/inside`."""
     found = _REFERENCE.fullmatch(text)
     pins = [part.partition("=") for part in (found[2] or "").split(",") if part.strip()] if found else []
     if found is None or not all(sign and axis.strip() and label.strip() for axis, sign, label in pins):
-        raise InputError(
-            f"{where}: '{text}' is not a reference; write @stage, @stage/part or @stage[axis=label]/part"
-        )
+        forms = "@stage, @stage/part or @stage[axis=label]/part"
+        raise InputError(f"{where}: '{text}' is not a reference; write {forms}")
     return Reference(found[1], {axis.strip(): label.strip() for axis, _, label in pins}, found[3] or "")
-
-
-def leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of nested tables."""
-    if not isinstance(values, Mapping):
-        yield prefix, values
-        return
-    for key, value in values.items():
-        yield from leaves(value, f"{prefix}.{key}" if prefix else key)

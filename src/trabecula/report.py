@@ -77,12 +77,11 @@ def run(config: Config, out: Run) -> str:
     """
     results = read_results(config.results, config.shortcuts)
     sections = page_sections(results, config)
-    page = render(config.title, sections, results)
     for folder in ("tables", "figures"):
         (out / folder).mkdir(exist_ok=True)
     for name, content in section_files(sections).items():
         out.write(name, content)
-    out.write("report.html", page)
+    out.write("report.html", render(config.title, sections))
     return f"report.html: {verdict.in_a_line(results)}"
 
 
@@ -90,13 +89,11 @@ def page_sections(results: Results, config: Config) -> list[Section]:
     """The page from top to bottom; a section of which the study has nothing is left out."""
     generators, explained = read_generators(config.fidelity), read_explained(config.explained)
     trained = read_pretrainings(config.runs, bool(config.store and config.num_pictures))
-    published = None
-    if config.paper:
-        study = StudyFiles(
-            results, generators, explained, trained, config.runs, config.store, config.samples,
-            config.spectra, config.searches,
-        )  # fmt: skip
-        published = published_section(config.paper, study)
+    study = StudyFiles(
+        results, generators, explained, trained, config.runs, config.store, config.samples, config.spectra,
+        config.searches,
+    )  # fmt: skip
+    published = published_section(config.paper, study) if config.paper else None
     sections = [
         evaluated.verdict_section(results, config.not_run, trained.at_the_end if trained else {}),
         pools_section(results),
@@ -116,12 +113,7 @@ def page_sections(results: Results, config: Config) -> list[Section]:
 
 
 def _identities(config: Config) -> dict[str, str]:
-    named = {
-        "results": config.results,
-        "manifest": config.manifest,
-        "store": config.store,
-    }
-    known = {name: identity(path) for name, path in named.items() if path}
+    paths = {"results": config.results, "manifest": config.manifest, "store": config.store}
     for name in ("samples", "fidelity", "explained", "searches", "spectra"):
-        known |= {f"{name} {i}": identity(path) for i, path in enumerate(getattr(config, name), 1)}
-    return known
+        paths |= {f"{name} {i}": path for i, path in enumerate(getattr(config, name), 1)}
+    return {name: identity(path) for name, path in paths.items() if path}

@@ -22,20 +22,19 @@ import trabecula
 from trabecula.artifacts import run_record
 from trabecula.artifacts.run_record import RunRecord, read_run, run_id
 from trabecula.config import Record, digest, dump, inputs, suggest, without_effect
-from trabecula.errors import InputError, disk_full, is_disk_full
+from trabecula.errors import InputError, disk_full
 from trabecula.files import locked, make_folder, sha256_of, sweep, write_atomically, write_json
 from trabecula.verbs import VERBS
 
 _RECORDS = {run_record.CONFIG_FILE, run_record.PROVENANCE_FILE, run_record.LOG_FILE, ".lock"}
-_OWN_FILES = _RECORDS | {run_record.DONE_FILE}
+_OF_NO_RUN = _RECORDS - {run_record.CONFIG_FILE} | {run_record.DONE_FILE}  # may lie where no run began
 
 
 class Run:
     """One open run folder; made by `execute`, handed to a verb's `run(config, out)`."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        self.path = path
-        self.threads = threads
+        self.path, self.threads = path, threads
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -75,9 +74,6 @@ def verb_module(verb: str) -> Any:
     `check(config, made)`, which raises InputError if the config does not suit the configs of the cells that
     are to make its inputs (input's name -> config);
     `arm(config)`, the arm that it makes, as {"name": ..., "architecture": ..., "family": ...}.
-
-    Raises:
-        InputError: there is no such verb.
     """
     name = verb if "." in verb else f"trabecula.{verb}"
     try:
@@ -91,24 +87,10 @@ def verb_module(verb: str) -> Any:
     return module
 
 
-def recorded(
-    verb: str, config: Record, threads: int, identify: Callable[[Path], str] | None = None
-) -> RunRecord:
-    """What decides a run's result.
-
-    Args:
-        identify: gives the identity of an input; a plan knows those of inputs yet to be made.
-    """
-    known = identify or identity
-    given = {key: [known(path) for path in paths] for key, paths in inputs(config).items()}
-    return RunRecord(verb=verb, settings=settings(config), inputs=given, threads=threads)
-
-
 def execute(verb: str, config: Record, out: Path, threads: int = 1, wait: float = 0.0) -> str:
     """Do one verb into one folder, or resume it, or find it done; returns its one-line summary.
 
-    Args:
-        wait: seconds to wait for another process that works in this folder.
+    Another process that works in this folder is waited for, `wait` seconds.
 
     Raises:
         InputError: the folder holds something else, another config, or another process's work.
@@ -133,52 +115,27 @@ def execute(verb: str, config: Record, out: Path, threads: int = 1, wait: float 
             run_record.finish(out, summary)
             return summary
     except OSError as error:
-        if is_disk_full(error):
-            raise disk_full(out) from None
+        if full := disk_full(error, out):
+            raise full from None
         raise
 
 
 @contextmanager
 def _opened(out: Path, record: RunRecord, wait: float) -> Iterator[str | None]:
     """Hold the folder's lock; gives the summary if the run is done already."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; --out needs a folder")
-    started = run_record.is_started(out)
-    if run_id(out) is None:
-        foreign = _artifacts(out) + [run_record.CONFIG_FILE] * started if out.is_dir() else []
-        if foreign:
-            raise InputError(f"{out}: holds something else ({foreign[0]}); choose another --out")
-    make_folder(out)
+    make_folder(out, _OF_NO_RUN if run_id(out) is None else None)
     with locked(out, wait):
         if run_record.is_started(out):
-            differing = read_run(out).differences(record)
-            if differing and not _barren(out):
-                raise InputError(
-                    f"{out}: holds a run of another config ({'; '.join(differing)}); "
-                    "choose another --out, or remove the folder"
-                )
+            differing = "; ".join(read_run(out).differences(record))
+            files = (str(path.relative_to(out)) for path in out.rglob("*") if not path.is_dir())
+            # A run that failed before it wrote anything leaves its folder to a corrected command.
+            if differing and not _RECORDS.issuperset(files):
+                tail = "choose another --out, or remove the folder"
+                raise InputError(f"{out}: holds a run of another config ({differing}); {tail}")
         summary = run_record.summary_of(out)
         if summary is None:
             sweep(out.rglob(".*.partial"))
         yield summary
-
-
-def _artifacts(folder: Path) -> list[str]:
-    """Names in a folder that are not a run's own records."""
-    names = {path.name for path in folder.iterdir()} - _OWN_FILES
-    return sorted(name for name in names if not name.endswith(".partial"))
-
-
-def _barren(folder: Path) -> bool:
-    """Whether a run failed before it wrote anything: a corrected command may use its folder."""
-    files = (path for path in folder.rglob("*") if not path.is_dir())
-    return all(str(path.relative_to(folder)) in _RECORDS for path in files)
-
-
-def settings(config: Record) -> dict[str, Any]:
-    """A verb's settings that decide its result: inputs are named by identity, not by path."""
-    left_out = {*inputs(config), *without_effect(config)}
-    return {key: value for key, value in dump(config).items() if key not in left_out}
 
 
 def identity(path: Path) -> str:
@@ -186,10 +143,7 @@ def identity(path: Path) -> str:
 
     A finished run folder: the run's id; what lies in one: the id and the path within. Any other
     file: the sha256 of its bytes. A model's folder: the digest of its files' names and contents. Any
-    other folder: that of their names and sizes.
-
-    Raises:
-        InputError: nothing is there, or the run in that folder is not finished.
+    other folder: that of their names and sizes. An InputError if nothing is there or its run is not finished.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
@@ -206,12 +160,22 @@ def identity(path: Path) -> str:
     if place.is_file():
         return sha256_of(place)
     model = run_record.is_started(place)  # weights of one network have one size, whatever they hold
-    listing = sorted(
-        [str(p.relative_to(place)), sha256_of(p) if model else p.stat().st_size]
-        for p in place.rglob("*")
-        if p.is_file() and not p.name.startswith(".")
-    )
-    return digest(listing)
+    files = [p for p in place.rglob("*") if p.is_file() and not p.name.startswith(".")]
+    listing = [[str(p.relative_to(place)), sha256_of(p) if model else p.stat().st_size] for p in files]
+    return digest(sorted(listing))
+
+
+def recorded(
+    verb: str, config: Record, threads: int, identify: Callable[[Path], str] = identity
+) -> RunRecord:
+    """What decides a run's result: inputs by identity, not by path, and the settings that results depend on.
+
+    `identify` gives an input's identity; a plan knows those of inputs yet to be made.
+    """
+    given = {key: [identify(path) for path in paths] for key, paths in inputs(config).items()}
+    left_out = {*given, *without_effect(config)}
+    settings = {key: value for key, value in dump(config).items() if key not in left_out}
+    return RunRecord(verb=verb, settings=settings, inputs=given, threads=threads)
 
 
 def provenance(config: Record) -> dict[str, Any]:
@@ -222,12 +186,13 @@ def provenance(config: Record) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        "packages": {name: _version(name) for name in packages},
+        "packages": {name: installed(name) for name in packages},
         "inputs": {key: [str(path) for path in paths] for key, paths in inputs(config).items()},
     }
 
 
-def _version(package: str) -> str | None:
+def installed(package: str) -> str | None:
+    """The version of an installed package; None of one that is not."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

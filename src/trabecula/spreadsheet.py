@@ -20,7 +20,6 @@ import pandas as pd
 from trabecula.errors import InputError
 
 _NO_VALUE = {"", "na", "n/a", "#n/a", "nan", "null", "<na>"}
-_FIRST_ROW = 2  # the header is row 1, as in a spreadsheet program
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -40,15 +39,14 @@ def read_table(path: Path) -> pd.DataFrame:
     names = [name.strip() for name in rows[0]]
     while names and not names[-1]:
         names.pop()
-    unnamed = [str(i + 1) for i, name in enumerate(names) if not name]
-    if unnamed:
+    if unnamed := [str(i + 1) for i, name in enumerate(names) if not name]:
         raise InputError(f"{path}: column {', '.join(unnamed)} has no name in the header")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"{path}: the header names {_quoted(twice)} more than once; rename one of them")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        names_twice = ", ".join(f"'{name}'" for name in twice)
+        raise InputError(f"{path}: the header names {names_twice} more than once; rename one of them")
     cells, bad = [], []
-    for number, row in enumerate(rows[1:], start=_FIRST_ROW):
-        values = [_plain(cell) for cell in row]
+    for number, row in enumerate(rows[1:], start=2):  # the header is row 1, as in a spreadsheet program
+        values = ["" if cell.strip().lower() in _NO_VALUE else cell.strip() for cell in row]
         if not any(values):
             continue
         if any(values[len(names) :]):
@@ -79,43 +77,26 @@ def row_numbers(rows: list[int]) -> str:
     return f"rows {shown}{f' and {len(rows) - 5} more' if len(rows) > 5 else ''} have"
 
 
-def _quoted(words: list[str]) -> str:
-    return ", ".join(f"'{word}'" for word in words)
-
-
-def _plain(cell: str) -> str:
-    text = cell.strip()
-    return "" if text.lower() in _NO_VALUE else text
-
-
 def _read_csv(path: Path) -> list[list[str]]:
     data = path.read_bytes()
-    if b"\0" in data[:4096] and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
+    utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    if b"\0" in data[:4096] and not utf16:
         raise InputError(f"{path}: is not a text table; save it as CSV or .xlsx")
-    text = _decode(data)
-    sep = re.match(r"sep=(.)\r?\n", text)  # a line that spreadsheet programs write for each other
-    if sep:
-        text = text[sep.end() :]
-    delimiter = sep[1] if sep else _delimiter(text)
+    try:
+        text = data.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError:
+        if utf16:
+            raise InputError(f"{path}: not a readable text table; save it as CSV or .xlsx") from None
+        text = data.decode("cp1252", errors="replace")
+    if sep := re.match(r"sep=(.)\r?\n", text):  # a line that spreadsheet programs write for each other
+        text, delimiter = text[sep.end() :], sep[1]
+    else:  # the one that the header holds most often, outside quotes
+        header = re.sub(r'"[^"]*"', "", text.lstrip("\r\n").split("\n", 1)[0])
+        delimiter = max(",;\t", key=header.count)
     try:
         return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     except csv.Error as error:
         raise InputError(f"{path}: not a readable CSV table: {error}") from None
-
-
-def _decode(data: bytes) -> str:
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return data.decode("utf-16")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("cp1252", errors="replace")
-
-
-def _delimiter(text: str) -> str:
-    """The separator that the header holds most often, outside quotes."""
-    header = re.sub(r'"[^"]*"', "", text.lstrip("\r\n").split("\n", 1)[0])
-    return max(",;\t", key=header.count)
 
 
 def _read_xlsx(path: Path) -> list[list[str]]:
@@ -126,8 +107,8 @@ def _read_xlsx(path: Path) -> list[list[str]]:
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
         raise InputError(f"{path}: not a readable .xlsx file ({error}); save it again, or as CSV") from None
     try:
-        sheet = book.worksheets[0]
-        return [[_cell_text(cell.value, cell.number_format) for cell in row] for row in sheet.iter_rows()]
+        rows = book.worksheets[0].iter_rows()
+        return [[_cell_text(cell.value, cell.number_format) for cell in row] for row in rows]
     finally:
         book.close()
 

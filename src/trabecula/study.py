@@ -25,8 +25,8 @@ from trabecula.files import locked, make_folder, sweep, write_atomically
 from trabecula.grid.cells import Cell, Plan, plan
 from trabecula.grid.executors import Outcome, RunningCell, make_executor, run_cells
 from trabecula.grid.incomplete import without_failed
-from trabecula.grid.time_left import TimeLeft, kind_of, read_durations, rounded, workload, write_duration
-from trabecula.progress import Meter, Steps
+from trabecula.grid.time_left import TimeLeft, kind_of, read_durations, workload, write_duration
+from trabecula.progress import Meter, Steps, rounded
 from trabecula.recipe import not_run_lines, read_recipe
 
 _OWN_FILES = {"recipe.toml", "cells.json", "cells", "logs", ".lock", "report.html", "tables", "figures"}
@@ -35,11 +35,7 @@ _SETTLED_S = 10.0  # before, a cell estimates its time left from slow first step
 
 
 def make_plan(recipe: Path, out: Path, assignments: Sequence[str] = ()) -> Plan:
-    """Every cell of a recipe as it would be in the study folder `out`; writes nothing.
-
-    Raises:
-        InputError: the recipe, or a setting of any of its cells, is wrong.
-    """
+    """Every cell of a recipe as it would be in the study folder `out`; an InputError says what is wrong."""
     with Steps(f"checking {recipe}") as steps:
         return plan(read_recipe(recipe, assignments), out, steps.now)
 
@@ -59,11 +55,7 @@ def summarise(study: Plan) -> list[tuple[str, str, str, int, int]]:
 
 
 def remaining_work(study: Plan, out: Path) -> list[str]:
-    """What the cells that are not done will cost: what their verbs count, and the time that others took.
-
-    Args:
-        out: the study's folder; without finished cells in it no time is known.
-    """
+    """What the cells that are not done will cost: what their verbs count, and the time that others took."""
     known = {kind: fmean(took) for kind, took in read_durations(out / "logs", study.cells).items()}
     work: dict[str, Counter[str]] = defaultdict(Counter)  # stage -> quantity -> count
     took: dict[str, list[float]] = defaultdict(list)  # stage -> seconds of its cells, where they are known
@@ -94,25 +86,14 @@ def _counted(count: int, what: str) -> str:
 
 
 def run_study(study: Plan, out: Path, workers: int) -> str:
-    """Run what is missing of a study; returns the report's verdict and where the report is.
-
-    Args:
-        out: the study's folder, the one that the plan was made for.
-        workers: processes at a time; no result depends on it.
+    """Run what is missing of a study in its folder; returns the report's verdict and where the report is.
 
     Raises:
         InputError: the folder holds something else, or a cell's input was bad.
         RunError: a cell failed; the cells that do not need it are done all the same, and the arms that are
             whole are reported.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; --out needs a folder")
-    if out.is_dir() and not (out / "recipe.toml").exists():
-        foreign = sorted(p.name for p in out.iterdir() if p.name not in _OWN_FILES)
-        foreign = [name for name in foreign if not name.endswith(".partial")]
-        if foreign:
-            raise InputError(f"{out}: holds something else ({foreign[0]}); choose another --out")
-    make_folder(out)
+    make_folder(out, None if (out / "recipe.toml").exists() else _OWN_FILES)
     with locked(out, wait=2.0):
         sweep(out.glob(".*.partial"))
         _record(study, out)
@@ -129,18 +110,12 @@ def _record(study: Plan, out: Path) -> None:
         "# To run what is missing: trabecula study <this file> --out <its folder>\n\n"
     )
     write_atomically(out / "recipe.toml", head + to_toml(study.recipe.values))
-    names = {cell.id: cell.name for cell in study.cells}
+    folders = {cell.id: f"cells/{cell.name}" for cell in study.cells}
     cells = [
-        {
-            "id": cell.id,
-            "stage": cell.stage,
-            "verb": cell.verb,
-            "folder": f"cells/{cell.name}",
-            "coordinates": dict(cell.coordinates),
-            "needs": [f"cells/{names[need]}" for need in cell.needs],
-        }
+        {"id": cell.id, "stage": cell.stage, "verb": cell.verb, "folder": folders[cell.id],
+         "coordinates": dict(cell.coordinates), "needs": [folders[need] for need in cell.needs]}
         for cell in study.cells
-    ]
+    ]  # fmt: skip
     record = {"title": study.recipe.title, "not_run": dict(study.recipe.not_run), "cells": cells}
     write_atomically(out / "cells.json", json.dumps(record, indent=1) + "\n")
 
@@ -192,13 +167,12 @@ def _failure(study: Plan, outcome: Outcome, out: Path, reported: str) -> Trabecu
     """One error for all failed cells: bad input only if nothing else went wrong."""
     names = {cell.id: cell.name for cell in study.cells}
     events = list(outcome.failed.values())
-    message = f"{out}: {len(events)} cell(s) failed: "
-    message += " | ".join(f"{names[event.cell]}: {event.text}" for event in events[:_SHOWN_FAILURES])
-    more = len(events) - _SHOWN_FAILURES
-    message += f" | and {more} more" if more > 0 else ""
-    if outcome.unreached:
-        message += f" ({len(outcome.unreached)} cell(s) that need them were not run)"
-    message += reported + "; what is done is kept, run the same command again after the cause is gone"
+    parts = [f"{names[event.cell]}: {event.text}" for event in events[:_SHOWN_FAILURES]]
+    parts += [f"and {more} more"] if (more := len(events) - _SHOWN_FAILURES) > 0 else []
+    lost = len(outcome.unreached)
+    not_run = f" ({lost} cell(s) that need them were not run)" if lost else ""
+    again = "what is done is kept, run the same command again after the cause is gone"
+    message = f"{out}: {len(events)} cell(s) failed: {' | '.join(parts)}{not_run}{reported}; {again}"
     return InputError(message) if all(event.bad_input for event in events) else RunError(message)
 
 
@@ -206,8 +180,7 @@ def _conclude(study: Plan, out: Path, ran: int) -> str:
     """Put the report on top of the study folder; the last lines of the study."""
     lines = [f"not run: {text}" for text in not_run_lines(study.recipe.values, study.recipe.not_run)]
     reports = _reports(study)
-    for cell in reports:
-        lines.append(summary_of(cell.folder) or "")
+    lines += [summary_of(cell.folder) or "" for cell in reports]
     if len(reports) == 1:
         for name in ("tables", "figures"):
             _replace_folder(reports[0].folder / name, out / name)
@@ -217,8 +190,7 @@ def _conclude(study: Plan, out: Path, ran: int) -> str:
             lines.append(f"report: {out / 'report.html'}")
     elif reports:
         lines += [f"report: {cell.folder / 'report.html'}" for cell in reports]
-    lines.append(f"{len(study.cells)} cells done, {ran} of them now: {out}")
-    return "\n".join(lines)
+    return "\n".join([*lines, f"{len(study.cells)} cells done, {ran} of them now: {out}"])
 
 
 def _reports(study: Plan) -> list[Cell]:
@@ -226,11 +198,10 @@ def _reports(study: Plan) -> list[Cell]:
 
 
 def _replace_folder(source: Path, target: Path) -> None:
-    if not source.is_dir():
-        return
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source, partial)
-    if target.exists():
-        shutil.rmtree(target)
-    os.replace(partial, target)
+    if source.is_dir():
+        partial = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(source, partial)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(partial, target)

@@ -13,7 +13,7 @@ class Verb:
     """A verb as `--help` shows it."""
 
     says: str
-    example: str
+    example: str  # what follows the verb's name
     inputs: tuple[str, ...] = ()  # fields of its Config typed Path
     lists: tuple[str, ...] = ()  # fields typed tuple[Path, ...]: the option may be repeated
     check: bool = False
@@ -22,96 +22,95 @@ class Verb:
 VERBS = {
     "phantom": Verb(
         "Draw a synthetic hospital: images and tables with known truth.",
-        "trabecula phantom --out data/phantom -s num_patients=300",
+        "--out data/phantom -s num_patients=300",
     ),
     "cohort": Verb(
         "Bring a data set's own export into one manifest.csv.",
-        "trabecula cohort --root data/phantom/images --table data/phantom/table.csv --out runs/cohort",
+        "--root data/phantom/images --table data/phantom/table.csv --out runs/cohort",
         ("root", "table"),
     ),
     "split": Verb(
         "Divide patients into train, val and test, or check a division for leaks (--check).",
-        "trabecula split --manifest runs/cohort --out runs/split -s task='kl >= 2'",
+        "--manifest runs/cohort --out runs/split -s task='kl >= 2'",
         ("manifest", "existing", "splits"),
         ("encoders", "pools"),
         check=True,
     ),
     "prepare": Verb(
         "Decode, crop and resize the images once, into a store.",
-        "trabecula prepare --manifest runs/cohort --out runs/store -s size=224 --workers 8",
+        "--manifest runs/cohort --out runs/store -s size=224 --workers 8",
         ("manifest",),
     ),
     "pretrain": Verb(
         "Learn an encoder from a store without labels.",
-        "trabecula pretrain --store runs/store --splits runs/split --out runs/moco -s objective=moco",
+        "--store runs/store --splits runs/split --out runs/moco -s objective=moco",
         ("store", "splits", "weights", "manifest"),
         ("also", "also_splits"),
     ),
     "sample": Verb(
         "Draw images from a generator into a store: samples, or walks between them.",
-        "trabecula sample --generator runs/gan --out runs/samples -s num=1000",
+        "--generator runs/gan --out runs/samples -s num=1000",
         ("generator",),
     ),
     "fidelity": Verb(
         "Measure how real a generator's images are over its training, and whether it copies.",
-        "trabecula fidelity --generator runs/gan --store runs/store --splits runs/split --out runs/fidelity",
+        "--generator runs/gan --store runs/store --splits runs/split --out runs/fidelity",
         ("generator", "store", "splits", "weights"),
     ),
     "export": Verb(
         "Write a model that may leave: for timm, torchvision, ONNX and the hub, and no patient in it.",
-        "trabecula export --encoder runs/moco --metrics runs/results --out runs/export",
+        "--encoder runs/moco --metrics runs/results --out runs/export",
         ("encoder", "classifier", "generator", "audit", "metrics"),
     ),
     "embed": Verb(
         "Turn a store into features with an encoder.",
-        "trabecula embed --encoder runs/moco --store runs/store --out runs/features",
+        "--encoder runs/moco --store runs/store --out runs/features",
         ("encoder", "store"),
     ),
     "probe": Verb(
         "Fit linear classifiers on features with few labels.",
-        "trabecula probe --features runs/features --manifest runs/cohort --splits runs/split "
-        "--out runs/probe -s 'task=\"kl >= 2\"'",
+        "--features runs/features --manifest runs/cohort --splits runs/split --out runs/probe "
+        "-s 'task=\"kl >= 2\"'",
         ("features", "manifest", "splits"),
     ),
     "search": Verb(
         "Choose settings of fine-tuning on validation, by many trials.",
-        "trabecula search --encoder runs/moco --store runs/store --manifest runs/cohort "
-        "--splits runs/split --out runs/search -s 'task=\"kl >= 2\"' -s preset=rate",
+        "--encoder runs/moco --store runs/store --manifest runs/cohort --splits runs/split --out runs/search "
+        "-s 'task=\"kl >= 2\"' -s preset=rate",
         ("encoder", "store", "manifest", "splits"),
     ),
     "finetune": Verb(
         "Train encoder and classifier together on few labels.",
-        "trabecula finetune --encoder runs/moco --store runs/store --manifest runs/cohort "
+        "--encoder runs/moco --store runs/store --manifest runs/cohort "
         "--splits runs/split --out runs/fine -s 'task=\"kl >= 2\"'",
         ("encoder", "store", "manifest", "splits", "chosen"),
     ),
     "predict": Verb(
         "Apply trained classifiers to other images.",
-        "trabecula predict --classifier runs/fine --store runs/other --out runs/predicted",
+        "--classifier runs/fine --store runs/other --out runs/predicted",
         ("classifier", "store", "features", "splits"),
     ),
     "spectrum": Verb(
         "Say which grades a pool without labels holds, by a proxy classifier's predictions.",
-        "trabecula spectrum --predictions runs/predicted --manifest runs/cohort --validation runs/fine "
-        "--out runs/spectrum",
+        "--predictions runs/predicted --manifest runs/cohort --validation runs/fine --out runs/spectrum",
         ("manifest", "labels"),
         ("predictions", "validation"),
     ),
     "explain": Verb(
         "Show what a network sees: Grad-CAM, the image a critic likes best, units that know the label.",
-        "trabecula explain --classifier runs/fine --store runs/store --splits runs/split --out runs/seen",
+        "--classifier runs/fine --store runs/store --splits runs/split --out runs/seen",
         ("store", "classifier", "encoder", "manifest", "splits"),
     ),
     "evaluate": Verb(
         "Join predictions with the truth: metrics, intervals, comparisons.",
-        "trabecula evaluate --predictions runs/probe --predictions runs/fine --manifest runs/cohort "
+        "--predictions runs/probe --predictions runs/fine --manifest runs/cohort "
         "--splits runs/split --encoders runs/moco --out runs/results",
         ("manifest", "splits", "store"),
         ("predictions", "encoders"),
     ),
     "report": Verb(
         "Write the report: report.html, tables, figures.",
-        "trabecula report --results runs/results --manifest runs/cohort --out runs/report",
+        "--results runs/results --manifest runs/cohort --out runs/report",
         ("results", "manifest", "store"),
         ("runs", "samples", "fidelity", "explained", "searches", "spectra"),
     ),

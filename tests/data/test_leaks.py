@@ -147,6 +147,22 @@ def test_copies_inside_a_part_are_no_leak(clean):
     assert leaks(clean) == []
 
 
+def test_pages_and_boxes_of_one_file_are_no_copies_of_each_other(clean):
+    (clean / "5.png").write_bytes((clean / "0.png").read_bytes())
+    (clean / "manifest.csv").write_text(
+        "image_id,patient_id,path,page,box\n"
+        "a,p0,0.png,1,\nb,p2,0.png,2,\nc,p3,0.png,3,\n"  # pages
+        "d,p0,1.png,,0 0 4 8\ne,p2,1.png,,4 0 8 8\nf,p1,1.png,,\n"  # boxes, and the whole image
+    )
+    assert leaks(clean) == []
+    with (clean / "manifest.csv").open("a") as manifest:
+        manifest.write("g,p3,5.png,2,\nh,p3,1.png,,0 0 4 8\n")  # a copy of b, and the box of d
+    assert leaks(clean) == [
+        "manifest rows 3 and 8: one image under patients p2 (val) and p3 (test)",
+        "manifest rows 5 and 9: one image under patients p0 (train) and p3 (test)",
+    ]
+
+
 def test_what_cannot_be_read(clean):
     (clean / "pool.csv").write_text("patient,kl\np0,1\n")
     with pytest.raises(InputError, match="no column 'patient_id'"):

@@ -181,9 +181,9 @@ def test_ticks_are_round_and_enclose_the_values() -> None:
 
 
 def test_an_interval_bar_ends_at_its_edges() -> None:
-    bar = interval_bar(0.1, (-0.4, 9.0), 0.5, "arm-0")
+    bar = interval_bar((0.1, -0.4, 9.0), 0.5, "arm-0")
     assert re.findall(r"M([\d.]+) 8H([\d.]+)", bar) == [("15.2", "116.0")]
-    assert interval_bar(0.1, (None, 0.2), 0.5, "arm-0") == ""
+    assert interval_bar((0.1, None, 0.2), 0.5, "arm-0") == ""
 
 
 def test_drawing_knows_nothing_of_what_it_draws() -> None:

@@ -185,6 +185,44 @@ def test_references_as_values_of_an_axis(tmp_path: Path) -> None:
     assert starts == ["number", "other-digits1", "other-digits2"]
 
 
+ARMS = """
+[axes.repeat.first]
+add.seed = 0
+[axes.repeat.second]
+add.seed = 1
+[axes.arm.plain]
+number.value = 1
+[axes.arm.signed]
+number.value = 2
+[axes.labels.few]
+add.how = "not"
+[axes.labels.many]
+add.how = "not at 1"
+"""
+STAGES = (
+    "[stages.add]\nverb = 'study_verbs.fail'\nstart = '@number'\n"
+    "[stages.total]\nverb = 'study_verbs.add'\nnumbers = ['@add']\n"
+)
+
+
+def test_where_no_verb_makes_arms_the_first_named_axis_does(tmp_path: Path) -> None:
+    """Not an axis of seeds alone, nor a later one; a list of cells of every arm belongs to none."""
+    study = planned(HEAD + STAGES + ARMS, tmp_path)
+    for cell in (*study.stages["number"], *study.stages["add"]):
+        assert cell.arms == {cell.coordinates["arm"]}
+    assert {name for cell in study.cells for name in cell.arms} == {"plain", "signed"}
+    assert study.stages["total"][0].arms == frozenset()
+    assert study.arms == {}  # no verb says what network and weights they are
+
+
+def test_where_a_verb_makes_arms_no_axis_does(tmp_path: Path) -> None:
+    encoder = "[stages.train]\nverb = 'study_verbs.encoder'\nstart = '@number'\narm = 'moco'\n"
+    study = planned(HEAD + encoder + STAGES + ARMS, tmp_path)
+    assert [cell.arms for cell in study.stages["train"]] == [{"moco"}, {"moco"}]
+    assert {cell.arms for cell in study.stages["number"]} == {frozenset()}
+    assert list(study.arms) == ["moco"]
+
+
 def test_a_value_whose_file_is_missing_is_left_out_with_the_reason(tmp_path: Path) -> None:
     text = (
         HEAD + "[stages.report]\nverb='study_verbs.report'\nruns=['@number']\n"

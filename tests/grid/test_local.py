@@ -15,7 +15,7 @@ import pytest
 from trabecula.config import dump
 from trabecula.files import locked
 from trabecula.grid.cells import Cell, Plan, plan
-from trabecula.grid.executors import Outcome, RunningCell, make_executor, run_cells
+from trabecula.grid.executors import Event, Outcome, RunningCell, make_executor, run_cells
 from trabecula.recipe import parse_recipe
 from trabecula.run import identity
 
@@ -129,6 +129,43 @@ def test_a_failure_stops_only_what_waits_for_it(how: str, kind: str, message: st
     assert not bad.done
     if how == "defect":
         assert "Traceback" in (bad.folder / "log.jsonl").read_text()
+
+
+def test_a_worker_killed_after_it_wrote_the_time_left_is_a_failed_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = {
+        "bad": {"verb": "study_verbs.fail", "how": "kill late"},
+        "number": {"verb": "study_verbs.number"},
+    }
+    study = planned(stages, tmp_path)
+    executor = make_executor("local", 1, 1, tmp_path / "logs")
+    heard: list[Event] = []
+    events = executor.events
+
+    def listen(timeout_s: float) -> list[Event]:
+        found = events(timeout_s)
+        heard.extend(found)
+        return found
+
+    monkeypatch.setattr(executor, "events", listen)
+    outcome = run_cells(study.cells, executor)
+    (bad,), (number,) = study.stages["bad"], study.stages["number"]
+    assert [event.kind for event in heard if event.cell == bad.id] == ["started", "time left", "failed"]
+    assert list(outcome.failed) == [bad.id]
+    assert outcome.failed[bad.id].text.startswith("killed by signal 9")
+    assert outcome.finished == [number]  # by a process of its own
+
+
+def test_a_long_chain_of_cells_starts_first(tmp_path: Path) -> None:
+    stages = {
+        "alone": {"verb": "study_verbs.number", "axes": {"value": [1, 2]}},
+        "first": {"verb": "study_verbs.add", "plus": 1},
+        "second": {"verb": "study_verbs.add", "start": "@first"},
+        "third": {"verb": "study_verbs.add", "start": "@second"},
+    }
+    outcome = run(planned(stages, tmp_path), tmp_path, workers=1)
+    assert [cell.stage for cell in outcome.finished] == ["first", "second", "alone", "alone", "third"]
 
 
 def test_a_running_worker_ends_with_its_parent(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from trabecula.grid.cells import Cell
 from trabecula.grid.executors import RunningCell
-from trabecula.grid.time_left import TimeLeft, kind_of, read_durations, rounded, write_duration
+from trabecula.grid.time_left import TimeLeft, kind_of, read_durations, write_duration
+from trabecula.progress import rounded
 from trabecula.study import make_plan
 
 RECIPE = """

@@ -14,9 +14,10 @@ from radiograph_readers import MODELS, spectrum, statistics, trained
 from trabecula.errors import InputError
 from trabecula.phantoms import chest
 from trabecula.phantoms.chest import draw_chest, draw_person, findings_of, radiograph_with, shadow, view_of
-from trabecula.phantoms.chest_anatomy import LEFT, RIGHT, lungs
+from trabecula.phantoms.chest_anatomy import LEFT, RIGHT, SIDES, ChestAnatomy, Lung
 from trabecula.phantoms.chest_findings import FINDINGS, NIH_IMAGES, ChestSettings, prevalence
-from trabecula.phantoms.patients import MOST_PATIENTS, Pictures
+from trabecula.phantoms.patients import stream
+from trabecula.phantoms.radiograph import MOST_PATIENTS, Pictures
 from trabecula.phantoms.shapes import frame
 
 NAMES = tuple(FINDINGS)
@@ -200,18 +201,16 @@ def test_what_a_finding_changes_lies_where_its_sign_should_be(finding: str) -> N
     for patient in range(6):
         settings = Pictures(size=48)
         bare, signed = (shadow(settings, patient, 0, found, True, "PA") for found in ((), (finding,)))
-        anatomy = chest.draw_anatomy(
-            *(chest.stream(0, patient, chest._ANATOMY, *key) for key in ((), (1,))), True
-        )
+        shape, pose = (stream(0, patient, chest._ANATOMY, *key) for key in ((), (1,)))
+        anatomy = ChestAnatomy(shape, pose, True)
         u, v = frame(96, anatomy.shift, anatomy.scale, anatomy.rotation)
         changed = np.abs(signed - bare)
         assert changed.max() > 0.08, patient
         here = (v > low) & (v < high) & (np.abs(u) > near) & (np.abs(u) < far)
         assert changed[here].sum() > least * changed.sum(), patient
         if finding in ("Mass", "Nodule", "Effusion", "Consolidation", "Pneumonia"):
-            inside = sum(
-                lung.inside(np.abs(u), v) * (np.sign(u) == lung.side) > -0.03 for lung in lungs(anatomy)
-            )
+            lungs = [Lung(anatomy, side, u, v) for side in SIDES]
+            inside = sum(lung.depth * (np.sign(u) == lung.side) > -0.03 for lung in lungs)
             assert (signed - bare)[inside > 0].sum() > 0.85 * changed.sum(), patient  # denser, in a lung
 
 
@@ -226,13 +225,18 @@ def test_signs_of_size_have_the_size() -> None:
         ]
         area[name] = np.mean([(one > 0.4 * one.max()).mean() for one in added])
     assert area["Mass"] > 2.5 * area["Nodule"]
-    anatomy = chest.draw_anatomy(np.random.default_rng(0), np.random.default_rng(1), True)
-    large = chest.changed(anatomy, {"Cardiomegaly": 1.0}, RIGHT)
-    thorax = 2 * lungs(anatomy)[0].wall.at(0.3)
+
+    def changed(strengths: dict[str, float], collapsed: int) -> ChestAnatomy:
+        anatomy = ChestAnatomy(np.random.default_rng(0), np.random.default_rng(1), True)
+        anatomy.change(strengths, collapsed)
+        return anatomy
+
+    anatomy, large = changed({}, RIGHT), changed({"Cardiomegaly": 1.0}, RIGHT)
+    thorax = 2 * Lung(anatomy, RIGHT, *frame(8, (0, 0), 1, 0)).wall.at(0.3)
     assert 2 * anatomy.heart[2] / thorax < 0.5 < 2 * large.heart[2] / thorax  # the cardiothoracic ratio
-    open_ = chest.changed(anatomy, {"Emphysema": 1.0}, RIGHT)
+    open_ = changed({"Emphysema": 1.0}, RIGHT)
     assert min(np.subtract(open_.domes, anatomy.domes)) > 0.05
-    collapsed = chest.changed(anatomy, {"Atelectasis": 1.0}, LEFT)
+    collapsed = changed({"Atelectasis": 1.0}, LEFT)
     assert collapsed.domes[1] < anatomy.domes[1]
     assert collapsed.domes[0] == anatomy.domes[0]
 

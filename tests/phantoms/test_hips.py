@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from radiograph_readers import MODELS, Films, many, network_reads, out_of_fold, spectrum, statistics
-from trabecula.phantoms.hips import HipSigns, draw_anatomy, draw_hip, draw_signs, render
+from trabecula.phantoms.hips import HipAnatomy, HipSigns, draw_hip, render
 from trabecula.phantoms.knees import draw_knee
 from trabecula.phantoms.patients import Joints, draw_patient
 
@@ -40,13 +40,13 @@ def test_signs_follow_the_scale() -> None:
     """Kellgren & Lawrence 1957: what each grade has more of than the one below it, on average."""
     mean = []
     for grade in range(5):
-        signs = [draw_signs(np.random.default_rng(i), grade, 1.0) for i in range(400)]
+        signs = [HipSigns(np.random.default_rng(i), grade, 1.0) for i in range(400)]
         mean.append([
             np.mean([s.narrowing for s in signs]),
             np.mean([sum(x > 0 for x in s.osteophytes) for s in signs]),
             np.mean([max(s.osteophytes) for s in signs]),
             np.mean([s.sclerosis for s in signs]),
-            np.mean([sum(cyst.radius > 0 for cyst in s.cysts) for s in signs]),
+            np.mean([len(s.cysts) for s in signs]),
             np.mean([s.deformity for s in signs]),
         ])  # fmt: skip
     table = np.array(mean)
@@ -62,9 +62,9 @@ def test_signs_follow_the_scale() -> None:
 def test_the_head_moves_into_the_socket_where_the_load_is() -> None:
     """What was the dark space above a head is bone when all of it is lost; the pelvis stays where it is."""
     rng = np.random.default_rng
-    anatomy = draw_anatomy(rng(1), rng(2), male=True)
-    none = draw_signs(rng(0), 0, 1.0)
-    worn = HipSigns(1.0, 0.0, none.osteophytes, none.tilt, 0.0, none.cysts, 0.0)
+    anatomy = HipAnatomy(rng(1), rng(2), male=True)
+    none, worn = HipSigns(rng(0), 0, 1.0), HipSigns(rng(0), 0, 1.0)
+    worn.narrowing, worn.load = 1.0, 0.0
     healthy, lost = (render(anatomy, signs, 256, rng(3)) for signs in (none, worn))
     middle = int((anatomy.shift[0] + 1) * 128)
     surfaces = (anatomy.head + anatomy.space, anatomy.head)

@@ -10,9 +10,10 @@ from pydantic import ValidationError
 
 from radiograph_readers import MODELS, many, network_reads, out_of_fold, spectrum, statistics
 from trabecula.errors import InputError
-from trabecula.phantoms.knees import draw_anatomy, draw_knee, draw_signs, femur_surface, tibia_surface
-from trabecula.phantoms.patients import MOST_PATIENTS, Joints, draw_patient
-from trabecula.phantoms.shapes import AXIS
+from trabecula.phantoms.curves import AXIS
+from trabecula.phantoms.knees import KneeAnatomy, KneeSigns, draw_knee, femur_surface, tibia_surface
+from trabecula.phantoms.patients import Joints, draw_patient
+from trabecula.phantoms.radiograph import MOST_PATIENTS
 
 
 @cache
@@ -102,7 +103,7 @@ def test_signs_follow_the_scale() -> None:
     """Kellgren & Lawrence 1957: what each grade has more of than the one below it, on average."""
     mean = []
     for grade in range(5):
-        signs = [draw_signs(np.random.default_rng(i), grade, 1.0) for i in range(400)]
+        signs = [KneeSigns(np.random.default_rng(i), grade, 1.0) for i in range(400)]
         mean.append([
             np.mean([max(s.narrowing) for s in signs]),
             np.mean([sum(x > 0 for x in s.osteophytes) for s in signs]),
@@ -116,7 +117,7 @@ def test_signs_follow_the_scale() -> None:
     assert np.all(np.diff(table[:, :3], axis=0) > 0)  # narrowing and osteophytes from grade 1
     assert table[1, 3:].max() == 0  # no sclerosis, no deformity in grade 1
     assert table[4, 0] > 0.8  # marked narrowing
-    narrowed = [draw_signs(np.random.default_rng(i), 3, 1.0).narrowing for i in range(400)]
+    narrowed = [KneeSigns(np.random.default_rng(i), 3, 1.0).narrowing for i in range(400)]
     assert np.mean([m > lateral for m, lateral in narrowed]) == pytest.approx(0.7, abs=0.08)
     assert max(min(pair) / max(pair) for pair in narrowed) < 0.5  # one compartment first
 
@@ -124,11 +125,11 @@ def test_signs_follow_the_scale() -> None:
 def test_narrowing_is_in_the_bones() -> None:
     """The space between the two drawn surfaces is the healthy one less the lost share."""
     rng = np.random.default_rng
-    anatomy = draw_anatomy(rng(1), rng(2), male=True)
-    healthy = draw_signs(rng(0), 0, 1.0)
-    worn = draw_signs(rng(0), 3, 1.0)
+    anatomy = KneeAnatomy(rng(1), rng(2), male=True)
+    healthy = KneeSigns(rng(0), 0, 1.0)
+    worn = KneeSigns(rng(0), 3, 1.0)
     for side in (0, 1):
-        at = np.argmin(np.abs(AXIS - anatomy.condyles[2 * side]))
+        at = np.argmin(np.abs(AXIS - anatomy.condyles[side][0]))
         before, after = (
             tibia_surface(anatomy, s).values[at] - femur_surface(anatomy, s).values[at]
             for s in (healthy, worn)

@@ -23,7 +23,7 @@ def test_a_note_of_some_cells_stays_with_them() -> None:
     mixed = _table(Entry("0.7", "no interval", NOTE), Entry("0.8", "0.6 to 0.9"))
     assert said_once(mixed, 1) == mixed
     tested = _table(Entry("0.1", "0.0 to 0.2", "p 0.50, Holm 0.50"), Entry("0.1", "", "p 0.50, Holm 0.50"))
-    assert said_once(tested, 1, kinds=("not estimable",)) == tested
+    assert said_once(tested, 1, kind="not estimable") == tested
 
 
 def test_a_heading_that_is_the_same_in_every_row_stands_in_the_title() -> None:

@@ -31,12 +31,9 @@ from trabecula.config import dump
 from trabecula.report import Config
 from trabecula.run import execute
 from trabecula.sections import tables, verdict
+from trabecula.sections.names import architecture_name
+from trabecula.sections.numbers import number, signed
 from trabecula.sections.results import read_results
-from trabecula.sections.wording import (
-    architecture_name,
-    number,
-    signed,
-)
 
 
 def test_verdict_numbers_are_those_of_the_results(page: str) -> None:

@@ -16,7 +16,6 @@ from trabecula.artifacts.results import PlateauCount
 from trabecula.run import execute
 from trabecula.sections.pretraining_pools import pool_name, read_pools
 from trabecula.sections.results import Results, read_results
-from trabecula.sections.wording import arm_names
 
 VALUES = {
     "critic-random": 0.60, "critic-random-augmented": 0.68, "critic-wgan_gp": 0.72,
@@ -103,8 +102,7 @@ def test_runs_that_stayed_at_chance_stand_beside_the_pools_difference(results: R
 
 
 def test_every_arm_has_a_name_and_a_look_of_its_own(results: Results) -> None:
-    names = arm_names(results)
-    assert len(set(names.values())) == len({arm.style for arm in results.arms}) == len(VALUES)
+    assert len({arm.title for arm in results.arms}) == len({arm.style for arm in results.arms}) == len(VALUES)
     assert {arm.name for arm in results.arms if arm.style == "arm-random"} == {"critic-random"}
     assert pool_name(results.by_name["critic-wgan_gp-labelled"]) == "cohort check-like alone"
 

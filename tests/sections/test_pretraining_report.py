@@ -21,7 +21,6 @@ from trabecula.run import execute
 from trabecula.sections import verdict
 from trabecula.sections.pretraining import read_pretrainings
 from trabecula.sections.results import read_results
-from trabecula.sections.wording import arm_names
 
 COLLAPSED = "the encoder has collapsed: its features of 256 images are almost identical"
 
@@ -153,7 +152,7 @@ def test_an_arm_that_learned_from_labels_is_an_upper_bound(
     folder = write_study(tmp_path / "results", scores, pairs)
     results = read_results(folder)
     name = "Supervised pretraining, upper bound: saw labels of kl >= 2"
-    assert arm_names(results)["critic-classify"] == name
+    assert results.by_name["critic-classify"].title == name
     assert [row["arm"] for row in verdict.against_random(results)] == ["critic-wgan_gp"]
     findings = [{"name": "encoder collapse", "text": COLLAPSED, "first": 1280, "last": 1280}]
     run = trained(tmp_path / "run", "critic-wgan_gp", 0.0, findings=findings)

@@ -41,7 +41,7 @@ def test_p_is_said_once_where_adjusting_changes_nothing(tmp_path: Path) -> None:
     scores = [probed_study.score(arm, 0.7, 0.6, 0.8) for arm in ("critic-random", "critic-wgan_gp")]
     pair = probed_study.pair("critic-wgan_gp", "critic-random", 0.1, "better", p=0.0031, p_holm=0.0031)
     results = read_results(probed_study.write_study(tmp_path / "results", scores, [pair]))
-    table, _ = tables.comparison_grid(results, results.panels[0], "auroc")
+    table = tables.comparison_grid(results, results.panels[0], "auroc", 1.0)
     assert table.rows[0][-1].small == "p\N{NO-BREAK SPACE}0.0031"
     assert table.title.endswith("fine-tuning, against random initialisation")
     assert table.columns == ("Network", "Initialisation", "25\N{NO-BREAK SPACE}% of labels")
@@ -185,7 +185,11 @@ def test_missing_file_is_one_line(study: Config, tmp_path: Path, name: str) -> N
         ),
         ("curves.json", '{"roc": []}', "has no 'reliability'"),
         ("flow.json", '{"subsets": [], "arms": []}', "has no 'tasks'"),
-        ("flow.json", '{"tasks": [], "subsets": [], "arms": []}', "tasks: Input should be a valid mapping"),
+        (
+            "flow.json",
+            '{"tasks": [], "subsets": [], "arms": []}',
+            "tasks: Input should be a valid dictionary",
+        ),
         ("flow.json", '{"tasks": {}, "subsets": [], "arms": [3]}', r"arms\[0\]: Input should be a dict"),
     ],
 )

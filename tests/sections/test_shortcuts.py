@@ -14,10 +14,10 @@ from probed_study import pair, score, write_study
 from trabecula import report
 from trabecula.artifacts.predictions import corner_of, probe_mode, region_name
 from trabecula.run import execute
+from trabecula.sections.names import mode_name
 from trabecula.sections.results import Panel, read_results
 from trabecula.sections.shortcuts import read_shortcuts
 from trabecula.sections.verdict import tally, verdicts
-from trabecula.sections.wording import mode_name
 
 CORNERS = "probe:corners 0.25"
 PROBES: dict[tuple[str, str], dict[str, tuple[float, float | None, float | None]]] = {

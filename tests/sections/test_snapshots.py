@@ -12,9 +12,10 @@ import pytest
 from evaluated_study import TASKS, write_manifest, write_results
 from trabecula import report
 from trabecula.run import execute
+from trabecula.sections.names import mode_name
 from trabecula.sections.results import Panel, Results, read_results
 from trabecula.sections.snapshots import snapshot_curves, snapshot_table
-from trabecula.sections.wording import mode_name, plateaus
+from trabecula.sections.verdict import plateaus
 
 PANEL = Panel(TASKS[0], "finetune")
 

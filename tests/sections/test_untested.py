@@ -36,7 +36,7 @@ def _small(name: str, content: dict[str, Any]) -> dict[str, Any]:
     for row in content.get("label_multipliers", []):
         row.update(value=3.2, low=None, high=None, censored="", note=NOTE)
     for curve in content.get("roc", []):
-        curve.update(low=None, high=None)
+        curve.update(low=[None] * len(curve["fpr"]), high=[None] * len(curve["fpr"]))
     if name == "curves.json":
         for curve in content["learning"]:
             curve["points"] = [p for p in curve["points"] if p["fraction"] == 0.1]

@@ -10,19 +10,11 @@ import pytest
 import probed_study
 from trabecula.artifacts.results import Comparison, LabelMultiplier
 from trabecula.sections.formats import tex
+from trabecula.sections.names import architecture_name, metric_name
+from trabecula.sections.numbers import number, probability, signed, span
 from trabecula.sections.provenance import without_paths
-from trabecula.sections.wording import (
-    architecture_name,
-    claim_of,
-    metric_name,
-    multiplier_interval,
-    multiplier_value,
-    number,
-    probability,
-    signed,
-    span,
-    verdict_pair,
-)
+from trabecula.sections.verdict import verdict_pair
+from trabecula.sections.wording import claim_of, multiplier_interval, multiplier_value
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from trabecula.config import Record
 from trabecula.errors import InputError, RunError
+from trabecula.progress import Meter
 from trabecula.run import Run
 
 
@@ -14,7 +15,7 @@ class Config(Record):
     start: Path | None = None
     """Something to wait for."""
     how: str = "not"
-    """not, input, run, name, defect, kill, exit or hang; "run at 1" for seed 1 alone."""
+    """not, input, run, name, defect, kill, kill late, exit or hang; "run at 1" for seed 1 alone."""
     seed: int = 0
     """Nothing hangs on it otherwise."""
 
@@ -31,7 +32,10 @@ def run(config: Config, out: Run) -> str:
         raise RunError("no number comes out, first for image '9000099L'; use an earlier one")
     if how == "defect":
         raise ZeroDivisionError("a defect")
-    if how == "kill":
+    if how == "kill late":
+        with Meter("failing", 1, "steps") as meter:
+            meter.add(1)
+    if how.startswith("kill"):
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "exit":
         os._exit(5)

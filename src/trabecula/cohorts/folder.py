@@ -54,16 +54,10 @@ class Folder(CohortSettings):
     """The table's own column names by the manifest's: `columns.patient_id="ID"`, `columns.path="File"`."""
 
     def find_images(self) -> FoundImages:
-        """Read the folder, with or without a pattern and a table.
-
-        Raises:
-            InputError: nothing is found, no patient is known, sides or rows contradict each other.
-        """
+        """The folder's images, with or without a pattern and a table; see the base class."""
         root, pattern = self.root, self.pattern
         if not root.is_dir():
-            raise InputError(
-                f"{root}: no such folder" if not root.exists() else f"{root}: is a file, not a folder"
-            )
+            raise InputError(f"{root}: {'is a file, not a folder' if root.exists() else 'no such folder'}")
         files = list_files(root)
         if not files:
             raise InputError(f"{root}: holds no file; --root is the folder of the images")
@@ -75,7 +69,7 @@ class Folder(CohortSettings):
             found.notes.append(f"{len(skipped)} files do not match the pattern ({SKIPPED_FILE})")
         if self.table is not None:
             _join(found, self.table, self.columns)
-        _finish(found, root, alone=not pattern and "patient_id" not in found.table.columns)
+        _finish(found, root, alone=not pattern)
         return found
 
 
@@ -128,11 +122,10 @@ def _match(root: Path, files: list[str], pattern: str) -> tuple[pd.DataFrame, li
 def _first(files: list[str], pattern: str) -> str:
     """The file that a pattern without a match should have matched."""
     images = [file for file in files if Path(file).suffix.lower() in IMAGE_SUFFIXES]
-    text = f"the first image is '{images[0]}'" if images else f"the first file is '{files[0]}'"
-    deeper = (images or files)[0].count("/") > pattern.count("/")
-    if deeper and "**" not in pattern:
-        text += "; the files are in folders: begin the pattern with **/"
-    return text
+    first = (images or files)[0]
+    deeper = first.count("/") > pattern.count("/") and "**" not in pattern
+    hint = "; the files are in folders: begin the pattern with **/" if deeper else ""
+    return f"the first {'image' if images else 'file'} is '{first}'{hint}"
 
 
 def _by_folder(root: Path, files: list[str]) -> tuple[pd.DataFrame, list[str]]:
@@ -151,14 +144,14 @@ def _by_folder(root: Path, files: list[str]) -> tuple[pd.DataFrame, list[str]]:
 
 def _join(found: FoundImages, path: Path, columns: Mapping[str, str]) -> None:
     """Put the table's columns beside the images."""
-    table = _named(read_table(path), path, columns)
+    whole = read_table(path)
+    table, known = _named(whole, path, columns), list(whole.columns)  # the names as the file has them
     if not len(table):
         raise InputError(f"{path}: holds no row, only a header")
     images = found.table
     if "side" in table.columns:
         table["side"] = sides(table["side"], str(path))
     if "patient_id" not in table.columns and "patient_id" not in images.columns:
-        known = list(read_table(path).columns)  # as the file has them
         raise InputError(
             f"{path}: no column 'patient_id' (columns: {', '.join(known)}){_likely(known)}; name it with "
             "-s columns.patient_id=COLUMN"
@@ -175,10 +168,8 @@ def _join(found: FoundImages, path: Path, columns: Mapping[str, str]) -> None:
         more = f" (and {len(repeated) - 1} more)" if len(repeated) > 1 else ""
         hint = ""
         if key == "patient_id" and "side" not in table.columns:
-            hint = (
-                "; if each row is of one side, name the column that says it with -s columns.side=COLUMN "
-                f"(columns: {', '.join(read_table(path).columns)})"
-            )
+            hint = "; if each row is of one side, name the column that says it with -s columns.side=COLUMN "
+            hint += f"(columns: {', '.join(known)})"
         raise InputError(f"{path}: {key} '{value}' is in rows {', '.join(map(str, rows))}{more}{hint}")
     rows_of_images = [place.get(value, -1) for value in of_images]
     if max(rows_of_images) < 0:
@@ -246,9 +237,7 @@ def _keys(images: pd.DataFrame, table: pd.DataFrame, path: Path) -> tuple[str, l
             _unique(names, files, path)
         return key, names, rows
     if "image_id" in table.columns:
-        stems = (
-            list(images["image_id"]) if "image_id" in images.columns else [Path(file).stem for file in files]
-        )
+        stems = list(images["image_id"]) if "image_id" in images.columns else [Path(f).stem for f in files]
         _unique(stems, files, path)
         return "image_id", stems, list(table["image_id"])
     if "patient_id" in images.columns and "patient_id" in table.columns:
@@ -275,17 +264,13 @@ def _take(found: FoundImages, table: pd.DataFrame, rows: list[int], path: Path) 
     for name in table.columns:
         cells = table[name].tolist()
         values = [cells[row] if row >= 0 else "" for row in rows]
-        if name in found.table.columns:
-            old = found.table[name].tolist()
-            differ = [i for i, (a, b) in enumerate(zip(old, values, strict=True)) if b and a != b]
-            if differ:
-                i = differ[0]
-                raise InputError(
-                    f"{path}: row {rows[i] + 2} says {name} '{values[i]}', the path of "
-                    f"'{found.table[_FILE].iloc[i]}' says '{old[i]}'"
-                )
+        if name not in found.table.columns:
+            found.table[name] = pd.Series(values, dtype="str")
             continue
-        found.table[name] = pd.Series(values, dtype="str")
+        for row, file, old, new in zip(rows, found.table[_FILE], found.table[name], values, strict=True):
+            if new and new != old:
+                where = f"the path of '{file}' says '{old}'"
+                raise InputError(f"{path}: row {row + 2} says {name} '{new}', {where}")
 
 
 def sides(cells: pd.Series[str], where: str) -> list[str]:
@@ -307,12 +292,10 @@ def sides(cells: pd.Series[str], where: str) -> list[str]:
 
 def _sides_of_paths(table: pd.DataFrame) -> list[str]:
     for file, cell in zip(table[_FILE], table["side"], strict=True):
-        if _side(str(cell)) is None:
-            raise InputError(
-                f"the path of '{file}' gives a side that is neither left nor right ('{cell}'); "
-                "check the pattern"
-            )
-    return [_side(str(cell)) or "" for cell in table["side"]]
+        if _side(cell) is None:
+            what = f"a side that is neither left nor right ('{cell}')"
+            raise InputError(f"the path of '{file}' gives {what}; check the pattern")
+    return [_side(cell) or "" for cell in table["side"]]
 
 
 def _side(cell: str) -> str | None:
@@ -327,10 +310,9 @@ def _finish(found: FoundImages, root: Path, alone: bool) -> None:
     if "patient_id" not in table.columns:
         if not alone:
             raise InputError("the pattern gives no {patient_id}, and no table does: patients must be known")
-        bare = _without_suffix(files)
         stems = [Path(file).stem for file in files]
         # equal names in two folders count as two patients
-        table["patient_id"] = stems if len(set(stems)) == len(stems) else bare
+        table["patient_id"] = stems if len(set(stems)) == len(stems) else _without_suffix(files)
         found.notes.append(
             "no patient ids: each image counts as its own patient; give a pattern if that is wrong"
         )
@@ -348,15 +330,11 @@ def _finish(found: FoundImages, root: Path, alone: bool) -> None:
 
 def _image_ids(table: pd.DataFrame, files: list[str]) -> list[str]:
     """patient+side, with month and view where images need them to differ, else the path."""
-    sided = table["patient_id"] + (table["side"] if "side" in table.columns else "")
-    candidates = [sided]
+    ids = table["patient_id"] + (table["side"] if "side" in table.columns else "")
     for name in ("visit_month", "view"):
-        if name in table.columns:
-            candidates.append(candidates[-1] + "_" + table[name])
-    for candidate in candidates:
-        if candidate.is_unique:
-            return [str(value) for value in candidate]
-    return _without_suffix(files)
+        if name in table.columns and not ids.is_unique:
+            ids = ids + "_" + table[name]
+    return [str(value) for value in ids] if ids.is_unique else _without_suffix(files)
 
 
 def _without_suffix(files: list[str]) -> list[str]:

@@ -1,8 +1,7 @@
 """Endless, seeded batches out of a store, and the random numbers that belong to their rows.
 
-Batch i depends on (seed, i) only, so a stream needs no state to resume. Every random number a
-method uses comes from `batch.random` and is a function of (seed, batch, draw, global row): never
-of the rank or of how a batch was cut, so accumulation, several processes and resume draw the same.
+Batch i depends on (seed, i) only, so a stream needs no state to resume. Every random number a method uses
+comes from `batch.random` (`random_numbers`).
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from trabecula.artifacts.store import Store
@@ -28,8 +26,6 @@ FIELDS = {
     "patient": "(B,) int64, equal for images of one patient",
 }
 """What a batch may carry beside its images: name -> what a row has."""
-
-Field = Tensor | list[Any]
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ class Batch:
         size, rest = divmod(len(self), parts)
         if rest:
             raise ValueError(f"a batch of {len(self)} rows cannot be cut into {parts} equal parts")
-        return [self._part(i * size, (i + 1) * size) for i in range(parts)]
+        return [self._part(low, low + size) for low in range(0, len(self), size)]
 
     def _part(self, low: int, high: int) -> Batch:
         whole, start = self.random, self.random.rows.start
@@ -98,9 +94,8 @@ class Stream:
         self.device, self.fields, self.drawn = torch.device(device), dict(fields or {}), drawn
         for name, values in self.fields.items():
             if name not in FIELDS or len(values) != len(rows):
-                raise ValueError(
-                    f"field '{name}' of {len(values)} rows for {len(rows)}; known: {list(FIELDS)}"
-                )
+                sizes = f"{len(values)} rows for {len(rows)}"
+                raise ValueError(f"field '{name}' of {sizes}; known: {list(FIELDS)}")
         part = batch_size // world_size
         self._slice = slice(rank * part, (rank + 1) * part)
         self._orders: dict[int, np.ndarray] = {}
@@ -110,15 +105,14 @@ class Stream:
         first = number * self.batch_size
         if self.drawn is not None:
             self.drawn(first)
-        positions = np.arange(first, first + self.batch_size)[self._slice]
-        passes, within = np.divmod(positions, len(self.rows))
+        passes, within = np.divmod(np.arange(first, first + self.batch_size)[self._slice], len(self.rows))
         drawn = np.array([self._order(int(p))[w] for p, w in zip(passes, within, strict=True)])
         images = self.store.read(self.rows[drawn]).to(self.device, non_blocking=True)
         random = RowRandom(mix(self.seed, "batch", number), self.batch_size, self._slice, self.device)
         fields = {name: self._field(values, drawn) for name, values in self.fields.items()}
         return Batch(images, self.rows[drawn], random, fields)
 
-    def _field(self, values: np.ndarray | Sequence[Any], drawn: np.ndarray) -> Field:
+    def _field(self, values: np.ndarray | Sequence[Any], drawn: np.ndarray) -> Tensor | list[Any]:
         if isinstance(values, np.ndarray):
             return torch.as_tensor(values[drawn]).to(self.device)
         return [values[i] for i in drawn]
@@ -133,19 +127,12 @@ class Stream:
 
 
 def images_in_order(
-    store: Store,
-    rows: NDArray[np.int64],
-    device: torch.device,
-    most: int,
-    crop: float = 1.0,
-    equal: bool = False,
+    store: Store, rows: np.ndarray, device: torch.device, most: int, crop: float = 1.0, equal: bool = False
 ) -> Iterator[Tensor]:
     """Rows of a store in their order, as networks take them in evaluation: (b, C, S, S) float32 in [0, 1].
 
-    Args:
-        most: images at a time.
-        crop: part of the side that is seen, about the centre, resized to the whole size.
-        equal: parts of nearly equal size; False: all but the last have `most` images.
+    most: images at a time. crop: part of the side that is seen, about the centre, resized to the whole size.
+    equal: parts of nearly equal size; False: all but the last have `most` images.
     """
     starts = range(0, len(rows), most)
     parts = np.array_split(rows, len(starts)) if equal else [rows[start : start + most] for start in starts]

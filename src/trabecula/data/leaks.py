@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from trabecula.artifacts.encoder import read_encoder_card
 from trabecula.artifacts.generated import is_generated
 from trabecula.artifacts.manifest import FILE as MANIFEST_FILE
@@ -30,7 +28,7 @@ from trabecula.errors import InputError
 from trabecula.files import sha256_of
 from trabecula.spreadsheet import read_table
 
-_HELD_OUT = ("val", "test")
+_HELD_OUT = {"val", "test"}
 
 
 @dataclass
@@ -47,11 +45,9 @@ def check(
 ) -> Findings:
     """Look for leaks; each is named with the manifest's row and the patient.
 
-    Args:
-        manifest: of the downstream tasks.
-        splits: splits.csv or its folder; may hold what `read_splits` refuses.
-        encoders: encoder folders or their cards.
-        pools: what networks are pretrained on: manifests, stores, or any table with `patient_id`.
+    manifest: of the downstream tasks. splits: splits.csv or its folder; may hold what `read_splits` refuses.
+    encoders: encoder folders or their cards. pools: what networks are pretrained on: manifests, stores, or
+    any table with `patient_id`.
     """
     parts: dict[str, set[str]] = defaultdict(set)
     leaks = []
@@ -59,59 +55,42 @@ def check(
         parts[patient].add(part)
         if part not in PARTS:
             leaks.append(f"{SPLITS_FILE} row {row}: patient {patient} has the unknown split '{part}'")
-    rows = _first_rows(manifest.table)
-    for patient in sorted(parts):
-        if len(parts[patient]) > 1:
-            here = f"manifest row {rows[patient]}: " if patient in rows else ""
-            leaks.append(f"{here}patient {patient} is in {' and in '.join(sorted(parts[patient]))}")
-    leaks += [
-        f"{patient} is a generator and is in {' and in '.join(sorted(its & set(_HELD_OUT)))}"
-        for patient, its in sorted(parts.items())
-        if is_generated(patient) and its & set(_HELD_OUT)
-    ]
-    leaks += [
-        f"manifest row {row}: patient {patient} has no split"
-        for patient, row in rows.items()
-        if patient not in parts
-    ]
-    held = {p: sorted(its & set(_HELD_OUT))[0] for p, its in parts.items() if its & set(_HELD_OUT)}
+    rows: dict[str, int] = {}  # each patient's first row, counted as a spreadsheet does: the header is row 1
+    for row, patient in enumerate(manifest.table["patient_id"], 2):
+        rows.setdefault(str(patient), row)
+    for patient, its in sorted(parts.items()):
+        if len(its) > 1:
+            leaks.append(f"{_row_of(patient, rows)}patient {patient} is in {' and in '.join(sorted(its))}")
+    held_out = {patient: sorted(its & _HELD_OUT) for patient, its in parts.items() if its & _HELD_OUT}
+    for patient, names in sorted(held_out.items()):
+        if is_generated(patient):
+            leaks.append(f"{patient} is a generator and is in {' and in '.join(names)}")
+    unassigned = {patient: row for patient, row in rows.items() if patient not in parts}
+    leaks += [f"manifest row {row}: patient {patient} has no split" for patient, row in unassigned.items()]
+    held = {patient: names[0] for patient, names in held_out.items()}
     for path in encoders:
-        leaks += _in_card(path, held, rows)
+        leaks += _seen(dump(read_encoder_card(path)), "the encoder", path, held, rows)
     found = Findings(leaks)
     for path in pools:
         record = read_store_record(path) if is_store(path) else None
         if record and record.manifest == sha256_of(manifest.path):
-            found.notes.append(
-                f"{path} is the store of this manifest, of which pretrain leaves val and test out"
-            )
+            note = "is the store of this manifest, of which pretrain leaves val and test out"
+            found.notes.append(f"{path} {note}")
         else:
             leaks += _in_pool(path, record, held, rows)
     copies, unread = _copies(manifest, parts)
     leaks += copies
     if unread:
+        first = f"the first is that of manifest row {unread[0] + 2}, {manifest.table['path'].iloc[unread[0]]}"
         found.unchecked.append(
-            f"{len(unread):,} of {len(manifest):,} image files cannot be read (the first is that of manifest "
-            f"row {unread[0] + 2}, {manifest.table['path'].iloc[unread[0]]}), so they could not be compared "
-            "for duplicates"
+            f"{len(unread):,} of {len(manifest):,} image files cannot be read ({first}), so they could not "
+            "be compared for duplicates"
         )
     return found
 
 
-def _first_rows(table: pd.DataFrame) -> dict[str, int]:
-    """Each patient's first row, counted as a spreadsheet does (the header is row 1)."""
-    rows: dict[str, int] = {}
-    for i, patient in enumerate(table["patient_id"]):
-        rows.setdefault(str(patient), i + 2)
-    return rows
-
-
-def _at(patient: str, part: str, rows: dict[str, int]) -> str:
-    where = f"manifest row {rows[patient]}: " if patient in rows else ""
-    return f"{where}{part} patient {patient}"
-
-
-def _in_card(path: Path, held: dict[str, str], rows: dict[str, int]) -> list[str]:
-    return _seen(dump(read_encoder_card(path)), "the encoder", path, held, rows)
+def _row_of(patient: str, rows: dict[str, int]) -> str:
+    return f"manifest row {rows[patient]}: " if patient in rows else ""
 
 
 def _seen(
@@ -119,17 +98,13 @@ def _seen(
 ) -> list[str]:
     """Held-out patients among those that a card says were seen."""
     if not card.get("patients"):
-        if card.get("images_seen"):
-            kind = who.split()[1]
-            return [f"{path}: the {kind} saw images, but its card lists no patients: it cannot be checked"]
-        return []
+        unlisted = f"the {who.split()[1]} saw images, but its card lists no patients: it cannot be checked"
+        return [f"{path}: {unlisted}"] if card.get("images_seen") else []
     found = seen_among(held, card)
     if found is None:
-        return [
-            f"{path}: the card's patients are hashed under key {card.get('patients_key') or 'unknown'}, this "
-            f"site's is {key_name(site_key())}: it cannot be checked here"
-        ]
-    return [f"{_at(patient, held[patient], rows)} was seen by {who} {path}" for patient in found]
+        keys = f"under key {card.get('patients_key') or 'unknown'}, this site's is {key_name(site_key())}"
+        return [f"{path}: the card's patients are hashed {keys}: it cannot be checked here"]
+    return [f"{_row_of(p, rows)}{held[p]} patient {p} was seen by {who} {path}" for p in found]
 
 
 def _in_pool(path: Path, record: StoreRecord | None, held: dict[str, str], rows: dict[str, int]) -> list[str]:
@@ -141,7 +116,7 @@ def _in_pool(path: Path, record: StoreRecord | None, held: dict[str, str], rows:
     if "patient_id" not in table.columns:
         raise InputError(f"{file}: no column 'patient_id'{suggest('patient_id', list(table.columns))}")
     shared = sorted(set(table["patient_id"]) & set(held))
-    return [f"{_at(patient, held[patient], rows)} is in the pool {path}" for patient in shared]
+    return [f"{_row_of(p, rows)}{held[p]} patient {p} is in the pool {path}" for p in shared]
 
 
 def _size(path: Path) -> int | None:
@@ -157,14 +132,10 @@ def _copies(manifest: Manifest, parts: dict[str, set[str]]) -> tuple[list[str], 
 
     Only files of equal size are read.
     """
-    by_size: dict[int, list[int]] = defaultdict(list)
-    unread = []
+    by_size: dict[int | None, list[int]] = defaultdict(list)
     for row in range(len(manifest)):
-        size = _size(manifest.resolve(row))
-        if size is None:
-            unread.append(row)
-        else:
-            by_size[size].append(row)
+        by_size[_size(manifest.resolve(row))].append(row)
+    unread = by_size.pop(None, [])
     patients = [str(patient) for patient in manifest.table["patient_id"]]
     leaks = []
     for rows in by_size.values():
@@ -177,14 +148,10 @@ def _copies(manifest: Manifest, parts: dict[str, set[str]]) -> tuple[list[str], 
         for same in by_bytes.values():
             first = same[0]
             for row in same[1:]:
-                a, b = parts.get(patients[first], set()), parts.get(patients[row], set())
-                if patients[row] != patients[first] and a and b and a != b:
-                    leaks.append(
-                        f"manifest rows {first + 2} and {row + 2}: one image under patients "
-                        f"{patients[first]} ({_names(a)}) and {patients[row]} ({_names(b)})"
-                    )
+                ours, theirs = (sorted(parts.get(patients[one], ())) for one in (first, row))
+                if patients[row] != patients[first] and ours and theirs and ours != theirs:
+                    one = f"{patients[first]} ({' and '.join(ours)})"
+                    other = f"{patients[row]} ({' and '.join(theirs)})"
+                    where = f"manifest rows {first + 2} and {row + 2}"
+                    leaks.append(f"{where}: one image under patients {one} and {other}")
     return sorted(leaks), unread
-
-
-def _names(parts: set[str]) -> str:
-    return " and ".join(sorted(parts))

@@ -21,6 +21,8 @@ from trabecula.artifacts.tasks import Task, find_task, truth
 from trabecula.config import suggest
 from trabecula.errors import InputError
 
+Rows = NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class Labelled:
@@ -30,7 +32,7 @@ class Labelled:
     """
 
     task: Task
-    rows: NDArray[np.int64]
+    rows: Rows
     patients: NDArray[np.str_]
     y: NDArray[np.int64]
 
@@ -38,12 +40,8 @@ class Labelled:
         """Those of a mask (n,)."""
         return replace(self, rows=self.rows[keep], patients=self.patients[keep], y=self.y[keep])
 
-    def among(self, rows: NDArray[np.int64]) -> Labelled:
-        """Those that are in these rows of the store.
-
-        Raises:
-            InputError: none does, or those that do are all of one class.
-        """
+    def among(self, rows: Rows) -> Labelled:
+        """Those that are in these rows of the store; an InputError if they are not of two classes."""
         found = self.where(np.isin(self.rows, rows))
         if len(np.unique(found.y[found.y >= 0])) < 2:
             raise InputError(
@@ -55,11 +53,7 @@ class Labelled:
 
 
 def labelled_training_part(store: Store, splits: Splits, manifest: Path, task: str) -> Labelled:
-    """The labelled images of the store whose patients are in the training part: never validation, never test.
-
-    Raises:
-        InputError: a manifest or task that cannot be read, or no such image.
-    """
+    """The store's labelled images whose patients are in the training part: never validation, never test."""
     read = read_manifest(manifest)
     found = find_task(task, read)
     known = truth(found, read).among(set(store.index["image_id"]), store.path, "not in the store")
@@ -69,37 +63,28 @@ def labelled_training_part(store: Store, splits: Splits, manifest: Path, task: s
     return Labelled(found, rows_of(store, known.image_ids[train]), known.patient_ids[train], known.y[train])
 
 
-def evenly(rows: NDArray[np.int64], num: int) -> NDArray[np.int64]:
+def evenly(rows: Rows, num: int) -> Rows:
     """At most `num` of the rows, evenly spread."""
     places = np.linspace(0, len(rows) - 1, min(num, len(rows))).round().astype(int)
-    some: NDArray[np.int64] = rows[places]
-    return some
+    return rows[places]  # type: ignore[no-any-return]
 
 
 def pretraining_pool(
     store: Store, splits: Splits, cohorts: Sequence[str] = (), fraction: float = 1.0, seed: int = 0
-) -> tuple[NDArray[np.int64], list[str]]:
+) -> tuple[Rows, list[str]]:
     """Rows of the store outside the validation and test parts, and their patients, sorted.
 
-    Args:
-        cohorts: values of the store's column `cohort` that are taken; empty: all.
-        fraction: of the pool's patients, at least one; smaller fractions of a seed are inside larger ones.
-
-    Raises:
-        InputError: an unknown cohort, or nothing left.
+    cohorts: values of the store's column `cohort` that are taken; empty: all.
+    fraction: of the pool's patients, at least one; smaller fractions of a seed are inside larger ones.
     """
     held_out = set(splits.patients("val")) | set(splits.patients("test"))
     patients = store.index["patient_id"].to_numpy()
     free = np.array([patient not in held_out for patient in patients], dtype=bool)
     if not free.any():
         raise InputError("pretrain: every image belongs to a validation or test patient; none is left")
-    if cohorts:
-        free &= _of(store, cohorts)
-        if not free.any():
-            raise InputError(
-                f"pretrain: all patients of pool_cohorts {', '.join(cohorts)} are in the validation or test "
-                "part; none is left"
-            )
+    if cohorts and not (free := free & _of(store, cohorts)).any():
+        which = f"all patients of pool_cohorts {', '.join(cohorts)}"
+        raise InputError(f"pretrain: {which} are in the validation or test part; none is left")
     members = sorted(set(patients[free]))
     kept = set(in_hash_order(members, seed)[: max(1, round(fraction * len(members)))])
     rows = np.flatnonzero(free & np.array([patient in kept for patient in patients], dtype=bool))
@@ -109,37 +94,24 @@ def pretraining_pool(
 def _of(store: Store, cohorts: Sequence[str]) -> NDArray[np.bool_]:
     """Rows of these cohorts."""
     if "cohort" not in store.index:
-        raise InputError(
-            f"pretrain: pool_cohorts {', '.join(cohorts)}: the store names no cohorts; its manifest needs a "
-            "column cohort when it is prepared"
-        )
+        remedy = "the store names no cohorts; its manifest needs a column cohort when it is prepared"
+        raise InputError(f"pretrain: pool_cohorts {', '.join(cohorts)}: {remedy}")
     known = sorted(set(store.index["cohort"]))
-    for cohort in cohorts:
-        if cohort not in known:
-            raise InputError(
-                f"pretrain: pool_cohorts: the store has no cohort '{cohort}'{suggest(cohort, known)}"
-            )
-    found: NDArray[np.bool_] = store.index["cohort"].isin(cohorts).to_numpy()
-    return found
+    if wrong := next((cohort for cohort in cohorts if cohort not in known), None):
+        raise InputError(f"pretrain: pool_cohorts: the store has no cohort '{wrong}'{suggest(wrong, known)}")
+    return store.index["cohort"].isin(cohorts).to_numpy()
 
 
-def check_contrast(store: Store, rows: NDArray[np.int64]) -> None:
-    """Refuse a pool of images without content, by reading some of its rows.
-
-    Raises:
-        InputError: these images are all the same, or each is of one grey.
-    """
+def check_contrast(store: Store, rows: Rows) -> None:
+    """Refuse a pool of images without content: all the same, or each of one grey, in these of its rows."""
     images = store.read(rows).flatten(1).numpy()
-    if len(images) > 1 and bool((images == images[0]).all()):
-        problem = "are all the same image"
-    elif bool((images.max(1) == images.min(1)).all()):
-        problem = "are blank, each of one grey"
-    else:
-        return
-    raise InputError(
-        f"pretrain: the {len(images)} images of the pool that were checked {problem}, so there is nothing "
-        "to learn; look at the store's images, and at the intensity rule they were prepared with"
-    )
+    alike = len(images) > 1 and (images == images[0]).all()
+    if alike or (images.max(1) == images.min(1)).all():
+        problem = "are all the same image" if alike else "are blank, each of one grey"
+        raise InputError(
+            f"pretrain: the {len(images)} images of the pool that were checked {problem}, so there is "
+            "nothing to learn; look at the store's images, and at the intensity rule they were prepared with"
+        )
 
 
 @dataclass(frozen=True)
@@ -149,7 +121,7 @@ class Pool:
     rows: (n,) of the store. patients: theirs, sorted. fields: by name, (n, ...) each (`data.batches.FIELDS`).
     """
 
-    rows: NDArray[np.int64]
+    rows: Rows
     patients: list[str]
     fields: dict[str, NDArray[Any]]
 
@@ -158,15 +130,11 @@ def with_fields(
     method: str,
     names: Sequence[str],
     store: Store,
-    rows: NDArray[np.int64],
+    rows: Rows,
     patients: list[str],
     labelled: Labelled | None,
 ) -> Pool:
-    """The pool of a method that learns from these fields; with labels, of the labelled images alone.
-
-    Raises:
-        InputError: a field that a store does not hold, or no labelled image.
-    """
+    """The pool of a method that learns from these fields; with labels, of the labelled images alone."""
     fields: dict[str, NDArray[Any]] = {}
     if "labels" in names and labelled is not None:
         found = labelled.among(rows)
@@ -186,22 +154,15 @@ def with_fields(
 def check_key(card: EncoderCard, start: Path | None, store: Store) -> None:
     """Before the work: the site's key can be read, and hashes of the start and of generators are under it.
 
-    Args:
-        card: of the encoder as it starts. start: where that one is, for the message.
-
-    Raises:
-        InputError: no key, or patients hashed with another one.
+    card: of the encoder as it starts. start: where that one is, for the message.
     """
     key = key_name(site_key())
     made = [(part.path, part.record.generated) for part in store.parts]
-    for where, patients, theirs in (
-        (start, card.patients, card.patients_key),
-        *((path, its.patients, its.patients_key) for path, its in made if its),
-    ):
-        if patients and theirs != key:
+    for where, its in ((start, card), *made):
+        if its and its.patients and its.patients_key != key:
             raise InputError(
-                f"{where}: its patients were hashed with another site key ({theirs}), so "
-                "what this encoder has seen could not be checked; set TRABECULA_SITE_KEY to that site's key"
+                f"{where}: its patients were hashed with another site key ({its.patients_key}), so what this "
+                "encoder has seen could not be checked; set TRABECULA_SITE_KEY to that site's key"
             )
 
 
@@ -210,9 +171,9 @@ def seen_after(card: EncoderCard, store: Store, patients: Sequence[str]) -> set[
 
     Empty where some of them are not known: a list that looks whole and is not would let test patients pass.
     """
-    seen = set(mark(patients, site_key())) | set(card.patients)
+    seen = {*mark(patients, site_key()), *card.patients}
     for part in store.parts if patients else ():  # those that generated images came from
-        seen |= set(part.record.generated.patients if part.record.generated else ())
+        seen |= {*part.record.generated.patients} if part.record.generated else set()
     unknown = any(_of_unknown(part, patients) for part in store.parts)
     return set() if unknown or (card.images_seen and not card.patients) else seen
 
@@ -227,11 +188,8 @@ def _of_unknown(store: Store, patients: Sequence[str]) -> bool:
 
 def strangers(store: Store, splits: Splits) -> str:
     """What to say of stores of real images whose patients are all unknown to the splits; "" of others."""
-    unknown = [
-        str(number)
-        for number, part in enumerate(store.parts, 1)
-        if part.record.generated is None and set(part.index["patient_id"]).isdisjoint(splits.of)
-    ]
+    real = {str(number): part for number, part in enumerate(store.parts, 1) if part.record.generated is None}
+    unknown = [number for number, part in real.items() if set(part.index["patient_id"]).isdisjoint(splits.of)]
     which = "them" if len(store.parts) == 1 else f"store {' and '.join(unknown)}"
     return f"; none of {which} is in the splits, are they of this store?" if unknown else ""
 
@@ -241,27 +199,18 @@ def card_after(
 ) -> EncoderCard:
     """The card of an encoder once it has learned from a pool of the store, but for the number of images.
 
-    Args:
-        card: as it starts.
-        pool: what it learns from; None for an encoder without pretraining.
-        task: whose labels it learns from, where the pool carries labels.
-        training: more of the card's fields, such as the objective and its settings.
+    card: as it starts. pool: what it learns from; None for an encoder without pretraining. task: whose labels
+    it learns from, where the pool carries labels. training: more of the card's fields, such as the objective.
     """
     patients = pool.patients if pool else []
     seen, taught = seen_after(card, store, patients), bool(pool and "labels" in pool.fields)
     labels = [*filter(None, card.labels.split("; ")), *([task] if taught else [])]
-    return card.model_copy(
-        update={
-            **training,
-            "labels": "; ".join(dict.fromkeys(labels)),
-            "num_labelled_patients": max(card.num_labelled_patients, len(patients) if taught else 0),
-            "store": store.id,
-            "stores": tuple(part.id for part in store.parts) if len(store.parts) > 1 else (),
-            "preprocessing": store.preprocessing,
-            "prepared": store.prepared,
-            "seed": seed,
-            "version": trabecula.__version__,
-            "patients": tuple(sorted(seen)),
-            "patients_key": key_name(site_key()) if seen or patients or card.images_seen else "",
-        }
-    )
+    changes = {
+        "labels": "; ".join(dict.fromkeys(labels)),
+        "num_labelled_patients": max(card.num_labelled_patients, len(patients) if taught else 0),
+        "store": store.id, "stores": tuple(part.id for part in store.parts) if len(store.parts) > 1 else (),
+        "preprocessing": store.preprocessing, "prepared": store.prepared,
+        "seed": seed, "version": trabecula.__version__, "patients": tuple(sorted(seen)),
+        "patients_key": key_name(site_key()) if seen or patients or card.images_seen else "",
+    }  # fmt: skip
+    return card.model_copy(update={**training, **changes})

@@ -23,7 +23,7 @@ import numpy as np
 
 from trabecula.artifacts.store import shard_file
 from trabecula.errors import RunError
-from trabecula.files import read_json, save_array
+from trabecula.files import read_json, write_atomically
 from trabecula.readers import Readers, read
 from trabecula.readers.reader import Rejected, Source
 from trabecula.readers.rendering import Rendering, render
@@ -66,9 +66,6 @@ def decode_shards(
 ) -> Iterator[dict[str, Any]]:
     """Decode shards into the folder, giving each one's record as it is done, in any order.
 
-    Args:
-        readers: the settings of all readers.
-
     A record is {"number", "file", "num_images", "sha256", "rows": [manifest rows kept],
     "rejected": [[manifest row, reason]]}.
 
@@ -97,8 +94,7 @@ def decode_shards(
 def _start_worker() -> None:
     """A worker dies at once on Ctrl-C, and with its parent, so that none is left behind."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    parent = parent_process()
-    if parent is not None:
+    if (parent := parent_process()) is not None:
 
         def follow() -> None:
             parent.join()
@@ -119,29 +115,11 @@ def decode_shard(shard: Shard, rendering: Rendering, readers: Readers, folder: P
             rows.append(image.row)
         except Rejected as reason:
             rejected.append((image.row, str(reason)))
+    kept = images[: len(rows)]
     record = {
-        "number": shard.number,
-        "file": shard.file,
-        "num_images": len(rows),
-        "sha256": hashlib.sha256(images[: len(rows)].data).hexdigest(),
-        "rows": rows,
-        "rejected": rejected,
-    }
-    _put(folder / shard.file, images[: len(rows)])
-    _put(record_path(folder, shard), json.dumps(record).encode())
+        "number": shard.number, "file": shard.file, "num_images": len(rows),
+        "sha256": hashlib.sha256(kept.data).hexdigest(), "rows": rows, "rejected": rejected,
+    }  # fmt: skip
+    write_atomically(folder / shard.file, kept)
+    write_atomically(record_path(folder, shard), json.dumps(record))
     return record
-
-
-def _put(path: Path, content: np.ndarray[Any, Any] | bytes) -> None:
-    partial = path.with_name(f".{path.name}.writing.partial")
-    try:
-        with partial.open("wb") as file:
-            if isinstance(content, bytes):
-                file.write(content)
-            else:
-                save_array(file, content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

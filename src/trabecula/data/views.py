@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Annotated, Literal, NamedTuple, Protocol
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -22,9 +22,11 @@ from pydantic import model_validator
 from torch import Tensor
 
 from trabecula.config import Record
+from trabecula.random_numbers import RowRandom
 
 Probability = Annotated[float, Ge(0), Le(1)]
 Fill = Literal["border", "zeros", "reflection"]
+Mode = Literal["bilinear", "nearest"]
 
 REFERENCE_SIZE = 224
 """Output size in pixels at which `Views.blur_sigma` is given."""
@@ -37,69 +39,48 @@ _BLOCK = 32  # output rows of the banded blur matrix handled by one product
 _SAMPLES = 1 << 22  # samples held at a time when a large image is shrunk
 
 
-class Random(Protocol):
-    """Random numbers of a batch: row b of the answer belongs to row b of the images."""
-
-    def uniform(self, *shape: int) -> Tensor:
-        """Numbers in [0, 1), shape (B, *shape)."""
-
-    def normal(self, *shape: int) -> Tensor:
-        """Standard normal numbers, shape (B, *shape)."""
-
-
 class Views(Record):
     """How a view is made of an image. Defaults: MoCo v2 (Chen et al. 2020, arXiv:2003.04297) for grey
     radiographs; no flip, because left and right knees are mirrored to one side beforehand."""
 
     size: Annotated[int, Ge(8)] = 224
     """Side of the square view in pixels."""
-
     crop_scale: tuple[float, float] = (0.2, 1.0)
     """Smallest and largest crop area as a fraction of the image area; uniform between. MoCo v2: 0.2-1."""
-
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Smallest and largest width/height of the crop; log-uniform between. MoCo v2: 3/4-4/3."""
-
     rotate: Annotated[float, Ge(0), Le(180)] = 15.0
     """Largest rotation in degrees, either way. 15 is usual for knee radiographs; MoCo v2 has none."""
-
     flip: Probability = 0.0
     """Probability of a horizontal flip. MoCo v2: 0.5; 0 where sides are normalised."""
-
     fill: Fill = "border"
     """What lies outside the image: its nearest edge pixel, zeros, or its reflection. Zeros also darken
     the outermost pixels of a magnified crop at the image's edge, so border is the default."""
-
     intensity: Probability = 0.8
     """Probability that brightness and contrast (and gamma, if set) change. MoCo v2: 0.8."""
-
     brightness: Annotated[float, Ge(0), Le(1)] = 0.4
     """Largest relative change of brightness: the factor is uniform in 1 +- this. MoCo v2: 0.4."""
-
     contrast: Annotated[float, Ge(0), Le(1)] = 0.4
     """Largest relative change of contrast about the view's mean, uniform in 1 +- this. MoCo v2: 0.4."""
-
     gamma: Annotated[float, Ge(0), Lt(4)] = 0.0
     """Largest |log| of the exponent applied to intensities in [0, 1]; 0 is off."""
-
     blur: Probability = 0.5
     """Probability of a Gaussian blur. MoCo v2: 0.5."""
-
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     """Smallest and largest sigma in pixels of a 224 px view (uniform between); a view of another size
     uses sigma * size / 224, the same fraction of the picture. MoCo v2: 0.1-2."""
-
     solarize: Probability = 0.0
     """Probability that intensities of 0.5 and more are inverted. Barlow Twins' second view: 0.2."""
-
     noise: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Standard deviation of added Gaussian noise, in units of the full intensity range."""
 
     @model_validator(mode="after")
     def _ranges(self) -> Views:
-        _check_range("crop_scale", self.crop_scale, 1.0)
-        _check_range("crop_ratio", self.crop_ratio, math.inf)
-        _check_range("blur_sigma", self.blur_sigma, REFERENCE_SIZE / 8)
+        for name, most in (("crop_scale", 1.0), ("crop_ratio", math.inf), ("blur_sigma", REFERENCE_SIZE / 8)):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= most:
+                limit = "" if math.isinf(most) else f" and at most {most:g}"
+                raise ValueError(f"{name} needs 0 < low <= high{limit}, got {low:g}, {high:g}")
         return self
 
     @property
@@ -109,35 +90,21 @@ class Views(Record):
         return not whole or self.rotate > 0 or self.flip > 0
 
 
-def _check_range(name: str, values: tuple[float, float], most: float) -> None:
-    low, high = values
-    if not 0 < low <= high <= most:
-        limit = "" if math.isinf(most) else f" and at most {most:g}"
-        raise ValueError(f"{name} needs 0 < low <= high{limit}, got {low:g}, {high:g}")
-
-
 class View(NamedTuple):
     """Augmented images and where their pixels came from."""
 
-    images: Tensor
-    """(B, C, S, S) float32 in [0, 1]."""
-
-    affine: Tensor
-    """(B, 2, 3) float32: output pixel coordinates (x, y, 1) to input pixel coordinates (x, y)."""
+    images: Tensor  # (B, C, S, S) float32 in [0, 1]
+    affine: Tensor  # (B, 2, 3) float32: output pixel coordinates (x, y, 1) to input pixel coordinates (x, y)
 
 
-def view(images: Tensor, random: Random, config: Views) -> View:
+def view(images: Tensor, random: RowRandom, config: Views) -> View:
     """One augmented view of each image.
 
     The numbers drawn from `random` depend on the config alone, never on their values: `uniform(13)`,
     then `normal(C, S, S)` if `noise` is set. Changing one setting leaves the other effects as they were.
 
-    Args:
-        images: (B, C, H, W), uint8 or uint16; brightness and contrast act on all channels jointly.
-        random: numbers whose row b depends on the identity of image b only.
-
-    Raises:
-        TypeError, ValueError: images of another type or shape.
+    images: (B, C, H, W), uint8 or uint16; brightness and contrast act on all channels jointly.
+    random: numbers whose row b depends on the identity of image b only.
     """
     source = to_unit(images)
     draws = random.uniform(_DRAWS).to(source.device)  # (B, 13)
@@ -173,16 +140,10 @@ def to_unit(images: Tensor) -> Tensor:
 
 
 def centre(images: Tensor, size: int, crop_fraction: float = 1.0) -> Tensor:
-    """The evaluation view: a central square of `crop_fraction` of the short side, resized.
+    """The evaluation view: a central square of `crop_fraction` of the short side, resized with antialiasing.
 
-    Antialiased. Resize to 256 and crop 224 is `crop_fraction=224/256`. A square that already has `size`
-    pixels a side is returned as it is.
-
-    Args:
-        images: (B, C, H, W), uint8 or uint16.
-
-    Returns:
-        (B, C, size, size) float32 in [0, 1].
+    (B, C, H, W), uint8 or uint16, to (B, C, size, size) float32 in [0, 1]. Resize to 256 and crop 224 is
+    `crop_fraction=224/256`. A square that already has `size` pixels a side is returned as it is.
     """
     if not 0 < crop_fraction <= 1:
         raise ValueError(f"crop_fraction must be in (0, 1], got {crop_fraction}")
@@ -203,10 +164,10 @@ def draw_affine(draws: Tensor, height: int, width: int, config: Views) -> Tensor
     falls back to another rule, and positions are not rounded to whole pixels. Where no pair fits, the
     largest centred crop with the nearest allowed ratio is taken.
     """
-    table = torch.from_numpy(_area_quantiles(config.crop_scale, config.crop_ratio, width / height))
+    quantiles = _area_quantiles(config.crop_scale, config.crop_ratio, width / height)
+    table = torch.from_numpy(quantiles).to(draws.device)
     place = draws[:, _AREA] * _TABLE
     step = place.long().clamp_(max=_TABLE - 1)
-    table = table.to(draws.device)
     area = torch.lerp(table[step], table[step + 1], place - step)
     image = math.log(width / height)
     low = (area.log() + image).clamp_(min=math.log(config.crop_ratio[0]))
@@ -256,25 +217,16 @@ def _area_quantiles(scale: tuple[float, float], ratio: tuple[float, float], imag
 
 
 def resample(
-    images: Tensor,
-    affine: Tensor,
-    size: int,
-    fill: Fill = "border",
-    mode: Literal["bilinear", "nearest"] = "bilinear",
+    images: Tensor, affine: Tensor, size: int, fill: Fill = "border", mode: Mode = "bilinear"
 ) -> Tensor:
     """Images seen through an affine; masks take the same affine and `mode="nearest"`.
 
     Bilinear. Where a view shrinks its image by more than 1, each output pixel is the mean of a grid of
     samples at most one input pixel apart, so that fine texture averages out instead of aliasing.
 
-    Args:
-        images: (B, C, H, W) float32.
-        affine: (B, 2, 3), output to input pixel coordinates.
-
-    Returns:
-        (B, C, size, size) float32.
+    images: (B, C, H, W) float32. affine: (B, 2, 3), output to input pixel coordinates.
     """
-    if mode == "nearest" or not _shrinks(affine):
+    if mode == "nearest" or not (affine[:, :, :2].norm(dim=1) > 1 + 1e-3).any():
         return _sample(images, affine, size, (1, 1), fill, mode)
     finer = (affine[:, :, :2].norm(dim=1) - 1e-3).ceil_().clamp_(min=1).int()  # (B, 2): samples along x and y
     result = images.new_empty(*images.shape[:2], size, size)
@@ -286,19 +238,13 @@ def resample(
     return result
 
 
-def _shrinks(affine: Tensor) -> bool:
-    return bool((affine[:, :, :2].norm(dim=1) > 1 + 1e-3).any())
-
-
 def _sample(
     images: Tensor, affine: Tensor, size: int, finer: tuple[int, int], fill: Fill, mode: str
 ) -> Tensor:
     """Interpolated samples (B, C, finer_y * size, finer_x * size), evenly spread over the output pixels."""
     height, width = images.shape[-2:]
-    x, y = (
-        (torch.arange(size * many, device=images.device, dtype=torch.float32) + 0.5) / many - 0.5
-        for many in finer
-    )
+    steps = (torch.arange(size * many, device=images.device, dtype=torch.float32) for many in finer)
+    x, y = ((step + 0.5) / many - 0.5 for step, many in zip(steps, finer, strict=True))
     scale = affine.new_tensor([2 / width, 2 / height])[:, None]  # grid_sample counts from -1 to 1
     along_x = affine[:, :, 0:1] * scale * x  # (B, 2, S)
     along_y = affine[:, :, 1:2] * scale * y + (affine[:, :, 2:3] + 0.5) * scale - 1
@@ -330,11 +276,8 @@ def gaussian_blur(images: Tensor, sigma: Tensor, radius: int) -> Tensor:
     columns, are multiplied by blocks of a banded matrix: with the radii of augmentation this is faster on
     a CPU than a grouped convolution, and as fast as a full matrix product on any device.
 
-    Args:
-        images: (B, C, H, W) float32.
-        sigma: (B,) standard deviation in pixels.
-        radius: pixels at which the kernel is cut off, the same for all; 4 times the largest sigma loses
-            less than 1e-4 of it.
+    images: (B, C, H, W) float32. sigma: (B,) standard deviation in pixels. radius: pixels at which the kernel
+    is cut off, the same for all; 4 times the largest sigma loses less than 1e-4 of it.
     """
     offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=torch.float32)
     exponent = (offsets / sigma.clamp(min=1e-3)[:, None]) ** 2 / 2
@@ -373,19 +316,15 @@ def move_boxes(boxes: Tensor, affine: Tensor, size: int) -> Tensor:
     A rotated box becomes the upright box around it; what lies outside the view is cut off, so a box that
     left it has no area.
 
-    Args:
-        boxes: (B, N, 4) as left, top, right, bottom edges in pixels; the first pixel spans 0 to 1.
-        affine: (B, 2, 3) of the view.
-        size: side of the view in pixels.
+    boxes: (B, N, 4) as left, top, right, bottom edges in pixels; the first pixel spans 0 to 1.
+    affine: (B, 2, 3) of the view. size: side of the view in pixels.
     """
     left, top, right, bottom = (boxes - 0.5).unbind(-1)  # edges to the coordinates of pixel centres
-    horizontal, vertical = (
-        torch.stack([left, right, right, left], -1),
-        torch.stack([top, top, bottom, bottom], -1),
-    )
-    corners = torch.stack([horizontal, vertical], -1)  # (B, N, 4, 2)
+    horizontal, vertical = [left, right, right, left], [top, top, bottom, bottom]
+    corners = torch.stack([torch.stack(horizontal, -1), torch.stack(vertical, -1)], -1)  # (B, N, 4, 2)
     (a, b), (c, d) = affine[:, 0, :2].unbind(1), affine[:, 1, :2].unbind(1)
     inverse = torch.stack([d, -b, -c, a], 1).view(-1, 2, 2) / (a * d - b * c)[:, None, None]
-    moved = (corners - affine[:, None, None, :, 2]) @ inverse.mT[:, None] + 0.5  # (B, N, 4, 2)
-    moved = moved.clamp(0, size)
+    moved = ((corners - affine[:, None, None, :, 2]) @ inverse.mT[:, None] + 0.5).clamp(
+        0, size
+    )  # (B, N, 4, 2)
     return torch.cat([moved.amin(2), moved.amax(2)], -1)

@@ -11,8 +11,9 @@ import math
 import re
 import textwrap
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from html import escape
 from importlib import resources
 from typing import Any, Literal
@@ -26,36 +27,28 @@ REFERENCE = "arm-random"  # grey and dashed: what the others are compared with
 WIDTH, HEIGHT = 310, 245  # px, HEIGHT without tick labels and the x axis' name
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 18, 10, 46
 _PLOT_WIDTH = WIDTH - _LEFT - _RIGHT
+_TITLE_LETTERS, _NOTE_LETTERS = 42, 54  # of a line of a file's title, which is bold, and of its note
 _MIN_TICK_GAP = 30  # px between tick labels that do not run into each other
-_LAYERS: tuple[Part, ...] = ("column", "band", "line", "dash", "whisker", "ring", "mark")  # lowest first
-_RADIUS = {"mark": 3.4, "ring": 2.2}
 
 
 @dataclass(frozen=True)
 class Series:
     """Points of one colour; those that are None or not finite are left out.
 
-    style: a class of figure.css: "arm-0", "arm-random", and "zero" or "diagonal" for lines of the frame.
-    x: where the points are; empty: `y`, `low` and `high` hold one value each, drawn across the whole frame.
-    low, high: ends of bands and whiskers.
-    name: for the legend; "" where the series has no entry of its own.
-    parts: what is drawn: columns from 0 to y, a band, a line through the points, a dash at each point,
-        whiskers, small rings, marks.
-    shift: px to the right, of whiskers, rings and marks, so that points of one x do not cover each other.
-    width: of columns and dashes, in units of x.
-    label: text above the right end of a line across the frame.
+    Parts are columns from 0 to y, a band, a line through the points, a dash at each point, whiskers, small
+    rings and marks. Without `x`, `y`, `low` and `high` hold one value each, drawn across the whole frame.
     """
 
-    style: str
+    style: str  # a class of figure.css: "arm-0", "arm-random"; "zero" or "diagonal" for lines of the frame
     x: Sequence[float] = ()
     y: Values = ()
-    low: Values = ()
+    low: Values = ()  # of bands and whiskers
     high: Values = ()
-    name: str = ""
+    name: str = ""  # for the legend; "" where the series has no entry of its own
     parts: tuple[Part, ...] = ("line", "mark")
-    shift: float = 0.0
-    width: float = 0.0
-    label: str = ""
+    shift: float = 0.0  # px to the right, of whiskers, rings and marks: points of one x are side by side
+    width: float = 0.0  # of columns and dashes, in units of x
+    label: str = ""  # above the right end of a line across the frame
 
     @classmethod
     def of_rows(
@@ -73,6 +66,11 @@ class Series:
         at = [row[x] for row in rows] if isinstance(x, str) else x
         return cls(style, at, y, low, high, name, parts, shift)
 
+    def across(self, ends: Sequence[float]) -> Series:
+        """Of one value each, drawn from end to end of the frame."""
+        y, low, high = ([*values, *values] for values in (self.y, self.low, self.high))
+        return replace(self, x=ends, y=y, low=low, high=high)
+
     def known(self, *columns: Values) -> list[tuple[float, ...]]:
         """(x, value of each column) of the points that have all of them."""
         rows = zip(self.x, *columns, strict=False)
@@ -81,14 +79,11 @@ class Series:
 
 @dataclass(frozen=True)
 class PlotAxis:
-    """`ticks`: (value, label, "\\n" between its lines); none: round values that enclose the series' values.
-
-    limits: the ends; none: the first and the last tick.
-    """
+    """`ticks`: (value, label, "\\n" between its lines); none: round values around the series' values."""
 
     label: str
     ticks: Sequence[tuple[float, str]] = ()
-    limits: tuple[float, float] | None = None
+    limits: tuple[float, float] | None = None  # none: the first and the last tick
     log: bool = False
 
     def at(self, value: float) -> float:
@@ -100,22 +95,16 @@ class PlotAxis:
 
 @dataclass(frozen=True)
 class Chart:
-    """One figure.
+    """One figure."""
 
-    heading: what it belongs to; in a file it stands above the title.
-    described: the figure in words, for those who cannot see it.
-    note: below the legend.
-    kind: begins the name of its file.
-    """
-
-    heading: str
+    heading: str  # what it belongs to; in a file it stands above the title
     title: str
     x: PlotAxis
     y: PlotAxis
     series: Sequence[Series]
-    described: str
-    note: str = ""
-    kind: str = ""
+    described: str  # the figure in words, for those who cannot see it
+    note: str = ""  # below the legend
+    kind: str = ""  # begins the name of its file
 
     @property
     def legend(self) -> list[tuple[str, str]]:
@@ -125,34 +114,60 @@ class Chart:
     @property
     def height(self) -> int:
         """In px, with all lines of tick labels."""
-        return HEIGHT - _BOTTOM + 28 + 12 * self._label_lines
+        lines = max((label.count("\n") + 1 for _, label in self.x.ticks), default=1)
+        return HEIGHT - _BOTTOM + 28 + 12 * lines
+
+    @cached_property
+    def y_axis(self) -> PlotAxis:
+        values = [v for one in self.series for v in (*one.y, *one.low, *one.high)]
+        return self.y if self.y.ticks else axis_around(self.y.label, values)
 
     @property
-    def _label_lines(self) -> int:
-        return max((label.count("\n") + 1 for _, label in self.x.ticks), default=1)
+    def drawn(self) -> list[Series]:
+        """The series, those across the frame from end to end."""
+        ends = self.x.limits or (self.x.ticks[0][0], self.x.ticks[-1][0])
+        return [one if one.x or not (one.y or one.low) else one.across(ends) for one in self.series]
+
+    @property
+    def labelled(self) -> list[tuple[float, list[str]]]:
+        """Ticks of the x axis in px and the lines below them, none where two would run into each other."""
+        found, last = [], -math.inf
+        for tick, label in self.x.ticks:
+            x = self.px(tick)
+            free = x - last >= _MIN_TICK_GAP
+            last = x if free else last
+            found.append((x, label.split("\n") if free else []))
+        return found
+
+    def px(self, x: float) -> float:
+        return _LEFT + self.x.at(x) * _PLOT_WIDTH
+
+    def py(self, y: float) -> float:
+        return HEIGHT - _BOTTOM - self.y_axis.at(y) * (HEIGHT - _TOP - _BOTTOM)
 
     @property
     def svg(self) -> str:
         """Safe markup for a page that holds the style sheet."""
-        return (
-            f'<svg class="plot" viewBox="0 0 {WIDTH} {self.height}" role="img" '
-            f'aria-label="{escape(self.described)}">{self.body}</svg>'
-        )
+        return _drawn("inline", self)
 
-    @property
-    def body(self) -> str:
-        """What is inside of the svg element."""
-        y_axis = self.y
-        if not y_axis.ticks:
-            values = [v for one in self.series for v in (*one.y, *one.low, *one.high)]
-            y_axis = axis_around(y_axis.label, values)
-        frame = _Frame(self.x, y_axis)
-        parts = [*frame.drawn(self._label_lines)]
-        for layer in _LAYERS:
-            for one in self.series:
-                if layer in one.parts:
-                    parts += frame.layer(layer, one)
-        return "".join(parts)
+
+@cache
+def _template() -> Any:
+    """chart.svg.j2, with what its macros need to know of the frame."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("trabecula", "figures"), undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"px": "{:.1f}".format, "escaped": escape}
+    right, bottom = WIDTH - _RIGHT, HEIGHT - _BOTTOM
+    environment.globals.update(width=WIDTH, left=_LEFT, right=right, top=_TOP, bottom=bottom)
+    return environment.get_template("chart.svg.j2").module
+
+
+def _drawn(macro: str, chart: Chart, *values: Any) -> str:
+    return str(getattr(_template(), macro)(chart, *values)).replace("\n", "")
 
 
 @dataclass(frozen=True)
@@ -163,96 +178,6 @@ class ChartGroup:
     caption: str
     charts: list[Chart]
     opened: bool = True
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """Two axes in px."""
-
-    x: PlotAxis
-    y: PlotAxis
-
-    def px(self, x: float) -> float:
-        return _LEFT + self.x.at(x) * _PLOT_WIDTH
-
-    def py(self, y: float) -> float:
-        return HEIGHT - _BOTTOM - self.y.at(y) * (HEIGHT - _TOP - _BOTTOM)
-
-    def layer(self, part: Part, series: Series) -> Iterator[str]:
-        """One part of a series."""
-        if not series.x and (series.y or series.low):  # across the frame
-            ends = self.x.limits or (self.x.ticks[0][0], self.x.ticks[-1][0])
-            y, low, high = ([*values, *values] for values in (series.y, series.low, series.high))
-            series = replace(series, x=ends, y=y, low=low, high=high)
-        draw: dict[Part, Callable[[Series], Iterator[str]]] = {
-            "column": self._columns, "band": self._band, "line": self._line, "dash": self._dashes,
-            "whisker": self._whiskers,
-        }  # fmt: skip
-        return draw[part](series) if part in draw else self._circles(part, series)
-
-    def _columns(self, series: Series) -> Iterator[str]:
-        bottom = self.py(0)
-        for x, y in series.known(series.y):
-            left, right = self.px(x - series.width / 2), self.px(x + series.width / 2)
-            box = f'x="{left:.1f}" y="{self.py(y):.1f}" width="{right - left:.1f}"'
-            yield f'<rect class="column {series.style}" {box} height="{bottom - self.py(y):.1f}"/>'
-
-    def _band(self, series: Series) -> Iterator[str]:
-        points = series.known(series.low, series.high)
-        if len(points) > 1:
-            outline = [(x, low) for x, low, _ in points] + [(x, high) for x, _, high in reversed(points)]
-            yield f'<polygon class="band {series.style}" points="{self._path(outline)}"/>'
-
-    def _line(self, series: Series) -> Iterator[str]:
-        points = [(x, y) for x, y in series.known(series.y)]
-        if len(points) > 1:
-            kind = f"line {series.style}" if series.style.startswith("arm-") else series.style
-            yield f'<polyline class="{kind}" points="{self._path(points)}"/>'
-        if series.label:
-            x, y = points[-1]
-            place = f'x="{self.px(x):.1f}" y="{self.py(y) - 4:.1f}" text-anchor="end"'
-            yield f"<text {place}>{escape(series.label)}</text>"
-
-    def _dashes(self, series: Series) -> Iterator[str]:
-        for x, y in series.known(series.y):
-            ends = [(x - series.width / 2, y), (x + series.width / 2, y)]
-            yield f'<polyline class="line {series.style}" points="{self._path(ends)}"/>'
-
-    def _whiskers(self, series: Series) -> Iterator[str]:
-        for x, low, high in series.known(series.low, series.high):
-            path = f"M{self.px(x) + series.shift:.1f} {self.py(high):.1f}V{self.py(low):.1f}"
-            yield f'<path class="whisker {series.style}" d="{path}"/>'
-
-    def _circles(self, part: Part, series: Series) -> Iterator[str]:
-        for x, y in series.known(series.y):
-            centre = f'cx="{self.px(x) + series.shift:.1f}" cy="{self.py(y):.1f}"'
-            yield f'<circle class="{part} {series.style}" {centre} r="{_RADIUS[part]}"/>'
-
-    def _path(self, points: Sequence[tuple[float, float]]) -> str:
-        return " ".join(f"{self.px(x):.1f},{self.py(y):.1f}" for x, y in points)
-
-    def drawn(self, label_lines: int) -> Iterator[str]:
-        """Rules, ticks and names of the axes."""
-        left, right, bottom = _LEFT, WIDTH - _RIGHT, HEIGHT - _BOTTOM
-        for tick, label in self.y.ticks:
-            y = self.py(tick)
-            yield f'<path class="rule" d="M{left} {y:.1f}H{right}"/>'
-            yield f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{escape(label)}</text>'
-        last = -math.inf
-        for tick, label in self.x.ticks:
-            x = self.px(tick)
-            yield f'<path class="axis" d="M{x:.1f} {bottom}v4"/>'
-            if x - last >= _MIN_TICK_GAP:
-                last = x
-                for i, line in enumerate(label.split("\n")):
-                    middle = f'x="{x:.1f}" y="{bottom + 16 + 12 * i}" text-anchor="middle"'
-                    yield f"<text {middle}>{escape(line)}</text>"
-        yield f'<path class="axis" d="M{left} {bottom}H{right}"/>'
-        middle = f'x="{(left + right) / 2:.0f}" y="{bottom + 22 + 12 * label_lines}"'
-        yield f'<text {middle} text-anchor="middle">{escape(self.x.label)}</text>'
-        centre = (_TOP + bottom) / 2
-        turned = f'x="11" y="{centre:.0f}" transform="rotate(-90 11 {centre:.0f})"'
-        yield f'<text {turned} text-anchor="middle">{escape(self.y.label)}</text>'
 
 
 def axis_around(label: str, values: Values) -> PlotAxis:
@@ -292,16 +217,12 @@ def short_count(value: float) -> str:
 UNIT_TICKS = tuple((i / 5, tick_text(i / 5)) for i in range(6))  # of probabilities and shares
 
 
-def interval_bar(
-    value: float | None, ends: tuple[float | None, float | None], reach: float, style: str
-) -> str:
-    """A small interval about a line of no difference, for a table's cell; "" where a value is not known.
+def interval_bar(values: Values, reach: float, style: str) -> str:
+    """An interval (middle, low, high) about a line of no difference, for a table's cell; "" if not known.
 
-    Args:
-        ends: of the interval.
-        reach: half the width, in the value's units; what is beyond it is drawn at the edge.
+    `reach` is half the width, in the values' units; what is beyond it is drawn at the edge.
     """
-    known = _known((value, *ends))
+    known = _known(values)
     if len(known) < 3:
         return ""
     middle, low, high = (60 + 56 * max(-1.0, min(1.0, v / reach)) for v in known)
@@ -323,42 +244,14 @@ def chart_files(charts: Sequence[Chart]) -> dict[str, str]:
     return files
 
 
-_TITLE, _ROW = 38, 16  # px above the plot under a title of one line; px of a line of legend or note
-_TITLE_LETTERS, _NOTE_LETTERS = 42, 54  # of a line of the title, which is bold, and of the note
-
-
 def chart_file(chart: Chart) -> str:
     """The chart with its headings, legend and note as an SVG file of its own.
 
     Variables of the style sheet are written out: few programs but browsers know them.
     """
-    legend, body = chart.legend, chart.body
     titles, notes = textwrap.wrap(chart.title, _TITLE_LETTERS), textwrap.wrap(chart.note, _NOTE_LETTERS)
-    top = _TITLE + 14 * (len(titles) - 1)
-    first_row = top + chart.height + 6
-    below = first_row + _ROW * len(legend)
-    total = below + (_ROW * len(notes) + 4 if notes else 0)
-    styles = [style for _, style in legend] + re.findall(r"\barm-\w+", body)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="plot" width="{WIDTH}" height="{total}" '
-        f'viewBox="0 0 {WIDTH} {total}" role="img" aria-labelledby="title description">',
-        f'<title id="title">{escape(f"{chart.heading}: {chart.title}")}</title>',
-        f'<desc id="description">{escape(chart.described)}</desc>',
-        f"<style>{plain_rules(style_sheet(), styles)}</style>",
-        f'<text x="4" y="14">{escape(chart.heading)}</text>',
-    ]
-    bold = 'style="font-weight:bold"'
-    parts += [f'<text x="4" y="{29 + 14 * i}" {bold}>{escape(line)}</text>' for i, line in enumerate(titles)]
-    parts.append(f'<g transform="translate(0 {top})">{body}</g>')
-    for i, (name, style) in enumerate(legend):
-        y = first_row + _ROW * i
-        parts.append(f'<path class="line {style}" d="M46 {y}h26"/>')
-        parts.append(f'<circle class="mark {style}" cx="59" cy="{y}" r="3.2"/>')
-        parts.append(f'<text x="79" y="{y + 4}">{escape(name)}</text>')
-    parts += [
-        f'<text x="4" y="{below + _ROW * i + 10}">{escape(line)}</text>' for i, line in enumerate(notes)
-    ]
-    return "".join([*parts, "</svg>\n"])
+    styles = [style for _, style in chart.legend] + re.findall(r"\barm-\w+", _drawn("body", chart))
+    return _drawn("file", chart, titles, notes, plain_rules(style_sheet(), styles)) + "\n"
 
 
 def style_sheet() -> str:

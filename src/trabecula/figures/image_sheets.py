@@ -85,25 +85,18 @@ def colours(values: Heat) -> npt.NDArray[np.float64]:
 def overlay(image: Pixels, heat: Heat) -> Pixels:
     """(C, H, W) uint8 under (H, W) in [0, 1] -> (H, W, 3): the higher the map, the less image shows."""
     share = (_STRONGEST * np.sqrt(np.clip(heat, 0, 1)))[..., None]
-    return np.asarray(
-        np.rint((1 - share) * _rgb(image).astype(float) + share * colours(heat)), dtype=np.uint8
-    )
+    mixed = (1 - share) * _rgb(image).astype(float) + share * colours(heat)
+    return np.asarray(np.rint(mixed), dtype=np.uint8)
 
 
 def picture_file(title: str, note: str, rows: Mapping[str, npt.NDArray[Any]]) -> bytes:
     """Rows of images (n, C, H, W) by their heading, floats in [0, 1], as a PNG file."""
-    return sheet(
-        title, note, [TileRow(name, [Tile(to_uint8(one)) for one in row]) for name, row in rows.items()]
-    )
+    tiles = {name: [Tile(to_uint8(image)) for image in row] for name, row in rows.items()}
+    return sheet(title, note, [TileRow(name, row) for name, row in tiles.items()])
 
 
 def sheet(title: str, note: str, rows: Sequence[TileRow], scale: tuple[str, str] | None = None) -> bytes:
-    """Rows of tiles under a title, as a PNG file.
-
-    Args:
-        note: a line or more below the title.
-        scale: what the lower and the upper end of the colour scale mean; None where no map is shown.
-    """
+    """Rows of tiles under a title and a note, as a PNG file; `scale` names the ends of the colour scale."""
     across = max(len(row.tiles) for row in rows)
     wide = 2 * _MARGIN + across * (_TILE + _GAP) - _GAP + (_BAR + 92 if scale else 0)
     wide = max(wide, 520)

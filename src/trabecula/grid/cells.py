@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -11,18 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from trabecula.artifacts.run_record import is_done
-from trabecula.config import Record, build, inputs, put, suggest
+from trabecula.config import Record, build, inputs, leaves, put, suggest
 from trabecula.errors import InputError
-from trabecula.recipe import (
-    EVERY,
-    Axis,
-    Recipe,
-    find_references,
-    is_reference,
-    leaves,
-    read_reference,
-    run_order,
-)
+from trabecula.recipe import EVERY, Axis, Recipe, find_references, is_reference, read_reference
 from trabecula.run import identity, recorded, verb_module
 
 
@@ -64,14 +56,10 @@ class Plan:
 
 
 def plan(recipe: Recipe, folder: Path, notify: Callable[[str], None] = lambda _: None) -> Plan:
-    """Every cell of a recipe, in an order in which they can run; nothing is run or written.
+    """Every cell of a recipe, in an order in which they can run; nothing is run, nor written into `folder`.
 
-    Args:
-        folder: the study's folder; cells are in `folder/cells`.
-        notify: called with the step that begins: networks are built and inputs read, which may take a while.
-
-    Raises:
-        InputError: a setting, a reference or a file of any cell is wrong.
+    `notify` is called with the step that begins: networks are built and inputs read, which may take a while.
+    An InputError names the cell whose setting, reference or file is wrong.
     """
     return _Planner(recipe, folder / "cells", notify).plan()
 
@@ -81,15 +69,13 @@ class Identities:
 
     def __init__(self) -> None:
         self.made: dict[Path, str] = {}  # folder of a cell -> its id
-        self._known: dict[Path, str] = {}
+        self._of_what_is_there = functools.cache(identity)
 
     def __call__(self, path: Path) -> str:
         folder = folder_of(path, self.made)
-        if folder is not None:
-            return "/".join((self.made[folder], *path.relative_to(folder).parts))
-        if path not in self._known:
-            self._known[path] = identity(path)
-        return self._known[path]
+        if folder is None:
+            return self._of_what_is_there(path)
+        return "/".join((self.made[folder], *path.relative_to(folder).parts))
 
 
 def folder_of(path: Path, folders: Container[Path]) -> Path | None:
@@ -98,9 +84,15 @@ def folder_of(path: Path, folders: Container[Path]) -> Path | None:
 
 
 def make_cell(draft: Cell, threads: int, identify: Identities) -> Cell:
-    """A cell with the id that its settings and inputs give it; its folder is beside the draft's."""
+    """A cell with the id that its settings and inputs give it; its folder is beside the draft's.
+
+    The folder is named by the coordinates: of a named axis the label, of a stage's own the key and the label.
+    """
     cell_id = recorded(draft.verb, draft.config, threads, identify).id
-    name = "-".join(part for part in (draft.stage, _slug(draft.coordinates), cell_id[:8]) if part)
+    places = [(axis.rpartition("."), label) for axis, label in draft.coordinates.items()]
+    labels = "-".join(f"{key}{label}" if stage else label for (stage, _, key), label in places)
+    slug = re.sub(r"[^A-Za-z0-9._+-]+", "_", labels)[:60].strip("-._")
+    name = "-".join(part for part in (draft.stage, slug, cell_id[:8]) if part)
     made = replace(draft, id=cell_id, folder=draft.folder.parent / name)
     identify.made[made.folder] = cell_id
     return made
@@ -112,7 +104,6 @@ class _Place:
 
     stage: str
     coordinates: Mapping[str, str]
-    where: str
     needs: dict[str, None] = field(default_factory=dict)  # ids, in order
     arms: frozenset[str] = frozenset()
 
@@ -120,7 +111,7 @@ class _Place:
 class _Planner:
     def __init__(self, recipe: Recipe, cells_folder: Path, notify: Callable[[str], None]) -> None:
         self.recipe, self.cells_folder, self.notify = recipe, cells_folder, notify
-        self.references = find_references(recipe)
+        self.references = find_references(recipe)  # stages in running order
         self.verbs: dict[str, Any] = {}  # stage -> its verb's module
         self.found: dict[str, list[tuple[Mapping[str, str], Cell]]] = {}  # stage -> (coordinates, cell)
         self.by_id: dict[str, Cell] = {}
@@ -129,7 +120,6 @@ class _Planner:
         self.identify = Identities()
 
     def plan(self) -> Plan:
-        order = run_order(self.recipe, self.references)
         for stage in self.recipe.stages.values():
             self.notify(f"loading {stage.verb}")
             try:
@@ -138,89 +128,72 @@ class _Planner:
                 raise InputError(f"{self.recipe.where}: [stages.{stage.name}]: {error}") from None
         if not any(hasattr(verb, "arm") for verb in self.verbs.values()):
             self.arm_axis = next((axis.name for axis in self.recipe.axes if _sets_more_than_seeds(axis)), "")
-        axes: dict[str, list[Axis]] = {}
-        for name in order:
-            self.notify(f"stage {name}")
-            axes[name] = self._axes_of(name, axes)
-            self.found[name] = []
-            for point in itertools.product(
-                *(zip(axis.labels, axis.values, strict=True) for axis in axes[name])
-            ):
-                self._plan_cell(name, axes[name], point)
-        stages = {name: tuple({c.id: c for _, c in self.found[name]}.values()) for name in order}
-        return Plan(self.recipe, tuple(self.by_id.values()), stages, self.arms)
-
-    def _axes_of(self, name: str, known: Mapping[str, list[Axis]]) -> list[Axis]:
-        """The axes along which a stage varies, in the recipe's order."""
-        single = self.references[name].single
-        used = {axis.name for needed in single for axis in known[needed] if axis.name not in single[needed]}
         every = [*self.recipe.axes, *(axis for stage in self.recipe.stages.values() for axis in stage.axes)]
-        return [axis for axis in every if axis.name in used or name in axis.values[0]]
+        axes: dict[str, list[Axis]] = {}  # those along which a stage varies, in the recipe's order
+        for name, its in self.references.items():
+            self.notify(f"stage {name}")
+            used = {a.name for needed, pins in its.single.items() for a in axes[needed] if a.name not in pins}
+            axes[name] = [axis for axis in every if axis.name in used or name in axis.values[0]]
+            self.found[name] = []
+            points = (zip(axis.labels, axis.values, strict=True) for axis in axes[name])
+            for point in itertools.product(*points):
+                self._plan_cell(name, axes[name], point)
+        stages = {name: tuple({c.id: c for _, c in self.found[name]}.values()) for name in self.references}
+        return Plan(self.recipe, tuple(self.by_id.values()), stages, self.arms)
 
     def _plan_cell(self, name: str, axes: Sequence[Axis], point: Sequence[tuple[str, Any]]) -> None:
         coordinates = {axis.name: label for axis, (label, _) in zip(axes, point, strict=True)}
         at = " at " + ", ".join(f"{k}={v}" for k, v in coordinates.items()) if coordinates else ""
         where = f"{self.recipe.where}: [stages.{name}]{at}"
-        place = _Place(name, coordinates, where)
-        values = self._values(name, axes, [changes.get(name, {}) for _, changes in point])
-        resolved, referring = {}, []
-        for key, value in values.items():
-            before = len(place.needs)
-            resolved[key] = self._resolve(value, place, f"{where}: '{key}'")
-            if resolved[key] != value or len(place.needs) > before:
-                referring.append(key)
+        place = _Place(name, coordinates)
+        values = self._values(name, axes, point)
+        resolved = {key: self._resolve(value, place, f"{where}: '{key}'") for key, value in values.items()}
         config = build(self.verbs[name].Config, resolved, where)
-        for key in referring:
-            if key not in inputs(config):
+        for key, value in values.items():
+            if resolved[key] is not value and key not in inputs(config):
                 raise InputError(f"{where}: '{key}' is not a file or folder, so it can't be a reference (@)")
+        verb, made = self.verbs[name], self.identify.made
+        arms = place.arms | {label for axis, label in coordinates.items() if axis == self.arm_axis}
         try:
-            cell = self._cell(place, config)
+            if hasattr(verb, "arm"):
+                arm = verb.arm(config)
+                self.arms[arm["name"]], arms = arm, frozenset({arm["name"]})
+            verb_name, folder = self.recipe.stages[name].verb, self.cells_folder / name
+            draft = Cell(name, verb_name, config, "", folder, tuple(place.needs), coordinates, arms)
+            cell = make_cell(draft, self.recipe.threads, self.identify)
+            if hasattr(verb, "check") and not cell.done:
+                folders = {key: folder_of(paths[0], made) for key, paths in inputs(config).items() if paths}
+                makers = {key: self.by_id[made[folder]].config for key, folder in folders.items() if folder}
+                verb.check(config, makers)  # of inputs that are yet to be made: the settings of their cells
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
+        cell = self.by_id.setdefault(cell.id, cell)  # two coordinates may be one computation
         self.found[name].append((coordinates, cell))
 
-    def _values(
-        self, name: str, axes: Sequence[Axis], changes: Sequence[Mapping[str, Any]]
-    ) -> dict[str, Any]:
+    def _values(self, name: str, axes: Sequence[Axis], point: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         """The stage's settings at one point of the grid, references not yet resolved."""
         values: dict[str, Any] = copy.deepcopy(dict(self.recipe.stages[name].values))
         by: dict[str, str] = {}  # which axis set a key
-        for axis, change in zip(axes, changes, strict=True):
-            for key, value in change.items():
+        for axis, (_, changes) in zip(axes, point, strict=True):
+            for key, value in changes.get(name, {}).items():
                 if key in by:
-                    raise InputError(
-                        f"{self.recipe.where}: axes '{by[key]}' and '{axis.name}' both set {name}.{key}"
-                    )
+                    axes_of = f"axes '{by[key]}' and '{axis.name}'"
+                    raise InputError(f"{self.recipe.where}: {axes_of} both set {name}.{key}")
                 by[key] = axis.name
                 put(values, key, value, f"{self.recipe.where}: axis '{axis.name}' sets '{key}', but")
         for key in ("title", "command", "not_run"):
             given = getattr(self.recipe, key)
-            if given and key in self._config_of(name, values).model_fields:
+            if given and key in self.verbs[name].Config.model_fields:
                 values.setdefault(key, given)
         return values
 
-    def _config_of(self, name: str, values: Mapping[str, Any]) -> type[Record]:
-        try:
-            found: type[Record] = self.verbs[name].Config.of_kind(values)
-        except InputError as error:
-            raise InputError(f"{self.recipe.where}: [stages.{name}]: {error}") from None
-        return found
-
     def _resolve(self, value: Any, place: _Place, where: str) -> Any:
         """References as paths; the cells they stand for go into the place's needs."""
-        if isinstance(value, list):
-            resolved: dict[Any, None] = {}
-            if not any(is_reference(item) for item in value):
-                return value
+        if isinstance(value, list) and any(map(is_reference, value)):
+            resolved: dict[Any, None] = {}  # in order, each once
             for item in value:
-                if not is_reference(item):
-                    resolved[item] = None
-                    continue
-                named = read_reference(item, where)
-                names = self.references[place.stage].every if named.stage == EVERY else [named.stage]
-                found = [c for each in names for c in self._matching(each, place, named.pins, where)]
-                place.needs.update(dict.fromkeys(cell.id for cell in found))
-                resolved.update(dict.fromkeys(str(cell.folder / named.inside) for cell in found))
+                paths = self._listed(item, place, where) if is_reference(item) else [item]
+                resolved.update(dict.fromkeys(paths))
             return list(resolved)
         if isinstance(value, Mapping) and any(is_reference(leaf) for _, leaf in leaves(value)):
             raise InputError(f"{where}: a reference (@) can't be in a group of settings")
@@ -235,6 +208,14 @@ class _Planner:
         place.arms |= cell.arms.intersection(*(other.arms for other in unpinned))
         return str(cell.folder / named.inside)
 
+    def _listed(self, reference: str, place: _Place, where: str) -> list[str]:
+        """The paths that a reference inside a list stands for."""
+        named = read_reference(reference, where)
+        names = self.references[place.stage].every if named.stage == EVERY else [named.stage]
+        found = [cell for name in names for cell in self._matching(name, place, named.pins, where)]
+        place.needs.update(dict.fromkeys(cell.id for cell in found))
+        return [str(cell.folder / named.inside) for cell in found]
+
     def _matching(self, stage: str, place: _Place, pins: Mapping[str, str], where: str) -> list[Cell]:
         """The cells of a stage at the pins, and at the place's coordinates on the other axes of both."""
         for axis, label in pins.items():
@@ -243,44 +224,12 @@ class _Planner:
                 what = f"'{stage}' has no {axis} '{label}'" if labels else f"'{stage}' has no axis '{axis}'"
                 raise InputError(f"{where}: stage {what}{suggest(label, labels) if labels else ''}")
         at = {**place.coordinates, **pins}
+        found = self.found[stage]
         return [
-            cell
-            for theirs, cell in self.found[stage]
-            if all(at.get(name, label) == label for name, label in theirs.items())
+            cell for its, cell in found if all(at.get(axis, label) == label for axis, label in its.items())
         ]
-
-    def _cell(self, place: _Place, config: Record) -> Cell:
-        verb = self.verbs[place.stage]
-        arms = (
-            place.arms | {place.coordinates[self.arm_axis]}
-            if self.arm_axis in place.coordinates
-            else place.arms
-        )
-        if hasattr(verb, "arm"):
-            made = verb.arm(config)
-            self.arms[made["name"]], arms = made, frozenset({made["name"]})
-        name, folder = self.recipe.stages[place.stage].verb, self.cells_folder / place.stage
-        draft = Cell(place.stage, name, config, "", folder, tuple(place.needs), place.coordinates, arms)
-        cell = make_cell(draft, self.recipe.threads, self.identify)
-        if hasattr(verb, "check") and not cell.done:
-            verb.check(config, self._made(config))
-        return self.by_id.setdefault(cell.id, cell)  # two coordinates may be one computation
-
-    def _made(self, config: Record) -> dict[str, Record]:
-        """An input's name -> the settings of the cell that is to make it."""
-        made = self.identify.made
-        folders = {key: folder_of(paths[0], made) for key, paths in inputs(config).items() if paths}
-        return {key: self.by_id[made[folder]].config for key, folder in folders.items() if folder}
 
 
 def _sets_more_than_seeds(axis: Axis) -> bool:
     keys = [key for value in axis.values for changes in value.values() for key in changes]
     return any(key.rpartition(".")[2] != "seed" for key in keys)
-
-
-def _slug(coordinates: Mapping[str, str]) -> str:
-    """Coordinates as part of a folder's name: named axes by label, own axes by key and label."""
-    parts = [
-        f"{name.rpartition('.')[2]}{label}" if "." in name else label for name, label in coordinates.items()
-    ]
-    return re.sub(r"[^A-Za-z0-9._+-]+", "_", "-".join(parts))[:60].strip("-._")

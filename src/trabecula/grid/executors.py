@@ -1,8 +1,7 @@
 """Where cells run: the protocol, the table, and the loop that follows the cells of one study.
 
-A new executor costs one file and one line in `EXECUTORS`. It takes all cells at once, with what each
-needs, because an engine with a graph of tasks or arrays with dependencies orders them itself. What one
-cell computes is `worker.run_job(job(cell, threads))`, wherever that is called.
+A new executor costs one file and one line in `EXECUTORS`. It takes all cells at once, with what each needs,
+because an engine may order them itself. What one computes is `worker.run_job(job(cell, threads))`, anywhere.
 """
 
 from __future__ import annotations
@@ -38,11 +37,9 @@ class Executor(Protocol):
     """Runs cells somewhere; no result depends on which executor, or on how many workers it has."""
 
     def start(self, cells: Sequence[Cell]) -> None:
-        """Take these cells over; returns at once.
+        """Take these cells over and return at once; what they need that is not among them is done.
 
-        A cell starts after the listed cells that it needs have finished, and never if one of these fails.
-        What else it needs is done.
-        """
+        A cell starts after those of them that it needs have finished, and never if one of these fails."""
 
     def events(self, timeout_s: float) -> list[Event]:
         """What happened since the last call; waits up to `timeout_s` if that is nothing."""
@@ -52,16 +49,7 @@ class Executor(Protocol):
 
 
 def make_executor(name: str, workers: int, threads: int, logs: Path) -> Executor:
-    """An executor of the table.
-
-    Args:
-        workers: cells at a time; no result depends on it.
-        threads: computing threads of each cell; results may depend on it.
-        logs: a folder for what cells print.
-
-    Raises:
-        InputError: no executor of that name.
-    """
+    """An executor of the table: `workers` cells at a time of `threads` each, which print into `logs`."""
     if name not in EXECUTORS:
         raise InputError(f"unknown executor '{name}'{suggest(name, list(EXECUTORS))}")
     module, cls = EXECUTORS[name].split(":")
@@ -98,20 +86,18 @@ def run_cells(
     executor: Executor,
     notify: Callable[[Cell | None, float, list[RunningCell]], None] = lambda *_: None,
 ) -> Outcome:
-    """Run cells to the end; a failure stops only the cells that need the failed one.
+    """Run cells that stand after those they need; a failure stops only the cells that need the failed one.
 
-    Args:
-        cells: in an order in which they can run; needed cells that are not listed are done.
-        notify: called about once a second with (cell that just finished or None, its seconds, running cells).
+    `notify` is called about once a second with (cell that just finished or None, its seconds, running cells).
     """
     outcome, by_id = Outcome(), {cell.id: cell for cell in cells}
-    running: dict[str, tuple[float, float, float | None]] = {}  # id -> began; seconds left, and when said
+    running: dict[str, tuple[float, float | None]] = {}  # id -> when it began and will end
 
     def running_cells() -> list[RunningCell]:
         now = time.monotonic()
         return [
-            RunningCell(by_id[i], now - began, None if left is None else max(left - (now - said), 0.0))
-            for i, (began, said, left) in running.items()
+            RunningCell(by_id[i], now - began, None if end is None else max(end - now, 0.0))
+            for i, (began, end) in running.items()
         ]
 
     try:
@@ -121,9 +107,10 @@ def run_cells(
             now = time.monotonic()
             for event in events:
                 if event.kind == "started":
-                    running[event.cell] = (now, now, None)
+                    running[event.cell] = now, None
                 elif event.kind == "time left":
-                    running[event.cell] = (running[event.cell][0], now, event.seconds)
+                    end = None if event.seconds is None else now + event.seconds
+                    running[event.cell] = running[event.cell][0], end
                 else:
                     took = now - running.pop(event.cell, (now,))[0]
                     if event.kind == "finished":

@@ -1,7 +1,6 @@
-"""What a failed cell takes along: its arms, and every cell that needs one of theirs.
+"""What a failed cell takes along: its arms, or the stage of a cell of no arm, and what needs one of theirs.
 
-An arm is whole or left out, so that no arm is judged by those of its runs that ended well. A cell of no
-arm takes its stage along.
+An arm is whole or left out, so that no arm is judged by those of its runs that ended well.
 """
 
 from __future__ import annotations
@@ -16,43 +15,27 @@ from trabecula.grid.cells import Cell, Identities, Plan, folder_of, make_cell
 
 
 def without_failed(study: Plan, failed: Collection[str]) -> tuple[Plan, dict[str, str]]:
-    """The plan of what is whole without the failed cells, and what it leaves out, with the reason.
+    """The plan of what is whole without the failed cells, and what it leaves out: arm or stage -> reason.
 
     A list of cells goes on with those that are left. A config whose inputs changed learns what is missing:
     in `incomplete`, if it has that field, the incomplete arms (name, architecture, family, reason), in
     `not_run` the reason of each arm and stage. A reason names a stage and its arms, never an error's text,
     which may hold patients and paths.
-
-    Args:
-        failed: ids of cells.
-
-    Returns:
-        the plan, and arm or stage -> reason.
     """
     gone, left_out = _gone(study, failed)
     reasons = {name: reason for (_, name), reason in left_out.items()}
-    incomplete = [
-        {**study.arms[name], "reason": why}
-        for (kind, name), why in left_out.items()
-        if kind == "arm" and name in study.arms
-    ]
+    arms = {name: reason for (kind, name), reason in left_out.items() if kind == "arm" and name in study.arms}
+    incomplete = [{**study.arms[name], "reason": reason} for name, reason in arms.items()]
     identify, old = Identities(), {cell.folder: cell.id for cell in study.cells}
     new: dict[str, Cell] = {}  # id in the study -> cell
     for cell in study.cells:
         if cell.id in gone:
             continue
-        changes: dict[str, Any] = {}
-        for key, paths in inputs(cell.config).items():
-            now = []
-            for path in paths:
-                folder = folder_of(path, old)
-                if folder is None:
-                    now.append(path)
-                elif old[folder] in new:
-                    now.append(new[old[folder]].folder / path.relative_to(folder))
+        config, changes = cell.config, dict[str, Any]()
+        for key, paths in inputs(config).items():
+            now = [there for path in paths if (there := _moved(path, old, new))]
             if now != paths:
-                changes[key] = now[0] if isinstance(getattr(cell.config, key), Path) else now
-        config = cell.config
+                changes[key] = now[0] if isinstance(getattr(config, key), Path) else now
         if changes:
             missing = {"incomplete": incomplete, "not_run": {**getattr(config, "not_run", {}), **reasons}}
             changes |= {key: value for key, value in missing.items() if key in type(config).model_fields}
@@ -63,14 +46,22 @@ def without_failed(study: Plan, failed: Collection[str]) -> tuple[Plan, dict[str
     return replace(study, cells=tuple(new.values()), stages=stages), reasons
 
 
+def _moved(path: Path, old: Mapping[Path, str], new: Mapping[str, Cell]) -> Path | None:
+    """Where an input is now; None of a cell that is left out."""
+    folder = folder_of(path, old)
+    if folder is None:
+        return path
+    return new[old[folder]].folder / path.relative_to(folder) if old[folder] in new else None
+
+
 def _gone(study: Plan, failed: Collection[str]) -> tuple[dict[str, str], dict[tuple[str, str], str]]:
     """(id -> reason) of the cells that are left out, and the same of ("arm" or "stage", its name)."""
     by_folder = {cell.folder: cell.id for cell in study.cells}
     gone: dict[str, str] = {}
     left_out: dict[tuple[str, str], str] = {}
-    before = -1
-    while before < len(gone):
-        before = len(gone)
+    known = -1
+    while known < len(gone):
+        known = len(gone)
         for cell in study.cells:
             parts = [("arm", name) for name in sorted(cell.arms)] or [("stage", cell.stage)]
             if cell.id in failed:

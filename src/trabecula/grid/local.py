@@ -1,27 +1,22 @@
-"""Cells on this machine, in worker processes that outlive their cells.
-
-The path is the same for one worker and for many, so that the number of workers can't change a bit
-of any result.
-"""
+"""Cells on this machine, in worker processes that outlive their cells; for one worker it is the same."""
 
 from __future__ import annotations
 
 import json
 import os
-import selectors
+import select
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from subprocess import PIPE, Popen
+from typing import IO
 
 from trabecula.grid.cells import Cell
 from trabecula.grid.executors import Event, job
 
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
-)  # fmt: skip
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 class LocalExecutor:
@@ -33,7 +28,6 @@ class LocalExecutor:
         self._missing: dict[str, set[str]] = {}  # cells not yet started -> those they still wait for
         self._processes: list[_Worker] = []
         self._started = 0
-        self._selector = selectors.DefaultSelector()
 
     def start(self, cells: Sequence[Cell]) -> None:
         self.logs.mkdir(parents=True, exist_ok=True)
@@ -46,22 +40,8 @@ class LocalExecutor:
         self._missing = {cell.id: {*cell.needs} & waiting.keys() for cell in first}
 
     def events(self, timeout_s: float) -> list[Event]:
-        found = self._give_out()
-        for key, _ in self._selector.select(0.0 if found else timeout_s):
-            worker: _Worker = key.fileobj  # type: ignore[assignment]
-            for event in worker.read():
-                found.append(event)
-                for missing in self._missing.values() if event.kind == "finished" else ():
-                    missing.discard(event.cell)
-            if worker.cell is None and worker.process.poll() is not None:  # else its end is still to be read
-                self._selector.unregister(worker)
-                self._processes.remove(worker)
-                worker.end()
-        return found
-
-    def _give_out(self) -> list[Event]:
-        started = []
-        while (ready := next((i for i, missing in self._missing.items() if not missing), None)) is not None:
+        found = []
+        for ready in [cell for cell, missing in self._missing.items() if not missing]:
             worker = next((one for one in self._processes if one.cell is None), None)
             if worker is None:
                 if len(self._processes) == self.workers:
@@ -69,48 +49,52 @@ class LocalExecutor:
                 self._started += 1
                 worker = _Worker(self.threads, self.logs / f"worker-{self._started}.log")
                 self._processes.append(worker)
-                self._selector.register(worker, selectors.EVENT_READ)
             del self._missing[ready]
             worker.give(self._cells[ready])
-            started.append(Event(ready, "started"))
-        return started
+            found.append(Event(ready, "started"))
+        readable, _, _ = select.select(self._processes, [], [], 0.0 if found else timeout_s)
+        for worker in readable:
+            found += worker.read()
+            if worker.cell is None and worker.process.poll() is not None:  # else its end is still to be read
+                self._processes.remove(worker)
+                worker.end()
+        finished = {event.cell for event in found if event.kind == "finished"}
+        for missing in self._missing.values():
+            missing.difference_update(finished)
+        return found
 
     def stop(self) -> None:
         for worker in self._processes:
             worker.end()
         self._processes.clear()
-        self._selector.close()
 
 
 class _Worker:
     """One process and the cell it runs."""
 
     def __init__(self, threads: int, log: Path) -> None:
-        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
-        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        env = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
+        env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        command = [sys.executable, "-P", "-m", "trabecula.grid.worker", str(os.getpid())]
         self.threads = threads
         with log.open("ab") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "trabecula.grid.worker", str(os.getpid())],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env=environment,
+            self.process = Popen(
+                command, stdin=PIPE, stdout=PIPE, stderr=errors, env=env,
                 start_new_session=True,  # Ctrl-C reaches the study alone, which then ends its workers
-            )
+            )  # fmt: skip
+        self.jobs: IO[bytes] = self.process.stdin  # type: ignore[assignment]  # opened as a pipe
+        self.replies: IO[bytes] = self.process.stdout  # type: ignore[assignment]  # opened as a pipe
         self.cell: Cell | None = None
         self._text = b""
 
     def give(self, cell: Cell) -> None:
         self.cell = cell
-        assert self.process.stdin is not None  # for the type checker: opened as a pipe
         with suppress(BrokenPipeError):  # it died idle; the closed pipe of its replies says how
-            self.process.stdin.write(json.dumps(job(cell, self.threads)).encode() + b"\n")
-            self.process.stdin.flush()
+            self.jobs.write(json.dumps(job(cell, self.threads)).encode() + b"\n")
+            self.jobs.flush()
 
     def fileno(self) -> int:
-        assert self.process.stdout is not None  # for the type checker: opened as a pipe
-        return self.process.stdout.fileno()
+        return self.replies.fileno()
 
     def read(self) -> list[Event]:
         """What the process says of its cell, or that it died."""
@@ -131,15 +115,13 @@ class _Worker:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with suppress(BrokenPipeError):
-                    pipe.close()
+        for pipe in (self.jobs, self.replies):
+            with suppress(BrokenPipeError):
+                pipe.close()
 
 
 def _death(code: int) -> str:
     if code >= 0:
         return f"its process ended by itself (exit code {code})"
-    name = signal.Signals(-code).name
     tail = ", out of memory? fewer --workers need less" if -code == signal.SIGKILL else ""
-    return f"killed by signal {-code} ({name}{tail})"
+    return f"killed by signal {-code} ({signal.Signals(-code).name}{tail})"

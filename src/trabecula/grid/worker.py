@@ -1,8 +1,7 @@
-"""A worker process of a study: reads one cell a line from stdin, writes to stdout how much time is left,
-then what became of the cell.
+"""A worker process of a study: reads a cell a line from stdin, writes the time left, then what became of it.
 
-A process of its own, started anew by `python -m`, so that the thread counts in its environment
-are in force before any numeric library is loaded, whatever the number of workers.
+Started anew by `python -m`, so that the thread counts in its environment are in force before any numeric
+library is loaded, whatever the number of workers.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import Any
 
 from trabecula.artifacts.run_record import LOG_FILE, run_id
 from trabecula.config import build
-from trabecula.errors import InputError
+from trabecula.errors import InputError, TrabeculaError
 from trabecula.progress import Meter
 from trabecula.run import execute, verb_module
 
@@ -34,13 +33,13 @@ def follow(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before the call above
         os._exit(1)
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_POLL_S)
+        os.killpg(0, signal.SIGKILL)
 
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(_POLL_S)
-    os.killpg(0, signal.SIGKILL)
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def run_job(job: dict[str, Any]) -> dict[str, Any]:
@@ -48,17 +47,15 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
     where = job["out"]
     try:
         config = build(verb_module(job["verb"]).Config, job["config"], where)
-        out = Path(where)
-        summary = execute(job["verb"], config, out, job["threads"], wait=_LOCK_WAIT_S)
-        if run_id(out) != job["id"]:
+        summary = execute(job["verb"], config, Path(where), job["threads"], wait=_LOCK_WAIT_S)
+        if run_id(Path(where)) != job["id"]:
             raise InputError(f"{where}: an input changed while the study ran; run the study again")
         return {"kind": "finished", "text": summary}
     except InputError as error:
         return {"kind": "failed", "text": str(error), "bad_input": True}
     except Exception as error:
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        known = hasattr(error, "exit_code")
-        return {"kind": "failed", "text": str(error) if known else f"{text} (more in {where}/{LOG_FILE})"}
+        text = " ".join(f"{type(error).__name__}: {error}".split()) + f" (more in {where}/{LOG_FILE})"
+        return {"kind": "failed", "text": str(error) if isinstance(error, TrabeculaError) else text}
 
 
 def main() -> None:

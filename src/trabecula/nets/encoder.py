@@ -34,9 +34,7 @@ class Encoder(nn.Module):
         self.backbone = backbone
         for name, values in (("mean", card.mean), ("std", card.std)):
             if len(values) != backbone.in_channels:
-                raise InputError(
-                    f"encoder '{card.name}': {name} needs {backbone.in_channels} values, has {values}"
-                )
+                raise InputError(f"'{card.name}': {name} needs {backbone.in_channels} values, has {values}")
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
 
     def normalise(self, images: Tensor) -> Tensor:

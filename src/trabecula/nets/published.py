@@ -205,9 +205,7 @@ def _as_timm_loads(backbone: Backbone, state: dict[str, Tensor]) -> dict[str, Te
     return state
 
 
-def find_published(
-    architecture: str, init: str, weights: Path | None, weights_name: str = "imagenet"
-) -> Published | None:
+def find_published(architecture: str, init: str, weights: Path | None, weights_name: str) -> Published | None:
     """The published network that an arm with these settings starts from; None for one that starts otherwise.
 
     "imagenet", the default of `weights_name`, says nothing: then the weights have the network's name.

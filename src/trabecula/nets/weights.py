@@ -49,7 +49,7 @@ def fit(backbone: Backbone, state: Mapping[str, Tensor], where: str) -> None:
     given |= {key: own[key] for key in own if key.endswith(_COUNTER) and key not in given}
     if backbone.stem == "sum" and first in given and given[first].ndim == 4 and given[first].shape[1] == 3:
         given[first] = given[first].sum(1, keepdim=True)
-    given |= _positions(backbone, own, given)
+    given |= _positions(backbone, given)
     problem = mismatch(own, given)
     if problem:
         only_stem = first in own and not mismatch(own, {**given, first: own[first]})
@@ -70,10 +70,9 @@ def other_keys(backbone: Backbone, state: Mapping[str, Tensor]) -> bool:
     return own != {key for key in _body(backbone, state) if not key.endswith(_COUNTER)}
 
 
-def _positions(
-    backbone: Backbone, own: Mapping[str, Tensor], given: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
+def _positions(backbone: Backbone, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Learned positions for another number of patches, resampled bicubically; the class token's stay."""
+    own = backbone.net.state_dict()
     for key in own.keys() & given.keys() & _POSITIONS:
         if backbone.grid is None:
             continue

@@ -6,40 +6,23 @@ signs knows the findings: not pose, exposure, view, sex, age or the number of ra
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from trabecula.phantoms.chest_anatomy import RIGHT, SIDES, ChestAnatomy, build, changed, draw_anatomy, side_of
-from trabecula.phantoms.chest_findings import (
-    BOTH_SIDES,
-    FINDINGS,
-    PAINTERS,
-    ChestSettings,
-    Sign,
-    draw_findings,
-    draw_number,
-)
-from trabecula.phantoms.patients import SITES, Pictures, check_number, patient_id, stream
-from trabecula.phantoms.radiograph import develop, draw_exposure, expose, stamp
-from trabecula.phantoms.shapes import Floats, frame
+from trabecula.phantoms.chest_anatomy import RIGHT, SIDES, ChestAnatomy, build
+from trabecula.phantoms.chest_findings import FINDINGS, ChestSettings, Sign, draw_findings
+from trabecula.phantoms.curves import Floats
+from trabecula.phantoms.patients import Patient, draw_row, patient_id, stream
+from trabecula.phantoms.radiograph import Exposure, Pictures, develop, expose, halved, stamp
+from trabecula.phantoms.shapes import frame
 
 View = Literal["PA", "AP"]
 _PERSON, _HIDDEN, _ANATOMY, _SIGNS, _EXPOSURE, _NUMBER, _VIEW = range(10, 17)  # random streams, no joint's
 _SHARE_AP = 0.4  # of radiographs taken from the front, about that of NIH ChestX-ray14
-
-
-@dataclass(frozen=True)
-class Person:
-    """A patient's part of the rows; none of it depends on the findings."""
-
-    patient_id: str
-    sex: str
-    age: int
-    site: str
-    num_images: int
+_MOST_IMAGES = 30
 
 
 @dataclass(frozen=True)
@@ -51,28 +34,22 @@ class ChestRadiograph:
     view: View
 
 
-def draw_person(settings: Pictures, own: ChestSettings, patient: int) -> Person:
+def draw_person(settings: Pictures, own: ChestSettings, patient: int) -> Patient:
     """Patient 0, 1, ...; a function of the seed, the number of radiographs wanted and the patient's number.
 
     Raises:
         InputError: the number has no seven-digit id.
     """
-    check_number(patient)
-    rng = stream(settings.seed, patient, _PERSON)
-    return Person(
-        patient_id=patient_id(patient),
-        sex="F" if rng.random() < 0.44 else "M",
-        age=int(np.clip(np.rint(rng.normal(47, 17)), 2, 95)),
-        site=SITES[int(rng.integers(len(SITES)))],
-        num_images=draw_number(own, stream(settings.seed, patient, _NUMBER)),
-    )
+    name = patient_id(patient)
+    row = draw_row(0.44, (47, 17), (2, 95), stream(settings.seed, patient, _PERSON))
+    number = int(stream(settings.seed, patient, _NUMBER).geometric(1 / own.images))
+    return Patient(name, *row, grades={}, num_images=min(number, _MOST_IMAGES))
 
 
 def findings_of(settings: Pictures, own: ChestSettings, patient: int, number: int) -> tuple[str, ...]:
     """The findings of a patient's radiograph 0, 1, ..., in the order of `FINDINGS`."""
-    return draw_findings(
-        own, stream(settings.seed, patient, _HIDDEN), stream(settings.seed, patient, _HIDDEN, 1 + number)
-    )
+    lasting = stream(settings.seed, patient, _HIDDEN)
+    return draw_findings(own.odds, lasting, stream(settings.seed, patient, _HIDDEN, 1 + number))
 
 
 def view_of(settings: Pictures, patient: int, number: int) -> View:
@@ -91,13 +68,12 @@ def radiograph_with(
     """The same radiograph with these findings, whatever the patient has."""
     person = draw_person(settings, own, patient)
     rng, view = stream(settings.seed, patient, _EXPOSURE, number), view_of(settings, patient, number)
-    exposure = draw_exposure(
-        rng, SITES.index(person.site), settings.noise, settings.blur, settings.brightness
-    )
-    exposure = replace(exposure, reach=max(exposure.reach, 0.5), equalisation=0.65 * exposure.equalisation)
+    exposure = Exposure(settings, person.site, rng)
+    exposure.reach = max(exposure.reach, 0.5)
+    exposure.equalisation *= 0.65
     attenuation = shadow(settings, patient, number, findings, person.sex == "M", view)
     picture = expose(attenuation, exposure, rng)
-    picture -= np.float32(2.0) * _air(attenuation)
+    picture[halved(attenuation) < 0.03] -= 2  # nothing but air in the way: black, however equalised
     if rng.random() < settings.marker:
         stamp(picture, "L" if rng.random() < 0.5 else "R", rng, mirrored=True)
     return ChestRadiograph(develop(picture, exposure), findings, view)
@@ -107,47 +83,30 @@ def shadow(
     settings: Pictures, patient: int, number: int, findings: tuple[str, ...], male: bool, view: View
 ) -> Floats:
     """Attenuation (2S, 2S) of a chest with these findings, before blur, noise and exposure."""
-    anatomy = draw_anatomy(
-        stream(settings.seed, patient, _ANATOMY), stream(settings.seed, patient, _ANATOMY, 1 + number), male
-    )
-    anatomy = _from_the_front(anatomy) if view == "AP" else anatomy
+    key = (settings.seed, patient, _ANATOMY)
+    anatomy = ChestAnatomy(stream(*key), stream(*key, 1 + number), male)
+    if view == "AP":
+        anatomy.turn_to_front()
     signs = _signs(settings, patient, number, findings)
     collapsed = signs["Atelectasis"].sides[0] if "Atelectasis" in signs else RIGHT
-    anatomy = changed(anatomy, {name: sign.strength for name, sign in signs.items()}, collapsed)
+    anatomy.change({name: sign.strength for name, sign in signs.items()}, collapsed)
     u, v = frame(2 * settings.size, anatomy.shift, anatomy.scale, anatomy.rotation)
-    scene = build(anatomy, u, v, stream(settings.seed, patient, _ANATOMY, 1 + number, 1))
+    scene = build(anatomy, u, v, stream(*key, 1 + number, 1))
     for name, sign in signs.items():
-        PAINTERS[name](scene, sign)
+        FINDINGS[name].paint(scene, sign)
     return scene.picture + scene.vessels
-
-
-def _air(attenuation: Floats) -> Floats:
-    """(S, S) 1 where nothing but air was in a ray's way: these pixels stay black, however equalised."""
-    size = attenuation.shape[0] // 2
-    air: Floats = (attenuation.reshape(size, 2, size, 2).mean(axis=(1, 3)) < 0.03).astype(np.float32)
-    return air
-
-
-def _from_the_front(anatomy: ChestAnatomy) -> ChestAnatomy:
-    """Lying or sitting, the tube before the chest: heart and mediastinum larger, blades over the lungs."""
-    at_u, at_v, wide, high = anatomy.heart
-    right, left = anatomy.vessels
-    return replace(
-        anatomy, heart=(at_u, at_v, 1.10 * wide, 1.03 * high), vessels=(1.15 * right, 1.15 * left),
-        shoulders=anatomy.shoulders + 0.09,
-        domes=(anatomy.domes[0] - 0.04, anatomy.domes[1] - 0.04),
-    )  # fmt: skip
 
 
 def _signs(settings: Pictures, patient: int, number: int, findings: tuple[str, ...]) -> dict[str, Sign]:
     """What is drawn of each finding; another finding, or its lack, changes none of its numbers."""
     signs = {}
-    for place, name in enumerate(FINDINGS):
+    for place, (name, kind) in enumerate(FINDINGS.items()):
         if name not in findings or settings.effect == 0:
             continue
         lasting = stream(settings.seed, patient, _SIGNS, place)
         own = stream(settings.seed, patient, _SIGNS, place, 1 + number)
         strength = settings.effect * float(np.clip(1 + 0.22 * own.standard_normal(), 0.55, 1.6))
-        sides = side_of(SIDES, lasting.random())
-        signs[name] = Sign(strength, SIDES if name in BOTH_SIDES else sides, lasting, own)
+        where = lasting.random() * 6 / 5  # one side, or both in one of six
+        sides = SIDES if kind.both or where >= 1 else (SIDES[int(where * 2)],)
+        signs[name] = Sign(strength, sides, lasting, own)
     return signs

@@ -10,28 +10,13 @@ between the condyles on the joint line.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from trabecula.phantoms.patients import Joint, Joints, Radiograph, Side, take_radiograph
-from trabecula.phantoms.shapes import (
-    AXIS,
-    PER_UNIT,
-    Curve,
-    Floats,
-    bump,
-    clouds,
-    edge,
-    frame,
-    grow,
-    least,
-    outline,
-    profile,
-    structure,
-    turned,
-)
+from trabecula.phantoms import patients
+from trabecula.phantoms.curves import AXIS, PER_UNIT, Curve, Floats, Point, bump, edge, fade, outline
+from trabecula.phantoms.patients import Joints, Radiograph, Rng, Side, alike, varied
+from trabecula.phantoms.shapes import bone, clouds, frame, grow, least, profile, structure, turned
 
 # Half widths by height: (v, medial, lateral). Femur from shaft to joint, tibia from joint to shaft.
 _FEMUR = np.array([
@@ -45,131 +30,86 @@ _TIBIA = np.array([
 
 _NARROWING = (0.0, 0.05, 0.15, 0.45, 0.95)  # lost share of the worse compartment's space, by grade
 _OSTEOPHYTE = (0.0, 0.038, 0.072, 0.100, 0.145)  # length, half image widths, by grade
-_SITES_WITH_OSTEOPHYTES = (0, 1, 2, 3, 4)
-_SCLEROSIS = (0.0, 0.0, 0.12, 0.5, 1.0)
-_DEFORMITY = (0.0, 0.0, 0.0, 0.35, 1.0)
 
 
-@dataclass(frozen=True)
 class KneeSigns:
-    """KneeSigns of osteoarthritis; all zero in a healthy knee."""
+    """Signs of osteoarthritis of a grade; all zero in a healthy knee.
 
-    narrowing: tuple[float, float]  # lost share of the joint space, medial and lateral; negative: opened
-    osteophytes: tuple[float, float, float, float]  # length: femur medial, lateral, tibia medial, lateral
-    tilt: tuple[float, float, float, float]  # how far each osteophyte points at the joint, radians
-    sclerosis: tuple[float, float]  # medial, lateral
-    varus: float  # radians, negative is valgus
-    depression: tuple[float, float]  # how far the plateau has sunk and the condyle flattened
+    The same numbers are drawn whatever the grade and the effect.
+    """
 
-
-def draw_signs(rng: np.random.Generator, grade: int, effect: float) -> KneeSigns:
-    """Draw the signs of a grade. The same numbers are drawn whatever the grade and the effect."""
-    medial = rng.random() < 0.7
-    spread = rng.standard_normal(12)
-    sites = rng.permutation(4)
-    if medial == (sites[0] % 2 == 1):  # the first osteophyte usually stands on the worse side
-        sites = sites[[1, 0, 2, 3]]
-    narrowing = float(np.clip(_NARROWING[grade] * (1 + 0.22 * spread[0]), 0, 1.1)) * effect
-    other = narrowing * float(np.clip(-0.25 + 0.25 * spread[1], -0.55, 0.4))  # may open as the worse closes
-    lengths = np.zeros(4)
-    chosen = sites[: _SITES_WITH_OSTEOPHYTES[grade]]
-    lengths[chosen] = _OSTEOPHYTE[grade] * np.clip(1 + 0.3 * spread[2:6], 0.4, 1.7)[: chosen.size]
-    sclerosis = _SCLEROSIS[grade] * float(np.clip(1 + 0.3 * spread[6], 0, 2)) * effect
-    deformity = _DEFORMITY[grade] * float(np.clip(1 + 0.3 * spread[7], 0, 2)) * effect
-    first, second, third, fourth = (float(length) for length in lengths * effect)
-    tilts = [float(0.25 + 0.2 * number) for number in spread[8:12]]
-    return KneeSigns(
-        narrowing=_by_side(medial, narrowing, other),
-        osteophytes=(first, second, third, fourth),
-        tilt=(tilts[0], tilts[1], tilts[2], tilts[3]),
-        sclerosis=_by_side(medial, sclerosis, 0.25 * sclerosis),
-        varus=0.06 * deformity * (1 if medial else -1),
-        depression=_by_side(medial, 0.045 * deformity, 0.0),
-    )
+    def __init__(self, rng: Rng, grade: int, effect: float) -> None:
+        medial = rng.random() < 0.7
+        spread = rng.standard_normal(12)
+        sites = rng.permutation(4)
+        if medial == (sites[0] % 2 == 1):  # the first osteophyte usually stands on the worse side
+            sites = sites[[1, 0, 2, 3]]
+        narrowing = float(np.clip(_NARROWING[grade] * (1 + 0.22 * spread[0]), 0, 1.1)) * effect
+        opened = float(np.clip(-0.25 + 0.25 * spread[1], -0.55, 0.4))  # may open as the worse closes
+        sclerosis = varied(patients.SCLEROSIS[grade], spread[6]) * effect
+        deformity = varied(patients.DEFORMITY[grade], spread[7]) * effect
+        # Lost share of the joint space, medial and lateral; negative: opened.
+        self.narrowing = _by_side(medial, narrowing, narrowing * opened)
+        # Lengths: femur medial, lateral, tibia medial, lateral; how far each points at the joint, radians.
+        self.osteophytes = patients.osteophytes(_OSTEOPHYTE[grade], grade, effect, sites, spread[2:6])
+        self.tilt = [0.25 + 0.2 * float(number) for number in spread[8:12]]
+        self.sclerosis = _by_side(medial, sclerosis, 0.25 * sclerosis)
+        self.varus = 0.06 * deformity * (1 if medial else -1)  # radians, negative is valgus
+        # How far the plateau has sunk and the condyle flattened.
+        self.depression = _by_side(medial, 0.045 * deformity, 0.0)
 
 
-def _by_side(medial: bool, worse: float, other: float) -> tuple[float, float]:
+def _by_side(medial: bool, worse: float, other: float) -> Point:
     return (worse, other) if medial else (other, worse)
 
 
-@dataclass(frozen=True)
 class KneeAnatomy:
-    """Shape and pose of one knee; lengths in half image widths, angles in radians."""
+    """Shape and pose of one knee, drawn; lengths in half image widths, angles in radians.
 
-    scale: float
-    rotation: float
-    shift: tuple[float, float]
-    alignment: float  # angle between femur and tibia in health
-    femur: Floats  # (9, 3) half widths
-    tibia: Floats  # (8, 3)
-    condyles: tuple[float, float, float, float]  # centre and half width, medial then lateral
-    roundness: tuple[float, float, float]  # depth medial, lateral; exponent
-    notch: tuple[float, float]  # height, place
-    gap: tuple[float, float]  # joint space, medial and lateral
-    slope: float  # of the beam to the plateau: how far its two rims lie apart
-    spines: tuple[float, float, float, float]  # height and place, medial then lateral
-    fibula: tuple[float, float, float]  # u, v of the head; radius
-    patella: tuple[float, float, float, float, float]  # u, v, radii, density
-    leg: tuple[float, float]  # soft tissue half widths, medial and lateral
-    leg_bow: float
-    walls: float  # place of the trochlea's edge
-    scar: tuple[float, float, float]  # of the growth plate: level, phase, strength
-    cortex: float
-    texture: tuple[float, float, float]  # strength, fineness, verticality
+    The two of a patient resemble each other, pose and joint space differ.
+    """
 
-
-def draw_anatomy(patient: np.random.Generator, knee: np.random.Generator, male: bool) -> KneeAnatomy:
-    """Draw a knee: the two of a patient resemble each other, pose and joint space differ."""
-
-    def both(mean: float, sd: float) -> float:
-        return mean + sd * float(0.8 * patient.standard_normal() + 0.6 * knee.standard_normal())
-
-    width = both(1.02 if male else 0.98, 0.025)
-    femur, tibia = _FEMUR.astype(np.float32), _TIBIA.astype(np.float32)
-    for bone in (femur, tibia):
-        bend = 0.8 * patient.normal(0, 0.016, (len(bone), 2)) + 0.6 * knee.normal(0, 0.016, (len(bone), 2))
-        bone[:, 1:] = bone[:, 1:] * width + bend
-    space = float(np.clip(both(0.114, 0.030), 0.055, 0.185))
-    return KneeAnatomy(
-        scale=float(knee.normal(1.0, 0.035)),
-        rotation=float(knee.normal(0, 0.05)),
-        shift=(float(knee.normal(0, 0.035)), float(knee.normal(0.10, 0.05))),
-        alignment=both(0.0, 0.02),
-        femur=femur,
-        tibia=tibia,
-        condyles=(
-            both(-0.49, 0.015),
-            both(0.40, 0.012) * width,
-            both(0.48, 0.015),
-            both(0.39, 0.012) * width,
-        ),
-        roundness=(both(0.33, 0.03), both(0.29, 0.03), both(2.2, 0.15)),
-        notch=(both(0.25, 0.03), both(0.0, 0.02)),
-        gap=(space * both(0.95, 0.06), space * both(1.1, 0.07)),
-        slope=abs(both(0.03, 0.025)),
-        spines=(both(0.13, 0.025), both(-0.085, 0.015), both(0.12, 0.025), both(0.095, 0.015)),
-        fibula=(both(0.76, 0.05), both(0.50, 0.06), both(0.19, 0.015)),
-        patella=(
-            both(0.03, 0.07),
-            both(-0.56, 0.09),
-            both(0.40, 0.03),
-            both(0.40, 0.035),
-            max(0.05, both(0.24, 0.08)),
-        ),
-        leg=(both(1.08, 0.06), both(1.10, 0.06)),
-        leg_bow=both(0.0, 0.08),
-        walls=both(0.24, 0.03),
-        scar=(both(-0.50, 0.05), both(0.0, 1.0), abs(both(0.14, 0.06))),
-        cortex=max(0.5, both(1.0, 0.18)),
-        texture=(max(0.3, both(1.0, 0.3)), max(0.6, both(1.0, 0.15)), max(0.3, both(1.0, 0.25))),
-    )
+    def __init__(self, patient: Rng, knee: Rng, male: bool) -> None:
+        both = alike(patient, knee)
+        width = both(1.02 if male else 0.98, 0.025)
+        self.femur, self.tibia = _FEMUR.astype(np.float32), _TIBIA.astype(np.float32)
+        for half in (self.femur, self.tibia):
+            shape = (len(half), 2)
+            bend = 0.8 * patient.normal(0, 0.016, shape) + 0.6 * knee.normal(0, 0.016, shape)
+            half[:, 1:] = half[:, 1:] * width + bend
+        space = float(np.clip(both(0.114, 0.030), 0.055, 0.185))
+        self.scale = knee.normal(1.0, 0.035)
+        self.rotation = knee.normal(0, 0.05)
+        self.shift = (knee.normal(0, 0.035), knee.normal(0.10, 0.05))
+        self.alignment = both(0.0, 0.02)  # angle between femur and tibia in health
+        medial = (both(-0.49, 0.015), both(0.40, 0.012) * width)
+        lateral = (both(0.48, 0.015), both(0.39, 0.012) * width)
+        self.condyles = (medial, lateral)  # centre and half width
+        self.roundness = (both(0.33, 0.03), both(0.29, 0.03), both(2.2, 0.15))  # depths; exponent
+        self.notch = (both(0.25, 0.03), both(0.0, 0.02))  # height, place
+        self.gap = (space * both(0.95, 0.06), space * both(1.1, 0.07))  # joint space, medial and lateral
+        self.slope = abs(both(0.03, 0.025))  # of the beam to the plateau: how far its two rims lie apart
+        # Height and place of the spines, medial then lateral.
+        self.spines = (both(0.13, 0.025), both(-0.085, 0.015), both(0.12, 0.025), both(0.095, 0.015))
+        self.fibula = (both(0.76, 0.05), both(0.50, 0.06), both(0.19, 0.015))  # u, v of the head; radius
+        # u, v, radii.
+        self.patella = (both(0.03, 0.07), both(-0.56, 0.09), both(0.40, 0.03), both(0.40, 0.035))
+        self.patella_density = max(0.05, both(0.24, 0.08))
+        self.leg = (both(1.08, 0.06), both(1.10, 0.06))  # soft tissue half widths, medial and lateral
+        self.leg_bow = both(0.0, 0.08)
+        self.walls = both(0.24, 0.03)  # place of the trochlea's edge
+        # The growth plate's line: level, phase, strength.
+        self.scar = (both(-0.50, 0.05), both(0.0, 1.0), abs(both(0.14, 0.06)))
+        self.cortex = max(0.5, both(1.0, 0.18))
+        # Strength, fineness, verticality.
+        self.texture = (max(0.3, both(1.0, 0.3)), max(0.6, both(1.0, 0.15)), max(0.3, both(1.0, 0.25)))
 
 
 def femur_surface(anatomy: KneeAnatomy, signs: KneeSigns) -> Curve:
     """Lowest v of the femur for each u: two condyles and the notch between them."""
     depth = -anatomy.notch[0] * (1 - 5 * np.minimum((AXIS - anatomy.notch[1]) ** 2, 0.1))
     for side in (0, 1):
-        centre, half = anatomy.condyles[2 * side : 2 * side + 2]
+        centre, half = anatomy.condyles[side]
         outer = (centre > AXIS) == (side == 0)  # flatter towards the margin than towards the notch
         power = np.where(outer, anatomy.roundness[2] + 0.9, anatomy.roundness[2] - 0.3)
         t = np.minimum(np.abs((AXIS - centre) / half), 1)
@@ -184,7 +124,7 @@ def tibia_surface(anatomy: KneeAnatomy, signs: KneeSigns) -> Curve:
     lateral = edge(AXIS, 0.0, 0.12)
     height = np.zeros_like(AXIS)
     for side, share in ((0, 1 - lateral), (1, lateral)):
-        centre, half = anatomy.condyles[2 * side : 2 * side + 2]
+        centre, half = anatomy.condyles[side]
         t = np.clip((AXIS - centre) / half, -1.3, 1.3)
         hollow = (0.035, 0.012)[side] * (1 - t**2)
         lost = anatomy.gap[side] * signs.narrowing[side]
@@ -194,7 +134,7 @@ def tibia_surface(anatomy: KneeAnatomy, signs: KneeSigns) -> Curve:
     return Curve(height)
 
 
-def render(anatomy: KneeAnatomy, signs: KneeSigns, size: int, rng: np.random.Generator) -> Floats:
+def render(anatomy: KneeAnatomy, signs: KneeSigns, size: int, rng: Rng) -> Floats:
     """Attenuation (size, size) of a left knee, in arbitrary units; `rng` draws its fine structure."""
     u, v = frame(size, anatomy.shift, anatomy.scale, anatomy.rotation)
     tibia_u, tibia_v = turned(u, v, anatomy.alignment + signs.varus)
@@ -214,31 +154,30 @@ def _femur(anatomy: KneeAnatomy, signs: KneeSigns, u: Floats, v: Floats, trabecu
     below = (surface(u) - v) * surface.steepness()(u)
     distance = least(below, np.minimum(medial(v) + u, lateral(v) - u), 0.10)
     for site, out, side in ((0, -1, medial), (1, 1, lateral)):
-        foot = (out * (float(side.at(-0.1)) - 0.05), -0.13)
+        foot = (out * (side.at(-0.1) - 0.05), -0.13)
         grow(distance, u, v, foot, signs.osteophytes[site], signs.tilt[site], out)
-    bone = profile(0.62, 0.36 * anatomy.cortex, 0.16)(distance)
-    worn = signs.sclerosis[0] * bump(AXIS, anatomy.condyles[0], 0.24)
-    worn = worn + signs.sclerosis[1] * bump(AXIS, anatomy.condyles[2], 0.24)
-    plate = Curve(np.exp(-np.maximum(AXIS, 0) / 0.07))(below) * (0.05 + 0.30 * Curve(worn)(u))
-    lines = _walls(anatomy, u, v) + _scar(anatomy, u, v)
-    inside = np.clip(distance * 60, 0, 1)
-    femur: Floats = bone * (1 + 0.22 * trabeculae) + inside * (plate + lines)
-    return femur
-
-
-def _walls(anatomy: KneeAnatomy, u: Floats, v: Floats) -> Floats:
-    """The inner walls of the notch and the trochlea's edge: faint upright lines."""
+    plate = Curve(fade(AXIS, 0.07))(below) * (0.05 + 0.30 * _worn(anatomy, signs, 0.24)(u))
+    # Faint upright lines: the inner walls of the notch and the trochlea's edge.
     height = Curve(edge(-AXIS, 0.12, 0.05) * edge(AXIS, -0.62, 0.08))(v)
-    across = 0.6 * bump(AXIS, -0.21, 0.018) + bump(AXIS, anatomy.walls, 0.016)
-    return 0.16 * anatomy.cortex * Curve(across)(u + 0.10 * v) * height
-
-
-def _scar(anatomy: KneeAnatomy, u: Floats, v: Floats) -> Floats:
-    """The line the growth plate left, on one side brighter."""
-    level, tilt, strength = anatomy.scar
-    line = Curve(bump(AXIS, 0, 0.016))(v - np.float32(level) - Curve(0.05 * np.sin(7 * AXIS + 9 * tilt))(u))
+    across = Curve(0.6 * bump(AXIS, -0.21, 0.018) + bump(AXIS, anatomy.walls, 0.016))(u + 0.10 * v)
+    lines = 0.16 * anatomy.cortex * across * height
+    level, phase, strength = anatomy.scar  # on one side brighter
     across = Curve(edge(AXIS, 0.25, 0.1) + 0.6 * edge(-AXIS, 0.35, 0.1))(u)
-    return strength * line * across
+    lines = lines + strength * _scar(u, v, level, 0.05 * np.sin(7 * AXIS + 9 * phase)) * across
+    look = profile(0.62, 0.36 * anatomy.cortex, 0.16)
+    return bone(distance, look, 0.22 * trabeculae, plate + lines)
+
+
+def _worn(anatomy: KneeAnatomy, signs: KneeSigns, width: float) -> Curve:
+    """Dense bone by u, under the middle of each condyle."""
+    (medial, _), (lateral, _) = anatomy.condyles
+    worn = signs.sclerosis[0] * bump(AXIS, medial, width)
+    return Curve(worn + signs.sclerosis[1] * bump(AXIS, lateral, width))
+
+
+def _scar(u: Floats, v: Floats, level: float, wave: Floats) -> Floats:
+    """The line the growth plate left; `wave` by u."""
+    return Curve(bump(AXIS, 0, 0.016))(v - level - Curve(wave)(u))
 
 
 def _tibia(anatomy: KneeAnatomy, signs: KneeSigns, u: Floats, v: Floats, trabeculae: Floats) -> Floats:
@@ -247,24 +186,18 @@ def _tibia(anatomy: KneeAnatomy, signs: KneeSigns, u: Floats, v: Floats, trabecu
     above = (v - surface(u)) * surface.steepness()(u)
     distance = least(above, np.minimum(medial(v) + u, lateral(v) - u), 0.09)
     for site, out, side in ((2, -1, medial), (3, 1, lateral)):
-        rim = out * (float(side.at(0.12)) - 0.05)
-        foot = (rim, float(surface.at(rim)) + 0.06)
+        rim = out * (side.at(0.12) - 0.05)
+        foot = (rim, surface.at(rim) + 0.06)
         grow(distance, u, v, foot, signs.osteophytes[site], -signs.tilt[site], out)
-    bone = profile(0.60, 0.38 * anatomy.cortex, 0.14)(distance)
-    worn = signs.sclerosis[0] * bump(AXIS, anatomy.condyles[0], 0.26)
-    worn = worn + signs.sclerosis[1] * bump(AXIS, anatomy.condyles[2], 0.26)
-    flat = 1 - bump(AXIS, 0.0, 0.22)
-    rim_line = np.float32(anatomy.slope) + np.float32(0.02)
-    plate = 0.30 * anatomy.cortex * Curve(bump(AXIS, float(rim_line), 0.03))(above) * Curve(flat)(u)
-    plate += Curve(np.exp(-np.maximum(AXIS, 0) / 0.09))(above) * (0.08 + 0.36 * Curve(worn)(u))
+    rim_line = float(np.float32(anatomy.slope) + np.float32(0.02))
+    flat = Curve(1 - bump(AXIS, 0.0, 0.22))(u)
+    plate = 0.30 * anatomy.cortex * Curve(bump(AXIS, rim_line, 0.03))(above) * flat
+    plate += Curve(fade(AXIS, 0.09))(above) * (0.08 + 0.36 * _worn(anatomy, signs, 0.26)(u))
     middle = 0.14 * Curve(bump(AXIS, 0, 0.2))(u) * Curve(bump(AXIS, 0.12, 0.12))(v)
-    level, tilt, strength = anatomy.scar
-    scar = Curve(bump(AXIS, 0, 0.016))(
-        v - np.float32(level + 1.02) - Curve(0.03 * np.sin(6 * AXIS + 7 * tilt))(u)
-    )
-    inside = np.clip(distance * 60, 0, 1)
-    tibia: Floats = bone * (1 + 0.26 * trabeculae) + inside * (plate + middle + 0.8 * strength * scar)
-    return tibia
+    level, phase, strength = anatomy.scar
+    scar = _scar(u, v, level + 1.02, 0.03 * np.sin(6 * AXIS + 7 * phase))
+    look = profile(0.60, 0.38 * anatomy.cortex, 0.14)
+    return bone(distance, look, 0.26 * trabeculae, plate + middle + 0.8 * strength * scar)
 
 
 def _fibula(anatomy: KneeAnatomy, u: Floats, v: Floats) -> Floats:
@@ -277,12 +210,12 @@ def _fibula(anatomy: KneeAnatomy, u: Floats, v: Floats) -> Floats:
 
 
 def _patella(anatomy: KneeAnatomy, u: Floats, v: Floats) -> Floats:
-    at, level, wide, high, density = anatomy.patella
-    across, up = (u - np.float32(at)) / np.float32(wide), (v - np.float32(level)) / np.float32(high)
+    at, level, wide, high = anatomy.patella
+    across, up = (u - at) / wide, (v - level) / high
     across = across * (1 + 0.18 * np.clip(up, -1, 1.2))
-    inside = (1 - np.sqrt(across * across + up * up)) * np.float32(min(wide, high))
+    inside = (1 - np.sqrt(across * across + up * up)) * min(wide, high)
     disc = edge(AXIS, 0.02, 0.03) * (0.7 + 0.3 * np.tanh(np.maximum(AXIS, 0) / 0.15))
-    return np.float32(density) * Curve(disc + 0.15 * bump(AXIS, 0.02, 0.02))(inside)
+    return anatomy.patella_density * Curve(disc + 0.15 * bump(AXIS, 0.02, 0.02))(inside)
 
 
 def _soft_tissue(anatomy: KneeAnatomy, u: Floats, v: Floats) -> Floats:
@@ -292,15 +225,9 @@ def _soft_tissue(anatomy: KneeAnatomy, u: Floats, v: Floats) -> Floats:
     inside = np.clip(1 - (AXIS / width) ** 2, 0, None)
     across = Curve(0.50 * np.sqrt(inside) + 0.12 * edge(1 - np.abs(AXIS) / width, 0.03, 0.01))
     along = Curve(1 + 0.12 * np.tanh((-AXIS - 0.2) / 0.5))
-    return across(u + np.float32(anatomy.leg_bow) * v * v) * along(v)
+    return across(u + anatomy.leg_bow * v * v) * along(v)
 
 
 def draw_knee(settings: Joints, patient: int, side: Side) -> Radiograph:
     """Draw one knee; a function of the settings, the patient's number and the side only."""
-    return take_radiograph(settings, patient, side, _attenuation)
-
-
-def _attenuation(joint: Joint, size: int, rng: np.random.Generator) -> Floats:
-    anatomy = draw_anatomy(joint.shared, joint.own, joint.male)
-    signs = draw_signs(joint.signs, joint.grade, joint.effect)
-    return render(anatomy, signs, size, rng)
+    return patients.take_radiograph(settings, patient, side, KneeAnatomy, KneeSigns, render)

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from trabecula.phantoms.shapes import Floats, turned
-
-Places = npt.NDArray[np.floating]
+from trabecula.phantoms.curves import Floats
+from trabecula.phantoms.patients import stream
+from trabecula.phantoms.radiograph import halved
+from trabecula.phantoms.shapes import frame, turned
 
 _OBJECTS = 7  # the random stream
 _VAL_OF_TEN = 3  # as many in ten are in val; Imagenette: 3,925 of 13,394
 _USUAL = 0.7  # of a kind's objects have its hue and pattern
-_FINER = 2  # pixels drawn along a side of each that is kept
 
 
 @dataclass(frozen=True)
@@ -33,52 +33,52 @@ class Photograph:
     kind: str
 
 
-def _disc(u: Places, v: Places) -> Places:
+def _disc(u: Floats, v: Floats) -> Floats:
     return 0.9 - np.hypot(u, v)
 
 
-def _ring(u: Places, v: Places) -> Places:
+def _ring(u: Floats, v: Floats) -> Floats:
     return 0.22 - np.abs(np.hypot(u, v) - 0.72)
 
 
-def _square(u: Places, v: Places) -> Places:
+def _square(u: Floats, v: Floats) -> Floats:
     return 0.76 - np.maximum(np.abs(u), np.abs(v))
 
 
-def _bar(u: Places, v: Places) -> Places:
+def _bar(u: Floats, v: Floats) -> Floats:
     return -np.maximum(np.abs(u) - 0.95, np.abs(v) - 0.28)
 
 
-def _triangle(u: Places, v: Places) -> Places:
+def _triangle(u: Floats, v: Floats) -> Floats:
     return 0.5 - np.maximum(v, np.maximum(-0.5 * v + 0.866 * u, -0.5 * v - 0.866 * u))
 
 
-def _cross(u: Places, v: Places) -> Places:
+def _cross(u: Floats, v: Floats) -> Floats:
     return np.asarray(np.maximum(_bar(u, v), _bar(v, u)))
 
 
-def _star(u: Places, v: Places) -> Places:
+def _star(u: Floats, v: Floats) -> Floats:
     angle = np.mod(np.arctan2(v, u), 2 * np.pi / 5) - np.pi / 5
     radius = np.hypot(u, v)
     return 0.42 - radius * (np.cos(angle) - 0.65 * np.abs(np.sin(angle)))
 
 
-def _crescent(u: Places, v: Places) -> Places:
+def _crescent(u: Floats, v: Floats) -> Floats:
     return np.asarray(np.minimum(_disc(u, v), np.hypot(u - 0.45, v) - 0.72))
 
 
-def _arrow(u: Places, v: Places) -> Places:
+def _arrow(u: Floats, v: Floats) -> Floats:
     shaft = -np.maximum(np.abs(u + 0.35) - 0.6, np.abs(v) - 0.18)
     head = np.minimum(u - 0.15, 0.9 - u - 1.1 * np.abs(v))
     return np.asarray(np.maximum(shaft, head))
 
 
-def _heart(u: Places, v: Places) -> Places:
+def _heart(u: Floats, v: Floats) -> Floats:
     lobes = np.maximum(0.48 - np.hypot(u - 0.4, v + 0.3), 0.48 - np.hypot(u + 0.4, v + 0.3))
     return np.asarray(np.maximum(lobes, np.minimum(0.62 - np.abs(u) - 0.75 * v, v + 0.3)))
 
 
-KINDS: dict[str, Callable[[Places, Places], Places]] = {
+KINDS: dict[str, Callable[[Floats, Floats], Floats]] = {
     "arrow": _arrow, "bar": _bar, "crescent": _crescent, "cross": _cross, "disc": _disc, "heart": _heart,
     "ring": _ring, "square": _square, "star": _star, "triangle": _triangle,
 }  # fmt: skip
@@ -93,12 +93,10 @@ def object_of(number: int) -> tuple[str, str]:
 
 def draw_object(size: int, seed: int, number: int) -> Photograph:
     """Draw one object; a function of size, seed and number only."""
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, _OBJECTS, number))))
-    kind = object_of(number)[1]
-    along = (np.arange(_FINER * size, dtype=np.float32) + 0.5) * (2 / (_FINER * size)) - 1
-    x, y = np.meshgrid(along, along)
+    rng, kind = stream(seed, _OBJECTS, number), object_of(number)[1]
+    x, y = frame(2 * size, (0, 0), scale=1, rotation=0)
     radius, shift = rng.uniform(0.4, 0.75), rng.uniform(-0.3, 0.3, 2)
-    u, v = turned((x - shift[0]) / radius, (y - shift[1]) / radius, float(rng.uniform(0, 2 * np.pi)))
+    u, v = turned((x - shift[0]) / radius, (y - shift[1]) / radius, rng.uniform(0, 2 * np.pi))
     u = u * rng.uniform(0.85, 1.2)
     inside = KINDS[kind](u.astype(np.float32), v.astype(np.float32))
     cover = np.clip(0.5 + inside * radius * size / 2, 0, 1)[..., None]  # soft over one pixel
@@ -106,18 +104,17 @@ def draw_object(size: int, seed: int, number: int) -> Photograph:
     picture = (1 - cover) * behind + cover * front
     light = 1 + rng.uniform(0, 0.35) * np.cos(rng.uniform(0, 2 * np.pi) + 1.5 * x + rng.uniform(-1, 1) * y)
     picture = picture * light[..., None] + rng.normal(0, rng.uniform(0.01, 0.05), picture.shape)
-    shown = picture.reshape(size, _FINER, size, _FINER, 3).mean((1, 3))
-    return Photograph((255 * np.clip(shown, 0, 1)).round().astype(np.uint8), kind)
+    return Photograph((255 * np.clip(halved(picture), 0, 1)).round().astype(np.uint8), kind)
 
 
-def _background(x: Floats, y: Floats, rng: np.random.Generator) -> Places:
+def _background(x: Floats, y: Floats, rng: np.random.Generator) -> Floats:
     """(S, S, 3) two colours in slow waves, and a few blurred patches of others."""
     first, second = rng.uniform(0.1, 0.9, (2, 3))
-    waves = sum(
-        np.cos(rng.uniform(1, 7) * turned(x, y, float(rng.uniform(0, np.pi)))[0] + rng.uniform(0, 7))
+    waves = [
+        np.cos(rng.uniform(1, 7) * turned(x, y, rng.uniform(0, np.pi))[0] + rng.uniform(0, 7))
         for _ in range(3)
-    )
-    share = (0.5 + np.asarray(waves) / 6)[..., None]
+    ]
+    share = (0.5 + (waves[0] + waves[1] + waves[2]) / 6)[..., None]
     picture = share * first + (1 - share) * second
     for _ in range(int(rng.integers(0, 4))):
         place, width = rng.uniform(-1, 1, 2), rng.uniform(0.1, 0.3)
@@ -126,7 +123,7 @@ def _background(x: Floats, y: Floats, rng: np.random.Generator) -> Places:
     return np.asarray(picture)
 
 
-def _surface(u: Places, v: Places, habit: int, rng: np.random.Generator) -> Places:
+def _surface(u: Floats, v: Floats, habit: int, rng: np.random.Generator) -> Floats:
     """(S, S, 3) one colour, or two in stripes or spots: those of the kind, or any."""
     usual = rng.random() < _USUAL
     hue = (habit / len(KINDS) + rng.normal(0, 0.03)) % 1 if usual else rng.random()

@@ -6,83 +6,91 @@ them grey values of a random curve, so the histogram of a radiograph says nothin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 from scipy.ndimage import gaussian_filter, uniform_filter
 from scipy.special import expit, ndtri
 
-Floats = npt.NDArray[np.float32]
+from trabecula.config import Record
+from trabecula.phantoms.curves import Floats
 
+MOST_PATIENTS = 999_999
+_HABITS = {"A": 0.0, "B": 0.25, "C": -0.25}  # of equalisation and grey values
+SITES = tuple(_HABITS)
 _GLYPHS = {
     "L": ("10000", "10000", "10000", "10000", "10000", "10000", "11111"),
     "R": ("11110", "10001", "10001", "11110", "10100", "10010", "10001"),
 }
 
 
-@dataclass(frozen=True)
+class Pictures(Record):
+    """What phantom radiographs are like."""
+
+    num_patients: int = Field(200, ge=1, le=MOST_PATIENTS)
+    """Patients whose radiographs are labelled (joints: both of them)."""
+    size: int = Field(128, ge=32, le=1024)
+    """Side of the square image in pixels."""
+    seed: int = Field(0, ge=0)
+    """Another seed is another hospital."""
+    effect: float = Field(1.0, ge=0, le=2)
+    """Size of the drawn signs; 0 draws none, so that grade or findings are pure chance."""
+    noise: float = Field(1.0, ge=0, le=5)
+    """Strength of the radiograph's noise; 1 is usual, 0 is none."""
+    blur: float = Field(1.0, ge=0, le=5)
+    """Strength of the radiograph's blur; 1 is usual, 0 is none."""
+    brightness: float = Field(0.0, ge=-3, le=3)
+    """How much brighter radiographs are than usual, in logits of the middle grey value."""
+    marker: float = Field(0.5, ge=0, le=1)
+    """Share of radiographs with a letter L or R on them."""
+
+
 class Exposure:
-    """How one radiograph was taken.
+    """How one radiograph was taken, drawn: around the habits of its site.
 
     Lengths are in half image widths; `noise` and the others are relative to the picture's spread.
     """
 
-    blur: float
-    noise: float
-    equalisation: float  # 0 none .. 1 full local contrast equalisation
-    reach: float  # size of the neighbourhood that is equalised
-    centre: float
-    contrast: float
-    skew: float
+    def __init__(self, settings: Pictures, site: str, rng: np.random.Generator) -> None:
+        habit = _HABITS[site]
+        self.blur = settings.blur * rng.uniform(0.004, 0.016)
+        self.noise = settings.noise * rng.uniform(0.02, 0.10)
+        # 0 none .. 1 full local contrast equalisation
+        self.equalisation = float(np.clip(rng.normal(0.62 + habit, 0.18), 0.15, 1.0))
+        self.reach = rng.uniform(0.35, 0.7)  # size of the neighbourhood that is equalised
+        self.centre = settings.brightness + rng.normal(0.15 + habit, 0.4)
+        self.contrast = rng.uniform(0.65, 1.15)
+        self.skew = rng.uniform(-0.35, 0.15)
 
 
-def draw_exposure(
-    rng: np.random.Generator, site: int, noise: float, blur: float, brightness: float = 0.0
-) -> Exposure:
-    """Draw the exposure of one radiograph; `noise` and `blur` scale their usual strength (1), 0 is none.
-
-    `brightness` moves the middle grey value, in logits.
-    A site has habits (its equalisation and contrast), around which its radiographs vary.
-    """
-    habit = (0.0, 0.25, -0.25)[site % 3]
-    return Exposure(
-        blur=blur * float(rng.uniform(0.004, 0.016)),
-        noise=noise * float(rng.uniform(0.02, 0.10)),
-        equalisation=float(np.clip(rng.normal(0.62 + habit, 0.18), 0.15, 1.0)),
-        reach=float(rng.uniform(0.35, 0.7)),
-        centre=brightness + float(rng.normal(0.15 + habit, 0.4)),
-        contrast=float(rng.uniform(0.65, 1.15)),
-        skew=float(rng.uniform(-0.35, 0.15)),
-    )
+def halved(picture: Floats) -> Floats:
+    """The means of 2 x 2 pixels; (2S, 2S, ...) -> (S, S, ...)."""
+    size = len(picture) // 2
+    return np.asarray(picture.reshape(size, 2, size, 2, *picture.shape[2:]).mean(axis=(1, 3)))
 
 
 def expose(attenuation: Floats, exposure: Exposure, rng: np.random.Generator) -> Floats:
     """Attenuation (2S, 2S) -> radiograph (S, S), not yet in grey values; thicker is brighter."""
-    size = attenuation.shape[0] // 2
-    picture = attenuation.reshape(size, 2, size, 2).mean(axis=(1, 3))
+    picture = halved(attenuation)
+    size = len(picture)
     sigma = exposure.blur * size / 2
     if sigma > 0.2:
         picture = gaussian_filter(picture, sigma, truncate=3)
     grain = rng.standard_normal(picture.shape, dtype=np.float32)
     picture = picture + exposure.noise * picture.std() * (1.25 - 0.5 * picture / picture.max()) * grain
     width = max(3, int(exposure.reach * size / 2))
-    mean = _smooth(picture, width)
-    detail = picture - mean
+    detail = picture - _smooth(picture, width)
     spread = np.sqrt(_smooth(detail * detail, width)) + 0.25 * detail.std()
-    equalised: Floats = (
-        exposure.equalisation * detail / spread
-        + (1 - 0.8 * exposure.equalisation) * (picture - picture.mean()) / picture.std()
-    ).astype(np.float32)
-    return equalised
+    whole = (1 - 0.8 * exposure.equalisation) * (picture - picture.mean()) / picture.std()
+    return np.asarray(exposure.equalisation * detail / spread + whole, np.float32)
 
 
 def _smooth(picture: Floats, width: int) -> Floats:
     """Two box filters: close to a Gaussian, and their cost does not grow with the width."""
     once = uniform_filter(picture, width, mode="nearest")
-    smooth: Floats = uniform_filter(once, width, mode="nearest")
-    return smooth
+    return np.asarray(uniform_filter(once, width, mode="nearest"))
 
 
 def stamp(picture: Floats, side: str, rng: np.random.Generator, mirrored: bool = False) -> None:
@@ -90,8 +98,8 @@ def stamp(picture: Floats, side: str, rng: np.random.Generator, mirrored: bool =
 
     `mirrored`: on the letter's own side, as the patient faces us, so that R is at the image's left.
     """
-    size = picture.shape[0]
-    zoom = max(1, round(size * float(rng.uniform(0.010, 0.018))))
+    size = len(picture)
+    zoom = max(1, round(size * rng.uniform(0.010, 0.018)))
     glyph = np.kron([[int(dot) for dot in row] for row in _GLYPHS[side]], np.ones((zoom, zoom))) > 0
     height, width = glyph.shape
     margin = max(1, size // 50)
@@ -109,16 +117,13 @@ def develop(picture: Floats, exposure: Exposure) -> npt.NDArray[np.uint8]:
 
     The grey-value histogram is a function of the exposure alone.
     """
-    order = np.argsort(picture, axis=None, kind="stable")
-    normal = _normal_quantiles(picture.size)
-    bent = np.expm1(exposure.skew * normal) / exposure.skew
-    greys = np.round(255 * expit(exposure.centre + exposure.contrast * bent)).astype(np.uint8)
+    bent = np.expm1(exposure.skew * _normal_quantiles(picture.size)) / exposure.skew
+    greys = np.round(255 * expit(exposure.centre + exposure.contrast * bent))
     image = np.empty(picture.size, np.uint8)
-    image[order] = greys
+    image[np.argsort(picture, axis=None, kind="stable")] = greys.astype(np.uint8)
     return image.reshape(picture.shape)
 
 
 @lru_cache(maxsize=4)
 def _normal_quantiles(count: int) -> Floats:
-    quantiles: Floats = ndtri((np.arange(count) + 0.5) / count).astype(np.float32)
-    return quantiles
+    return np.asarray(ndtri((np.arange(count) + 0.5) / count), np.float32)

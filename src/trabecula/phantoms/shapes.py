@@ -1,64 +1,21 @@
-"""Shapes on a picture (curves as tables, steps and bumps, rotation, distances inside an outline), and the
-bone inside them: rim and body, trabeculae, slow uneven density."""
+"""Shapes on a picture: rotation, distances inside an outline; and the bone inside them: rim and body,
+trabeculae, slow uneven density."""
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import gaussian_filter
 
-Floats = npt.NDArray[np.float32]
-
-_LOW, _HIGH, _STEPS = -2.0, 2.0, 4096
-PER_UNIT = _STEPS / (_HIGH - _LOW)  # steps of a table in half an image width
-AXIS = np.linspace(_LOW, _HIGH, _STEPS, dtype=np.float32)
+from trabecula.phantoms.curves import AXIS, Curve, Floats, Point, bump, edge, fade
 
 
-class Curve:
-    """A function of one coordinate as a table, quick to look up over a whole picture."""
-
-    def __init__(self, values: npt.NDArray[np.floating]) -> None:
-        self.values = values.astype(np.float32)
-
-    def __call__(self, x: Floats) -> Floats:
-        index = ((x - _LOW) * ((_STEPS - 1) / (_HIGH - _LOW))).astype(np.int32)
-        return self.values.take(index, mode="clip")
-
-    def at(self, x: float) -> float:
-        return float(np.interp(x, AXIS, self.values))
-
-    def steepness(self) -> Curve:
-        """1 / sqrt(1 + slope^2): turns a distance along an axis into one across the curve."""
-        slope = np.gradient(self.values, AXIS)
-        return Curve(1 / np.sqrt(1 + np.minimum(slope**2, 9)))
-
-
-def outline(points: Floats, column: int) -> Curve:
-    """A smooth curve through points (n, 1 + columns), the first column its argument."""
-    values = np.interp(AXIS, points[:, 0], points[:, column])
-    return Curve(gaussian_filter1d(values, 0.05 * PER_UNIT))
-
-
-def edge(x: npt.NDArray[np.floating], centre: float, width: float) -> npt.NDArray[np.floating]:
-    """A smooth step from 0 to 1."""
-    step: npt.NDArray[np.floating] = 0.5 * (1 + np.tanh((x - centre) / width))
-    return step
-
-
-def bump(x: npt.NDArray[np.floating], centre: float, width: float) -> npt.NDArray[np.floating]:
-    bump: npt.NDArray[np.floating] = np.exp(-(((x - centre) / width) ** 2))
-    return bump
-
-
-def frame(size: int, shift: tuple[float, float], scale: float, rotation: float) -> tuple[Floats, Floats]:
+def frame(size: int, shift: Point, scale: float, rotation: float) -> tuple[Floats, Floats]:
     """(size, size) each: where the pixels of a picture lie in a joint's own frame.
 
     `shift` is in half image widths, `rotation` in radians.
     """
     along = (np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1
-    x = (along[None, :] - np.float32(shift[0])) / np.float32(scale)
-    y = (along[:, None] - np.float32(shift[1])) / np.float32(scale)
-    return turned(x, y, rotation)
+    return turned((along[None, :] - shift[0]) / scale, (along[:, None] - shift[1]) / scale, rotation)
 
 
 def turned(u: Floats, v: Floats, angle: float) -> tuple[Floats, Floats]:
@@ -67,21 +24,27 @@ def turned(u: Floats, v: Floats, angle: float) -> tuple[Floats, Floats]:
     return u * cos + v * sin, v * cos - u * sin
 
 
+def window(u: Floats, v: Floats, centre: Point, reach: Point) -> tuple[slice, slice]:
+    """The part of a frame's arrays that holds a box; `reach` allows for the frame's turn."""
+    middle = len(u) // 2
+    rows = np.flatnonzero(np.abs(v[:, middle] - centre[1]) < reach[1])
+    columns = np.flatnonzero(np.abs(u[middle] - centre[0]) < reach[0])
+    spans = [slice(int(at[0]), int(at[-1]) + 1) if at.size else slice(0, 0) for at in (rows, columns)]
+    return spans[0], spans[1]
+
+
 def least(a: Floats, b: Floats, corner: float) -> Floats:
     """The smaller of two distances, with a rounded corner where they meet."""
     near = np.maximum(corner - np.abs(a - b), 0)
-    least: Floats = np.minimum(a, b) - near * near * (0.25 / corner)
-    return least
+    return np.asarray(np.minimum(a, b) - near * near * (0.25 / corner))
 
 
-def limb(
-    u: Floats, v: Floats, start: tuple[float, float], end: tuple[float, float], radii: tuple[float, float]
-) -> Floats:
+def limb(u: Floats, v: Floats, start: Point, end: Point, radii: Point) -> Floats:
     """Distances inside a rod with round ends whose radius goes from one value to another."""
     du, dv = end[0] - start[0], end[1] - start[1]
     pu, pv = u - np.float32(start[0]), v - np.float32(start[1])
-    share: Floats = np.clip((pu * du + pv * dv) / max(du * du + dv * dv, 1e-6), 0, 1)
-    return radii[0] + (radii[1] - radii[0]) * share - np.hypot(pu - share * du, pv - share * dv)
+    share = np.clip((pu * du + pv * dv) / max(du * du + dv * dv, 1e-6), 0, 1)
+    return np.asarray(radii[0] + (radii[1] - radii[0]) * share - np.hypot(pu - share * du, pv - share * dv))
 
 
 def join(first: Floats, *others: Floats, corner: float) -> Floats:
@@ -91,35 +54,29 @@ def join(first: Floats, *others: Floats, corner: float) -> Floats:
     return first
 
 
-def grow(
-    distance: Floats, u: Floats, v: Floats, foot: tuple[float, float], length: float, angle: float, out: int
-) -> None:
+def grow(distance: Floats, u: Floats, v: Floats, foot: Point, length: float, angle: float, out: int) -> None:
     """Add an osteophyte to a bone's inner distances, in place: a tapering horn outwards from its foot."""
     if length <= 0:
         return
-    middle = len(u) // 2
     reach = 1.6 * length + 0.15  # the frame is turned by less than 0.15
-    rows = _span(np.abs(v[:, middle] - np.float32(foot[1])) < reach)
-    columns = _span(np.abs(u[middle] - np.float32(foot[0])) < reach)
-    window = (rows, columns)
-    along, across = turned((u[window] - np.float32(foot[0])) * out, v[window] - np.float32(foot[1]), angle)
-    along = (along - np.float32(0.25 * length)) / np.float32(0.95 * length)
-    half = np.float32(0.62 * length) * np.maximum(1 - 0.5 * along, 0.1)
+    box = window(u, v, foot, (reach, reach))
+    along, across = turned((u[box] - foot[0]) * out, v[box] - foot[1], angle)
+    along = (along - 0.25 * length) / (0.95 * length)
+    half = 0.62 * length * np.maximum(1 - 0.5 * along, 0.1)
     across = across / half
     horn = (1 - np.sqrt(along * along + across * across)) * half
-    distance[window] = join(distance[window], horn, corner=0.06)
-
-
-def _span(chosen: Floats) -> slice:
-    places = np.flatnonzero(chosen)
-    return slice(int(places[0]), int(places[-1]) + 1) if places.size else slice(0, 0)
+    distance[box] = join(distance[box], horn, corner=0.06)
 
 
 def profile(body: float, cortex: float, depth: float) -> Curve:
     """What a ray meets at a distance inside a bone's outline: cancellous body and bright cortical rim."""
-    inside = edge(AXIS, 0.006, 0.008)
-    shell = cortex * (bump(AXIS, 0.015, 0.016) + 0.35 * np.exp(-np.maximum(AXIS, 0) / 0.05))
-    return Curve(inside * (body * (1 - 0.75 * np.exp(-np.maximum(AXIS, 0) / depth)) + shell))
+    shell = cortex * (bump(AXIS, 0.015, 0.016) + 0.35 * fade(AXIS, 0.05))
+    return Curve(edge(AXIS, 0.006, 0.008) * (body * (1 - 0.75 * fade(AXIS, depth)) + shell))
+
+
+def bone(distance: Floats, look: Curve, trabeculae: Floats, extra: Floats) -> Floats:
+    """A bone with its trabeculae and what else is seen inside its outline; `look` as `profile` gives it."""
+    return look(distance) * (1 + trabeculae) + np.clip(distance * 60, 0, 1) * extra
 
 
 def structure(texture: tuple[float, float, float], size: int, rng: np.random.Generator) -> Floats:
@@ -131,9 +88,7 @@ def structure(texture: tuple[float, float, float], size: int, rng: np.random.Gen
     unit = size / 2 * 0.0058 * fineness
     streaks = np.zeros((size, size), np.float32)
     for weight, sigma in ((1.0, (3.2 * upright * unit, 0.8 * unit)), (0.5, (0.8 * unit, 2.2 * unit))):
-        grain = rng.standard_normal((size, size), dtype=np.float32)
-        for axis in (0, 1):
-            grain = gaussian_filter1d(grain, sigma[axis], axis=axis, truncate=2.5)
+        grain = gaussian_filter(rng.standard_normal((size, size), dtype=np.float32), sigma, truncate=2.5)
         streaks += (weight / grain.std()) * grain
     return strength * 0.4 * streaks
 
@@ -142,6 +97,4 @@ def clouds(size: int, knots: int, rng: np.random.Generator) -> Floats:
     """Slow uneven density: a coarse random grid, smoothly interpolated; spread about 1."""
     places = np.linspace(0, knots - 1, size, dtype=np.float32)
     weights = np.exp(-((places[:, None] - np.arange(knots, dtype=np.float32)) ** 2))
-    grid = rng.standard_normal((knots, knots), dtype=np.float32)
-    clouds: Floats = weights @ grid @ weights.T
-    return clouds
+    return np.asarray(weights @ rng.standard_normal((knots, knots), dtype=np.float32) @ weights.T)

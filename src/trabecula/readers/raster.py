@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import errno
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import Field
 
 from trabecula.readers.reader import Reader, Rejected, Source, crop
@@ -38,8 +36,9 @@ class Raster(Reader):
         Raises:
             Rejected: with the reason.
         """
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is checked on the header
         try:
-            with warnings.catch_warnings(), _no_limit():
+            with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # PIL warns of odd metadata that does not touch the pixels
                 return crop(_decode(source.path, source.page, self.max_pixels), source.box)
         except Rejected:
@@ -50,26 +49,16 @@ class Raster(Reader):
             raise Rejected(_reason(error)) from None
         except Exception as error:  # a decoder fed with noise raises anything
             raise Rejected(f"damaged file: {_reason(error)}") from None
-
-
-@contextmanager
-def _no_limit() -> Iterator[None]:
-    """PIL's own limit off: ours is checked on the header, before any pixel is decoded."""
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _reason(error: Exception) -> str:
     """What went wrong, without the machine's paths."""
     if isinstance(error, OSError) and error.errno is not None:
-        return {errno.ENOENT: "no such file", errno.EISDIR: "is a folder"}.get(
-            error.errno, error.strerror or "cannot be read"
-        )
-    if type(error).__name__ == "UnidentifiedImageError":
+        known = {errno.ENOENT: "no such file", errno.EISDIR: "is a folder"}
+        return known.get(error.errno, error.strerror or "cannot be read")
+    if isinstance(error, UnidentifiedImageError):
         return "not a readable PNG, JPEG, TIFF or BMP image"
     return " ".join(str(error).split())[:120] or type(error).__name__
 

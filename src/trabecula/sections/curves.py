@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 
 from trabecula.figures.charts import UNIT_TICKS, Chart, ChartGroup, Part, PlotAxis, Series, axis_around
+from trabecula.sections.names import architecture_name, metric_name
+from trabecula.sections.numbers import count, number, present, share
 from trabecula.sections.results import Arm, Panel, Results, Row
-from trabecula.sections.wording import (
-    architecture_name,
-    arm_names,
-    count,
-    metric_name,
-    mode_name,
-    number,
-    present,
-    share,
-    sized_intervals,
-)
+from trabecula.sections.wording import sized_intervals
 
 _ARM_STEP, _ALL_STEPS = 36, 172  # px between arms that are side by side, and at most for all of them
 _MANY_CLASSES = 5  # above it, each class has a chart, not a group of charts
@@ -28,42 +20,35 @@ _DIAGONAL = Series("diagonal", (0, 1), (0, 1), parts=("line",))
 def learning_curves(results: Results, panel: Panel, metric: str) -> ChartGroup | None:
     """Metric against training patients on a logarithmic axis, with bands; few seeds as points."""
     curves = {
-        c["arm"]: [p for p in c["points"] if present(p["value"]) and (p["num_patients"] or 0) > 0]
-        for c in results.curves.learning
-        if (c["task"], c["mode"], c["metric"]) == (panel.task, panel.mode, metric)
+        c.arm: [p for p in c.points if present(p.value) and (p.num_patients or 0) > 0]
+        for c in panel.of(results.curves.learning)
+        if c.metric == metric
     }
     points = [p for drawn in curves.values() for p in drawn]
     if not points:
         return None
-    values = [v for p in points for v in (p["value"], p["low"], p["high"], *p["seeds"]) if present(v)]
-    at = {p["num_patients"]: p["fraction"] for p in points}
+    values = [v for p in points for v in (p.value, p.low, p.high, *p.seeds) if present(v)]
+    at = {p.num_patients: p.fraction for p in points}
     single = len(at) == 1
-    x = PlotAxis(
-        f"training patients{'' if single else ' (log scale)'}, share of labels",
-        [(x, f"{count(x)}\n{share(at[x])}") for x in sorted(at)],
-        (min(at) / 1.25, max(at) * 1.25), log=True,
-    )  # fmt: skip
+    label = f"training patients{'' if single else ' (log scale)'}, share of labels"
+    ticks = [(x, f"{count(x)}\n{share(at[x])}") for x in sorted(at)]
+    x = PlotAxis(label, ticks, (min(at) / 1.25, max(at) * 1.25), log=True)
     y = axis_around(metric_name(metric), _room(min(values), max(values)))
-    title = f"{metric_name(metric)} of {panel.task}, {mode_name(panel.mode)}"
-    names, charts = arm_names(results), []
+    title, charts = f"{metric_name(metric)} of {panel.title}", []
     for architecture, arms in _by_architecture(results, curves):
-        series, num_beside = [], len(arms) if single else 0
+        series, num_beside, ends = [], len(arms) if single else 0, []
         for i, arm in enumerate(arms):
-            place = i - (len(arms) - 1) / 2
-            series += _learned(curves[arm.name], arm.style, names[arm.name], place, num_beside)
+            curve, place = curves[arm.name], i - (len(arms) - 1) / 2
+            series += _learned(curve, arm.style, arm.title, place, num_beside)
+            places = [f"{number(p.value)} at {count(p.num_patients)}" for p in (curve[:1] + curve[-1:])]
+            ends += [f"{arm.title}: {' patients, '.join(places)}"] if curve else []
         network = architecture_name(architecture)
-        ends = [
-            f"{names[a.name]}: {number(c[0]['value'])} at {count(c[0]['num_patients'])} patients, "
-            f"{number(c[-1]['value'])} at {count(c[-1]['num_patients'])}"
-            for a in arms
-            if (c := curves[a.name])
-        ]
-        described = f"Learning curves of {network}, {panel.task}, {mode_name(panel.mode)}. {'; '.join(ends)}"
+        described = f"Learning curves of {network}, {panel.title}. {'; '.join(ends)}"
         charts.append(Chart(title, network, x, y, series, described, kind="learning"))
-    drew = {p["fraction"] for p in points}
+    drew = {p.fraction for p in points}
     alone = "All label fractions drew as many patients" if len(drew) > len(at) else "One label fraction"
     sentences = [f"{alone}, so no curve: the arms are side by side."] if single else []
-    if any(present(p["low"]) and present(p["high"]) for p in points):
+    if any(present(p.low) and present(p.high) for p in points):
         sentences.append(f"{'Whiskers' if single else 'Bands'} are {sized_intervals(results, panel)}.")
     if any(0 < len(_seeds(p)) < _FEW_SEEDS for p in points):
         sentences.append("Filled marks are means over seeds, small rings single seeds.")
@@ -73,7 +58,7 @@ def learning_curves(results: Results, panel: Panel, metric: str) -> ChartGroup |
 def _learned(points: Sequence[Row], style: str, name: str, place: float, num_beside: int) -> list[Series]:
     """An arm's curve with a band, or its one value beside those of `num_beside` arms; and its seeds."""
     shift = place * min(_ARM_STEP, _ALL_STEPS / num_beside) if num_beside else 0.0
-    few = [(p["num_patients"], _seeds(p)) for p in points if len(_seeds(p)) < _FEW_SEEDS]
+    few = [(p.num_patients, _seeds(p)) for p in points if len(_seeds(p)) < _FEW_SEEDS]
     rings = ([x for x, seeds in few for _ in seeds], [seed for _, seeds in few for seed in seeds])
     parts: tuple[Part, ...] = ("whisker", "mark") if num_beside else ("band", "line", "mark")
     return [
@@ -82,37 +67,31 @@ def _learned(points: Sequence[Row], style: str, name: str, place: float, num_bes
     ]
 
 
-def roc_curves(
-    results: Results, panel: Panel, wanted: Callable[[str], bool] | None = None
-) -> list[ChartGroup]:
+def roc_curves(results: Results, panel: Panel, networks: str = "") -> list[ChartGroup]:
     """One group per label fraction and class, a chart per architecture; the smallest fraction is opened.
 
-    Of many classes, such as the findings of a chest radiograph, one group per label fraction and
-    architecture, a chart per class: fourteen curves of each arm in one frame could not be distinguished.
+    Of architectures whose name begins with `networks`. Of many classes, such as the findings of a chest
+    radiograph, one group per label fraction and architecture, a chart per class: fourteen curves of each arm
+    in one frame could not be distinguished.
     """
-    rows = [r for r in results.curves.roc if (r["task"], r["mode"]) == (panel.task, panel.mode)]
-    found = dict.fromkeys((r["fraction"], str(r["class"])) for r in rows)
+    rows = panel.of(results.curves.roc)
+    found = dict.fromkeys((r.fraction, str(r.class_name)) for r in rows)
     kinds = sorted(found, key=lambda kind: kind[0])  # classes in the task's order
-    what = f"ROC of {panel.task}, {mode_name(panel.mode)}"
-    names = arm_names(results)
     drawn: dict[str, list[Chart]] = {}
     for fraction, name in kinds:
-        chosen = {r["arm"]: r for r in rows if (r["fraction"], str(r["class"])) == (fraction, name)}
+        chosen = {r.arm: r for r in rows if (r.fraction, str(r.class_name)) == (fraction, name)}
         many = len([1 for other, _ in kinds if other == fraction]) > _MANY_CLASSES
         for architecture, arms in _by_architecture(results, chosen):
-            if wanted and not wanted(architecture):
+            if not architecture.startswith(networks):
                 continue
-            network = architecture_name(architecture)
-            group = f"{what}, {share(fraction)} of labels, {network if many else f'class {name}'}"
-            described = (
-                f"ROC of {network}, {panel.task}, {mode_name(panel.mode)}. {share(fraction)} of labels, "
-                f"class {name}, arms: {', '.join(names[arm.name] for arm in arms)}"
-            )
-            series = [_DIAGONAL] + [
-                Series(arm.style, r["fpr"], r["tpr"], r["low"] or (), r["high"] or (), names[arm.name],
-                       ("band", "line"))
-                for arm in arms if (r := chosen[arm.name])
-            ]  # fmt: skip
+            network, labels = architecture_name(architecture), f"{share(fraction)} of labels"
+            group = f"ROC of {panel.title}, {labels}, {network if many else f'class {name}'}"
+            titles = ", ".join(arm.title for arm in arms)
+            described = f"ROC of {network}, {panel.title}. {labels}, class {name}, arms: {titles}"
+            series = [_DIAGONAL]
+            for arm in arms:
+                r = chosen[arm.name]
+                series.append(Series(arm.style, r.fpr, r.tpr, r.low, r.high, arm.title, ("band", "line")))
             x, y = PlotAxis("1 − specificity", UNIT_TICKS), PlotAxis("sensitivity", UNIT_TICKS)
             chart = Chart(group, name if many else network, x, y, series, described, kind="roc")
             drawn.setdefault(group, []).append(chart)
@@ -127,22 +106,20 @@ def roc_curves(
 
 def reliability_plots(results: Results, panel: Panel) -> list[ChartGroup]:
     """Observed frequency against predicted probability, with intervals per bin."""
-    rows = [r for r in results.curves.reliability if (r["task"], r["mode"]) == (panel.task, panel.mode)]
-    names, groups = arm_names(results), list[ChartGroup]()
-    for fraction in sorted({r["fraction"] for r in rows}):
-        chosen = {r["arm"]: r for r in rows if r["fraction"] == fraction}
-        title = f"Reliability of {panel.task}, {mode_name(panel.mode)}, {share(fraction)} of labels"
+    rows, groups = panel.of(results.curves.reliability), list[ChartGroup]()
+    for fraction in sorted({r.fraction for r in rows}):
+        chosen = {r.arm: r for r in rows if r.fraction == fraction}
+        labels = f"{share(fraction)} of labels"
+        title = f"Reliability of {panel.title}, {labels}"
         charts = []
         for architecture, arms in _by_architecture(results, chosen):
             series = [_DIAGONAL]
             for i, arm in enumerate(arms):
                 shift = 3.0 * (i - (len(arms) - 1) / 2)
-                series += _bins(chosen[arm.name]["bins"], arm.style, names[arm.name], shift)
+                series += _bins(chosen[arm.name].bins, arm.style, arm.title, shift)
             network = architecture_name(architecture)
-            described = (
-                f"Reliability of {network}, {panel.task}, {mode_name(panel.mode)}. "
-                f"{share(fraction)} of labels, arms: {', '.join(names[arm.name] for arm in arms)}"
-            )
+            titles = ", ".join(arm.title for arm in arms)
+            described = f"Reliability of {network}, {panel.title}. {labels}, arms: {titles}"
             x, y = PlotAxis("predicted probability", UNIT_TICKS), PlotAxis("observed frequency", UNIT_TICKS)
             charts.append(Chart(title, network, x, y, series, described, kind="reliability"))
         caption = (
@@ -154,20 +131,18 @@ def reliability_plots(results: Results, panel: Panel) -> list[ChartGroup]:
 
 
 def _bins(bins: Sequence[Row], style: str, name: str, shift: float) -> list[Series]:
-    known = [b for b in bins if present(b["predicted"]) and present(b["observed"])]
+    known = [b for b in bins if present(b.predicted) and present(b.observed)]
     whiskers = Series.of_rows(known, "predicted", style, parts=("whisker",), shift=shift, value="observed")
     return [replace(whiskers, name=name, parts=("line", "mark"), shift=0.0), whiskers]
 
 
-def _by_architecture(
-    results: Results, chosen: dict[str, Row] | dict[str, list[Row]]
-) -> list[tuple[str, list[Arm]]]:
+def _by_architecture(results: Results, chosen: Container[str]) -> list[tuple[str, list[Arm]]]:
     groups = [(a, [arm for arm in results.arms_of(a) if arm.name in chosen]) for a in results.architectures]
     return [(architecture, arms) for architecture, arms in groups if arms]
 
 
 def _seeds(point: Row) -> list[float]:
-    return [s for s in point["seeds"] if present(s)]
+    return [s for s in point.seeds if present(s)]
 
 
 def _room(low: float, high: float) -> tuple[float, float]:

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from trabecula.figures.charts import ChartGroup, interval_bar
+from trabecula.figures.charts import ChartGroup
 from trabecula.sections import curves, tables, verdict, wording
-from trabecula.sections.formats import Mark, Table
+from trabecula.sections.formats import Table
+from trabecula.sections.numbers import count, number, present
 from trabecula.sections.provenance import without_paths
-from trabecula.sections.results import Panel, Results, Row
+from trabecula.sections.results import Panel, Results
 from trabecula.sections.section import Block, FoldedTable, Section
 from trabecula.sections.snapshots import snapshot_curves, snapshot_table
 
 _KINDS = {  # of figures, with their headings
-    "learning": "Learning curves",
-    "snapshots": "Over the course of pretraining",
-    "roc": "ROC",
+    "learning": "Learning curves", "snapshots": "Over the course of pretraining", "roc": "ROC",
     "reliability": "Reliability",
-}
+}  # fmt: skip
 _SHORTCUT = "A [shortcut probe](#shortcuts): a higher score is no merit."
 
 
 def verdict_section(results: Results, not_run: Mapping[str, str], at_the_end: Mapping[str, str]) -> Section:
     """How often pretraining paid, and a sentence for each arm.
 
-    Args:
-        not_run: what the study left out, and why.
-        at_the_end: by arm, what was still wrong when its pretraining ended.
+    `not_run`: what the study left out, and why; `at_the_end`: by arm, what was wrong as pretraining ended.
     """
     incomplete = {arm.name: arm.reason for arm in results.flow.incomplete}
     more = {name: reason for name, reason in incomplete.items() if reason not in not_run.values()}
@@ -36,29 +32,22 @@ def verdict_section(results: Results, not_run: Mapping[str, str], at_the_end: Ma
     for name, reason in {**not_run, **more}.items():
         left_out.setdefault(without_paths(reason), []).append(name)
     content = {
-        "tally": verdict.tally(results),
-        "num_compared": len(verdict.against_random(results)),
-        "why_none": verdict.why_none(results),
+        "tally": verdict.tally(results), "num_compared": len(verdict.against_random(results)),
+        "why_none": verdict.why_none(results), "verdicts": verdict.verdicts(results),
         "left_out": {reason: " and ".join(names) for reason, names in left_out.items()},
-        "verdicts": verdict.verdicts(results),
-        "upper_bounds": verdict.upper_bounds(results),
-        "few_seeds": verdict.few_seeds(results),
+        "upper_bounds": verdict.upper_bounds(results), "few_seeds": verdict.few_seeds(results),
         "at_the_end": at_the_end,
-    }
+    }  # fmt: skip
     return Section("verdict", "Verdict", "Verdict", [Block("verdict", content)])
 
 
 def results_section(results: Results) -> Section:
     """Every value with its interval: the headline metric, then the others and groups behind a line."""
-    blocks = [
-        Block(
-            "note",
-            f"Mean over seeds (SD over seeds), and below it the {results.level} % interval. Bold only where "
-            "the comparison with random initialisation of the same network says better after Holm's "
-            "adjustment.",
-        )
-    ]
-    written = []
+    note = (
+        f"Mean over seeds (SD over seeds), and below it the {results.level} % interval. Bold only where the "
+        "comparison with random initialisation of the same network says better after Holm's adjustment."
+    )
+    blocks, written = [Block("note", note)], []
     for panel in results.panels:
         headline, *others = tables.results_tables(results, panel)
         written += [headline, *others]
@@ -66,26 +55,23 @@ def results_section(results: Results) -> Section:
         folded = [*others, *([groups] if groups else [])]
         blocks += [*_panel_heading(results, panel), Block("table", headline)]
         blocks += [Block("folded_table", FoldedTable(table.title, table)) for table in folded]
-    return Section(
-        "results", "Results", "Results with intervals", blocks, {"results": (written, results.rows)}
-    )
+    files = {"results": (written, results.metrics.rows)}
+    return Section("results", "Results", "Results with intervals", blocks, files)
 
 
 def _panel_heading(results: Results, panel: Panel) -> list[Block]:
-    heading = Block("heading", f"{panel.task}, {wording.mode_name(panel.mode)}")
+    heading = Block("heading", panel.title)
     return [heading, Block("note", _SHORTCUT)] if results.is_shortcut(panel) else [heading]
 
 
 def comparisons_section(results: Results) -> Section:
     """Differences of arms of one network on the same patients, and what they are worth in labels."""
-    blocks = [
-        Block(
-            "note",
-            "Paired on the same patients and seeds. Readings go by p adjusted over arms by Holm's method, "
-            "shown where it reads other than p. The label multiplier says how many times as many labels the "
-            "baseline would need for the same value.",
-        )
-    ]
+    note = (
+        "Paired on the same patients and seeds. Readings go by p adjusted over arms by Holm's method, shown "
+        "where it reads other than p. The label multiplier says how many times as many labels the baseline "
+        "would need for the same value."
+    )
+    blocks = [Block("note", note)]
     pairs, multipliers = list[Table](), list[Table]()
     for panel in results.panels:
         blocks += _panel_heading(results, panel)
@@ -99,7 +85,7 @@ def comparisons_section(results: Results) -> Section:
         blocks += [Block("table", grid)] if grid.rows else []
         multipliers += [multiplied] if multiplied.rows else []
     files = {
-        "comparisons": (pairs, results.pairs),
+        "comparisons": (pairs, results.comparisons.pairs),
         "label_multipliers": (multipliers, results.comparisons.label_multipliers),
     }
     return Section("comparisons", "Comparisons", "Comparisons", blocks, files)
@@ -108,58 +94,39 @@ def comparisons_section(results: Results) -> Section:
 def _compared(results: Results, panel: Panel, metric: str) -> list[Block]:
     """The table of one metric with a mark beside each difference, and what the marks mean."""
     tested = [pair for pair in results.comparisons_of(panel, metric) if wording.claim_of(pair)]
-    ends = [abs(p[k]) for p in tested for k in ("difference", "low", "high") if wording.present(p[k])]
+    ends = [abs(p[k]) for p in tested for k in ("difference", "low", "high") if present(p[k])]
     reach = max(ends, default=0.0) or 1.0
-    table, grid = tables.comparison_grid(results, panel, metric)
-    shortcut = results.is_shortcut(panel)
-    marks = [[_mark(results, pair, reach, shortcut) for pair in line] for line in grid]
-    rows = [
-        (*row[: table.heads], *(replace(c, mark=m) for c, m in zip(row[table.heads :], line, strict=True)))
-        for row, line in zip(table.rows, marks, strict=True)
-    ]
-    shown = Block("table", replace(table, rows=rows))
+    table = tables.comparison_grid(results, panel, metric, reach)
     if not tested:
-        return [shown]
+        return [Block("table", table)]
+    readings = "▲ tells more, ▼ tells less" if results.is_shortcut(panel) else "▲ better, ▼ worse"
     note = (
-        f"{'▲ tells more, ▼ tells less' if shortcut else '▲ better, ▼ worse'}: Holm-adjusted p below "
+        f"{readings}: Holm-adjusted p below "
         f"{results.metrics.alpha:g}; = no difference shown: p is larger, even where the {results.level} % "
         "interval just leaves out 0."
     )
-    if any(mark and mark.bar for line in marks for mark in line):
-        width = wording.number(reach)
+    width = number(reach)
+    if any(cell.mark and cell.mark.bar for row in table.rows for cell in row):
         note += f" The bars reach from −{width} to {width}; the upright line is no difference."
-    return [shown, Block("note", note)]
-
-
-def _mark(results: Results, pair: Row | None, reach: float, shortcut: bool) -> Mark | None:
-    if pair is None:
-        return None
-    claim = wording.claim_of(pair)
-    symbol, words = wording.claim_words(claim, shortcut)
-    style = results.by_name[pair["arm"]].style
-    bar = interval_bar(pair["difference"], (pair["low"], pair["high"]), reach, style)
-    shown = "none" if shortcut and claim else claim  # a higher score is no merit here
-    return Mark(shown or "unknown", symbol, words, bar, wording.any_stuck(results.plateaus, pair))
+    return [Block("table", table), Block("note", note)]
 
 
 def curves_section(results: Results) -> Section:
     """Learning curves, scores over pretraining, ROC, reliability."""
     drawn = [_figures(results, panel) for panel in results.panels]
-    swept = [table for panel in results.panels for table in _swept(results, panel)]
+    swept = [_swept(results, panel) for panel in results.panels]
     blocks = []
     for kind, heading in _KINDS.items():
         if any(figures[kind] for figures in drawn):
             blocks.append(Block("heading", heading))
-        for panel, figures in zip(results.panels, drawn, strict=True):
+        for figures, scores in zip(drawn, swept, strict=True):
             blocks.append(Block("figures", figures[kind]))
-            if kind == "snapshots":
-                blocks += [
-                    Block("folded_table", FoldedTable(f"{table.title}: values", table))
-                    for table in _swept(results, panel)
-                ]
+            for table in scores if kind == "snapshots" else ():
+                blocks.append(Block("folded_table", FoldedTable(f"{table.title}: values", table)))
     if not any(any(figures.values()) for figures in drawn):
         blocks.append(Block("note", "No curves in these results."))
-    files: Any = {"snapshots": (swept, None)} if swept else {}
+    tables = [table for scores in swept for table in scores]
+    files = {"snapshots": (tables, None)} if tables else {}
     return Section("curves", "Curves", "Curves", blocks, files)
 
 
@@ -182,9 +149,6 @@ def _swept(results: Results, panel: Panel) -> list[Table]:
 
 def reading_section(results: Results) -> Section:
     """The definitions."""
-    content = {
-        "level": results.level,
-        "alpha": f"{results.metrics.alpha:g}",
-        "resamples": wording.count(results.metrics.num_resamples),
-    }
+    alpha, resamples = f"{results.metrics.alpha:g}", count(results.metrics.num_resamples)
+    content = {"level": results.level, "alpha": alpha, "resamples": resamples}
     return Section("reading", "How to read this", "How to read this", [Block("reading", content)])

@@ -11,6 +11,7 @@ from trabecula.figures.image_sheets import Heat, Pixels, Tile, TileRow, sheet
 Record = Mapping[str, Any]
 
 _UNITS = {"channel": ("mean of a map", -0.16), "cell": ("each cell of a map", 0.16)}  # words, place beside x
+_PARTS = {"train": "training", "val": "validation"}
 _SCALE = ("nothing", "most")
 _ACROSS = 4  # tiles of a sheet side by side
 
@@ -18,30 +19,20 @@ _ACROSS = 4  # tiles of a sheet side by side
 def gradcam_files(record: Record, images: Pixels, heats: Heat) -> dict[str, bytes]:
     """File name -> PNG: one for each image, and gradcam.png with all of them.
 
-    Args:
-        record: the "gradcam" of explain.json.
-        images: (n, C, H, W) uint8.
-        heats: (n, H, W), at least 0.
+    From the "gradcam" of explain.json, images (n, C, H, W) uint8, and maps (n, H, W), at least 0.
     """
     title, note = _gradcam_words(record)
-    pairs = []
+    files, groups = dict[str, bytes](), dict[str, list[tuple[Tile, Tile]]]()
     for image, picture, heat in zip(record["images"], images, heats, strict=True):
-        shown = heat / heat.max() if heat.max() > 0 else heat
-        empty = "" if heat.max() > 0 else "nothing speaks for it here"
-        pairs.append((Tile(picture, _reading(record, image)), Tile(picture, empty, shown)))
-    files = {
-        image["file"]: sheet(title, note, [TileRow("", pair)], _SCALE)
-        for image, pair in zip(record["images"], pairs, strict=True)
-    }
+        shown, empty = (heat / heat.max(), "") if heat.max() > 0 else (heat, "nothing speaks for it here")
+        pair = Tile(picture, _reading(record, image)), Tile(picture, empty, shown)
+        files[image["file"]] = sheet(title, note, [TileRow("", pair)], _SCALE)
+        groups.setdefault(image["group"], []).append(pair)
     rows = []
-    for group in dict.fromkeys(image["group"] for image in record["images"]):
-        chosen = [
-            pair for image, pair in zip(record["images"], pairs, strict=True) if image["group"] == group
-        ]
-        for start in range(0, len(chosen), _ACROSS):
-            part = chosen[start : start + _ACROSS]
-            heading = _group_heading(record, group) if not start else ""
-            rows += [TileRow(heading, [a for a, _ in part]), TileRow("", [b for _, b in part])]
+    for group, pairs in groups.items():
+        for start in range(0, len(pairs), _ACROSS):
+            plain, mapped = zip(*pairs[start : start + _ACROSS], strict=True)
+            rows += [TileRow("" if start else _group_heading(record, group), plain), TileRow("", mapped)]
     return files | {"gradcam.png": sheet(title, note, rows, _SCALE)}
 
 
@@ -69,13 +60,9 @@ def _group_heading(record: Record, group: str) -> str:
 def maximise_file(record: Record, starts: Pixels, images: Pixels, typical: Pixels) -> bytes:
     """maximise.png: each start's noise, what became of it, and a real image of median score.
 
-    Args:
-        record: the "maximise" of explain.json.
-        starts, images: (n, C, S, S) uint8.
-        typical: (C, S, S) uint8.
+    From the "maximise" of explain.json; starts and images (n, C, S, S), typical (C, S, S), all uint8.
     """
-    number = min(len(record["starts"]), _ACROSS)
-    shown = record["starts"][:number]
+    shown = record["starts"][:_ACROSS]
     before = [Tile(starts[i], f"score {s['first']:.4g}") for i, s in enumerate(shown)]
     after = [Tile(images[i], f"score {s['score']:.4g}") for i, s in enumerate(shown)]
     reals = [real["quantiles"]["0.5"] for real in record["real"].values()]
@@ -84,15 +71,9 @@ def maximise_file(record: Record, starts: Pixels, images: Pixels, typical: Pixel
         f"images of the {' and '.join(_PARTS[part] for part in record['real'])} part score "
         f"{' and '.join(f'{value:.4g}' for value in reals)} at the median."
     )
-    rows = [
-        TileRow("Start: noise", before),
-        TileRow("After the ascent", after),
-        TileRow("For comparison: a real image of median score", [Tile(typical)]),
-    ]
+    rows = [TileRow("Start: noise", before), TileRow("After the ascent", after)]
+    rows.append(TileRow("For comparison: a real image of median score", [Tile(typical)]))
     return sheet(f"What {record['arm']} takes for most real", note, rows)
-
-
-_PARTS = {"train": "training", "val": "validation"}
 
 
 def climb_chart(record: Record) -> Chart:
@@ -136,12 +117,8 @@ def units_chart(record: Record) -> Chart:
         f"{record['num_images']:,} images of {record['num_patients']:,} training and validation patients; "
         f"chance by exchanging patients' labels {record['permutations']:,} times."
     )
-    ticks = [(i, f"{layer}\n{_grid(record, layer)}") for i, layer in enumerate(layers)]
+    grids = {row["layer"]: f"{row['grid'][0]} × {row['grid'][1]}" for row in record["rows"]}
+    ticks = [(i, f"{layer}\n{grid}") for i, (layer, grid) in enumerate(grids.items())]
     x_axis = PlotAxis("layer, and its positions", ticks, (-0.6, len(layers) - 0.4))
     y_axis = axis_around("|correlation| with label", (0, top * 1.05))
     return Chart(record["arm"], title, x_axis, y_axis, series, f"{title}. {words}", note)
-
-
-def _grid(record: Record, layer: str) -> str:
-    height, width = next(row["grid"] for row in record["rows"] if row["layer"] == layer)
-    return f"{height} × {width}"

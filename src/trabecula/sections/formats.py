@@ -6,10 +6,10 @@ import csv
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from trabecula.sections.results import Row
+from trabecula.sections.results import Arm, Row
 
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
@@ -19,34 +19,26 @@ _TEX = {
 }  # fmt: skip
 
 
-NO_INTERVAL = "no interval"
-
-
 class Mark(NamedTuple):
-    """What a comparison says, beside its difference: a symbol, words for it, and its interval as a bar (SVG).
-
-    stuck: whether fine-tunings of either side stayed at chance.
-    """
+    """What a comparison says, beside its difference: a symbol, words, and its interval as a bar (SVG)."""
 
     claim: str
     symbol: str
     words: str
     bar: str
-    stuck: bool
+    stuck: bool  # whether fine-tunings of either side stayed at chance
 
 
 @dataclass(frozen=True)
 class Entry:
-    """`text` on the first line, `second` below it, `small` for counts or a note; `strong` by a claim only.
-
-    mark: shown in the page alone.
-    """
+    """`text` on the first line, `second` below it, `small` for counts or a note; `strong` by a claim only."""
 
     text: str
     second: str = ""
     small: str = ""
     strong: bool = False
-    mark: Mark | None = None
+    mark: Mark | None = None  # in the page alone
+    style: str = ""  # CSS class of an arm, whose colour stands beside it in the page
 
     @property
     def plain(self) -> str:
@@ -54,38 +46,44 @@ class Entry:
         return " ".join(part for part in (self.text, bounds, self.small) if part)
 
 
+Cells = tuple[Entry, ...]
+
+
 @dataclass(frozen=True)
 class Table:
-    """Cells as a person reads them; `heads` is the number of leading columns that name the row."""
+    """Cells as a person reads them."""
 
     title: str
     columns: tuple[str, ...]
-    rows: Sequence[tuple[Entry, ...]]
+    rows: Sequence[Cells]
     note: str = ""
-    heads: int = 1
-    styles: list[str] = field(default_factory=list)  # per row, the arm's CSS class
+    heads: int = 1  # leading columns that name the row
+    num_published: int = 0  # rows at the end that are a paper's
 
 
-def said_once(table: Table, first: int, kinds: Sequence[str] = ()) -> Table:
+def cells(*parts: str | Entry) -> Cells:
+    """A row of a table."""
+    return tuple(part if isinstance(part, Entry) else Entry(part) for part in parts)
+
+
+def arm_cells(arm: Arm) -> tuple[Entry, Entry]:
+    """An arm's network and, beside its colour, its name."""
+    return Entry(arm.network), Entry(arm.title, style=arm.style)
+
+
+def said_once(table: Table, first: int, kind: str = "") -> Table:
     """Move the note that all cells from column `first` on share above the table, with "no interval".
 
-    Args:
-        kinds: only where every cell reads as one of these, if given. Cells without a number or a note
-            of their own ("–", "not run") have no part in it.
+    Only where every cell reads `kind`, if given; cells without a number ("–", "not run") have no part in it.
     """
     filled = [c for row in table.rows for c in row[first:] if c.text not in ("–", "not run")]
-    notes = {c.small for c in filled}
-    shared = next(iter(notes), "")
-    if (
-        len(filled) < 2
-        or len(notes) > 1
-        or not shared
-        or (kinds and not {c.text for c in filled} <= {*kinds})
-    ):
+    shared = filled[0].small if filled else ""
+    alike = all(c.small == shared and kind in ("", c.text) for c in filled)
+    if len(filled) < 2 or not shared or not alike:
         return table
 
     def short(cell: Entry) -> Entry:
-        return replace(cell, small="", second=cell.second.removeprefix(NO_INTERVAL))
+        return replace(cell, small="", second=cell.second.removeprefix("no interval"))
 
     rows = [(*row[:first], *map(short, row[first:])) for row in table.rows]
     return replace(table, rows=rows, note=f"{table.note} All cells: {shared}.".strip())
@@ -93,10 +91,10 @@ def said_once(table: Table, first: int, kinds: Sequence[str] = ()) -> Table:
 
 def said_in_title(table: Table, column: int) -> Table:
     """Without a heading column that says the same in every row: "AUROC, against random initialisation"."""
-    said = {row[column].text for row in table.rows}
-    if len(said) != 1:
+    texts = {row[column].text for row in table.rows}
+    if len(texts) != 1:
         return table
-    title = f"{table.title}, {table.columns[column].lower()} {said.pop()}"
+    title = f"{table.title}, {table.columns[column].lower()} {texts.pop()}"
     columns = (*table.columns[:column], *table.columns[column + 1 :])
     rows = [(*row[:column], *row[column + 1 :]) for row in table.rows]
     return replace(table, title=title, columns=columns, rows=rows, heads=table.heads - 1)
@@ -147,10 +145,11 @@ def to_latex(tables: Sequence[Table]) -> str:
 
 
 def _latex(table: Table) -> str:
+    caption = f"{table.title}. {table.note}".strip() if table.note else table.title
     align = "l" * table.heads + "r" * (len(table.columns) - table.heads)
     lines = [
         r"\begin{table}[htbp]", r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
-        rf"\caption{{{tex(_caption(table))}}}",
+        rf"\caption{{{tex(caption)}}}",
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{" rf"\begin{{tabular}}{{{align}}}",
         r"\toprule", " & ".join(tex(name) for name in table.columns) + r" \\", r"\midrule",
     ]  # fmt: skip
@@ -160,10 +159,6 @@ def _latex(table: Table) -> str:
         cells = [rf"\textbf{{{tex(cell.plain)}}}" if cell.strong else tex(cell.plain) for cell in row]
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])
-
-
-def _caption(table: Table) -> str:
-    return f"{table.title}. {table.note}".strip() if table.note else table.title
 
 
 def tex(text: str) -> str:

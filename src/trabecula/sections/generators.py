@@ -15,8 +15,8 @@ from trabecula.artifacts.fidelity import read_fidelity
 from trabecula.figures.charts import REFERENCE, STYLES, Chart, PlotAxis, Series, count_ticks
 from trabecula.figures.image_sheets import png_uri
 from trabecula.sections.explanations import climb_chart, units_chart
+from trabecula.sections.numbers import count, interval, number, present
 from trabecula.sections.section import Block, PagePicture, Section
-from trabecula.sections.wording import count, interval, number, present
 
 Row = Mapping[str, Any]
 
@@ -25,10 +25,9 @@ _NEEDED = {
     "critic": ("images", "train", "val", "fake", "gap", "relative_gap"),
 }
 _SETS = {
-    "train": "against training images",
-    "val": "against held-out validation images",
+    "train": "against training images", "val": "against held-out validation images",
     "test": "against test images",
-}
+}  # fmt: skip
 _DISTANCES = {"fd": ("frechet", "Fréchet distance"), "kid": ("kernel", "kernel distance")}
 _MEMORISED = {
     "share_near": "fakes nearer to a training image than 95 % of held-out images are; 0.05 without copying",
@@ -42,8 +41,6 @@ _PICTURES = {
     "maximise.png": "The images that raise the critic's score most",
 }
 _ALT = "; its title and captions are in the picture"
-
-
 _ENDS = ("value", "low", "high")
 _SMALL = 0.05  # below it a tick's label would run into the axis' name
 
@@ -72,11 +69,7 @@ class ExplainedNetwork:
 def generator_section(
     generators: Sequence[GeneratorQuality], explained: Sequence[ExplainedNetwork], elsewhere: Sequence[str]
 ) -> Section | None:
-    """None without a generator and a network that was explained.
-
-    Args:
-        elsewhere: pictures, by file name, that another section shows: each is in the page once.
-    """
+    """None where there is nothing; pictures of the file names `elsewhere` are in another section."""
     if not generators and not explained:
         return None
     blocks = []
@@ -93,27 +86,18 @@ def generator_section(
 
 
 def read_generators(folders: Sequence[Path]) -> list[GeneratorQuality]:
-    """Read the folders that `fidelity` wrote.
-
-    Raises:
-        InputError: a file is missing, or lacks what the figures need.
-    """
+    """Read the folders that `fidelity` wrote."""
     records = [read_fidelity(folder, _NEEDED) for folder in folders]
     named = zip(_names(records, "Generator"), records, strict=True)
     return [GeneratorQuality(name, _protocol(r), _charts(name, r), _facts(r), r) for name, r in named]
 
 
 def read_explained(folders: Sequence[Path]) -> list[ExplainedNetwork]:
-    """Read the folders that `explain` wrote.
-
-    Raises:
-        InputError: a file is missing.
-    """
+    """Read the folders that `explain` wrote."""
     records = [read_explanation(folder) for folder in folders]
-    parts = [[r[part] for part in ("units", "maximise", "gradcam") if r.get(part)] for r in records]
+    first = [next(r[part] for part in ("units", "maximise", "gradcam") if r.get(part)) for r in records]
     found = []
-    names = _names([held[0] for held in parts], "Network")
-    for folder, record, name in zip(folders, records, names, strict=True):
+    for folder, record, name in zip(folders, records, _names(first, "Network"), strict=True):
         charts = [climb_chart({**record["maximise"], "arm": name})] if record.get("maximise") else []
         charts += [units_chart({**record["units"], "arm": name})] if record.get("units") else []
         pictures = {
@@ -139,12 +123,11 @@ def _names(records: Sequence[Row], kind: str) -> list[str]:
 def _protocol(record: Row) -> str:
     """How the distances were measured, in one sentence."""
     parts = [f"Extractor: {record['extractor']}"] if isinstance(record.get("extractor"), str) else []
-    protocol = record.get("protocol") or {}
-    known = ("extractor", "frechet", "kernel")  # said elsewhere
     plain = {
-        k: v
-        for k, v in protocol.items()
-        if k not in known and isinstance(v, str | int | float) and not isinstance(v, bool)
+        key: value
+        for key, value in (record.get("protocol") or {}).items()
+        if key not in ("extractor", "frechet", "kernel")  # in other words of the page
+        if isinstance(value, str | int | float) and not isinstance(value, bool)
     }
     parts += [f"{key.replace('_', ' ')}: {_short(value)}" for key, value in plain.items()]
     sizes = sorted({row.get("num_fakes") for row in record.get("points") or [] if row.get("num_fakes")})
@@ -161,10 +144,9 @@ def _short(value: Any) -> str:
 def _facts(record: Row) -> list[tuple[str, str]]:
     """The memorisation audit: its finding, then its measures with what they are without copying."""
     memorised = record.get("memorisation") or {}
+    words = {key: text for key, text in _MEMORISED.items() if memorised.get(key) is not None}
     found = [("finding", str(memorised["finding"]))] if memorised.get("finding") else []
-    return found + [
-        (words, _fact(memorised[key])) for key, words in _MEMORISED.items() if memorised.get(key) is not None
-    ]
+    return found + [(text, _fact(memorised[key])) for key, text in words.items()]
 
 
 def _fact(value: Any) -> str:
@@ -173,27 +155,23 @@ def _fact(value: Any) -> str:
     return number(value) if isinstance(value, float) else str(value)
 
 
-def metrics_of(record: Row) -> list[str]:
-    """The metrics of fidelity.json, in order of appearance."""
-    return list(dict.fromkeys(row["metric"] for row in record.get("points") or []))
+def _charts(name: str, record: Row) -> list[Chart]:
+    metrics = dict.fromkeys(row["metric"] for row in record.get("points") or [])
+    charts = [chart for metric in metrics if (chart := distance_chart(name, record, metric))]
+    critic = sorted(record.get("critic") or [], key=lambda row: row["images"])
+    if critic:
+        charts += [_scores_chart(name, critic)]
+        charts += [gap_chart(name, critic, key) for key in ("gap", "relative_gap")]
+    return charts
 
 
-def metric_title(record: Row, metric: str) -> str:
+def _metric_title(record: Row, metric: str) -> str:
     """What a metric is called: a distance is FID or KID in the features of the original Inception alone."""
     if metric not in _DISTANCES:
         return metric.replace("_", " ")
     key, words = _DISTANCES[metric]
     name = (record.get("protocol") or {}).get(key, "")
     return f"{words} ({name})" if name else words
-
-
-def _charts(name: str, record: Row) -> list[Chart]:
-    charts = [chart for metric in metrics_of(record) if (chart := distance_chart(name, record, metric))]
-    critic = sorted(record.get("critic") or [], key=lambda row: row["images"])
-    if critic:
-        charts += [_scores_chart(name, critic)]
-        charts += [gap_chart(name, critic, key) for key in ("gap", "relative_gap")]
-    return charts
 
 
 def distance_chart(name: str, record: Row, metric: str) -> Chart | None:
@@ -204,7 +182,7 @@ def distance_chart(name: str, record: Row, metric: str) -> Chart | None:
     points = [r for course in drawn.values() for r in course]
     if not points:
         return None
-    name_of_metric = metric_title(record, metric)
+    name_of_metric = _metric_title(record, metric)
     ends = [v for r in (*points, *floor) for k in _ENDS if (v := r.get(k)) is not None and present(v)]
     unit = 1e-3 if max(map(abs, ends)) < _SMALL else 1.0
     series = []
@@ -250,6 +228,5 @@ def gap_chart(name: str, critic: Sequence[Row], key: str) -> Chart:
     gap = Series.of_rows([{**r, **ends} for r in known], "images", STYLES[0], value=key)
     zero = Series("zero", y=[0.0], parts=("line",))
     described = f"{title}. At the end {number(known[-1][key])}" if known else f"{title}. Not known"
-    return Chart(
-        name, title, _images_axis([r["images"] for r in critic]), PlotAxis(label), [zero, gap], described
-    )
+    x = _images_axis([r["images"] for r in critic])
+    return Chart(name, title, x, PlotAxis(label), [zero, gap], described)

@@ -19,31 +19,29 @@ from trabecula.sections.section import Block, PagePicture, Section
 
 def pictures_section(store: Path | None, samples: Sequence[Path], number: int) -> Section:
     """The first images of the store by image id, and of each generator's samples; none where number is 0."""
+    shown = []
     found = [("Images of the store, the first by image id", store_grid(store, number))]
-    shown = [
-        PagePicture(
-            f"{caption} ({len(images)})",
-            f"{len(images)} pictures in a grid: {caption.lower()}",
-            png_uri(montage(images)),
-        )
-        for caption, images in (*found, *sample_grids(samples, number))
-        if images
-    ]
+    for caption, images in (*found, *sample_grids(samples, number)):
+        if images:
+            alt = f"{len(images)} pictures in a grid: {caption.lower()}"
+            shown.append(PagePicture(f"{caption} ({len(images)})", alt, png_uri(montage(images))))
     blocks = [Block("pictures", shown)] if shown else [Block("note", "No store and no samples were given.")]
     return Section("pictures", "Pictures", "Pictures", blocks)
 
 
-def store_grid(store: Path | None, number: int) -> list[Pixels]:
-    """The first images of the store by image id; [] where there is none."""
-    return store_images(store, number) if store else []
+def store_grid(path: Path | None, number: int) -> list[Pixels]:
+    """The first images of a store by image id, each (C, H, W) uint8; [] where there is none."""
+    if path is None:
+        return []
+    from trabecula.artifacts.store import Store  # loads torch: only when there are images to show
+
+    store = Store.open(path)
+    order = np.argsort(store.index["image_id"].to_numpy(dtype=str), kind="stable")[:number]
+    return [to_uint8(image.numpy()) for image in store.read(order)]
 
 
 def sample_grids(paths: Sequence[Path], number: int) -> list[tuple[str, list[Pixels]]]:
-    """(caption, first images) of each generator.
-
-    Args:
-        paths: folders that `pretrain` wrote, those without a generator are passed over; stores; .npy files.
-    """
+    """(caption, first images) of each generator; folders of `pretrain` that have none are passed over."""
     found = []
     for path in paths:
         caption, images = "Samples of a generator", path
@@ -56,25 +54,13 @@ def sample_grids(paths: Sequence[Path], number: int) -> list[tuple[str, list[Pix
     return found
 
 
-def store_images(path: Path, number: int) -> list[Pixels]:
-    """The first images of a store by image id, each (C, H, W) uint8."""
-    from trabecula.artifacts.store import Store  # loads torch: only when there are images to show
-
-    store = Store.open(path)
-    order = np.argsort(store.index["image_id"].to_numpy(dtype=str), kind="stable")[:number]
-    return [to_uint8(image.numpy()) for image in store.read(order)]
-
-
 def sample_images(path: Path, number: int) -> list[Pixels]:
     """A generator's samples: a store, a .npy file, or a folder with one; each (C, H, W) uint8.
 
     The array is (N, H, W), (N, C, H, W) or (N, H, W, 3); uint8, uint16, or float in [0, 1].
-
-    Raises:
-        InputError: no samples there.
     """
     if path.is_dir() and is_store(path):
-        return store_images(path, number)
+        return store_grid(path, number)
     files = sorted(path.glob("*.npy")) if path.is_dir() else [path] if path.is_file() else []
     if not files:
         raise InputError(f"{path}: no samples there; give a store, a .npy file, or a folder with one")

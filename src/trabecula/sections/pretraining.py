@@ -10,163 +10,112 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trabecula.artifacts.encoder import has_encoder, read_encoder_card
+from trabecula.artifacts.encoder import EncoderCard, has_encoder, read_encoder_card
 from trabecula.artifacts.run_record import read_log
 from trabecula.artifacts.store import read_store_record
 from trabecula.artifacts.training import read_training
-from trabecula.config import digest, dump
+from trabecula.config import digest
 from trabecula.figures.image_sheets import png_uri
-from trabecula.sections.formats import Entry, Table
-from trabecula.sections.results import Row
+from trabecula.sections.formats import Table, cells
+from trabecula.sections.numbers import count, number, share
 from trabecula.sections.section import Block, PagePicture, Section
-from trabecula.sections.wording import count, number, share
 
-_MEASURES = {
-    "monitor/rank": ("Effective rank", 1),
-    "monitor/spread": ("Spread", 3),
-    "monitor/knn": ("Neighbours", 3),
-}
-_MEANINGS = {
-    "Effective rank": "how many directions the features of pool images use",
-    "Spread": "1 where features point in all directions, 0 where all are the same",
-    "Neighbours": "balanced accuracy of votes of the nearest images of other training patients",
-}
+_MEASURES = (  # key, name, digits, meaning
+    ("monitor/rank", "Effective rank", 1, "how many directions the features of pool images use"),
+    ("monitor/spread", "Spread", 3, "1 where features point in all directions, 0 where all are the same"),
+    ("monitor/knn", "Neighbours", 3,
+     "balanced accuracy of votes of the nearest images of other training patients"),
+)  # fmt: skip
 _RECONSTRUCTIONS = "reconstructions.png"
 
 
 @dataclass(frozen=True)
 class Pretrainings:
-    """A row a run, a sentence for everything that was wrong, and what methods drew.
-
-    at_the_end: by arm, what was still wrong when training ended, for the verdict on that arm.
-    """
+    """A row a run, a sentence for everything that was wrong, and what methods drew."""
 
     table: Table
     wrong: list[str]
-    at_the_end: Mapping[str, str]
+    at_the_end: Mapping[str, str]  # by arm, what was still wrong when training ended, for its verdict
     sheets: list[PagePicture] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A run that trained an encoder: its folder, its card, and training.json."""
+
+    folder: Path
+    card: EncoderCard
+    training: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.card.name}, seed {self.card.seed}"
+
+    @property
+    def points(self) -> list[dict[str, float]]:
+        return self.training.get("points") or []
+
+
+def _trained(folders: Sequence[Path]) -> list[_Trained]:
+    """By arm and seed."""
+    found = [
+        _Trained(folder, read_encoder_card(folder), training)
+        for folder in folders
+        if has_encoder(folder) and (training := read_training(folder))
+    ]
+    return sorted(found, key=lambda run: (run.card.name, run.card.seed))
 
 
 def read_pretrainings(folders: Sequence[Path], pictures: bool = False) -> Pretrainings | None:
     """Of these runs, those that trained an encoder; None where there is none.
 
-    Args:
-        pictures: with reconstructions, which are images of patients, of each arm's first seed.
-
-    Raises:
-        InputError: training.json or a card that is no JSON object.
+    `pictures`: with reconstructions, which are images of patients, of each arm's first seed.
     """
-    found = _trained(folders)
-    if not found:
+    runs = _trained(folders)
+    if not runs:
         return None
-    wrong = [sentence for card, training, _ in found for sentence in _wrong(card, training)]
-    table = _table([(card, training) for card, training, _ in found])
-    sheets = _sheets([(card, folder) for card, _, folder in found]) if pictures else []
-    return Pretrainings(table, wrong, _at_the_end([(c, t) for c, t, _ in found]), sheets)
-
-
-def _trained(folders: Sequence[Path]) -> list[tuple[Row, dict[str, Any], Path]]:
-    """Card, training.json and folder of the runs that trained an encoder, by arm and seed."""
-    found = [
-        (
-            dump(read_encoder_card(folder)),
-            training,
-            folder,
-        )
-        for folder in folders
-        if has_encoder(folder) and (training := read_training(folder))
-    ]
-    return sorted(found, key=lambda one: (str(one[0].get("name")), one[0].get("seed") or 0))
+    wrong = [sentence for run in runs for sentence in _wrong(run)]
+    return Pretrainings(_table(runs), wrong, _at_the_end(runs), _sheets(runs) if pictures else [])
 
 
 def pretraining_section(pretrainings: Pretrainings | None) -> Section | None:
     if pretrainings is None:
         return None
-    blocks = [Block("text", text) for text in pretrainings.wrong]
-    blocks = blocks or [Block("text", "Nothing that is measured was found wrong.")]
-    blocks.append(Block("table", pretrainings.table))
+    texts = pretrainings.wrong or ["Nothing that is measured was found wrong."]
+    blocks = [*(Block("text", text) for text in texts), Block("table", pretrainings.table)]
     if pretrainings.sheets:
-        note = (
-            "What is filled in is made of the visible patches alone; the hidden ones enter nowhere, not by "
-            "their brightness either."
-        )
+        note = "What is filled in is made of the visible patches alone; the hidden ones enter nowhere, not "
+        note += "by their brightness either."
         blocks += [Block("heading", "What masked autoencoders fill in"), Block("note", note)]
         blocks.append(Block("pictures", pretrainings.sheets))
     return Section("pretraining", "Pretraining", "Pretraining", blocks)
 
 
-def _table(found: Sequence[tuple[Row, dict[str, Any]]]) -> Table:
+def _table(runs: Sequence[_Trained]) -> Table:
     """A row a run; a measure that no run has is no column."""
-    first = (
-        "From the first measurement (of a loss its mean until then, of others before training) to the last."
-    )
-    heads = ("Arm", "Seed", "Images", "Loss")
-    rows = [_row(card, training) for card, training in found]
-    measures = [(len(heads) + i, name) for i, (name, _) in enumerate(_MEASURES.values())]
-    shown = [(i, name) for i, name in measures if any(row[i].text != "–" for row in rows)]
-    note = " ".join([first, *(f"{name}: {_MEANINGS[name]}." for _, name in shown)])
-    kept = [(*row[: len(heads)], *(row[i] for i, _ in shown)) for row in rows]
-    columns = (*heads, *(name for _, name in shown))
-    return Table("How the encoders were trained", columns, kept, note, heads=2)
+    measured = {(i, key): _measured(run, key, d) for i, run in enumerate(runs) for key, _, d, _ in _MEASURES}
+    shown = [m for m in _MEASURES if any(measured[i, m[0]] != "–" for i in range(len(runs)))]
+    note = "From the first measurement (of a loss its mean until then, of others before training) to the "
+    note += "last." + "".join(f" {name}: {meaning}." for _, name, _, meaning in shown)
+    rows = []
+    for i, run in enumerate(runs):
+        images = count(run.points[-1]["images"]) if run.points else "–"
+        values = (measured[i, key] for key, *_ in shown)
+        rows.append(cells(run.card.name, str(run.card.seed), images, _losses(run.points), *values))
+    columns = ("Arm", "Seed", "Images", "Loss", *(name for _, name, *_ in shown))
+    return Table("How the encoders were trained", columns, rows, note, heads=2)
 
 
-def _at_the_end(found: Sequence[tuple[Row, Row]]) -> dict[str, str]:
-    """By arm: "seed 0: the encoder has collapsed: ...; seed 2: ..."."""
-    said: dict[str, list[str]] = {}
-    for card, training in found:
-        points = training.get("points") or [{}]
-        last = [f for f in training.get("findings") or () if f["last"] == points[-1].get("images")]
-        for finding in last:
-            text = f"seed {card.get('seed', '–')}: {finding['text']}"
-            said.setdefault(str(card.get("name")), []).append(text)
-    return {arm: "; ".join(texts) for arm, texts in said.items()}
+def _measured(run: _Trained, key: str, digits: int) -> str:
+    rows = [run.training.get("start") or {}, *run.points]
+    return _from_to([row[key] for row in rows if key in row], digits)
 
 
-def _sheets(found: Sequence[tuple[Row, Path]]) -> list[PagePicture]:
-    """The reconstructions of each arm that has some, masked autoencoders by the share that is hidden."""
-    first: dict[str, tuple[Row, Path]] = {}
-    for card, folder in found:
-        if (folder / _RECONSTRUCTIONS).exists():
-            first.setdefault(str(card.get("name")), (card, folder))
-    ordered = sorted(first.values(), key=lambda one: (_hidden(one[0]) or 0, str(one[0].get("name"))))
-    return [_sheet(card, folder / _RECONSTRUCTIONS) for card, folder in ordered]
-
-
-def _hidden(card: Row) -> float | None:
-    ratio = (card.get("settings") or {}).get("mask_ratio")
-    return float(ratio) if isinstance(ratio, int | float) else None
-
-
-def _sheet(card: Row, path: Path) -> PagePicture:
-    ratio, seed = _hidden(card), card.get("seed", "–")
-    part = "some" if ratio is None else share(ratio)
-    caption = (
-        f"{card.get('name')}, seed {seed}: images of the pool, the same with {part} of the patches hidden, "
-        "and what the network fills in from the rest"
-    )
-    alt = (
-        f"Reconstructions of {card.get('name')} in three rows: images of the pool as they are; the same "
-        f"with {part} of their patches, drawn by chance, covered in white; and the images that the network "
-        "made of the visible patches alone"
-    )
-    return PagePicture(caption, alt, png_uri(path.read_bytes()))
-
-
-def _row(card: Row, training: dict[str, Any]) -> tuple[Entry, ...]:
-    points: list[Row] = training.get("points") or []
-    losses = [name for name in (points[0] if points else {}) if name.endswith("/loss")]
-    shown = "; ".join(
-        f"{name.removesuffix('/loss')} {_from_to([p[name] for p in points if name in p], 3)}"
-        for name in losses
-    )
-    measured = [training.get("start") or {}, *points]
-    cells = [
-        Entry(_from_to([row[key] for row in measured if key in row], digits))
-        for key, (_, digits) in _MEASURES.items()
-    ]
-    images = count(points[-1]["images"]) if points else "–"
-    head = (Entry(str(card.get("name"))), Entry(str(card.get("seed", "–"))), Entry(images))
-    return (*head, Entry(shown or "–"), *cells)
+def _losses(points: Sequence[Mapping[str, float]]) -> str:
+    """ "query 4.306 → 3.021; key 1.2 → 0.9"."""
+    names = [name for name in (points[0] if points else ()) if name.endswith("/loss")]
+    courses = {name: _from_to([p[name] for p in points if name in p], 3) for name in names}
+    return "; ".join(f"{name.removesuffix('/loss')} {course}" for name, course in courses.items()) or "–"
 
 
 def _from_to(values: Sequence[float], digits: int) -> str:
@@ -175,13 +124,53 @@ def _from_to(values: Sequence[float], digits: int) -> str:
     return " → ".join(number(value, digits) for value in ends) or "–"
 
 
-def _wrong(card: Row, training: dict[str, Any]) -> list[str]:
-    said = []
-    for finding in training.get("findings") or ():
+def _wrong(run: _Trained) -> list[str]:
+    sentences = []
+    for finding in run.training.get("findings") or ():
         first, last = count(finding["first"]), count(finding["last"])
         when = f"at {first} images" if first == last else f"from {first} to {last} images"
-        said.append(f"{card.get('name')}, seed {card.get('seed', '–')}, {when}: {finding['text']}.")
-    return said
+        sentences.append(f"{run.name}, {when}: {finding['text']}.")
+    return sentences
+
+
+def _at_the_end(runs: Sequence[_Trained]) -> dict[str, str]:
+    """By arm: "seed 0: the encoder has collapsed: ...; seed 2: ..."."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        end = run.points[-1].get("images") if run.points else None
+        for finding in run.training.get("findings") or ():
+            if finding["last"] == end:
+                found.setdefault(run.card.name, []).append(f"seed {run.card.seed}: {finding['text']}")
+    return {arm: "; ".join(texts) for arm, texts in found.items()}
+
+
+def _sheets(runs: Sequence[_Trained]) -> list[PagePicture]:
+    """The reconstructions of each arm that has some, masked autoencoders by the share that is hidden."""
+    first: dict[str, _Trained] = {}
+    for run in runs:
+        if (run.folder / _RECONSTRUCTIONS).exists():
+            first.setdefault(run.card.name, run)
+    return [_sheet(run) for run in sorted(first.values(), key=lambda r: (_hidden(r.card) or 0, r.card.name))]
+
+
+def _hidden(card: EncoderCard) -> float | None:
+    ratio = card.settings.get("mask_ratio")
+    return float(ratio) if isinstance(ratio, int | float) else None
+
+
+def _sheet(run: _Trained) -> PagePicture:
+    ratio = _hidden(run.card)
+    part = "some" if ratio is None else share(ratio)
+    caption = (
+        f"{run.name}: images of the pool, the same with {part} of the patches hidden, and what the network "
+        "fills in from the rest"
+    )
+    alt = (
+        f"Reconstructions of {run.card.name} in three rows: images of the pool as they are; the same with "
+        f"{part} of their patches, drawn by chance, covered in white; and the images that the network made "
+        "of the visible patches alone"
+    )
+    return PagePicture(caption, alt, png_uri((run.folder / _RECONSTRUCTIONS).read_bytes()))
 
 
 OWN, OTHER, MIXED = "in-domain", "cross-domain", "mixed-domain"
@@ -189,50 +178,29 @@ OWN, OTHER, MIXED = "in-domain", "cross-domain", "mixed-domain"
 
 @dataclass(frozen=True)
 class PretrainedOn:
-    """One arm's pretraining.
+    """One arm's pretraining."""
 
-    source: OWN where it saw the study's images alone, OTHER where it saw none of them, MIXED where it saw
-    both; stores: their ids; num_images: of its pool, None where the log does not say.
-    """
-
-    arm: str
-    objective: str
-    source: str
-    stores: tuple[str, ...] = ()
-    num_images: int | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    card: EncoderCard
+    source: str  # OWN where it saw the study's images alone, OTHER where none of them, MIXED where both
+    stores: tuple[str, ...]  # ids
+    num_images: int | None  # of its pool; None where the log does not say
 
     @property
     def mask_ratio(self) -> float | None:
         """Of a masked autoencoder, the share of patches that were hidden."""
-        ratio = self.settings.get("mask_ratio")
-        return float(ratio) if self.objective == "mae" and isinstance(ratio, int | float) else None
+        return _hidden(self.card) if self.card.objective == "mae" else None
 
 
 def read_learned(folders: Sequence[Path], store: Path | None) -> dict[str, PretrainedOn]:
     """By arm, what the runs among the folders that trained an encoder say of it; the first seed's.
 
-    Args:
-        store: of the study's images; without it every pool counts as the study's own.
-
-    Raises:
-        InputError: a card or the store's record is no JSON object.
+    Without the store of the study's images every pool counts as the study's own.
     """
     own = digest(read_store_record(store).plain) if store else ""
     found: dict[str, PretrainedOn] = {}
-    for card, _, folder in _trained(folders):
-        name = str(card.get("name"))
-        if name not in found:
-            stores = tuple(card.get("stores") or [card.get("store") or own])
-            source = OWN if not own or set(stores) == {own} else MIXED if own in stores else OTHER
-            found[name] = PretrainedOn(
-                name, card.get("objective") or "", source, stores, _num_images(folder),
-                card.get("settings") or {},
-            )  # fmt: skip
+    for run in _trained(folders):
+        stores = run.card.stores or (run.card.store or own,)
+        source = OWN if not own or set(stores) == {own} else MIXED if own in stores else OTHER
+        pools = [int(line["images"]) for line in read_log(run.folder) if line.get("event") == "pool"]
+        found.setdefault(run.card.name, PretrainedOn(run.card, source, stores, pools[-1] if pools else None))
     return found
-
-
-def _num_images(folder: Path) -> int | None:
-    """Images of the pool, as the log has them."""
-    drawn = [int(line["images"]) for line in read_log(folder) if line.get("event") == "pool"]
-    return drawn[-1] if drawn else None

@@ -13,32 +13,32 @@ from typing import Any, TypeVar
 
 from trabecula.artifacts import results as files
 from trabecula.artifacts.predictions import corner_of, snapshot_of
-from trabecula.artifacts.results import Comparison, LabelMultiplier, MetricRow, PlateauCount
+from trabecula.artifacts.results import Comparison, EvaluatedEncoder, LabelMultiplier, MetricRow, PlateauCount
 from trabecula.comparison.arms import PUBLISHED
+from trabecula.figures.charts import NUM_STYLES
+from trabecula.sections.names import architecture_name, arm_name, mode_name
 
 Row = Any  # one of the records of artifacts/results.py
 T = TypeVar("T")
+R = TypeVar("R", files.Metrics, files.Comparisons, files.Curves)
 
 FAMILIES = ("random", "imagenet", "weights", "pretrained")
-NUM_STYLES = 6  # colours for arms that are neither random nor ImageNet; page.css defines them
 
 
-@dataclass(frozen=True)
-class Arm:
-    """One architecture with one initialisation, and the look it keeps through the whole report."""
+@dataclass(frozen=True, eq=False, slots=True)
+class Arm(EvaluatedEncoder):
+    """One architecture with one initialisation, with the name and look it keeps through the whole report."""
 
-    name: str
-    architecture: str
-    family: str
-    objective: str
-    images_seen: int | None
-    num_patients_seen: int | None
-    style: str  # CSS class: "arm-random", "arm-imagenet", "arm-0" ...
-    pool_fraction: float = 1.0  # of the pool's patients that pretraining took
-    pool_cohorts: tuple[str, ...] = ()  # that pretraining was kept to; none: all
-    labels: str = ""  # that pretraining learned from; "": none
-    control: str | None = None  # the random arm that it is compared with first
-    control_reason: str = ""  # why it has none
+    style: str = ""  # CSS class: "arm-random", "arm-imagenet", "arm-0" ...
+    title: str = ""  # What it is called among the arms of its network.
+
+    @property
+    def name(self) -> str:
+        return self.arm
+
+    @property
+    def network(self) -> str:
+        return architecture_name(self.architecture)
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,14 @@ class Panel:
 
     task: str
     mode: str
+
+    @property
+    def title(self) -> str:
+        return f"{self.task}, {mode_name(self.mode)}"
+
+    def of(self, rows: Iterable[Any]) -> list[Any]:
+        """The rows of this task and mode."""
+        return [row for row in rows if (row.task, row.mode) == (self.task, self.mode)]
 
 
 @dataclass(frozen=True)
@@ -58,19 +66,6 @@ class Results:
     shortcuts: tuple[str, ...] = ()  # tasks that ask for no diagnosis
 
     @property
-    def rows(self) -> Sequence[MetricRow]:
-        return self.metrics.rows
-
-    @property
-    def pairs(self) -> Sequence[Comparison]:
-        return self.comparisons.pairs
-
-    @property
-    def pools(self) -> Sequence[Comparison]:
-        """Comparisons of smaller pretraining pools with the largest."""
-        return self.comparisons.pools
-
-    @property
     def plateaus(self) -> Sequence[PlateauCount]:
         """How many fine-tunings stayed at chance, by task, arm, mode and fraction."""
         return self.flow.plateaus
@@ -79,11 +74,9 @@ class Results:
     def summaries(self) -> list[MetricRow]:
         """Rows over all seeds; where a value is given per pretraining seed too, only the one over all."""
         chosen: dict[tuple[Any, ...], MetricRow] = {}
-        for row in self.rows:
-            if row.seed != "all":
-                continue
+        for row in self.metrics.rows:
             key = (row.task, row.arm, row.mode, row.fraction, row.cohort, row.stratum, row.metric)
-            if key not in chosen or row.pretrain_seed == "all":
+            if row.seed == "all" and (key not in chosen or row.pretrain_seed == "all"):
                 chosen[key] = row
         return list(chosen.values())
 
@@ -125,25 +118,23 @@ class Results:
     def arms(self) -> list[Arm]:
         """Every arm, architectures in order of appearance, random first, then ImageNet, the others.
 
-        A snapshot is not an arm here; of an arm that has snapshots and was not evaluated itself, the place is
-        kept.
+        A snapshot is not an arm here, but keeps the place of its arm. The arm's own name is in its title
+        where two would read alike, and where a random arm's control is incomplete.
         """
         cards = sorted(self.flow.arms, key=lambda card: snapshot_of(card.arm) is not None)
-        first: dict[str, files.EvaluatedEncoder] = {}
+        first: dict[str, EvaluatedEncoder] = {}
         for card in map(_finished, cards):
             first.setdefault(card.arm, card)
         cards = list(first.values())
         order = _unique(card.architecture for card in cards)
         cards.sort(key=lambda card: (order.index(card.architecture), _rank(card.family)))
-        styles = _styles(cards)
-        return [
-            Arm(
-                card.arm, card.architecture, card.family, card.objective, card.images_seen,
-                card.num_patients_seen, styles[card.arm], card.pool_fraction, tuple(card.pool_cohorts),
-                card.labels, card.control, card.control_reason,
-            )
-            for card in cards
-        ]  # fmt: skip
+        styles, kinds = _styles(cards), [(card.architecture, arm_name(card)) for card in cards]
+        arms = []
+        for card, kind in zip(cards, kinds, strict=True):
+            alone = kinds.count(kind) == 1 and not (card.family == "random" and card.control_reason)
+            title = kind[1] + ("" if alone else f" ({card.arm})")
+            arms.append(Arm(**card, style=styles[card.arm], title=title))
+        return arms
 
     @cached_property
     def by_name(self) -> dict[str, Arm]:
@@ -157,21 +148,18 @@ class Results:
         return [arm for arm in self.arms if arm.architecture == architecture]
 
     def fractions(self, panel: Panel) -> list[float]:
-        return sorted({r.fraction for r in self.summaries if Panel(r.task, r.mode) == panel})
+        return sorted({r.fraction for r in panel.of(self.summaries)})
 
     def metric_names(self, panel: Panel) -> list[str]:
         """The panel's metrics, the headline first."""
-        names = _unique(r.metric for r in self.summaries if Panel(r.task, r.mode) == panel)
-        first = self.headline(panel)
-        return [first, *(n for n in names if n != first)]
+        return _unique([self.headline(panel), *(r.metric for r in panel.of(self.summaries))])
 
     def headline(self, panel: Panel) -> str:
         """The metric that the verdict speaks of: the first one that `evaluate` compares arms by."""
-        rows: list[Comparison | MetricRow] = [*self.pairs, *self.summaries]
-        return next(row.metric for row in rows if Panel(row.task, row.mode) == panel)
+        return str(panel.of([*self.comparisons.pairs, *self.summaries])[0].metric)
 
     def comparisons_of(self, panel: Panel, metric: str) -> list[Comparison]:
-        return [p for p in self.pairs if (Panel(p.task, p.mode), p.metric) == (panel, metric)]
+        return [pair for pair in panel.of(self.comparisons.pairs) if pair.metric == metric]
 
     def with_control(self, pair: Comparison) -> bool:
         """Whether a comparison is with the arm's control."""
@@ -193,33 +181,21 @@ class Results:
 
 
 def read_results(folder: Path, shortcuts: Sequence[str] = ()) -> Results:
-    """Read evaluate's folder.
-
-    Args:
-        shortcuts: tasks that ask for no diagnosis.
-    Raises:
-        InputError: see `artifacts.results.read_results`.
-    """
+    """Read evaluate's folder; `shortcuts` are tasks that ask for no diagnosis."""
     metrics, comparisons, curves, flow = files.read_results(folder)
-    metrics = replace(metrics, rows=_of_arms(metrics.rows))
-    comparisons = replace(
-        comparisons,
-        pairs=_of_arms(comparisons.pairs),
-        label_multipliers=_of_arms(comparisons.label_multipliers),
-    )
-    curves = replace(
-        curves, roc=_of_arms(curves.roc), reliability=_of_arms(curves.reliability),
-        learning=_of_arms(curves.learning),
+    return Results(
+        _of_arms(metrics, "rows"), _of_arms(comparisons, "pairs", "label_multipliers"),
+        _of_arms(curves, "roc", "reliability", "learning"), flow, tuple(shortcuts),
     )  # fmt: skip
-    return Results(metrics, comparisons, curves, flow, tuple(shortcuts))
 
 
-def _of_arms(rows: Sequence[Any]) -> list[Any]:
+def _of_arms(record: R, *parts: str) -> R:
     """Without rows of snapshots, which `evaluate` compared with nothing."""
-    return [row for row in rows if not snapshot_of(row.arm)]
+    kept: dict[str, Any] = {part: [row for row in record[part] if not snapshot_of(row.arm)] for part in parts}
+    return replace(record, **kept)
 
 
-def _finished(card: files.EvaluatedEncoder) -> files.EvaluatedEncoder:
+def _finished(card: EvaluatedEncoder) -> EvaluatedEncoder:
     """Of a snapshot the arm that it is of, as far as that is known; any other as it is."""
     snapshot = snapshot_of(card.arm)
     return replace(card, arm=snapshot[0], images_seen=None) if snapshot else card
@@ -229,7 +205,7 @@ def _rank(family: str) -> int:
     return FAMILIES.index(family) if family in FAMILIES else len(FAMILIES)
 
 
-def _styles(cards: Sequence[files.EvaluatedEncoder]) -> dict[str, str]:
+def _styles(cards: Sequence[EvaluatedEncoder]) -> dict[str, str]:
     """A look per kind of initialisation, the same in every architecture; a repeated kind gets its own."""
     styles, kinds, controlled = {}, list[tuple[str, str, int]](), set[str]()
     for card in cards:

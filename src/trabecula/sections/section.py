@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from trabecula.figures.charts import Chart, chart_files, style_sheet
-from trabecula.sections import wording
 from trabecula.sections.formats import Table, table_files
-from trabecula.sections.results import Results, Row
+from trabecula.sections.numbers import count
+from trabecula.sections.results import Row
 
 _LINK = re.compile(r"\[([^\]]+)\]\(#(\w+)\)")
 
@@ -43,18 +43,14 @@ class FoldedTable(NamedTuple):
 
 @dataclass(frozen=True)
 class Section:
-    """anchor: its id in the page; link: its name in the navigation; both unique.
+    """`files`: tables to write, by the files' name: as people read them, and raw rows for CSV or None."""
 
-    files: tables that are written, by the files' name: as people read them, and raw rows for CSV or None.
-    pictures: file names of pictures of `explain` that this section shows, so that no other does.
-    """
-
-    anchor: str
-    link: str
+    anchor: str  # its id in the page, unique
+    link: str  # its name in the navigation, unique
     title: str
     blocks: Sequence[Block]
     files: Mapping[str, tuple[Sequence[Table], Sequence[Row] | None]] = field(default_factory=dict)
-    pictures: Sequence[str] = ()
+    pictures: Sequence[str] = ()  # file names of pictures of `explain` that no other section shows
 
     @property
     def charts(self) -> list[Chart]:
@@ -66,17 +62,15 @@ class Section:
 
 def section_files(sections: Sequence[Section]) -> dict[str, str]:
     """Path -> content of every table and figure of these sections."""
-    files = {
-        f"tables/{file}": content
-        for section in sections
-        for name, (tables, rows) in section.files.items()
-        for file, content in table_files(name, tables, rows).items()
-    }
+    files = dict[str, str]()
+    for section in sections:
+        for name, (tables, rows) in section.files.items():
+            files |= {f"tables/{file}": text for file, text in table_files(name, tables, rows).items()}
     charts = chart_files([chart for section in sections for chart in section.charts])
-    return files | {f"figures/{file}": content for file, content in charts.items()}
+    return files | {f"figures/{file}": text for file, text in charts.items()}
 
 
-def render(title: str, sections: Sequence[Section], results: Results) -> str:
+def render(title: str, sections: Sequence[Section]) -> str:
     """The page."""
     import jinja2
 
@@ -85,9 +79,8 @@ def render(title: str, sections: Sequence[Section], results: Results) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["linked"] = linked
-    names, css = wording.arm_names(results), style_sheet()
     template = environment.get_template("page.html.j2")
-    return template.render(title=title, figure_css=css, sections=sections, names=names, w=wording)
+    return template.render(title=title, figure_css=style_sheet(), sections=sections, count=count)
 
 
 def linked(text: str) -> Any:

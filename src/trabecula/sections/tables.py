@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 from trabecula.artifacts.results import Comparison, LabelMultiplier, MetricRow
-from trabecula.sections.formats import Entry, Table, said_in_title, said_once
-from trabecula.sections.results import Panel, Results
-from trabecula.sections.wording import (
-    NOT_ESTIMABLE,
-    any_stuck,
-    architecture_name,
-    arm_names,
-    because,
-    claim_of,
-    claim_words,
-    count,
-    interval,
-    metric_name,
-    mode_name,
-    multiplier_interval,
-    multiplier_value,
-    number,
-    probability,
-    share,
-    signed,
-    stayed_at_chance,
-)
+from trabecula.figures.charts import interval_bar
+from trabecula.sections import wording
+from trabecula.sections.formats import Cells, Entry, Mark, Table, arm_cells, cells, said_in_title, said_once
+from trabecula.sections.names import architecture_name, metric_name, mode_name
+from trabecula.sections.numbers import count, interval, number, probability, share, signed
+from trabecula.sections.results import Arm, Panel, Results
+
+_ARM = ("Network", "Initialisation")
 
 
 def results_tables(results: Results, panel: Panel) -> list[Table]:
@@ -48,7 +36,6 @@ def label_of(metric: str) -> str:
 
 def _labels_table(results: Results, panel: Panel, metrics: Sequence[str], fraction: float) -> Table:
     """Labels as rows and arms as columns."""
-    names = arm_names(results)
     arms = [
         arm for arm in results.arms if any(results.summary(panel, m, arm.name, fraction) for m in metrics)
     ]
@@ -56,43 +43,40 @@ def _labels_table(results: Results, panel: Panel, metrics: Sequence[str], fracti
     for metric in metrics:
         found = [results.summary(panel, metric, arm.name, fraction) for arm in arms]
         events = next((row.num_events for row in found if row), None)
-        cells = [result_cell(row, True, False) for row in found]
-        rows.append((Entry(label_of(metric)), Entry(count(events)), *cells))
-    of = [f"{architecture_name(arm.architecture)}, {names[arm.name]}" for arm in arms]
+        rows.append(cells(label_of(metric), count(events), *(result_cell(row, True) for row in found)))
     kind = metric_name(metrics[0].partition("[")[0])
-    title = f"{kind} of each label of {panel.task}, {mode_name(panel.mode)}, {share(fraction)} of labels"
-    return Table(title, ("Label", "Test images with it", *of), rows)
+    title = f"{kind} of each label of {panel.title}, {share(fraction)} of labels"
+    names = (f"{arm.network}, {arm.title}" for arm in arms)
+    return Table(title, ("Label", "Test images with it", *names), rows)
 
 
 def _results_table(results: Results, panel: Panel, metric: str) -> Table:
-    fractions, names = results.fractions(panel), arm_names(results)
+    fractions = results.fractions(panel)
     better = {
         (p.arm, p.fraction)
         for p in results.comparisons_of(panel, metric)
-        if claim_of(p) == "better" and results.with_control(p) and not results.is_shortcut(panel)
+        if wording.claim_of(p) == "better" and results.with_control(p) and not results.is_shortcut(panel)
     }
-    found = [results.summary(panel, metric, a.name, f) for a in results.arms for f in fractions]
-    alike, shared = shared_counts([row for row in found if row])
-    rows: list[tuple[Entry, ...]] = []
-    styles: list[str] = []
+    found = {(a.name, f): results.summary(panel, metric, a.name, f) for a in results.arms for f in fractions}
+    alike, shared = shared_counts([row for row in found.values() if row])
+    rows = list[Cells]()
     absent = results.missing_imagenet()
     for architecture in results.architectures:
-        shown = Entry(architecture_name(architecture))
-        start = len(rows)
+        own = []
         for arm in results.arms_of(architecture):
-            cells = [
-                result_cell(results.summary(panel, metric, arm.name, f), alike, (arm.name, f) in better)
-                for f in fractions
-            ]
-            rows.append((shown, Entry(names[arm.name]), *cells))
-            styles.append(arm.style)
+            values = [result_cell(found[arm.name, f], alike, (arm.name, f) in better) for f in fractions]
+            own.append((*arm_cells(arm), *values))
         if architecture in absent:  # where its numbers would stand: after the random arms
-            place = start + sum(arm.family == "random" for arm in results.arms_of(architecture))
-            rows.insert(place, (shown, Entry("ImageNet weights"), *(Entry("not run") for _ in fractions)))
-            styles.insert(place, "arm-imagenet")
-    title = f"{metric_name(metric)} of {panel.task}, {mode_name(panel.mode)}"
-    columns = ("Network", "Initialisation", *(f"{share(f)} of labels" for f in fractions))
-    return said_once(Table(title, columns, rows, shared, heads=2, styles=styles), 2)
+            place = sum(arm.family == "random" for arm in results.arms_of(architecture))
+            own.insert(place, absent_imagenet(architecture, "ImageNet weights", ["not run"] * len(fractions)))
+        rows += own
+    columns = (*_ARM, *(f"{share(f)} of labels" for f in fractions))
+    return said_once(Table(f"{metric_name(metric)} of {panel.title}", columns, rows, shared, heads=2), 2)
+
+
+def absent_imagenet(architecture: str, name: str, values: Sequence[str]) -> Cells:
+    """The row of an arm of ImageNet weights that a network could have and has not."""
+    return cells(architecture_name(architecture), Entry(name, style="arm-imagenet"), *values)
 
 
 _COUNTS = ("num_images", "num_patients", "num_events", "num_seeds")
@@ -120,11 +104,11 @@ def _counts(row: MetricRow) -> str:
     return " · ".join(sizes)
 
 
-def result_cell(row: MetricRow | None, alike: bool, strong: bool) -> Entry:
+def result_cell(row: MetricRow | None, alike: bool, strong: bool = False) -> Entry:
     if row is None:
         return Entry("not run")
     if row.value is None:
-        return Entry("not estimable", small=because(row.note))
+        return Entry("not estimable", small=wording.because(row.note))
     spread = f" ({number(row.sd_seeds)})" if row.sd_seeds is not None else ""
     counts = "" if alike else _counts(row)
     small = " · ".join(part for part in (counts, row.note) if part)
@@ -133,127 +117,116 @@ def result_cell(row: MetricRow | None, alike: bool, strong: bool) -> Entry:
 
 def other_groups(results: Results, panel: Panel) -> Table | None:
     """The headline metric by cohort and stratum, where there are any."""
-    metric, names = results.headline(panel), arm_names(results)
-    rows, styles = [], []
-    for r in results.summaries:
+    metric, rows = results.headline(panel), []
+    for r in panel.of(results.summaries):
         group = [r[k] for k in ("cohort", "stratum") if r[k] != "all"]
-        if not group or (r.task, r.mode, r.metric) != (panel.task, panel.mode, metric):
-            continue
-        arm = results.by_name[r.arm]
-        head = (
-            Entry(", ".join(group)),
-            Entry(architecture_name(arm.architecture)),
-            Entry(names[arm.name]),
-        )
-        rows.append((*head, Entry(share(r.fraction)), result_cell(r, False, False)))
-        styles.append(arm.style)
-    columns = ("Group", "Network", "Initialisation", "Labels", metric_name(metric))
+        if group and r.metric == metric:
+            arm = results.by_name[r.arm]
+            head = (", ".join(group), Entry(arm.network, style=arm.style), arm.title, share(r.fraction))
+            rows.append(cells(*head, result_cell(r, False)))
+    columns = ("Group", *_ARM, "Labels", metric_name(metric))
     title = f"{metric_name(metric)} of {panel.task} by group, {mode_name(panel.mode)}"
-    return Table(title, columns, rows, heads=3, styles=styles) if rows else None
+    return Table(title, columns, rows, heads=3) if rows else None
 
 
 def comparison_table(results: Results, panel: Panel, metric: str) -> Table:
-    names, rows, styles = arm_names(results), [], []
-    shortcut = results.is_shortcut(panel)
+    rows, shortcut = [], results.is_shortcut(panel)
     for pair in results.comparisons_of(panel, metric):
-        arm = results.by_name[pair.arm]
-        claim = claim_of(pair)
-        bounds = interval(pair.low, pair.high) if claim else "–"
-        stuck = stayed_at_chance(results.plateaus, pair)
-        reading = claim_words(claim, shortcut)[1] + (f" ({stuck})" if stuck else "")
-        rows.append(
-            (
-                Entry(architecture_name(arm.architecture)),
-                Entry(names[arm.name]),
-                Entry(_against(results, pair.arm, pair.baseline)),
-                Entry(share(pair.fraction)),
-                Entry(signed(pair.difference), strong=claim == "better" and not shortcut),
-                Entry(bounds),
-                Entry(probability(pair.p)),
-                Entry(probability(pair.p_holm)),
-                Entry(count(pair.num_patients)),
-                Entry(count(pair.num_seeds)),
-                Entry(reading, small=because(pair.note)),
-            )
-        )
-        styles.append(arm.style)
+        arm, claim = results.by_name[pair.arm], wording.claim_of(pair)
+        stuck = wording.stayed_at_chance(results.plateaus, pair)
+        reading = wording.claim_words(claim, shortcut)[1] + (f" ({stuck})" if stuck else "")
+        rows.append(cells(
+            *arm_cells(arm), _against(results, arm, pair.baseline), share(pair.fraction),
+            Entry(signed(pair.difference), strong=claim == "better" and not shortcut),
+            interval(pair.low, pair.high) if claim else "–", probability(pair.p), probability(pair.p_holm),
+            count(pair.num_patients), count(pair.num_seeds), Entry(reading, small=wording.because(pair.note)),
+        ))  # fmt: skip
     columns = (
-        "Network", "Initialisation", "Against", "Labels", "Difference", "Interval", "p", "Holm p",
-        "Patients", "Seeds", "Reading",
+        *_ARM, "Against", "Labels", "Difference", "Interval", "p", "Holm p", "Patients", "Seeds", "Reading",
     )  # fmt: skip
-    title = f"Differences in {metric_name(metric)} of {panel.task}, {mode_name(panel.mode)}"
-    return said_once(Table(title, columns, rows, heads=3, styles=styles), len(columns) - 1)
+    title = f"Differences in {metric_name(metric)} of {panel.title}"
+    return said_once(Table(title, columns, rows, heads=3), len(columns) - 1)
 
 
 def multiplier_table(results: Results, panel: Panel) -> Table:
-    names, rows, styles = arm_names(results), [], []
-    for m in results.comparisons.label_multipliers:
-        if (m.task, m.mode) != (panel.task, panel.mode):
-            continue
-        arm = results.by_name[m.arm]
-        rows.append(
-            (
-                Entry(architecture_name(arm.architecture)),
-                Entry(names[m.arm]),
-                Entry(names[m.baseline]),
-                Entry(metric_name(m.metric)),
-                Entry(share(m.fraction)),
-                Entry(multiplier_value(m)),
-                Entry(multiplier_interval(m)),
-                Entry("; ".join(filter(None, (m.note, _stuck(results, m))))),
-            )
-        )
-        styles.append(arm.style)
-    columns = ("Network", "Initialisation", "Against", "Metric", "Labels", "Worth", "Interval", "Note")
-    title = f"Label multipliers, {panel.task}, {mode_name(panel.mode)}"
-    return Table(title, columns, rows, heads=3, styles=styles)
+    rows = []
+    for m in panel.of(results.comparisons.label_multipliers):
+        against = results.by_name[m.baseline].title
+        note = "; ".join(filter(None, (m.note, _stuck(results, m))))
+        head = (*arm_cells(results.by_name[m.arm]), against, metric_name(m.metric), share(m.fraction))
+        rows.append(cells(*head, wording.multiplier_value(m), wording.multiplier_interval(m), note))
+    columns = (*_ARM, "Against", "Metric", "Labels", "Worth", "Interval", "Note")
+    return Table(f"Label multipliers, {panel.title}", columns, rows, heads=3)
 
 
-def comparison_grid(
-    results: Results, panel: Panel, metric: str
-) -> tuple[Table, list[list[Comparison | None]]]:
-    """Differences with fractions as columns, for the page; beside it the pair behind each cell."""
-    pairs = results.comparisons_of(panel, metric)
-    fractions = sorted({p.fraction for p in pairs})
-    names, order = arm_names(results), [arm.name for arm in results.arms]
-    kinds = sorted({(p.arm, p.baseline) for p in pairs}, key=lambda k: (order.index(k[0]), order.index(k[1])))
-    of = {(p.arm, p.baseline, p.fraction): p for p in pairs}
-    grid = [[of.get((*kind, fraction)) for fraction in fractions] for kind in kinds]
-    rows = [
-        (
-            Entry(architecture_name(results.by_name[arm].architecture)),
-            Entry(names[arm]),
-            Entry(_against(results, arm, baseline)),
-            *(difference_cell(results, pair, results.is_shortcut(panel)) for pair in line),
-        )
-        for (arm, baseline), line in zip(kinds, grid, strict=True)
-    ]
-    sizes = {(p.num_patients, p.num_seeds) for p in pairs}
-    note = f"Every difference: {' · '.join(_pair_counts(pairs[0]))}." if len(sizes) == 1 else ""
-    columns = ("Network", "Initialisation", "Against", *(f"{share(f)} of labels" for f in fractions))
-    title = f"Differences in {metric_name(metric)} of {panel.task}, {mode_name(panel.mode)}"
-    styles = [results.by_name[arm].style for arm, _ in kinds]
-    table = Table(title, columns, rows, note, heads=3, styles=styles)
-    return said_in_title(said_once(table, 3, kinds=(NOT_ESTIMABLE[1],)), 2), grid
+def comparison_grid(results: Results, panel: Panel, metric: str, reach: float) -> Table:
+    """Differences with fractions as columns, for the page, marked by bars that reach so far from 0."""
+    pairs, shortcut = results.comparisons_of(panel, metric), results.is_shortcut(panel)
+
+    def shown(pair: Comparison | None) -> Entry:
+        return replace(difference_cell(results, pair, shortcut), mark=_mark(results, pair, reach, shortcut))
+
+    note = ""
+    if len({(p.num_patients, p.num_seeds) for p in pairs}) == 1:
+        patients, seeds = pairs[0].num_patients, pairs[0].num_seeds
+        note = f"Every difference: {count(patients)} test patients · {count(seeds)} seed{'s' * (seeds != 1)}."
+    table = _grid(results, f"Differences in {metric_name(metric)} of {panel.title}", pairs, shown, note)
+    return said_in_title(said_once(table, 3, kind=wording.NOT_ESTIMABLE[1]), 2)
 
 
-def _against(results: Results, arm: str, baseline: str) -> str:
+def multiplier_grid(results: Results, panel: Panel) -> Table:
+    """Label multipliers with fractions as columns, for the page."""
+    found = panel.of(results.comparisons.label_multipliers)
+    by = f" by {metric_name(found[0].metric)}" if len({m.metric for m in found}) == 1 else ""
+    note = "How many times as many labels the baseline needs for the arm's value"
+    note += '; "more than" and "less than": beyond the ends of its learning curve.'
+    title = f"Label multipliers{by}, {panel.title}"
+    table = _grid(results, title, found, lambda row: _multiplier_cell(results, row), note)
+    return said_in_title(said_once(table, table.heads), 2)
+
+
+def _grid(
+    results: Results, title: str, found: Sequence[Any], shown: Callable[[Any], Entry], note: str
+) -> Table:
+    """A row for each arm, baseline and metric, in the order of the arms; fractions as columns."""
+    fractions, order = sorted({row.fraction for row in found}), list(results.by_name)
+    several = len({row.metric for row in found}) > 1
+    kinds = sorted(
+        {(row.arm, row.baseline, row.metric) for row in found},
+        key=lambda kind: (order.index(kind[0]), order.index(kind[1]), kind[2]),
+    )
+    of = {(row.arm, row.baseline, row.metric, row.fraction): row for row in found}
+    rows = []
+    for name, baseline, metric in kinds:
+        arm = results.by_name[name]
+        values = (shown(of.get((name, baseline, metric, fraction))) for fraction in fractions)
+        which = (metric_name(metric),) if several else ()
+        rows.append(cells(*arm_cells(arm), _against(results, arm, baseline), *which, *values))
+    columns = (*_ARM, "Against", *["Metric"] * several, *(f"{share(f)} of labels" for f in fractions))
+    return Table(title, columns, rows, note, heads=3 + several)
+
+
+def _mark(results: Results, pair: Comparison | None, reach: float, shortcut: bool) -> Mark | None:
+    if pair is None:
+        return None
+    claim = wording.claim_of(pair)
+    symbol, words = wording.claim_words(claim, shortcut)
+    bar = interval_bar((pair.difference, pair.low, pair.high), reach, results.by_name[pair.arm].style)
+    shown = "none" if shortcut and claim else claim  # a higher score is no merit here
+    return Mark(shown or "unknown", symbol, words, bar, wording.any_stuck(results.plateaus, pair))
+
+
+def _against(results: Results, arm: Arm, baseline: str) -> str:
     other = results.by_name[baseline]
-    same = other.architecture == results.by_name[arm].architecture
-    return arm_names(results)[baseline] + ("" if same else f" of {architecture_name(other.architecture)}")
-
-
-def _pair_counts(pair: Comparison) -> tuple[str, str]:
-    seeds = pair.num_seeds
-    return f"{count(pair.num_patients)} test patients", f"{count(seeds)} seed{'' if seeds == 1 else 's'}"
+    return other.title + ("" if other.architecture == arm.architecture else f" of {other.network}")
 
 
 def difference_cell(results: Results, pair: Comparison | None, shortcut: bool) -> Entry:
     if pair is None:
         return Entry("–")
-    stuck = stayed_at_chance(results.plateaus, pair)
-    if not claim_of(pair):
-        return Entry("not estimable", small="; ".join(filter(None, (because(pair.note), stuck))))
+    stuck = wording.stayed_at_chance(results.plateaus, pair)
+    if not wording.claim_of(pair):
+        return Entry("not estimable", small="; ".join(filter(None, (wording.because(pair.note), stuck))))
     small = "; ".join(filter(None, (_p_values(pair), pair.note, stuck)))
     better = pair.claim == "better" and not shortcut
     return Entry(signed(pair.difference), interval(pair.low, pair.high), small, better)
@@ -262,66 +235,27 @@ def difference_cell(results: Results, pair: Comparison | None, shortcut: bool) -
 def _p_values(pair: Comparison) -> str:
     """ "p 0.0087", and "Holm 0.017" where adjusting it changed it."""
     p, holm = probability(pair.p), probability(pair.p_holm)
-    space = "\N{NO-BREAK SPACE}"
-    return f"p{space}{p}" + (f", Holm{space}{holm}" if holm != p else "")
-
-
-def multiplier_grid(results: Results, panel: Panel) -> Table:
-    """Label multipliers with fractions as columns, for the page."""
-    found = [
-        m for m in results.comparisons.label_multipliers
-        if (m.task, m.mode) == (panel.task, panel.mode)
-    ]  # fmt: skip
-    fractions = sorted({m.fraction for m in found})
-    names, order = arm_names(results), [arm.name for arm in results.arms]
-    kinds = sorted(
-        {(m.arm, m.baseline, m.metric) for m in found},
-        key=lambda k: (order.index(k[0]), order.index(k[1]), k[2]),
-    )
-    several = len({kind[2] for kind in kinds}) > 1
-    of = {(m.arm, m.baseline, m.metric, m.fraction): m for m in found}
-    rows = [
-        (
-            Entry(architecture_name(results.by_name[kind[0]].architecture)),
-            Entry(names[kind[0]]),
-            Entry(_against(results, kind[0], kind[1])),
-            *([Entry(metric_name(kind[2]))] if several else []),
-            *(_multiplier_cell(results, of.get((*kind, fraction))) for fraction in fractions),
-        )
-        for kind in kinds
-    ]
-    metric = ("Metric",) if several else ()
-    columns = ("Network", "Initialisation", "Against", *metric, *(f"{share(f)} of labels" for f in fractions))
-    by = f" by {metric_name(kinds[0][2])}" if kinds and not several else ""
-    title = f"Label multipliers{by}, {panel.task}, {mode_name(panel.mode)}"
-    note = "How many times as many labels the baseline needs for the arm's value"
-    note += '; "more than" and "less than": beyond the ends of its learning curve.'
-    styles = [results.by_name[kind[0]].style for kind in kinds]
-    table = Table(title, columns, rows, note, heads=3 + several, styles=styles)
-    return said_in_title(said_once(table, 3 + several), 2)
+    return f"p\N{NO-BREAK SPACE}{p}" + (f", Holm\N{NO-BREAK SPACE}{holm}" if holm != p else "")
 
 
 def _stuck(results: Results, row: LabelMultiplier) -> str:
-    return "runs that stayed at chance" if any_stuck(results.plateaus, row) else ""
+    return "runs that stayed at chance" if wording.any_stuck(results.plateaus, row) else ""
 
 
 def _multiplier_cell(results: Results, row: LabelMultiplier | None) -> Entry:
     if row is None:
         return Entry("–")
     unbounded = row.low is None and row.high is None
-    note = because(row.note) if unbounded and not (row.value is None and row.censored) else ""
-    bounds = multiplier_interval(row)
+    note = wording.because(row.note) if unbounded and not (row.value is None and row.censored) else ""
+    bounds = wording.multiplier_interval(row)
     small = "; ".join(filter(None, (note, _stuck(results, row))))
-    return Entry(multiplier_value(row), "" if bounds == "–" else bounds, small)
+    return Entry(wording.multiplier_value(row), "" if bounds == "–" else bounds, small)
 
 
 def subset_notes(results: Results, task: str) -> list[str]:
     """ "With 1 % of labels: few validation patients ...", what `evaluate` notes about the draws of labels."""
-    notes = {
-        (s.fraction, s.note): None
-        for s in sorted(results.flow.subsets, key=lambda s: s.fraction)
-        if s.task == task and s.note
-    }
+    subsets = sorted(results.flow.subsets, key=lambda s: s.fraction)
+    notes = dict.fromkeys((s.fraction, s.note) for s in subsets if s.task == task and s.note)
     return [f"With {share(fraction)} of labels: {note}" for fraction, note in notes]
 
 
@@ -329,20 +263,14 @@ def fraction_table(results: Results, task: str) -> Table:
     """What was asked of the training pool, and what each seed drew."""
     train = results.flow.tasks[task].parts.get("train") if task in results.flow.tasks else None
     pool = f"{count(train['patients'])} training patients" if train else "training patients"
+    drawn = sorted((s for s in results.flow.subsets if s.task == task), key=lambda s: (s.fraction, s.seed))
     rows = [
-        (
-            Entry(f"{share(s.fraction)} of {pool}"),
-            Entry(str(s.seed)),
-            *(Entry(count(s[k])) for k in _SUBSET),
+        cells(
+            f"{share(s.fraction)} of {pool}", str(s.seed), count(s.num_train_patients),
+            count(s.num_train_images), count(s.num_val_patients), count(s.num_val_images),
         )
-        for s in sorted(
-            (s for s in results.flow.subsets if s.task == task),
-            key=lambda s: (s.fraction, s.seed),
-        )
-    ]
+        for s in drawn
+    ]  # fmt: skip
     columns = ("Requested", "Seed", "Train patients", "Train images", "Val patients", "Val images")
     note = " ".join(f"{text}." for text in subset_notes(results, task))
     return Table(f"Few-label subsets of {task}", columns, rows, note)
-
-
-_SUBSET = ("num_train_patients", "num_train_images", "num_val_patients", "num_val_images")

@@ -12,35 +12,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from trabecula.artifacts.classifier import CARD_FILE as CLASSIFIER_CARD
-from trabecula.artifacts.encoder import CARD_FILE, CRITIC_FILE, read_encoder_card
-from trabecula.artifacts.features import CARD_FILE as FEATURES_CARD
-from trabecula.artifacts.generator import CARD_FILE as GENERATOR_CARD
-from trabecula.artifacts.generator import SAMPLES_FILE
-from trabecula.artifacts.predictions import CHOICES, choice_rows
-from trabecula.artifacts.results import METRICS, Comparison, MetricRow, read_counts, read_metrics
+from trabecula.artifacts import classifier, encoder, features, generator, predictions, results, store
+from trabecula.artifacts.results import Comparison, MetricRow
 from trabecula.artifacts.run_record import is_done, read_log, read_provenance
-from trabecula.artifacts.store import RECORD_FILE, REJECTED_FILE, read_store_record
 from trabecula.artifacts.training import read_training
 from trabecula.comparison.arms import taught_by
-from trabecula.config import dump
+from trabecula.config import dump, read_toml
 from trabecula.files import read_json
+from trabecula.objectives import title
+from trabecula.recipe import not_run_lines
+from trabecula.sections.names import FAMILY_NAMES, architecture_name, metric_name, mode_name
+from trabecula.sections.numbers import count, interval, number, share, signed
 from trabecula.sections.results import FAMILIES
-from trabecula.sections.wording import (
-    FAMILY_NAMES,
-    architecture_name,
-    claim_of,
-    claim_words,
-    count,
-    interval,
-    metric_name,
-    mode_name,
-    number,
-    objective_name,
-    share,
-    signed,
-    stayed_at_chance,
-)
+from trabecula.sections.wording import claim_of, claim_words, stayed_at_chance
+from trabecula.summaries.model_card import describe_pixels, image_kind
 
 Row = Mapping[str, Any]
 
@@ -68,17 +53,18 @@ def record(file: Path) -> dict[str, Any]:
     return read_json(file, "trabecula") if file.exists() else {}
 
 
-def input_path(folder: Path, key: str, otherwise: str) -> str:
-    """Where an input of this run lay, or of the store or the features that it was made from."""
+def input_path(folder: Path, key: str) -> str:
+    """Where an input of this run lay, or of the store or features that it was made from; "" if not known."""
     given = read_provenance(folder).get("inputs") or {}
     if given.get(key):
         return str(given[key][0])
-    for parent in ("features", "store"):
-        for path in given.get(parent) or ():
-            found = input_path(Path(path), key, "")
-            if found:
-                return found
-    return otherwise
+    made_from = [Path(path) for parent in ("features", "store") for path in given.get(parent) or ()]
+    return next(filter(None, (input_path(path, key) for path in made_from)), "")
+
+
+def _inputs(folder: Path, *keys: str) -> str:
+    """Options for a command: "--store runs/store --splits SPLITS", in capitals what is not known."""
+    return " ".join(f"--{key} {input_path(folder, key) or key.upper()}" for key in keys)
 
 
 def duration(folder: Path) -> str:
@@ -87,8 +73,7 @@ def duration(folder: Path) -> str:
     if len(times) < 2:
         return ""
     minutes, seconds = divmod(round(max(times) - min(times)), 60)
-    hours, minutes = divmod(minutes, 60)
-    took = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+    took = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {seconds} s"
     on = read_provenance(folder).get("device")
     ended = datetime.fromtimestamp(max(times)).strftime("%Y-%m-%d %H:%M")
     return f"{took}{f' on {on}' if on else ''}, ended {ended}"
@@ -97,31 +82,23 @@ def duration(folder: Path) -> str:
 def read_card(folder: Path) -> RunCard | None:
     """The card of a run's folder by what is in it; None where there is nothing of its own to show."""
     readers = {
-        CLASSIFIER_CARD: _classifier,
-        CARD_FILE: _encoder,
-        CHOICES: _choices,
-        METRICS: _evaluation,
-        FEATURES_CARD: _features,
-        RECORD_FILE: _store,
+        classifier.CARD_FILE: _classifier, encoder.CARD_FILE: _encoder, predictions.CHOICES: _choices,
+        results.METRICS: _evaluation, features.CARD_FILE: _features, store.RECORD_FILE: _store,
         "export.json": _export,
-    }
-    for name, reader in readers.items():
-        if (folder / name).exists():
-            return reader(folder)
-    return None
+    }  # fmt: skip
+    reader = next((reader for name, reader in readers.items() if (folder / name).exists()), None)
+    return reader(folder) if reader else None
 
 
 def _evaluation(folder: Path) -> RunCard:
     """Its main metric by arm and share of labels, and the claims."""
-    metrics, (comparisons, flow) = read_metrics(folder), read_counts(folder)
+    metrics, (comparisons, flow) = results.read_metrics(folder), results.read_counts(folder)
     rows = [row for row in metrics.rows if (row.seed, row.cohort, row.stratum) == ("all", "all", "all")]
     made = RunCard(f"an evaluation of {len({row.arm for row in rows})} arms")
     for task, counts in flow.tasks.items():
         test = counts.parts.get("test") or {}
-        made.add(
-            "test part",
-            f"{task}: {count(test.get('images'))} images of {count(test.get('patients'))} patients",
-        )
+        size = f"{count(test.get('images'))} images of {count(test.get('patients'))} patients"
+        made.add("test part", f"{task}: {size}")
     for arm in flow.incomplete:
         made.add("left out", f"{arm.name}: {arm.reason}")
     groups: dict[tuple[str, str], list[MetricRow]] = {}
@@ -140,35 +117,30 @@ def _evaluation(folder: Path) -> RunCard:
         size = f"{signed(pair.difference)} ({interval(pair.low, pair.high)})"
         where = f"{pair.task}, {mode_name(pair.mode)}, {share(pair.fraction)}"
         stuck = stayed_at_chance(flow.plateaus, pair)
-        note = f" ({stuck})" if stuck else ""
-        made.add(claim_words(pair.claim)[1], f"{pair.arm} than {pair.baseline} by {size}: {where}{note}")
+        text = f"{pair.arm} than {pair.baseline} by {size}: {where}{f' ({stuck})' if stuck else ''}"
+        made.add(claim_words(pair.claim)[1], text)
     made.add("claims", _more(claims) if claims else _no_claim(comparisons.pairs))
     made.add("intervals", f"{metrics.level * 100:.4g} %, {count(metrics.num_resamples)} resamples")
-    manifest = input_path(folder, "manifest", "MANIFEST")
-    made.commands = [f"trabecula report --results {folder} --manifest {manifest} --out REPORT"]
+    made.commands = [f"trabecula report --results {folder} {_inputs(folder, 'manifest')} --out REPORT"]
     return made
 
 
 def _no_claim(pairs: Sequence[Comparison]) -> str:
     """ "none: no difference was shown in 10 comparisons, 2 more could not be tested"."""
     tested = sum(bool(claim_of(pair)) for pair in pairs)
+    if not pairs:
+        return "none: nothing to compare"
     if not tested:
-        return (
-            f"none: of {len(pairs)} comparisons none could be tested" if pairs else "none: nothing to compare"
-        )
+        return f"none: of {len(pairs)} comparisons none could be tested"
     left = f", {len(pairs) - tested} more could not be tested" if tested < len(pairs) else ""
     return f"none: no difference was shown in {tested} comparison{'s' * (tested != 1)}{left}"
 
 
 def _headlines(rows: Sequence[MetricRow]) -> list[MetricRow]:
     """One metric a task: the first there of those that the report leads with."""
-    order = ("auroc", "auroc_macro", "balanced_accuracy")
-    best: dict[str, int] = {}
-    for row in rows:
-        if row.metric in order:
-            rank = order.index(row.metric)
-            best[row.task] = min(best.get(row.task, rank), rank)
-    return [row for row in rows if row.metric == order[best.get(row.task, 0)]]
+    worst_first = ("balanced_accuracy", "auroc_macro", "auroc")
+    best = {row.task: metric for metric in worst_first for row in rows if row.metric == metric}
+    return [row for row in rows if row.metric == best.get(row.task)]
 
 
 def _more(rows: Sequence[Any]) -> str:
@@ -183,57 +155,54 @@ def read_study(folder: Path) -> RunCard:
     for cell in cells.get("cells", ()):
         stages.setdefault(cell["stage"], []).append(is_done(folder / cell["folder"]))
     for stage, done in stages.items():
-        made.add(stage, f"{sum(done)} of {len(done)} done" if not all(done) else f"{len(done)} done")
-    for label, reason in (cells.get("not_run") or {}).items():
-        made.add("not run", f"{label}: {reason}")
-    unfinished = any(not all(done) for done in stages.values())
+        made.add(stage, f"{len(done)} done" if all(done) else f"{sum(done)} of {len(done)} done")
+    recipe = folder / "recipe.toml"
+    for text in not_run_lines(read_toml(recipe) if recipe.exists() else {}, cells.get("not_run") or {}):
+        made.add("not run", text)
     made.add("report", str(folder / "report.html") if (folder / "report.html").exists() else "none yet")
-    if unfinished or not stages:
-        made.commands = [f"trabecula study {folder / 'recipe.toml'} --out {folder}"]
-    else:
-        made.commands = [f"trabecula show {folder / cell['folder']}" for cell in cells["cells"]
-                         if cell["verb"] == "evaluate"][:1]  # fmt: skip
+    evaluations = [cell["folder"] for cell in cells.get("cells", ()) if cell["verb"] == "evaluate"]
+    made.commands = [f"trabecula show {folder / its}" for its in evaluations[:1]]
+    if not stages or not all(map(all, stages.values())):
+        made.commands = [f"trabecula study {recipe} --out {folder}"]
     return made
 
 
 def _encoder(folder: Path) -> RunCard:
-    card = dump(read_encoder_card(folder))
+    card = dump(encoder.read_encoder_card(folder))
     training = read_training(folder)
     made = RunCard(f"{card.get('name')}: an encoder")
-    made.add("network", f"{architecture_name(card['architecture'])} ({card['architecture']}), "
-                        f"{count(card['num_features'])} features, pool {card['pool']}")  # fmt: skip
+    network = f"{architecture_name(card['architecture'])} ({card['architecture']})"
+    made.add("network", f"{network}, {count(card['num_features'])} features, pool {card['pool']}")
     made.add("input", _input(card))
     made.add("start", _start(card))
     made.add("objective", _objective(card))
     made.add("settings", _main_settings(card.get("settings") or {}))
     made.add("pool", _pool(folder, card))
-    made.add("seen", _seen(card))
+    if card.get("images_seen"):
+        batch = f", in batches of {card['batch_size']}" if card.get("batch_size") else ""
+        made.add("seen", f"{count(card['images_seen'])} images, each counted every time{batch}")
     made.add("time", duration(folder))
     made.add("loss", _losses(training))
     made.add("monitors", _monitors(training))
     for finding in training.get("findings") or ():
-        made.add(
-            "warning", f"from {count(finding['first'])} to {count(finding['last'])} images: {finding['text']}"
-        )
+        span = f"from {count(finding['first'])} to {count(finding['last'])} images"
+        made.add("warning", f"{span}: {finding['text']}")
     made.add("patients", _patients(card))
-    others = {GENERATOR_CARD: "a generator", CRITIC_FILE: "its critic", SAMPLES_FILE: "samples",
-              "snapshots": "snapshots on the way"}  # fmt: skip
+    others = {generator.CARD_FILE: "a generator", encoder.CRITIC_FILE: "its critic",
+              generator.SAMPLES_FILE: "samples", "snapshots": "snapshots on the way"}  # fmt: skip
     made.add("also here", ", ".join(text for name, text in others.items() if (folder / name).exists()))
-    store, splits = input_path(folder, "store", "STORE"), input_path(folder, "splits", "SPLITS")
-    manifest = input_path(folder, "manifest", "MANIFEST")
+    labelled = f"{_inputs(folder, 'store', 'manifest', 'splits')} -s 'task=\"RULE\"'"
     made.commands = [
-        f"trabecula embed --encoder {folder} --store {store} --out FEATURES",
-        f"trabecula finetune --encoder {folder} --store {store} --manifest {manifest} --splits {splits} "
-        "-s 'task=\"RULE\"' --out CLASSIFIER",
+        f"trabecula embed --encoder {folder} {_inputs(folder, 'store')} --out FEATURES",
+        f"trabecula finetune --encoder {folder} {labelled} --out CLASSIFIER",
         f"trabecula export --encoder {folder} --out EXPORT",
     ]
     return made
 
 
 def _input(card: Row) -> str:
-    kind = {1: "grey", 3: "RGB"}.get(card["channels"], f"{card['channels']}-channel")
+    kind, mean, std = describe_pixels(card)
     stem = "" if card.get("stem", "native") == "native" else f", stem {card['stem']}"
-    mean, std = (", ".join(f"{value:.4g}" for value in card[key]) for key in ("mean", "std"))
     return f"{kind} images of {card['size']} px in [0, 1], mean {mean}, deviation {std}{stem}"
 
 
@@ -249,45 +218,36 @@ def _objective(card: Row) -> str:
         family = card.get("family", "random")
         kind = FAMILY_NAMES.get(family, family) if family in FAMILIES else str(family)
         return f"none: an arm with {kind}, no pretraining"
-    taught = taught_by(card)
-    return objective_name(card["objective"]) + (f", from the {taught}: an upper bound" if taught else "")
+    taught = f", from the {by}: an upper bound" if (by := taught_by(card)) else ""
+    return title(card["objective"]) + taught
 
 
 def _main_settings(settings: Mapping[str, Any]) -> str:
     """The method's own numbers, and each optimizer's name and rate; views and the rest are left out."""
-    plain = [f"{key} {_short(value)}" for key, value in settings.items() if _is_plain(value)]
+    shown = {key: _short(value) for key, value in settings.items()}
+    parts = [f"{key} {text}" for key, text in shown.items() if text]
     for key, group in settings.items():
         if isinstance(group, Mapping) and "lr" in group:
             name = f"{group['name']} " if "name" in group else ""
-            plain.append(f"{key} {name}lr {_short(group['lr'])}")
-    return ", ".join(plain)
-
-
-def _is_plain(value: Any) -> bool:
-    return value is not None and value != "" and not isinstance(value, Mapping | list | tuple)
+            parts.append(f"{key} {name}lr {_short(group['lr'])}")
+    return ", ".join(parts)
 
 
 def _short(value: Any) -> str:
+    """A number or a text; "" of anything else."""
+    if value is None or isinstance(value, Mapping | list | tuple):
+        return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _pool(folder: Path, card: Row) -> str:
     drawn = [line for line in read_log(folder) if line.get("event") == "pool"]
-    parts = (
-        [f"{count(drawn[-1]['images'])} images of {count(drawn[-1]['patients'])} patients"] if drawn else []
-    )
+    parts = [f"{count(pool['images'])} images of {count(pool['patients'])} patients" for pool in drawn[-1:]]
     if card.get("pool_fraction", 1) < 1:
         parts.append(f"{share(card['pool_fraction'])} of the pool's patients")
     if card.get("pool_cohorts"):
         parts.append(f"cohorts {', '.join(card['pool_cohorts'])}")
     return ", ".join(parts)
-
-
-def _seen(card: Row) -> str:
-    if not card.get("images_seen"):
-        return ""
-    batch = f", in batches of {card['batch_size']}" if card.get("batch_size") else ""
-    return f"{count(card['images_seen'])} images, each counted every time{batch}"
 
 
 def _losses(training: Row) -> str:
@@ -297,10 +257,9 @@ def _losses(training: Row) -> str:
     parts = []
     for name in names:
         values = [point[name] for point in points if name in point]
-        label = name.removesuffix("/loss")
-        span = f"{number(values[0])} to {number(values[-1])}"
-        alone = f"{number(values[0])}, the mean of the whole run: it has one point"
-        parts.append(f"{label + ' ' if label != name else ''}{span if len(points) > 1 else alone}")
+        label = f"{name.removesuffix('/loss')} " if name.endswith("/loss") else ""
+        alone = ", the mean of the whole run: it has one point"
+        parts.append(f"{label}{number(values[0])}{f' to {number(values[-1])}' if len(points) > 1 else alone}")
     return ", ".join(parts[:3])
 
 
@@ -319,66 +278,54 @@ def _monitors(training: Row) -> str:
 
 def _patients(card: Row) -> str:
     """How many are known; never their marks."""
-    num = len(card.get("patients") or ())
-    if num:
+    if num := len(card.get("patients") or ()):
         return f"{num:,}, known to this site's evaluate as marks under key {card.get('patients_key')}"
-    if card.get("images_seen"):
-        return "not listed: evaluate refuses it, as nobody can tell whether it saw a test patient"
-    return ""
+    unlisted = "not listed: evaluate refuses it, as nobody can tell whether it saw a test patient"
+    return unlisted if card.get("images_seen") else ""
 
 
 def _classifier(folder: Path) -> RunCard:
-    card = record(folder / CLASSIFIER_CARD)
-    origin, choice, encoder = card["origin"], card["choice"], card["encoder"]
+    card = record(folder / classifier.CARD_FILE)
+    origin, choice, began = card["origin"], card["choice"], card["encoder"]
     made = RunCard(f"{origin['arm']} for {origin['task']}: a classifier")
-    made.add("predicts", _task(card))
-    made.add("network", f"{architecture_name(encoder['architecture'])} ({encoder['architecture']}), "
-                        f"head {_head(card.get('head', 'linear'))}")  # fmt: skip
-    made.add("input", _input({**encoder, "size": card["size"]}))
-    made.add("encoder", f"{_start(encoder)}; {_objective(encoder)}")
+    rule = card["task"].get("positive") or ", ".join(card["class_names"])
+    made.add(
+        "predicts", f"{origin['task']}, {card['task'].get('kind', '')}: {rule}"
+    )  # "kl2, binary: kl >= 2"
+    head = card.get("head", "linear")
+    network = f"{architecture_name(began['architecture'])} ({began['architecture']})"
+    made.add("network", f"{network}, head {head.get('name') if isinstance(head, Mapping) else head}")
+    made.add("input", _input({**began, "size": card["size"]}))
+    made.add("encoder", f"{_start(began)}; {_objective(began)}")
     made.add("labels", _labels(origin, choice))
-    made.add("threshold", _thresholds(choice.get("threshold") or ()))
+    thresholds = ", ".join(f"{float(value):.4g}" for value in choice.get("threshold") or ())
+    made.add("threshold", f"{thresholds} (chosen on validation)" if thresholds else "")
     made.add("trained", f"{count(choice['images_seen'])} images seen" if choice.get("images_seen") else "")
     made.add("time", duration(folder))
     made.add("note", str(choice.get("note") or ""))
     made.commands = [
         f"trabecula predict --classifier {folder} --store STORE --out PREDICTED",
-        f"trabecula evaluate --predictions {folder} --encoders {input_path(folder, 'encoder', 'ENCODER')} "
-        f"--manifest {input_path(folder, 'manifest', 'MANIFEST')} "
-        f"--splits {input_path(folder, 'splits', 'SPLITS')} --out RESULTS",
+        _evaluate(folder, input_path(folder, "encoder")),
         f"trabecula export --classifier {folder} --out EXPORT",
     ]
     return made
 
 
-def _head(head: Any) -> str:
-    return str(head.get("name")) if isinstance(head, Mapping) else str(head)
-
-
-def _task(card: Row) -> str:
-    """ "kl2, binary: kl >= 2"."""
-    task = card["task"]
-    kind = task.get("kind", "")
-    rule = f": {task['positive']}" if task.get("positive") else f": {', '.join(card['class_names'])}"
-    return f"{card['origin']['task']}, {kind}{rule}"
+def _evaluate(folder: Path, encoders: str) -> str:
+    inputs = f"--encoders {encoders or 'ENCODER'} {_inputs(folder, 'manifest', 'splits')}"
+    return f"trabecula evaluate --predictions {folder} {inputs} --out RESULTS"
 
 
 def _labels(origin: Row, choice: Row) -> str:
-    return (
-        f"{share(float(origin['fraction']))} (seed {origin['seed']}): "
-        f"{count(int(choice['num_train_images']))} images of {count(int(choice['num_train_patients']))} "
-        f"patients, {count(int(choice['num_val_images']))} of {count(int(choice['num_val_patients']))} to "
-        "choose by"
-    )
-
-
-def _thresholds(values: Any) -> str:
-    return ", ".join(f"{float(value):.4g}" for value in values) + " (chosen on validation)" if values else ""
+    keys = ("train_images", "train_patients", "val_images", "val_patients")
+    images, patients, val_images, val_patients = (count(int(choice[f"num_{key}"])) for key in keys)
+    part = f"{share(float(origin['fraction']))} (seed {origin['seed']})"
+    return f"{part}: {images} images of {patients} patients, {val_images} of {val_patients} to choose by"
 
 
 def _choices(folder: Path) -> RunCard:
     """A probe, or a fine-tuning whose classifier was not kept."""
-    rows = choice_rows(folder)
+    rows = predictions.choice_rows(folder)
     if not rows:
         return RunCard("predictions of no model")
     first = rows[0]
@@ -393,35 +340,26 @@ def _choices(folder: Path) -> RunCard:
     for note, num in notes.most_common(_LONG):
         made.add("note", f"{note} ({num} of {len(rows)})" if len(rows) > 1 else note)
     made.add("time", duration(folder))
-    made.commands = [
-        f"trabecula evaluate --predictions {folder} --encoders ENCODER "
-        f"--manifest {input_path(folder, 'manifest', 'MANIFEST')} "
-        f"--splits {input_path(folder, 'splits', 'SPLITS')} --out RESULTS"
-    ]
+    made.commands = [_evaluate(folder, "")]
     return made
 
 
 def _features(folder: Path) -> RunCard:
-    card = record(folder / FEATURES_CARD)
+    card = record(folder / features.CARD_FILE)
     made = RunCard(f"{card.get('arm')}: features of {count(card.get('num'))} images")
     made.add("features", f"{count(card.get('num_features'))}, pool {card.get('pool')}, {card.get('dtype')}")
     made.add("region", "" if card.get("region", "all") == "all" else str(card["region"]))
-    made.commands = [
-        f"trabecula probe --features {folder} --manifest {input_path(folder, 'manifest', 'MANIFEST')} "
-        "--splits SPLITS -s 'task=\"RULE\"' "
-        "--out PROBE"
-    ]
+    inputs = f"{_inputs(folder, 'manifest')} --splits SPLITS -s 'task=\"RULE\"'"
+    made.commands = [f"trabecula probe --features {folder} {inputs} --out PROBE"]
     return made
 
 
 def _store(folder: Path) -> RunCard:
-    card = dump(read_store_record(folder))
-    channels = card.get("channels")
-    kind = "grey" if channels == 1 else "RGB" if channels == 3 else f"{channels}-channel"
+    card = dump(store.read_store_record(folder))
     made = RunCard(f"a store of {count(card.get('num_images'))} images")
-    made.add("images", f"{kind}, {card.get('size')} px, {card.get('bits')} bits")
+    made.add("images", f"{image_kind(card['channels'])}, {card.get('size')} px, {card.get('bits')} bits")
     rejected = card.get("num_rejected") or 0
-    made.add("rejected", f"{rejected:,}, see {REJECTED_FILE}" if rejected else "none")
+    made.add("rejected", f"{rejected:,}, see {store.REJECTED_FILE}" if rejected else "none")
     made.commands = [f"trabecula pretrain --store {folder} --splits SPLITS -s objective=moco --out ENCODER"]
     return made
 

@@ -17,11 +17,11 @@ from trabecula.report import Config
 from trabecula.run import execute
 from trabecula.sections.formats import Table
 from trabecula.sections.generators import read_explained, read_generators
+from trabecula.sections.numbers import number
 from trabecula.sections.published import TABLES
 from trabecula.sections.published.paper import OURS, StudyFiles, read_paper
 from trabecula.sections.published.searches import read_head_searches
 from trabecula.sections.results import Results, read_results
-from trabecula.sections.wording import number
 
 TEXT = Path(__file__).parents[4] / "shared" / "papers" / "hip-gan.md"
 PAPER = read_paper("hip-gan")

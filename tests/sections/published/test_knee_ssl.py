@@ -152,8 +152,9 @@ def test_table_3_has_this_studys_arms_and_then_the_papers(tmp_path: Path) -> Non
         "MoCo (Knee)", "0.475 (0.050)", "0.368 †", "0.606 (0.010)", "0.411 †", "0.636 (0.012)", "0.422 †",
     ]  # fmt: skip
     assert "This study: 804 test images · 402 patients · 10 seeds." in table.note
-    assert table.styles[: len(ours)].count("") == 0
-    assert set(table.styles[len(ours) :]) == {""}  # what is without a style is not this study's
+    assert all(row[1].style for row in table.rows[: len(ours)])
+    assert not any(row[1].style for row in table.rows[len(ours) :])
+    assert table.num_published == len(paper)
     assert not any(cell.strong for row in table.rows[len(ours) :] for cell in row)
     bold = {row[1].text for row in table.rows if row[2].strong}
     assert bold == {"ImageNet", "MoCo"}  # by the comparison with the random arm, not by the highest value
@@ -234,7 +235,7 @@ def test_masked_autoencoders_stand_by_the_share_that_is_hidden(tmp_path: Path) -
     assert [row[1] for row in rows[:4]] == ["Random", "ImageNet", "MAE 0.25", "MAE 0.5"]
     assert rows[1][2:] == ["not run", "not run", "–", "–", "not run", "not run"]
     assert rows[4][:3] == ["ViT-Small (paper)", "Imgnet-pret", "0.489 (0.052)"]
-    assert table.styles[:5] == ["arm-random", "arm-imagenet", "arm-1", "arm-0", ""]
+    assert [row[1].style for row in table.rows[:5]] == ["arm-random", "arm-imagenet", "arm-1", "arm-0", ""]
 
 
 def test_columns_that_the_paper_has_not_come_first_and_a_shared_note_is_said_once(tmp_path: Path) -> None:

@@ -11,43 +11,25 @@ from pathlib import Path
 
 from trabecula.figures.image_sheets import montage, png_uri
 from trabecula.sections.formats import Table
+from trabecula.sections.names import metric_name
 from trabecula.sections.pictures import sample_grids, store_grid
 from trabecula.sections.published import records, searches
 from trabecula.sections.published.arms import CLASSES, arm_tables, task_group
 from trabecula.sections.published.figures import drawn
-from trabecula.sections.published.paper import (
-    FOLDER,
-    Paper,
-    PublishedBlock,
-    PublishedTable,
-    StudyFiles,
-    read_paper,
-)
+from trabecula.sections.published.paper import Paper, PublishedBlock, PublishedTable, StudyFiles, read_paper
 from trabecula.sections.section import Block, FoldedTable, PagePicture, Section
-from trabecula.sections.wording import metric_name
 
 TABLES: Mapping[str, Callable[[Paper, PublishedTable, StudyFiles], Table]] = {
-    "fine_tuned": records.fine_tuned,
-    "generators": records.generators,
-    "units": records.units,
-    "head_choices": searches.head_choices,
-    "best_heads": searches.best_heads,
+    "fine_tuned": records.fine_tuned, "generators": records.generators, "units": records.units,
+    "head_choices": searches.head_choices, "best_heads": searches.best_heads,
     "head_pairs": searches.head_pairs,
-}
+}  # fmt: skip
 MAXIMISED = "maximise.png"
 _GRID = 25  # images, five across
 
 
-def published_section(name: str, study: StudyFiles, folder: Path = FOLDER) -> Section:
-    """The section of a paper.
-
-    Args:
-        name: "hip-gan", of hip_gan.toml.
-        folder: of the data file.
-
-    Raises:
-        InputError: a file of the study cannot be read.
-    """
+def published_section(name: str, study: StudyFiles, folder: Path = Path(__file__).parent) -> Section:
+    """The section of a paper: "hip-gan" is that of hip_gan.toml in the folder."""
     paper = read_paper(name, folder)
     blocks = [Block("note", paper.intro.strip())]
     blocks += [block for asked in paper.blocks for block in _blocks(paper, asked, study)]
@@ -76,16 +58,14 @@ def _blocks(paper: Paper, asked: PublishedBlock, study: StudyFiles) -> list[Bloc
 def _samples(_paper: Paper, study: StudyFiles) -> list[Block]:
     """Images of the first generator and of the store; a line for what is missing."""
     samples = next((images for _, images in sample_grids(study.samples, _GRID)), [])
-    reals = store_grid(study.store, _GRID)
     pictures, missing = list[PagePicture](), list[Block]()
     for figure, images, words, kind, none in (
         ("Figure 2", samples, "generated images", "generated", "samples were"),
-        ("Figure 3", reals, "images of the data set", "real", "store was"),
+        ("Figure 3", store_grid(study.store, _GRID), "images of the data set", "real", "store was"),
     ):
-        number = len(images)
         if images:
-            caption, alt = f"{figure}, this study: {number} {words}", f"{number} {kind} images in a grid"
-            pictures.append(PagePicture(caption, alt, png_uri(montage(images, 5))))
+            alt, data = f"{len(images)} {kind} images in a grid", png_uri(montage(images, 5))
+            pictures.append(PagePicture(f"{figure}, this study: {len(images)} {words}", alt, data))
         else:
             missing.append(Block("note", f"{figure}: no {none} given."))
     return [*([Block("picture_row", pictures)] if pictures else []), *missing]
@@ -114,9 +94,8 @@ def _lacking(paper: Paper, study: StudyFiles) -> list[Block]:
     results, found, lines = study.results, arm_tables(paper, study), []
     metrics: dict[str, str] = {table.tasks: table.metric for table in paper.tables if table.ours == "arms"}
     for task, record in results.flow.tasks.items():
-        group = "grades" if record.get("kind") in CLASSES else task_group(record)
-        metric = metrics.get(group, "")
-        there = any((row["task"], row["metric"]) == (task, metric) for row in results.summaries)
+        metric = metrics.get("grades" if record.kind in CLASSES else task_group(record), "")
+        there = any((row.task, row.metric) == (task, metric) for row in results.summaries)
         if metric and not there:
             lines.append(f"the results have no {metric_name(metric)} of {task}, by which the paper scores.")
     lines += [line for table in found for line in table.lacking]
@@ -140,9 +119,8 @@ def _arms(paper: Paper, study: StudyFiles) -> list[Block]:
     for i, table in enumerate(arm_tables(paper, study)):
         blocks += [Block("heading", table.name), Block("table", table.values)]
         blocks += [Block("table", table.differences)] if table.differences.rows else []
-        if table.spread.rows:
-            folded = FoldedTable(table.spread.title, table.spread, opened=i == 0)
-            blocks.append(Block("folded_table", folded))
+        folded = FoldedTable(table.spread.title, table.spread, opened=i == 0)
+        blocks += [Block("folded_table", folded)] if table.spread.rows else []
     return blocks
 
 
@@ -165,20 +143,12 @@ def _figures(paper: Paper, study: StudyFiles) -> list[Block]:
 
 
 def _reconstructions(_paper: Paper, study: StudyFiles) -> list[Block]:
-    if study.pretrainings is None or not study.pretrainings.sheets:
-        return []
-    return [Block("note", "This study's stand under [Pretraining](#pretraining).")]
+    shown = study.pretrainings and study.pretrainings.sheets
+    return [Block("note", "This study's stand under [Pretraining](#pretraining).")] if shown else []
 
 
 BLOCKS: Mapping[str, Callable[[Paper, StudyFiles], list[Block]]] = {
-    "samples": _samples,
-    "distances": _distances,
-    "maximised": _maximised,
-    "roc": _roc,
-    "lacking": _lacking,
-    "arms": _arms,
-    "searches": _searches,
-    "random_probes": _random_probes,
-    "figures": _figures,
+    "samples": _samples, "distances": _distances, "maximised": _maximised, "roc": _roc, "lacking": _lacking,
+    "arms": _arms, "searches": _searches, "random_probes": _random_probes, "figures": _figures,
     "reconstructions": _reconstructions,
-}
+}  # fmt: skip

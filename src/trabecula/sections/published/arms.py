@@ -12,49 +12,36 @@ from functools import cached_property
 from typing import Any
 
 from trabecula.artifacts.predictions import corner_of
-from trabecula.sections.formats import Entry, Table, said_once
+from trabecula.artifacts.results import Comparison, MetricRow, TaskFlow
+from trabecula.sections import tables, wording
+from trabecula.sections.formats import Cells, Entry, Table, cells, said_once
+from trabecula.sections.names import FAMILY_NAMES, metric_name, mode_name
+from trabecula.sections.numbers import count, interval, number, present, share, span
 from trabecula.sections.pretraining import MIXED, OTHER, OWN, PretrainedOn
 from trabecula.sections.published.paper import OURS, Paper, PublishedTable, StudyFiles
-from trabecula.sections.results import Arm, Panel, Results, Row
-from trabecula.sections.tables import difference_cell, result_cell, shared_counts, subset_notes
-from trabecula.sections.wording import (
-    FAMILY_NAMES,
-    architecture_name,
-    arm_names,
-    claim_of,
-    count,
-    interval,
-    metric_name,
-    mode_name,
-    multiplier_interval,
-    multiplier_value,
-    number,
-    present,
-    share,
-    span,
-)
+from trabecula.sections.results import Arm, Panel, Results
 
 CLASSES = ("ordinal", "multiclass")  # kinds of tasks with one class an image
 MODES = {"finetune": "FT", "probe": "LP"}
 NO_SD = "†"
 _SHORT = {FAMILY_NAMES["random"]: "Random", FAMILY_NAMES["imagenet"]: "ImageNet"}
 _SAME = 1e-5  # evaluate writes six digits
+_HEADS = ("Network", "Approach")
 
 ModeShare = tuple[str, float]
 """A column: mode and share of labels."""
 
 
-def is_graded(record: Mapping[str, Any]) -> bool:
+def is_graded(task: TaskFlow) -> bool:
     """Whether a task asks for grades: its classes are numbers, not names of objects or findings."""
-    classes = record.get("classes") or ()
-    return record.get("kind") != "multilabel" and all(str(name).isdecimal() for name in classes)
+    return task.kind != "multilabel" and all(str(name).isdecimal() for name in task.classes)
 
 
-def task_group(record: Mapping[str, Any]) -> str:
+def task_group(task: TaskFlow) -> str:
     """ "findings", "grades", or "" for a task that the paper has no table of."""
-    if record.get("kind") == "multilabel":
+    if task.kind == "multilabel":
         return "findings"
-    return "grades" if record.get("kind") in CLASSES and is_graded(record) else ""
+    return "grades" if task.kind in CLASSES and is_graded(task) else ""
 
 
 def arm_tables(paper: Paper, study: StudyFiles) -> list[ArmTable]:
@@ -65,14 +52,14 @@ def arm_tables(paper: Paper, study: StudyFiles) -> list[ArmTable]:
     """
     results, found = study.results, []
     for task, record in results.flow.tasks.items():
-        tables = [t for t in paper.tables if t.ours == "arms" and t.tasks == task_group(record)]
+        printed = [t for t in paper.tables if t.ours == "arms" and t.tasks == task_group(record)]
         arms_of: dict[str, list[Arm]] = {}
-        for architecture in results.architectures if tables else ():
+        for architecture in results.architectures if printed else ():
             arms = [arm for arm in results.arms_of(architecture) if arm.pool_fraction == 1]
             kinds = _networks(arms, study.learned)
-            table = next(t for kind in kinds for t in tables if t.networks == kind)
+            table = next(t for kind in kinds for t in printed if t.networks == kind)
             arms_of.setdefault(table.name, []).extend(arms)
-        for table in tables:
+        for table in printed:
             arms = arms_of.get(table.name, [])
             columns = _columns(results, task, table.metric, arms)
             if columns and any(arm.family != "random" for arm in arms):
@@ -93,10 +80,10 @@ def _columns(results: Results, task: str, metric: str, arms: Sequence[Arm]) -> l
     """Those of whole images that any of the arms has, fine-tuning before probes."""
     names = {arm.name for arm in arms}
     found = {
-        (row["mode"], row["fraction"])
+        (row.mode, row.fraction)
         for row in results.summaries
-        if row["task"] == task and row["metric"] == metric and row["arm"] in names
-        if row["mode"].partition(":")[0] in MODES and corner_of(row["mode"]) is None
+        if row.task == task and row.metric == metric and row.arm in names
+        if row.mode.partition(":")[0] in MODES and corner_of(row.mode) is None
     }
     return sorted(found, key=_order)
 
@@ -138,22 +125,22 @@ class ArmTable:
     @cached_property
     def approaches(self) -> dict[str, str]:
         """What each arm is called in the paper's tables: "MoCo", "MAE 0.25", "MoCo, cross-domain"."""
-        names, found = arm_names(self.results), {}
-        for arm in self.arms:
-            known = self.study.learned.get(arm.name)
-            name = _SHORT.get(names[arm.name], names[arm.name].replace(" pretraining", "", 1))
-            if arm.family == "pretrained":
-                name = name.removesuffix(f" ({arm.name})")
-            if known is not None and known.mask_ratio is not None:
-                name = f"MAE {known.mask_ratio:g}"
-            if known is not None and known.source != OWN:
-                name += f", {known.source}"
-            found[arm.name] = name
-        kinds = [(arm.architecture, found[arm.name]) for arm in self.arms]
-        return {
-            arm.name: kind[1] if kinds.count(kind) == 1 or arm.name in kind[1] else f"{kind[1]} ({arm.name})"
-            for arm, kind in zip(self.arms, kinds, strict=True)
-        }
+        drafts = [(arm.architecture, self._approach(arm)) for arm in self.arms]
+        found = {}
+        for arm, draft in zip(self.arms, drafts, strict=True):
+            alone = drafts.count(draft) == 1 or arm.name in draft[1]
+            found[arm.name] = draft[1] if alone else f"{draft[1]} ({arm.name})"
+        return found
+
+    def _approach(self, arm: Arm) -> str:
+        known = self.study.learned.get(arm.name)
+        name = _SHORT.get(arm.title, arm.title.replace(" pretraining", "", 1))
+        if arm.family == "pretrained":
+            name = name.removesuffix(f" ({arm.name})")
+        if known is None:
+            return name
+        name = name if known.mask_ratio is None else f"MAE {known.mask_ratio:g}"
+        return name if known.source == OWN else f"{name}, {known.source}"
 
     @cached_property
     def by_domain(self) -> list[Arm]:
@@ -169,32 +156,20 @@ class ArmTable:
         return sorted(self.arms, key=key)
 
     def head(self, arm: Arm) -> tuple[Entry, Entry]:
-        return Entry(architecture_name(arm.architecture)), Entry(self.approaches[arm.name])
+        return Entry(arm.network), Entry(self.approaches[arm.name], style=arm.style)
 
-    def summary(self, arm: Arm, column: ModeShare) -> Row | None:
+    def summary(self, arm: Arm, column: ModeShare) -> MetricRow | None:
         return self.results.summary(Panel(self.task, column[0]), self.metric, arm.name, column[1])
 
-    def pairs(self, arm: Arm) -> list[Row]:
+    def pairs(self, arm: Arm) -> list[Comparison]:
         """Its comparisons with the control and with ImageNet weights of its own network."""
         return [
             pair
             for mode in dict.fromkeys(mode for mode, _ in self.columns)
             for pair in self.results.comparisons_of(Panel(self.task, mode), self.metric)
-            if pair["arm"] == arm.name and pair["same_architecture"]
-            if self.results.with_control(pair) or pair["baseline_family"] == "imagenet"
+            if pair.arm == arm.name and pair.same_architecture
+            if self.results.with_control(pair) or pair.baseline_family == "imagenet"
         ]
-
-    def _table(
-        self,
-        title: str,
-        heads: Sequence[str],
-        columns: Sequence[ModeShare],
-        rows: Any,
-        note: str,
-        styles: Any,
-    ) -> Table:
-        names = (*heads, *(column_name(column) for column in columns))
-        return Table(title, names, rows, note, heads=len(heads), styles=styles)
 
     @cached_property
     def values(self) -> Table:
@@ -203,46 +178,42 @@ class ArmTable:
         columns = sorted({*self.columns, *published.modes}, key=_order)
         if not set(self.columns) & set(published.modes):
             columns = [*self.columns, *published.modes]
-        ours = self._our_rows(columns)
-        rows, styles = list(ours.rows), list(ours.styles)
-        mark = f"{published.network} (paper)"
-        for line in published.rows:
-            cells = [_printed(published.value(line, *column)) for column in columns]
-            rows.append((Entry(mark), Entry(line.label), *cells))
-            styles.append("")
-        no_sd = any(NO_SD in cell.text for row in rows for cell in row)
+        ours, mark = self._our_rows(columns), f"{published.network} (paper)"
+        theirs = [
+            cells(mark, line.label, *(_printed(published.value(line, *column)) for column in columns))
+            for line in published.rows
+        ]
+        no_sd = any(NO_SD in cell.text for row in theirs for cell in row)
         note = "FT: fine-tuning; LP: linear probing, here an exact solve over a path of strengths. "
         note += "In brackets the SD over seeds" + (f"; {NO_SD} the paper prints none." if no_sd else ".")
         if published.networks == "other images":
             note += f" {OTHER.capitalize()}: learned from images of another kind; {MIXED}: from both."
         note = " ".join(part for part in (note, ours.note, published.note) if part)
         title = f"{published.name}: {published.title}; {self.task}"
-        return self._table(title, ("Network", "Approach"), columns, rows, note, styles)
+        names = (*_HEADS, *map(column_name, columns))
+        return Table(title, names, [*ours.rows, *theirs], note, heads=2, num_published=len(theirs))
 
     def _our_rows(self, columns: Sequence[ModeShare]) -> Table:
         """This study's rows; an ImageNet arm that a network could have is "not run" where it has none."""
         absent, (alike, shared) = self.results.missing_imagenet(), self._counts()
-        rows: list[tuple[Entry, ...]] = []
-        styles: list[str] = []
-        for i, arm in enumerate(self.by_domain):
+        rows = list[Cells]()
+        last_random = {arm.architecture: arm for arm in self.by_domain if arm.family == "random"}
+        for arm in self.by_domain:
             better = {
-                (pair["mode"], pair["fraction"])
+                (pair.mode, pair.fraction)
                 for pair in self.pairs(arm)
-                if claim_of(pair) == "better" and self.results.with_control(pair)
+                if wording.claim_of(pair) == "better" and self.results.with_control(pair)
             }
             found = [(column, self.summary(arm, column)) for column in columns]
-            cells = [
-                result_cell(row, alike, column in better) if row else Entry("–") for column, row in found
+            values = [
+                tables.result_cell(row, alike, column in better) if row else Entry("–")
+                for column, row in found
             ]
-            rows.append((*self.head(arm), *cells))
-            styles.append(arm.style)
-            after = self.by_domain[i + 1] if i + 1 < len(self.by_domain) else None
-            last = after is None or (after.architecture, after.family) != (arm.architecture, "random")
-            if arm.family == "random" and last and arm.architecture in absent:
-                cells = [Entry("not run" if column in self.columns else "–") for column in columns]
-                rows.append((self.head(arm)[0], Entry(_SHORT[FAMILY_NAMES["imagenet"]]), *cells))
-                styles.append("arm-imagenet")
-        table = said_once(Table("", (), rows, shared, heads=2, styles=styles), 2)
+            rows.append((*self.head(arm), *values))
+            if arm is last_random.get(arm.architecture) and arm.architecture in absent:
+                none = ["not run" if column in self.columns else "–" for column in columns]
+                rows.append(tables.absent_imagenet(arm.architecture, _SHORT[FAMILY_NAMES["imagenet"]], none))
+        table = said_once(Table("", (), rows, shared), 2)
         return replace(table, note=table.note.replace("All cells:", "All of this study's:"))
 
     def _counts(self) -> tuple[bool, str]:
@@ -251,7 +222,7 @@ class ArmTable:
         for mode in dict.fromkeys(mode for mode, _ in self.columns):
             columns = [column for column in self.columns if column[0] == mode]
             rows = [self.summary(arm, column) for arm in self.arms for column in columns]
-            alike, shared = shared_counts([row for row in rows if row])
+            alike, shared = tables.shared_counts([row for row in rows if row])
             if not alike:
                 return False, ""
             words[mode_name(mode)] = shared.removeprefix("Every value: ")
@@ -262,31 +233,26 @@ class ArmTable:
     @cached_property
     def differences(self) -> Table:
         """Paired differences to the network's random arm and to ImageNet, and their worth in labels."""
-        rows, styles = [], []
+        rows = []
         for arm in self.by_domain:
             pairs = self.pairs(arm)
-            for baseline in dict.fromkeys(pair["baseline"] for pair in pairs):
-                own = {(p["mode"], p["fraction"]): p for p in pairs if p["baseline"] == baseline}
-                cells = [self._difference(own.get(column)) for column in self.columns]
-                rows.append((*self.head(arm), Entry(self.approaches.get(baseline, baseline)), *cells))
-                styles.append(arm.style)
+            for baseline in dict.fromkeys(pair.baseline for pair in pairs):
+                own = {(p.mode, p.fraction): p for p in pairs if p.baseline == baseline}
+                found = [self._difference(own.get(column)) for column in self.columns]
+                rows.append(cells(*self.head(arm), self.approaches.get(baseline, baseline), *found))
         note = (
             "This study alone, on the same test patients and label seeds; p adjusted over arms by Holm's "
             "method; bold: better. Worth: how many times as many labels the baseline needs for the arm's "
             "value."
         )
         title = f"{self.published.name}: differences in {metric_name(self.metric)} of {self.task}"
-        heads = ("Network", "Approach", "Against")
-        return said_once(self._table(title, heads, self.columns, rows, note, styles), 3)
+        names = (*_HEADS, "Against", *map(column_name, self.columns))
+        return said_once(Table(title, names, rows, note, heads=3), 3)
 
-    def _difference(self, pair: Row | None) -> Entry:
-        cell = difference_cell(self.results, pair, shortcut=False)
-        worth = self.results.multiplier(pair) if pair is not None and claim_of(pair) else None
-        if worth is None or (worth["value"] is None and not worth["censored"]):
-            return cell
-        bounds = multiplier_interval(worth)
-        words = multiplier_value(worth) + (f" ({bounds})" if bounds != "–" else "")
-        return replace(cell, small=f"{cell.small}; worth {words}")
+    def _difference(self, pair: Comparison | None) -> Entry:
+        cell = tables.difference_cell(self.results, pair, shortcut=False)
+        worth = wording.worth(self.results.multiplier(pair)) if pair and wording.claim_of(pair) else ""
+        return replace(cell, small=f"{cell.small}; worth {worth}") if worth else cell
 
     @cached_property
     def spread(self) -> Table:
@@ -295,28 +261,25 @@ class ArmTable:
         Rajamohan et al. 2026 draw the validation part as small as the training part (section 2.5.1), so with
         1 % of the labels settings and checkpoints are chosen on a handful of patients.
         """
-        rows, styles = [], []
-        for arm in self.by_domain:
-            cells = [self._spread(arm, column) for column in self.columns]
-            if any(cell.text != "–" for cell in cells):
-                rows.append((*self.head(arm), *cells))
-                styles.append(arm.style)
-        subsets = [s for s in self.results.flow.subsets if s["task"] == self.task]
+        found = {arm.name: [self._spread(arm, column) for column in self.columns] for arm in self.arms}
+        shown = [arm for arm in self.by_domain if any(cell.text != "–" for cell in found[arm.name])]
+        rows = [(*self.head(arm), *found[arm.name]) for arm in shown]
+        subsets = [s for s in self.results.flow.subsets if s.task == self.task]
         drawn = "; ".join(
-            f"{share(fraction)}: {span([s['num_val_patients'] for s in some])} validation and "
-            f"{span([s['num_train_patients'] for s in some])} training patients"
+            f"{share(fraction)}: {span([s.num_val_patients for s in some])} validation and "
+            f"{span([s.num_train_patients for s in some])} training patients"
             for fraction in dict.fromkeys(fraction for _, fraction in self.columns)
-            if (some := [s for s in subsets if s["fraction"] == fraction])
+            if (some := [s for s in subsets if s.fraction == fraction])
         )
         seeds = _seeds_name([row for arm in self.arms for row in self._seed_rows(arm)])
         note = f"Lowest to highest value over {seeds}, and below it what was chosen on validation. {drawn}."
-        note += "".join(f" {text}." for text in subset_notes(self.results, self.task))
+        note += "".join(f" {text}." for text in tables.subset_notes(self.results, self.task))
         title = f"{self.published.name}: spread of {metric_name(self.metric)} of {self.task} over {seeds}"
-        return self._table(title, ("Network", "Approach"), self.columns, rows, note, styles)
+        return Table(title, (*_HEADS, *map(column_name, self.columns)), rows, note, heads=2)
 
     def _spread(self, arm: Arm, column: ModeShare) -> Entry:
         rows = self._seed_rows(arm)
-        values = [row["value"] for row in rows if (row["mode"], row["fraction"]) == column]
+        values = [row.value for row in rows if (row.mode, row.fraction) == column and row.value is not None]
         if len(values) < 2:
             return Entry("–")
         chosen = self.study.choices.get((self.task, arm.name, *column), ())
@@ -324,67 +287,55 @@ class ArmTable:
         small = "; ".join(text for text in words if text)
         return Entry(f"{number(min(values))} to {number(max(values))}", small=small)
 
-    def _seed_rows(self, arm: Arm) -> list[Row]:
+    def _seed_rows(self, arm: Arm) -> list[MetricRow]:
         """The values of an arm, seed by seed."""
         return [
             row
-            for row in self.results.rows
-            if row["seed"] != "all" and row["cohort"] == row["stratum"] == "all" and present(row["value"])
-            if (row["task"], row["metric"], row["arm"]) == (self.task, self.metric, arm.name)
+            for row in self.results.metrics.rows
+            if row.seed != "all" and row.cohort == row.stratum == "all" and present(row.value)
+            if (row.task, row.metric, row.arm) == (self.task, self.metric, arm.name)
         ]
 
     @cached_property
     def random_probes(self) -> str:
         """How this study's probes of random networks stand to one predicted class; "" where it has none."""
-        classes = len(self.results.flow.tasks[self.task].get("classes") or ())
+        classes = len(self.results.flow.tasks[self.task].classes)
         if self.metric != "balanced_accuracy" or not classes:
             return ""
         chance, words, above = 1 / classes, [], []
+        columns = [column for column in self.columns if column[0] == "probe"]
         for architecture in dict.fromkeys(arm.architecture for arm in self.arms):
             control = self.results.control(architecture)
-            rows = [
-                row
-                for column in self.columns
-                if column[0] == "probe" and control is not None
-                if (row := self.summary(control, column)) and present(row["value"])
-            ]
-            if control is not None and rows:
+            found = [self.summary(control, column) for column in columns] if control else []
+            rows = [row for row in found if row and present(row.value)]
+            if control and rows:
                 values = ", ".join(self._random_probe(control, row, chance) for row in rows)
-                words.append(f"{architecture_name(architecture)} {values}")
-                above += [row["low"] > chance for row in rows if present(row["low"])]
+                words.append(f"{control.network} {values}")
+                above += [row.low > chance for row in rows if row.low is not None]
         if not words:
             return ""
-        text = (
-            f"This study's probes of random networks, {self.task}, where one predicted class gives "
-            f"{number(chance)}: {'; '.join(words)}."
-        )
+        given = f"where one predicted class gives {number(chance)}: {'; '.join(words)}."
         lie = f" Of these {len(above)} intervals {sum(above)} lie{'s' * (sum(above) == 1)} above "
+        text = f"This study's probes of random networks, {self.task}, {given}"
         return text + (f"{lie}{number(chance)}." if above else "")
 
-    def _random_probe(self, control: Arm, row: Row, chance: float) -> str:
+    def _random_probe(self, control: Arm, row: MetricRow, chance: float) -> str:
         """ "0.204 (0.196 to 0.212) with 1 % of labels, 4 of 10 label seeds at exactly 0.200"."""
-        seeds = [
-            r for r in self._seed_rows(control) if (r["mode"], r["fraction"]) == ("probe", row["fraction"])
-        ]
-        stuck = sum(abs(other["value"] - chance) < _SAME for other in seeds)
-        bounds = interval(row["low"], row["high"])
-        words = f"{number(row['value'])} ({bounds}) with {share(row['fraction'])} of labels"
+        rows = self._seed_rows(control)
+        seeds = [other for other in rows if (other.mode, other.fraction) == ("probe", row.fraction)]
+        stuck = sum(abs((other.value or 0.0) - chance) < _SAME for other in seeds)
+        words = f"{number(row.value)} ({interval(row.low, row.high)}) with {share(row.fraction)} of labels"
         exactly = f", {stuck} of {len(seeds)} {_seeds_name(seeds)} at exactly {number(chance)}"
         return words + (exactly if stuck else "")
 
     @property
     def lacking(self) -> list[str]:
         """What the table would need and this study's files lack, a line each."""
-        lines = []
-        if not any(self.pairs(arm) for arm in self.arms):
-            lines.append(
-                f"{self.name}: the results have no difference in {metric_name(self.metric)} to random or "
-                "ImageNet weights of the same network."
-            )
-        there = {mode.partition(":")[0] for mode, _ in self.columns}
-        return lines + [
-            f"{self.name}: this study has no {mode_name(kind)}." for kind in MODES if kind not in there
-        ]
+        there, metric = {mode.partition(":")[0] for mode, _ in self.columns}, metric_name(self.metric)
+        none = f"the results have no difference in {metric} to random or ImageNet weights of the same network"
+        lines = [] if any(self.pairs(arm) for arm in self.arms) else [none]
+        lines += [f"this study has no {mode_name(kind)}" for kind in MODES if kind not in there]
+        return [f"{self.name}: {line}." for line in lines]
 
     @property
     def raw_rows(self) -> list[dict[str, Any]]:
@@ -395,14 +346,13 @@ class ArmTable:
         for arm in self.by_domain:
             pairs, known = self.pairs(arm), self.study.learned.get(arm.name)
             for column in self.columns:
-                row = self.summary(arm, column)
-                if row is not None:
+                if row := self.summary(arm, column):
                     rows.append({
                         **shared, "whose": OURS, "network": arm.architecture,
                         "approach": self.approaches[arm.name], "domain": known.source if known else "",
                         "arm": arm.name, "mode": column[0], "fraction": column[1],
                         **{key: row[key] for key in kept},
-                        **self._against([p for p in pairs if (p["mode"], p["fraction"]) == column]),
+                        **self._against([p for p in pairs if (p.mode, p.fraction) == column]),
                     })  # fmt: skip
         for line in published.rows:
             for mode, fraction in published.modes:
@@ -415,11 +365,11 @@ class ArmTable:
                     })  # fmt: skip
         return rows
 
-    def _against(self, pairs: Sequence[Row]) -> dict[str, Any]:
+    def _against(self, pairs: Sequence[Comparison]) -> dict[str, Any]:
         """Of each baseline: difference, bounds, p and label multiplier."""
         found: dict[str, Any] = {}
         for family in ("random", "imagenet"):
-            pair = next((p for p in pairs if p["baseline_family"] == family), None)
+            pair = next((p for p in pairs if p.baseline_family == family), None)
             worth = self.results.multiplier(pair) if pair else None
             for key in ("difference", "low", "high", "p", "p_holm", "claim"):
                 found[f"{key}_to_{family}"] = pair[key] if pair else None
@@ -435,9 +385,9 @@ def _printed(value: tuple[float, float | None] | None) -> Entry:
     return Entry(f"{mean:.3f} {NO_SD}" if sd is None else f"{mean:.3f} ({sd:.3f})")
 
 
-def _seeds_name(rows: Sequence[Row]) -> str:
+def _seeds_name(rows: Sequence[MetricRow]) -> str:
     """In what values that stand apart by seed differ: "label seeds", or pretrainings too."""
-    several = len({row["pretrain_seed"] for row in rows}) > 1
+    several = len({row.pretrain_seed for row in rows}) > 1
     return "seeds of pretraining and labels" if several else "label seeds"
 
 

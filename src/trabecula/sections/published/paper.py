@@ -15,48 +15,38 @@ from typing import Literal
 
 from trabecula.artifacts.predictions import choice_rows
 from trabecula.config import Record, build
-from trabecula.sections.formats import Entry
+from trabecula.sections.formats import Cells, Entry
 from trabecula.sections.generators import ExplainedNetwork, GeneratorQuality
 from trabecula.sections.pretraining import PretrainedOn, Pretrainings, read_learned
 from trabecula.sections.results import Results
 
-FOLDER = Path(__file__).parent
 OURS = "this study"
 
 
 class PublishedRow(Record):
-    label: str
-    """What names the row."""
-    values: tuple[str, ...] = ()
-    """As printed; small words below a value follow a line break."""
-    group: str = ""
-    """Whose images an encoder learned from, for the CSV."""
+    label: str  # what names the row
+    values: tuple[str, ...] = ()  # as printed; small words below a value follow a line break
+    group: str = ""  # whose images an encoder learned from, for the CSV
 
 
 class PublishedTable(Record):
     """One of the paper's tables, and where this study's values for it are."""
 
-    name: str
-    """ "Table 3"; unique in the file."""
+    name: str  # "Table 3"; unique in the file.
     title: str
     ours: str
     """The function that makes the table with this study's values: a name in `TABLES` of this package."""
     columns: tuple[str, ...]
     """Headings; of a table of arms "finetune 0.01", mode and share of labels of each value."""
     rows: tuple[PublishedRow, ...] = ()
-    heads: int = 1
-    """Leading columns that name the row."""
+    heads: int = 1  # leading columns that name the row
     note: str = ""
-    missing: str = ""
-    """Said where this study has nothing."""
-    metric: str = ""
-    """By which this study's arms are shown."""
+    missing: str = ""  # said where this study has nothing
+    metric: str = ""  # by which this study's arms are shown
     tasks: Literal["", "grades", "findings"] = ""
     """Which of this study's tasks: ordered or several classes that are numbers, or several labels."""
-    networks: str = ""
-    """Which of this study's networks."""
-    network: str = ""
-    """The paper's own network."""
+    networks: str = ""  # which of this study's networks
+    network: str = ""  # the paper's own network
     places: tuple[str, ...] = ()
     """Of each value column, its place in fidelity.json: "critic.train", or "points.fd.test" (metric, set)."""
 
@@ -82,8 +72,7 @@ class PublishedFigure(Record):
     tasks: Literal["", "grades", "objects"] = ""
     images: Literal["", "own", "other"] = ""
     """Whose images the encoders learned from: the study's own, or others too; "": any."""
-    shares: dict[str, float] = {}
-    """Shares of grades that the paper gives."""
+    shares: dict[str, float] = {}  # shares of grades that the paper gives
 
 
 class PublishedBlock(Record):
@@ -94,10 +83,8 @@ class PublishedBlock(Record):
     note: str = ""
     show: str = ""
     """A function: a name in `BLOCKS` of this package. Where it finds nothing, the whole block is left out."""
-    table: str = ""
-    """The name of a table of this file."""
-    missing: str = ""
-    """Said where `show` finds nothing, below heading, text and note."""
+    table: str = ""  # the name of a table of this file
+    missing: str = ""  # said where `show` finds nothing, below heading, text and note
 
 
 class Paper(Record):
@@ -105,8 +92,7 @@ class Paper(Record):
 
     name: str
     title: str
-    mark: str
-    """Marks every number of the paper."""
+    mark: str  # marks every number of the paper
     intro: str
     blocks: tuple[PublishedBlock, ...]
     tables: tuple[PublishedTable, ...] = ()
@@ -120,12 +106,8 @@ class Paper(Record):
         return next(figure for figure in self.figures if figure.ours == ours)
 
 
-def read_paper(name: str, folder: Path = FOLDER) -> Paper:
-    """ "hip-gan" -> hip_gan.toml, as a record.
-
-    Raises:
-        InputError: a key is unknown or missing.
-    """
+def read_paper(name: str, folder: Path = Path(__file__).parent) -> Paper:
+    """ "hip-gan" -> hip_gan.toml, as a record."""
     path = folder / f"{name.replace('-', '_')}.toml"
     return build(Paper, tomllib.loads(path.read_text(encoding="utf-8")), str(path))
 
@@ -159,20 +141,7 @@ class StudyFiles:
         return found
 
 
-def cells(*parts: str | Entry) -> tuple[Entry, ...]:
+def printed_cells(*parts: str) -> Cells:
     """A row; a value's words after a line break are small."""
-    return tuple(part if isinstance(part, Entry) else _cell(part) for part in parts)
-
-
-def _cell(text: str) -> Entry:
-    value, _, small = text.partition("\n")
-    return Entry(value, small=small)
-
-
-def rows_of(
-    paper: Paper, table: PublishedTable, ours: Sequence[tuple[Entry, ...]]
-) -> list[tuple[Entry, ...]]:
-    """The paper's rows, marked, then this study's; "not run" where it has none."""
-    rows = [cells(paper.mark, row.label, *row.values) for row in table.rows]
-    dashes = ["–"] * (len(table.columns) - 2)
-    return rows + (list(ours) or [cells(OURS, Entry("not run", small=table.missing), *dashes)])
+    values = (part.partition("\n") for part in parts)
+    return tuple(Entry(value, small=small) for value, _, small in values)

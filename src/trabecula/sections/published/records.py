@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trabecula.artifacts.results import MetricRow
 from trabecula.figures.charts import ChartGroup
 from trabecula.sections.curves import roc_curves
-from trabecula.sections.formats import Entry, Table
-from trabecula.sections.published.paper import OURS, Paper, PublishedTable, StudyFiles, cells, rows_of
+from trabecula.sections.formats import Cells, Entry, Table, cells
+from trabecula.sections.numbers import count, interval, number, probability, share, signed
+from trabecula.sections.published.paper import OURS, Paper, PublishedTable, StudyFiles, printed_cells
 from trabecula.sections.results import Arm, Panel, Results
-from trabecula.sections.wording import (
-    arm_names,
-    count,
-    interval,
-    mode_name,
-    number,
-    probability,
-    share,
-    signed,
-)
 
 _UNITS = {"channel": "mean of a map", "cell": "each cell"}
+
+
+def _beside(paper: Paper, table: PublishedTable, ours: Sequence[Cells]) -> Table:
+    """The paper's rows, marked, then this study's; "not run" where it has none."""
+    rows = [printed_cells(paper.mark, row.label, *row.values) for row in table.rows]
+    missing = cells(OURS, Entry("not run", small=table.missing), *["–"] * (len(table.columns) - 2))
+    return Table(table.title, table.columns, [*rows, *(ours or [missing])], table.note, table.heads)
 
 
 def fine_tuned(paper: Paper, table: PublishedTable, study: StudyFiles) -> Table:
@@ -29,48 +28,44 @@ def fine_tuned(paper: Paper, table: PublishedTable, study: StudyFiles) -> Table:
     results = study.results
     ours = [
         row
-        for panel in results.panels
-        if panel.mode.partition(":")[0] == "finetune" and table.metric in results.metric_names(panel)
+        for panel in _fine_tuned_panels(results)
+        if table.metric in results.metric_names(panel)
         for arm in results.arms
-        if _is(arm.architecture, table.networks) and arm.family == "pretrained" and "@" not in arm.name
+        if arm.architecture.startswith(table.networks) and arm.family == "pretrained" and "@" not in arm.name
         for fraction in results.fractions(panel)
         if (row := _fine_tuned(results, panel, table.metric, arm, fraction))
     ]
-    return Table(table.title, table.columns, rows_of(paper, table, ours), table.note, table.heads)
+    return _beside(paper, table, ours)
 
 
-def _is(architecture: str, network: str) -> bool:
-    return architecture.partition(":")[0].startswith(network)
+def _fine_tuned_panels(results: Results) -> list[Panel]:
+    return [panel for panel in results.panels if panel.mode.partition(":")[0] == "finetune"]
 
 
-def _fine_tuned(
-    results: Results, panel: Panel, metric: str, arm: Arm, fraction: float
-) -> tuple[Entry, ...] | None:
+def _fine_tuned(results: Results, panel: Panel, metric: str, arm: Arm, fraction: float) -> Cells | None:
     ours = results.summary(panel, metric, arm.name, fraction)
     if ours is None:
         return None
     pairs = [p for p in results.comparisons_of(panel, metric) if results.with_control(p)]
-    pair = next((p for p in pairs if (p["arm"], p["fraction"]) == (arm.name, fraction)), None)
-    control = results.summary(panel, metric, pair["baseline"], fraction) if pair else None
-    difference = Entry(signed(pair["difference"]), interval(pair["low"], pair["high"])) if pair else "–"
-    what = f"{panel.task}, {mode_name(panel.mode)}: {arm_names(results)[arm.name]}"
-    seeds = count(ours["num_seeds"])
-    return cells(OURS, what, share(fraction), _value(ours), _value(control), difference, seeds)
+    pair = next((p for p in pairs if (p.arm, p.fraction) == (arm.name, fraction)), None)
+    control = results.summary(panel, metric, pair.baseline, fraction) if pair else None
+    difference = Entry(signed(pair.difference), interval(pair.low, pair.high)) if pair else "–"
+    what = f"{panel.title}: {arm.title}"
+    return cells(
+        OURS, what, share(fraction), _value(ours), _value(control), difference, count(ours.num_seeds)
+    )
 
 
-def _value(row: Mapping[str, Any] | None) -> Entry:
-    if row is None or row["value"] is None:
+def _value(row: MetricRow | None) -> Entry:
+    if row is None or row.value is None:
         return Entry("–")
-    return Entry(number(row["value"]), interval(row["low"], row["high"]))
+    return Entry(number(row.value), interval(row.low, row.high))
 
 
 def fine_tuned_roc(table: PublishedTable, results: Results) -> list[ChartGroup]:
     """ROC curves of the networks of `networks`, fine-tuned: a group for each share of labels."""
     return [
-        group
-        for panel in results.panels
-        if panel.mode.partition(":")[0] == "finetune"
-        for group in roc_curves(results, panel, lambda network: _is(network, table.networks))
+        group for panel in _fine_tuned_panels(results) for group in roc_curves(results, panel, table.networks)
     ]
 
 
@@ -83,26 +78,18 @@ def generators(paper: Paper, table: PublishedTable, study: StudyFiles) -> Table:
         if images is not None:
             what = f"{generator.name}, {count(images)} images"
             ours.append(cells(OURS, what, *(cell for _, cell in found)))
-    return Table(table.title, table.columns, rows_of(paper, table, ours), table.note, table.heads)
+    return _beside(paper, table, ours)
 
 
 def _last(record: Mapping[str, Any], place: str, small: str) -> tuple[int | None, Entry]:
-    """Real images seen when a value was measured last, and the value; (None, "–") where it was not.
-
-    Args:
-        place: "critic.train", or "points.fd.test" for a metric against a set of real images.
-        small: words below the value.
-    """
+    """Images seen when the value at "critic.train" or "points.fd.test" was measured last, and the value."""
     part, key, *of = place.split(".")
-    wanted = [
-        row
-        for row in record.get(part) or []
-        if part == "critic" or (row["metric"], row["set"]) == (key, *of)
-        if row["images"] is not None
-    ]
-    if not wanted:
+    rows = [row for row in record.get(part) or [] if row["images"] is not None]
+    if part != "critic":
+        rows = [row for row in rows if (row["metric"], row["set"]) == (key, *of)]
+    if not rows:
         return None, Entry("–")
-    row = max(wanted, key=lambda row: row["images"])
+    row = max(rows, key=lambda row: row["images"])
     value = row[key] if part == "critic" else row["value"]
     bounds = "" if part == "critic" or row.get("low") is None else interval(row["low"], row["high"])
     return row["images"], Entry(number(value), bounds, small)
@@ -117,10 +104,9 @@ def units(paper: Paper, table: PublishedTable, study: StudyFiles) -> Table:
             mine = [r for r in asked["rows"] if r["unit"] == kind and r["largest"] is not None]
             if mine:
                 best = max(mine, key=lambda r: abs(r["largest"]))
-                total = sum(r["num_units"] for r in mine)
-                above = sum(r["num_above_paper"] for r in mine)
+                above, total = (sum(r[key] for r in mine) for key in ("num_above_paper", "num_units"))
                 largest = Entry(signed(best["largest"]), small=best["layer"])
                 chance, p = number(best["null_95"]), probability(best["p"])
-                what = f"{one.name}, {asked['task']}"
-                ours.append(cells(OURS, what, words, largest, f"{count(above)} of {count(total)}", chance, p))
-    return Table(table.title, table.columns, rows_of(paper, table, ours), table.note, table.heads)
+                what, part = f"{one.name}, {asked['task']}", f"{count(above)} of {count(total)}"
+                ours.append(cells(OURS, what, words, largest, part, chance, p))
+    return _beside(paper, table, ours)

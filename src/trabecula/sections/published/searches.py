@@ -6,15 +6,15 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations, zip_longest
 from pathlib import Path
 from typing import Any
 
-from trabecula.artifacts.search_result import read_chosen, read_trials
-from trabecula.config import dump
-from trabecula.sections.formats import Table
-from trabecula.sections.published.paper import Paper, PublishedTable, StudyFiles, cells
-from trabecula.sections.results import Results, Row
-from trabecula.sections.wording import architecture_name, arm_names, count, number, share
+from trabecula.artifacts.search_result import ChosenSettings, read_chosen, read_trials
+from trabecula.sections.formats import Cells, Table, arm_cells, cells
+from trabecula.sections.numbers import count, number, share
+from trabecula.sections.published.paper import Paper, PublishedTable, StudyFiles
+from trabecula.sections.results import Results
 
 _NONLINEARITIES = {
     "relu": "ReLU", "leaky_relu": "LeakyReLU", "tanh": "Tanh", "sigmoid": "Sigmoid", "none": "none",
@@ -25,12 +25,12 @@ _NONLINEARITIES = {
 class HeadSearch:
     """One search: chosen.json, and its trials as trials.csv has them."""
 
-    chosen: Row
+    chosen: ChosenSettings
     trials: Sequence[Mapping[str, str]]
 
     @property
     def name(self) -> str:
-        return f"{self.chosen['arm']}, {share(self.chosen['fraction'])} of labels"
+        return f"{self.chosen.arm}, {share(self.chosen.fraction)} of labels"
 
     @property
     def heads(self) -> list[list[Mapping[str, Any]]]:
@@ -40,15 +40,8 @@ class HeadSearch:
 
 
 def read_head_searches(folders: Sequence[Path]) -> list[HeadSearch]:
-    """Read chosen.json and trials.csv of the folders that `search` wrote.
-
-    Raises:
-        InputError: a file is missing, or not what `search` writes.
-    """
-    found = []
-    for folder in folders:
-        found.append(HeadSearch(dump(read_chosen(folder)), read_trials(folder)))
-    return found
+    """Read chosen.json and trials.csv of the folders that `search` wrote."""
+    return [HeadSearch(read_chosen(folder), read_trials(folder)) for folder in folders]
 
 
 def head_choices(_paper: Paper, table: PublishedTable, study: StudyFiles) -> Table:
@@ -79,16 +72,11 @@ def _drawn(heads: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Counter[st
 
 def best_heads(_paper: Paper, table: PublishedTable, study: StudyFiles) -> Table:
     """The paper's best head and the chosen ones, layer by layer, a column each."""
-    searches = [
-        one
-        for one in read_head_searches(study.searches)
-        if isinstance(one.chosen["settings"].get("head"), list)
-    ]
+    found = read_head_searches(study.searches)
+    searches = [one for one in found if isinstance(one.chosen.settings.get("head"), list)]
     columns = [[" ".join((row.label, *row.values)) for row in table.rows]]
-    columns += [head_layers(one.chosen["settings"]["head"]) for one in searches]
-    longest = max(len(column) for column in columns)
-    padded = [column + [""] * (longest - len(column)) for column in columns]
-    rows = [cells(*row) for row in zip(*padded, strict=True)]
+    columns += [head_layers(one.chosen.settings["head"]) for one in searches]
+    rows = [cells(*row) for row in zip_longest(*columns, fillvalue="")]
     names = (*table.columns, *(one.name for one in searches))
     return Table(table.title, names, rows, "" if searches else table.missing, heads=len(names))
 
@@ -112,20 +100,18 @@ def head_layers(head: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def head_pairs(_paper: Paper, table: PublishedTable, study: StudyFiles) -> Table:
     """Heads tried from a pretrained start and from its control: which was better on validation."""
-    rows, searches = [], read_head_searches(study.searches)
-    for i, one in enumerate(searches):
-        for other in searches[i + 1 :]:
-            first, second = one.chosen, other.chosen
-            same = all(first[key] == second[key] for key in ("seed", "fraction"))
-            both = [
-                (float(a["metric"]), float(b["metric"]))
-                for a, b in zip(one.trials, other.trials, strict=False)
-                if a.get("head") == b.get("head") and _known(a) and _known(b)
-            ]
-            if same and first["arm"] != second["arm"] and both:
-                counts = len(both), sum(a > b for a, b in both), sum(a < b for a, b in both)
-                labels = share(first["fraction"])
-                rows.append(cells(first["arm"], second["arm"], labels, *map(count, counts)))
+    rows = []
+    for one, other in combinations(read_head_searches(study.searches), 2):
+        first, second = one.chosen, other.chosen
+        same = (first.seed, first.fraction) == (second.seed, second.fraction) and first.arm != second.arm
+        both = [
+            (float(a["metric"]), float(b["metric"]))
+            for a, b in zip(one.trials, other.trials, strict=False)
+            if a.get("head") == b.get("head") and _known(a) and _known(b)
+        ]
+        if same and both:
+            counts = len(both), sum(a > b for a, b in both), sum(a < b for a, b in both)
+            rows.append(cells(first.arm, second.arm, share(first.fraction), *map(count, counts)))
     return Table(table.title, table.columns, rows, table.note, table.heads)
 
 
@@ -134,41 +120,25 @@ def _known(trial: Mapping[str, str]) -> bool:
 
 
 def chosen_settings(results: Results, folders: Sequence[Path]) -> Table:
-    """What the searches of fine-tuning chose, arm by arm (the space of section C.4.1 of Rajamohan 2026).
-
-    Args:
-        folders: that `search` wrote.
-
-    Raises:
-        InputError: no chosen.json, or one that lacks what is shown.
-    """
-    names, rows, styles = arm_names(results), [], []
-    order = list(results.by_name)
-    found = [chosen for folder in folders if (chosen := dump(read_chosen(folder)))["arm"] in order]
-    for chosen in sorted(found, key=lambda c: (order.index(c["arm"]), c["fraction"], c["task"], c["seed"])):
-        arm, settings = results.by_name[chosen["arm"]], chosen["settings"]
-        optimizer = settings.get("optimizer") or {}
-        shown = (
-            optimizer.get("name"), _short(optimizer.get("lr")), _short(optimizer.get("weight_decay")),
-            settings.get("epochs"), optimizer.get("peak"),
-        )  # fmt: skip
-        trials = f"{count(chosen['num_trials'])} ({count(chosen['num_pruned'])} pruned)"
-        values = (
-            architecture_name(arm.architecture), names[arm.name], share(chosen["fraction"]), chosen["task"],
-            chosen["seed"], trials, count(chosen["num_val_patients"]), number(chosen["metric"]),
-            *("–" if value is None else value for value in shown),
-        )  # fmt: skip
-        rows.append(cells(*map(str, values)))
-        styles.append(arm.style)
+    """What the searches of fine-tuning chose, arm by arm (the space of section C.4.1 of Rajamohan 2026)."""
+    rows, order = list[Cells](), list(results.by_name)
+    found = [chosen for folder in folders if (chosen := read_chosen(folder)).arm in order]
+    for chosen in sorted(found, key=lambda c: (order.index(c.arm), c.fraction, c.task, c.seed)):
+        optimizer, epochs = chosen.settings.get("optimizer") or {}, chosen.settings.get("epochs")
+        rates = (_short(optimizer.get(key)) for key in ("lr", "weight_decay"))
+        shown = (optimizer.get("name"), *rates, epochs, optimizer.get("peak"))
+        rows.append(cells(
+            *arm_cells(results.by_name[chosen.arm]), share(chosen.fraction), chosen.task, str(chosen.seed),
+            f"{count(chosen.num_trials)} ({count(chosen.num_pruned)} pruned)", count(chosen.num_val_patients),
+            number(chosen.metric), *("–" if value is None else str(value) for value in shown),
+        ))  # fmt: skip
     columns = (
         "Network", "Initialisation", "Labels", "Task", "Seed", "Trials", "Validation patients",
         "Best on validation", "Optimizer", "Rate", "Weight decay", "Epochs", "Peak, × rate",
     )  # fmt: skip
-    note = (
-        "One search an arm and share of labels, on a label seed of its own; validation alone chooses. The "
-        "paper made 50 trials for each."
-    )
-    return Table("Settings of fine-tuning that searches chose", columns, rows, note, heads=2, styles=styles)
+    note = "One search an arm and share of labels, on a label seed of its own; validation alone chooses. "
+    note += "The paper made 50 trials for each."
+    return Table("Settings of fine-tuning that searches chose", columns, rows, note, heads=2)
 
 
 def _short(value: float | None) -> str | None:
