@@ -32,7 +32,6 @@ from trabecula.nets.encoder import StartingPoint, make_encoder, pooling, startin
 from trabecula.nets.published import is_hub_name, stands_for_weights
 from trabecula.objectives import TABLE, find
 from trabecula.objectives.objective import Setting, outweighed
-from trabecula.objectives.settings import of_method, resolved
 from trabecula.run import Run
 from trabecula.train.checkpoint import CHECKPOINT
 from trabecula.train.pretraining import draw, train_and_keep
@@ -119,7 +118,7 @@ class Config(Record):
     def _whole(cls, settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         """With the method's defaults: a run's identity holds them, and a mistyped one is found at once."""
         objective = info.data.get("objective", "none")
-        return settings if objective == "none" else resolved(objective, settings)
+        return settings if objective == "none" else find(objective).resolved(settings)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -164,7 +163,7 @@ def run(config: Config, out: Run) -> str:
         labelled = pools.labelled_training_part(store.parts[0], splits, config.manifest, config.task)
     method = find(config.objective)
     pool = pools.with_fields(config.objective, method.fields, store, rows, patients, labelled)
-    settings = of_method(config.objective, config.settings, store.size, labelled.task if labelled else None)
+    settings = method.settings(config.settings, store.size, labelled.task if labelled else None)
     objective = method(settings, encoder, Setting(len(pool.rows), config.batch_size, config.seed)).to(device)
     out.log("pool", images=len(pool.rows), patients=len(pool.patients))
     # before hours are spent, what would else be known after them

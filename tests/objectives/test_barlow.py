@@ -154,7 +154,8 @@ def test_defaults_are_those_of_the_official_codes(store: Store) -> None:
     optimizer = {"name": "lars", "lr": 0.2}
     assert make(store, optimizer=optimizer, scale_lr=True).groups()["all"].optimizer.lr == 0.2 * BATCH / 256
     assert make(store, optimizer=optimizer, scale_lr=False).groups()["all"].optimizer.lr == 0.2
-    assert {views.size for views in make(store).views} == {store.size}
+    made = make(store).config
+    assert made.views_a.size == made.views_b.size == store.size
 
 
 def test_only_the_encoder_is_kept(store: Store) -> None:

@@ -108,7 +108,7 @@ def test_three_steps_are_those_of_lightly_s_modules(store: Store) -> None:
     other = torch.optim.SGD([w for w in peer.parameters() if w.requires_grad], lr=0.1)
     for number in range(3):
         batch = stream.batch(number)
-        a, b = (batch.view(views).images.double() for views in byol.views)
+        a, b = (batch.view(views).images.double() for views in (byol.config.views_a, byol.config.views_b))
         if number:
             update_momentum(nn.Sequential(peer.backbone, peer.projection_head), peer.copies, 0.9)
         there, back = ((peer(x), peer.forward_momentum(y)) for x, y in ((a, b), (b, a)))
@@ -139,7 +139,7 @@ def test_each_view_is_predicted_from_the_other_in_a_pass_of_its_own(store: Store
     predicted.register_forward_hook(lambda _m, args, out: pairs.append((args[0], out)))
     update = next(byol.step([stream.batch(0)], 0.0))
     batch = stream.batch(0)
-    a, b = (batch.view(views).images for views in byol.views)
+    a, b = (batch.view(views).images for views in (byol.config.views_a, byol.config.views_b))
     assert [torch.equal(x, y) for x, y in zip(seen["online"], (a, b), strict=True)] == [True, True]
     assert [torch.equal(x, y) for x, y in zip(seen["target"], (b, a), strict=True)] == [True, True]
     assert not torch.equal(a, b)
@@ -185,4 +185,4 @@ def test_defaults_are_the_paper_s(store: Store) -> None:
     assert (rule.schedule, rule.end, rule.warmup) == ("cosine", 0, 0.01)
     byol, _ = make(store, optimizer={"name": "lars", "lr": 0.2}, scale_lr=True)
     assert byol.groups()["online"].optimizer.lr == 0.2 * BATCH / 256
-    assert {views.size for views in byol.views} == {store.size}
+    assert {views.size for views in (byol.config.views_a, byol.config.views_b)} == {store.size}

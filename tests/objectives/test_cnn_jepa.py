@@ -25,7 +25,7 @@ from trabecula.objectives.cnn_jepa import (
     block_size,
     draw_blocks,
     draw_cells,
-    draw_masks,
+    draw_hidden,
     prediction_loss,
 )
 from trabecula.objectives.objective import Setting, rising
@@ -112,7 +112,7 @@ def chances(sampler: str, size: tuple[int, int], num_blocks: int = 4) -> np.ndar
 @pytest.mark.parametrize("sampler", ["fixed", "faithful"])
 def test_blocks_fall_as_often_on_each_cell_as_counting_says(sampler: str, size: tuple[int, int]) -> None:
     masking = Masking.model_validate({"sampler": sampler})
-    drawn = draw_blocks(numbers(20000), GRID, masking, size).target.sum(0).numpy()
+    drawn = draw_blocks(numbers(20000), GRID, masking, size).sum(0).numpy()
     expected = chances(sampler, size)
     assert (drawn[expected == 0] == 0).all()
     possible = expected > 0
@@ -128,7 +128,7 @@ def test_the_official_sampler_never_hides_the_last_row_and_column_and_ours_does(
     for sampler in ("fixed", "faithful"):
         masking = Masking.model_validate({"sampler": sampler, "blocks": 1})
         shares[sampler] = torch.stack(
-            [draw_masks(numbers(64, seed), GRID, masking).target.float().mean(0) for seed in range(400)]
+            [draw_hidden(numbers(64, seed), GRID, masking).float().mean(0) for seed in range(400)]
         ).mean(0)
     faithful, fixed = shares["faithful"], shares["fixed"]
     assert int((faithful == 0).sum()) == 13
@@ -156,7 +156,7 @@ def test_the_fault_is_lightly_s_too() -> None:
     hits = hits.view(14, 14)
     assert hits[13].sum() == hits[:, 13].sum() == 0
     assert float(hits[:13, :13].min()) > 0
-    ours = sum(draw_masks(numbers(64, seed), (14, 14), Masking(blocks=1)).target.sum(0) for seed in range(20))
+    ours = sum(draw_hidden(numbers(64, seed), (14, 14), Masking(blocks=1)).sum(0) for seed in range(20))
     assert int(ours.min()) > 0  # type: ignore[union-attr]
 
 
@@ -172,26 +172,24 @@ def test_masks_leave_enough_visible_and_something_to_predict(grid: tuple[int, in
     for scale in ((0.15, 0.2), (0.5, 0.9)):
         masking = Masking.model_validate({"sampler": sampler, "block_scale": scale})
         for seed in range(30):
-            visible, target = draw_masks(numbers(16, seed), grid, masking)
-            assert visible.shape == target.shape == (16, *grid)
-            assert torch.equal(visible, ~target)
-            assert int(visible.flatten(1).sum(1).min()) >= min(
+            hidden = draw_hidden(numbers(16, seed), grid, masking)
+            assert hidden.shape == (16, *grid)
+            assert int((~hidden).flatten(1).sum(1).min()) >= min(
                 math.ceil(0.12 * math.prod(grid)), math.prod(grid) - 1
             )
-            assert int(target.flatten(1).sum(1).min()) >= 1
+            assert int(hidden.flatten(1).sum(1).min()) >= 1
 
 
 def test_single_cells_are_hidden_at_random_and_in_equal_number() -> None:
-    visible, target = draw_cells(numbers(20000), GRID, Masking())
-    assert set(visible.flatten(1).sum(1).tolist()) == {20}  # round(49 * 0.4)
-    assert torch.equal(visible, ~target)
-    assert stats.chisquare(target.sum(0).flatten().numpy()).pvalue > 1e-4
+    hidden = draw_cells(numbers(20000), GRID, Masking())
+    assert set((~hidden).flatten(1).sum(1).tolist()) == {20}  # round(49 * 0.4)
+    assert stats.chisquare(hidden.sum(0).flatten().numpy()).pvalue > 1e-4
 
 
 def test_three_batches_of_four_hide_blocks() -> None:
-    counts = [draw_masks(numbers(4, seed), GRID, Masking()).visible.flatten(1).sum(1) for seed in range(1000)]
-    cells = sum(bool((count == 20).all()) for count in counts)
-    # Blocks leave 20 cells in all of four images once in a thousand batches or so.
+    counts = [draw_hidden(numbers(4, seed), GRID, Masking()).flatten(1).sum(1) for seed in range(1000)]
+    cells = sum(bool((count == 29).all()) for count in counts)
+    # Blocks hide 29 cells in all of four images once in a thousand batches or so.
     assert 0.25 * 1000 - 4 * 14 < cells < 0.25 * 1000 + 4 * 14
 
 
@@ -199,10 +197,9 @@ def test_three_batches_of_four_hide_blocks() -> None:
 def test_a_part_of_a_batch_draws_the_masks_of_its_rows(blocks: float) -> None:
     masking = Masking(blocks=blocks)
     for seed in range(5):
-        whole = draw_masks(numbers(8, seed), GRID, masking)
-        part = draw_masks(numbers(8, seed, slice(3, 6)), GRID, masking)
-        assert torch.equal(part.target, whole.target[3:6])
-        assert torch.equal(part.visible, whole.visible[3:6])
+        whole = draw_hidden(numbers(8, seed), GRID, masking)
+        part = draw_hidden(numbers(8, seed, slice(3, 6)), GRID, masking)
+        assert torch.equal(part, whole[3:6])
 
 
 def make(store: Store, architecture: str = "timm:resnet10t", **settings: Any) -> tuple[CnnJepa, Stream]:
@@ -218,7 +215,7 @@ def test_the_predictor_puts_its_token_where_nothing_is_seen() -> None:
     predictor.layers = torch.nn.Sequential()
     visible = torch.tensor([[[True, False], [False, True]]])
     maps = torch.rand(1, 4, 2, 2)
-    filled = predictor(maps, visible)
+    filled = predictor(maps, ~visible)
     assert torch.equal(filled[0, :, 0, 0], maps[0, :, 0, 0])
     assert torch.equal(filled[0, :, 0, 1], predictor.token)
     depthwise, pointwise, norm, act = Predictor(4, layers=1, kernel=3).layers
@@ -237,15 +234,15 @@ def test_the_student_sees_the_visible_cells_and_the_teacher_whole_images(store: 
     batch = stream.batch(0)
     update = next(objective.step([batch], 0.0))
     replay = stream.batch(0)
-    images = replay.view(objective.views).images
-    visible, target = draw_masks(replay.random, objective.grid, objective.config.masking)
-    shown = visible.repeat_interleave(32, 1).repeat_interleave(32, 2)[:, None]
+    images = replay.view(objective.config.views).images
+    hidden = draw_hidden(replay.random, objective.grid, objective.config.masking)
+    shown = (~hidden).repeat_interleave(32, 1).repeat_interleave(32, 2)[:, None]
     whole = objective.teacher.normalise(images)
     assert torch.equal(inputs["teacher"], whole)
     assert torch.equal(inputs["student"], torch.where(shown, whole, 0))
-    predicted = objective.predictor(objective.student.backbone.maps(torch.where(shown, whole, 0)), visible)
+    predicted = objective.predictor(objective.student.backbone.maps(torch.where(shown, whole, 0)), hidden)
     assert predicted.shape == (BATCH, 512, 3, 3)
-    assert float(update.scalars["hidden"]) == pytest.approx(float(target.float().mean()))
+    assert float(update.scalars["hidden"]) == pytest.approx(float(hidden.float().mean()))
 
 
 def test_the_teacher_follows_before_the_step_and_has_no_gradient(store: Store) -> None:
@@ -318,7 +315,7 @@ def test_the_rate_is_for_512_images(store: Store) -> None:
 def test_views_are_of_their_own_size_and_otherwise_the_papers(store: Store) -> None:
     objective, stream = make(store, size=64)
     assert objective.grid == (2, 2)
-    assert stream.batch(0).view(objective.views).images.shape == (BATCH, 1, 64, 64)
+    assert stream.batch(0).view(objective.config.views).images.shape == (BATCH, 1, 64, 64)
     views = CnnJepaConfig().views
     assert (views.crop_scale, views.rotate, views.flip, views.blur, views.intensity) == (
         (0.2, 1.0),

@@ -157,7 +157,7 @@ def test_the_loss_is_that_of_the_paper_s_text_written_anew(store: Store) -> None
     batch = stream.batch(0)
     update = next(mae.step([batch], 0.0))
     again = stream.batch(0)
-    x = mae.encoder.normalise(again.view(mae.views).images.double()).numpy()[:, 0]
+    x = mae.encoder.normalise(again.view(mae.config.views).images.double()).numpy()[:, 0]
     noise = again.random.uniform(16).numpy()
     visible = np.argsort(noise, axis=1)[:, :8]
     expected = np.mean([reference_loss(state, x[b], visible[b], 2) for b in range(BATCH)])
@@ -200,7 +200,7 @@ def test_norm_pix_predicts_patches_up_to_brightness_and_contrast(store: Store) -
     for norm_pix in (True, False):
         mae, stream = make(store, norm_pix=norm_pix)
         batch = stream.batch(0)
-        x = mae.encoder.normalise(batch.view(mae.views).images)
+        x = mae.encoder.normalise(batch.view(mae.config.views).images)
         masking = mae.hide(batch.random)
         with torch.no_grad():
             pixels, predicted = patchify(x, 8), mae(x, masking)

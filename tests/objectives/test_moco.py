@@ -123,7 +123,7 @@ def test_key_statistics_are_taken_over_other_rows_than_the_query_s(store: Store)
         keys = moco._keys(batch)
     hook.remove()
     replay = stream.batch(0)
-    plain = replay.view(moco.views).images  # the same draws, in the batch's own order
+    plain = replay.view(moco.config.views).images  # the same draws, in the batch's own order
     assert not torch.equal(inputs[0], plain)
     torch.testing.assert_close(inputs[0].sum(), plain.sum())
     moco.eval()

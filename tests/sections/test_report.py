@@ -185,7 +185,11 @@ def test_missing_file_is_one_line(study: Config, tmp_path: Path, name: str) -> N
         ),
         ("curves.json", '{"roc": []}', "has no 'reliability'"),
         ("flow.json", '{"subsets": [], "arms": []}', "has no 'tasks'"),
-        ("flow.json", '{"tasks": [], "subsets": [], "arms": []}', "tasks: Input should be a valid dict"),
+        (
+            "flow.json",
+            '{"tasks": [], "subsets": [], "arms": []}',
+            "tasks: Input should be a valid dictionary",
+        ),
         ("flow.json", '{"tasks": {}, "subsets": [], "arms": [3]}', r"arms\[0\]: Input should be a dict"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from trabecula.train import memory
-from trabecula.train.memory import keeping_memory, kept_memory
+from trabecula.train.memory import kept_memory
 
 BYTES = 96 << 20  # above 32 MiB, which glibc gives back to the system by default
 
@@ -45,9 +45,9 @@ def test_a_block_is_taken_from_the_system_a_few_times_at_most_and_goes_back_at_t
 
 
 def test_a_loop_keeps_memory_until_it_is_closed() -> None:
-    @keeping_memory
     def loop(count: int) -> Iterator[int]:
-        yield from range(count)
+        with kept_memory():
+            yield from range(count)
 
     assert list(loop(3)) == [0, 1, 2]
     items = loop(3)

@@ -8,8 +8,7 @@ and have one random control.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 from pydantic import Field
@@ -26,10 +25,11 @@ from trabecula.nets.generators.upsampling import LATENT, UpsamplingConfig, Upsam
 from trabecula.nets.input_gradient import piecewise_linear, scores
 from trabecula.objectives.objective import Group, Objective, Product, Setting, ema
 from trabecula.objectives.optim import Optimizer
-from trabecula.random_numbers import mix
 
 ADAM = Optimizer(name="adam", lr=1e-4, betas=(0.0, 0.99))
 """Den Boer 2025, section 4.3."""
+CONSTANT_CANCELS = {"critic.output.bias": "the loss depends on differences of scores: a constant cancels"}
+"""A weight without gradient, of the Wasserstein and the relativistic losses."""
 
 
 class AdversarialConfig(Record):
@@ -52,31 +52,25 @@ class Adversarial(Objective):
     """Critic and generator; a method builds them in `nets` and adds its losses in `step`."""
 
     Config = AdversarialConfig
-    monitors: ClassVar[tuple[str, ...]] = ("encoder", "gan")
-    tiny: ClassVar[Mapping[str, Any]] = {"critic_steps": 1, "latent": 8, "ema": 0.5}
+    config: AdversarialConfig
+    monitors = ("encoder", "gan")
+    tiny = {"critic_steps": 1, "latent": 8, "ema": 0.5}
+    updates: Tensor  # of the generator
     penalised: ClassVar[bool] = False
     """Whether the method draws the norm of the critic's input gradient between real and made images to 1."""
 
     def __init__(self, config: AdversarialConfig, encoder: Encoder, setting: Setting) -> None:
         super().__init__(config, encoder, setting)
-        self.config = config
-        self.batches = config.critic_steps
-        self.encoder = encoder
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mix(setting.seed, "wgan_gp"))  # one seed, one start, whatever the method
+        self.batches, self.encoder = config.critic_steps, encoder
+        with setting.seeded("wgan_gp"):  # one seed, one start, whatever the method
             self.critic, self.generator = self.nets(encoder)
         self.averaged = copy.deepcopy(self.generator).requires_grad_(False) if config.ema else None
         if self.averaged is not None:
             self.averaged.averaged = True
-        self.updates: Tensor
-        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))  # of the generator
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
     def nets(self, encoder: Encoder) -> tuple[nn.Module, LatentGenerator]:
-        """The critic, (B, C, H, W) in [-1, 1] -> (B,), and the generator of such images.
-
-        Raises:
-            InputError: an encoder that the critic cannot be made of.
-        """
+        """The critic, (B, C, H, W) in [-1, 1] -> (B,), and the generator of such images."""
         raise NotImplementedError
 
     def groups(self) -> dict[str, Group]:
@@ -107,7 +101,7 @@ class Adversarial(Objective):
     @torch.no_grad()
     def fakes(self, batch: Batch) -> Tensor:
         """(B, C, H, W) in [-1, 1], made for the critic: they carry no gradient."""
-        return self.generator(batch.random.normal(self.config.latent)).float()  # type: ignore[no-any-return]
+        return self.fresh_fakes(batch).float()
 
     def fresh_fakes(self, batch: Batch) -> Tensor:
         """(B, C, H, W) in [-1, 1], made for the generator's own update."""
@@ -140,15 +134,13 @@ class CriticGan(Adversarial):
     """The nets of den Boer 2025, section 4.2: the critic is the encoder's own layers with one output."""
 
     batch_coupled = True  # the generator has batch norm
-    zero_gradients: ClassVar[Mapping[str, str]] = {
-        "generator.blocks.*.1.bias": "the batch norm that follows subtracts the mean",
-    }
+    zero_gradients = {"generator.blocks.*.1.bias": "the batch norm that follows subtracts the mean"}
     architectures = ("critic",)
     generator_norm: ClassVar[Norm] = "batch"
     critic: Critic
 
     def nets(self, encoder: Encoder) -> tuple[Critic, UpsamplingGenerator]:
-        card = encoder.card
+        card, norm = encoder.card, self.generator_norm
         if not is_critic(card.architecture):
             raise InputError(
                 f"{self.name()} pretrains the architecture 'critic', not '{card.architecture}'; "
@@ -156,13 +148,8 @@ class CriticGan(Adversarial):
             )
         blocks = cast("nn.Sequential", encoder.backbone.net)
         critic = Critic(card.channels, card.size, blocks=blocks)
-        its = UpsamplingConfig(
-            latent=self.config.latent, widths=mirrored(widths_of(blocks)), norm=self.generator_norm
-        )
+        its = UpsamplingConfig(latent=self.config.latent, widths=mirrored(widths_of(blocks)), norm=norm)
         return critic, UpsamplingGenerator(its, card.channels, card.size)
 
     def products(self) -> dict[str, Product]:
         return {**super().products(), "critic": self.critic}
-
-    def scorer(self) -> Critic:
-        return self.critic

@@ -46,12 +46,9 @@ class Barlow(TwoViews):
 def correlation_terms(za: Tensor, zb: Tensor) -> tuple[Tensor, Tensor]:
     """How far the cross-correlation of two embeddings is from the identity (equations 1 and 2).
 
-    Args:
-        za, zb: (N, D) embeddings of the two views. Each feature is centred and divided by its standard
-            deviation over the rows, with 1/N: with 1/(N-1) equal views would not correlate to 1.
-
-    Returns:
-        sum_i (1 - c_ii)^2 and sum_{i != j} c_ij^2.
+    za, zb: (N, D) embeddings of the two views. Each feature is centred and divided by its standard deviation
+    over the rows, with 1/N: with 1/(N-1) equal views would not correlate to 1.
+    Gives sum_i (1 - c_ii)^2 and sum_{i != j} c_ij^2.
     """
     num_rows = len(za)
     a, b = (F.batch_norm(z, None, None, training=True, eps=EPS) for z in (za, zb))

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -19,12 +18,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trabecula.config import Record
-from trabecula.data.batches import Batch
 from trabecula.data.views import Views
 from trabecula.nets.encoder import Encoder
-from trabecula.objectives.objective import Group, Objective, Product, Setting, Steps, Update, ema, rising
+from trabecula.objectives.objective import Batches, Objective, Product, Setting, Steps, Update, ema, rising
 from trabecula.objectives.optim import Optimizer
-from trabecula.random_numbers import mix
 
 
 class ByolConfig(Record):
@@ -56,8 +53,10 @@ class Byol(Objective):
     """An online network with a predictor, and its moving average as target."""
 
     Config = ByolConfig
+    config: ByolConfig
+    group = "online"
     batch_coupled = True
-    tiny: ClassVar[Mapping[str, Any]] = {
+    tiny = {
         "hidden": 32, "dim": 8, "momentum": 0.9, "optimizer": {"name": "adam", "lr": 1e-3}, "scale_lr": False,
         "views_a": {"crop_scale": (0.8, 1.0), "rotate": 5, "blur": 0, "intensity": 0},
         "views_b": {"crop_scale": (0.8, 1.0), "rotate": 5, "blur": 0, "intensity": 0},
@@ -65,28 +64,18 @@ class Byol(Objective):
 
     def __init__(self, config: ByolConfig, encoder: Encoder, setting: Setting) -> None:
         super().__init__(config, encoder, setting)
-        self.config, self.batch_size = config, setting.batch_size
-        size = {"size": encoder.card.size}
-        self.views = (config.views_a.model_copy(update=size), config.views_b.model_copy(update=size))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mix(setting.seed, "byol"))
+        with setting.seeded("byol"):
             projector = perceptron(encoder.card.num_features, config.hidden, config.dim)
+            self.online = nn.Sequential(encoder, projector)
             self.predictor = perceptron(config.dim, config.hidden, config.dim)
-        self.online = nn.Sequential(encoder, projector)
         self.target = copy.deepcopy(self.online).requires_grad_(False)
-
-    def groups(self) -> dict[str, Group]:
-        optimizer = self.config.optimizer
-        if self.config.scale_lr:
-            optimizer = optimizer.model_copy(update={"lr": optimizer.lr * self.batch_size / 256})
-        return {"online": Group([*self.online.parameters(), *self.predictor.parameters()], optimizer)}
 
     def products(self) -> dict[str, Product]:
         return {"encoder": cast("Encoder", self.online[0])}
 
-    def step(self, batches: Sequence[Batch], progress: float) -> Steps:
+    def step(self, batches: Batches, progress: float) -> Steps:
         (batch,) = batches
-        a, b = (batch.view(views).images for views in self.views)
+        a, b = (batch.view(views).images for views in (self.config.views_a, self.config.views_b))
         predicted_a, predicted_b = (self.predictor(self.online(images)) for images in (a, b))
         with torch.no_grad():
             wanted_a, wanted_b = self.target(b), self.target(a)
@@ -96,22 +85,12 @@ class Byol(Objective):
 
 def perceptron(num_features: int, hidden: int, out: int) -> nn.Sequential:
     """Linear, batch norm, ReLU, linear (section 3.2); a bias of the first would go in the batch norm."""
-    return nn.Sequential(
-        OrderedDict(
-            hidden=nn.Linear(num_features, hidden, bias=False),
-            norm=nn.BatchNorm1d(hidden),
-            act=nn.ReLU(),
-            out=nn.Linear(hidden, out, bias=False),
-        )
-    )
+    first, last = nn.Linear(num_features, hidden, bias=False), nn.Linear(hidden, out, bias=False)
+    return nn.Sequential(OrderedDict(hidden=first, norm=nn.BatchNorm1d(hidden), act=nn.ReLU(), out=last))
 
 
 def distance(predicted: Tensor, wanted: Tensor) -> Tensor:
-    """Mean squared distance of rows brought to unit length: 2 - 2 cos (equation 2).
-
-    Args:
-        predicted, wanted: (B, dim).
-    """
+    """Mean squared distance of rows (B, dim) brought to unit length: 2 - 2 cos (equation 2)."""
     if predicted.dtype != torch.float64:
         predicted, wanted = predicted.float(), wanted.float()
     return 2 - 2 * F.cosine_similarity(predicted, wanted, dim=1).mean()

@@ -6,8 +6,8 @@ section C.4 (random resized crop and rotation while training).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Iterable
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -20,15 +20,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trabecula.artifacts.classifier import HeadChoice
 from trabecula.artifacts.store import to_float
-from trabecula.artifacts.tasks import Task
 from trabecula.config import Record
-from trabecula.data.batches import Batch
 from trabecula.data.views import Views
 from trabecula.nets.encoder import Encoder
 from trabecula.nets.heads import make_head
-from trabecula.objectives.objective import Group, Objective, Product, Setting, Steps, Update
+from trabecula.objectives.objective import Batches, Objective, Setting, Steps, Update
 from trabecula.objectives.optim import Optimizer
-from trabecula.random_numbers import RowRandom, mix
+from trabecula.random_numbers import RowRandom
 
 MASKED = -1
 """In multi-label targets: this label is not known for this image."""
@@ -57,10 +55,8 @@ class ClassifyConfig(Record):
     def _one_weight_a_class(self) -> Self:
         weights = self.class_weights
         if weights and (len(weights) != self.num_classes or min(weights) < 0):
-            raise ValueError(
-                f"class_weights needs one number, 0 or more, for each of {self.num_classes} classes, got "
-                f"{list(weights)}"
-            )
+            wanted = f"one number, 0 or more, for each of {self.num_classes} classes"
+            raise ValueError(f"class_weights needs {wanted}, got {list(weights)}")
         return self
 
 
@@ -68,31 +64,23 @@ class Classify(Objective):
     """Encoder and head under cross-entropy."""
 
     Config = ClassifyConfig
+    config: ClassifyConfig
+    class_weights: Tensor | None
     fields = ("labels",)
-    of_task: ClassVar[Mapping[str, Callable[[Task], Any]]] = {
+    of_task = {
         "kind": lambda task: "multilabel" if task.kind == "multilabel" else "single",
         "num_classes": lambda task: task.num_outputs,
     }
-    tiny: ClassVar[Mapping[str, Any]] = {"head": [{"width": 16, "nonlinearity": "tanh", "dropout": 0.2}]}
+    tiny = {"head": [{"width": 16, "nonlinearity": "tanh", "dropout": 0.2}]}
 
     def __init__(self, config: ClassifyConfig, encoder: Encoder, setting: Setting) -> None:
         super().__init__(config, encoder, setting)
-        self.config, self.encoder = config, encoder
-        self.views = config.views.model_copy(update={"size": encoder.card.size})
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mix(setting.seed, "classify head"))
+        self.encoder = encoder
+        with setting.seeded("classify head"):
             self.head = make_head(config.head, encoder.card.num_features, config.num_classes, config.kind)
         self.batch_coupled = any(isinstance(part, _BatchNorm) for part in self.modules())
-        self.class_weights: Tensor | None
         weights = torch.tensor(config.class_weights) if config.class_weights else None
         self.register_buffer("class_weights", weights, persistent=False)
-
-    def groups(self) -> dict[str, Group]:
-        used = [*self.encoder.parameters(), *self.head.parameters()]
-        return {"all": Group(used, self.config.optimizer)}
-
-    def products(self) -> dict[str, Product]:
-        return {"encoder": self.encoder}
 
     @torch.no_grad()
     def prepare(self, images: Iterable[Tensor]) -> None:
@@ -112,19 +100,18 @@ class Classify(Objective):
         """(B, C, H, W) in [0, 1] -> logits (B, num_classes); random: the batch's, for dropout in training."""
         return self.head(self.encoder(images), random)  # type: ignore[no-any-return]
 
-    def step(self, batches: Sequence[Batch], progress: float) -> Steps:  # noqa: ARG002
+    def step(self, batches: Batches, progress: float) -> Steps:  # noqa: ARG002
         (batch,) = batches
-        images = batch.view(self.views).images if self.config.augment else to_float(batch.images)
+        images = batch.view(self.config.views).images if self.config.augment else to_float(batch.images)
         yield Update("all", self.loss(self(images, batch.random).float(), batch.fields["labels"]))
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean loss of (B, K) logits under (B,) classes or (B, L) labels in {0, 1, MASKED}."""
         if self.config.kind == "single":
             each = F.cross_entropy(logits, labels, reduction="none")
-            # The mean is over images, not over weights: parts of a batch then add up exactly.
-            return (
-                (each * self.class_weights[labels]).mean() if self.class_weights is not None else each.mean()
-            )
+            if self.class_weights is not None:
+                each = each * self.class_weights[labels]
+            return each.mean()  # over images, not over weights: parts of a batch then add up exactly
         known = (labels != MASKED).float()
         each = F.binary_cross_entropy_with_logits(logits, labels.clamp(min=0).float(), reduction="none")
         if self.class_weights is not None:

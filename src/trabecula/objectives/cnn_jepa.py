@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -26,14 +25,13 @@ from torch import Tensor, nn
 
 from trabecula import distributed
 from trabecula.config import Record
-from trabecula.data.batches import Batch
 from trabecula.data.views import Views
 from trabecula.errors import InputError
 from trabecula.nets.encoder import Encoder
 from trabecula.nets.sparse import sparse_maps
-from trabecula.objectives.objective import Group, Objective, Product, Setting, Steps, Update, ema, rising
+from trabecula.objectives.objective import Batches, Objective, Product, Setting, Steps, Update, ema, rising
 from trabecula.objectives.optim import Optimizer
-from trabecula.random_numbers import RowRandom, mix
+from trabecula.random_numbers import RowRandom
 
 Share = Annotated[float, Gt(0), Lt(1)]
 Grid = tuple[int, int]
@@ -106,45 +104,34 @@ class CnnJepa(Objective):
     """A masked student, a predictor, and the student's moving average as target."""
 
     Config = CnnJepaConfig
+    config: CnnJepaConfig
+    group, rate_batch = "student", 512
     batch_coupled = True
-    tiny: ClassVar[Mapping[str, Any]] = {
+    tiny = {
         "size": 96, "momentum": 0.99, "optimizer": {"name": "adamw", "lr": 1e-3}, "scale_lr": False,
         "views": {"crop_scale": (0.8, 1.0), "rotate": 0, "blur": 0, "intensity": 0},
     }  # fmt: skip
 
     def __init__(self, config: CnnJepaConfig, encoder: Encoder, setting: Setting) -> None:
         super().__init__(config, encoder, setting)
-        size = config.size or encoder.card.size
-        self.config, self.batch_size = config, setting.batch_size
-        self.views = config.views.model_copy(update={"size": size})
-        self.grid = find_grid(encoder, size)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mix(setting.seed, "cnn_jepa predictor"))
-            self.predictor = Predictor(encoder.backbone.num_features, config.layers, config.kernel)
+        self.grid = find_grid(encoder, self.config.views.size)
         self.student = encoder
+        with setting.seeded("cnn_jepa predictor"):
+            self.predictor = Predictor(encoder.backbone.num_features, config.layers, config.kernel)
         self.teacher = copy.deepcopy(encoder).requires_grad_(False)
-
-    def groups(self) -> dict[str, Group]:
-        weights = [*self.student.parameters(), *self.predictor.parameters()]
-        optimizer = self.config.optimizer
-        if self.config.scale_lr:
-            optimizer = optimizer.model_copy(update={"lr": optimizer.lr * self.batch_size / 512})
-        return {"student": Group(weights, optimizer)}
 
     def products(self) -> dict[str, Product]:
         return {"encoder": self.teacher}
 
-    def step(self, batches: Sequence[Batch], progress: float) -> Steps:
+    def step(self, batches: Batches, progress: float) -> Steps:
         (batch,) = batches
         ema(self.teacher, self.student, rising(self.config.momentum, progress))
-        images = batch.view(self.views).images
-        visible, target = draw_masks(batch.random, self.grid, self.config.masking)
-        visible, target = visible.to(images.device), target.to(images.device)
-        predicted = self.predictor(sparse_maps(self.student, images, visible), visible)
+        images = batch.view(self.config.views).images
+        hidden = draw_hidden(batch.random, self.grid, self.config.masking).to(images.device)
+        predicted = self.predictor(sparse_maps(self.student, images, ~hidden), hidden)
         with torch.no_grad():
             wanted = self.teacher.maps(images)  # its norms take their statistics of whole images
-        loss = prediction_loss(predicted, wanted, target)
-        yield Update("student", loss, {"hidden": target.float().mean()})
+        yield Update("student", prediction_loss(predicted, wanted, hidden), {"hidden": hidden.float().mean()})
 
 
 class Predictor(nn.Module):
@@ -168,37 +155,29 @@ class Predictor(nn.Module):
             ]
         self.layers = nn.Sequential(*parts)
 
-    def forward(self, maps: Tensor, visible: Tensor) -> Tensor:
+    def forward(self, maps: Tensor, hidden: Tensor) -> Tensor:
         """(B, C, h, w) and (B, h, w) bool -> (B, C, h, w), not negative."""
         token = self.token.to(maps.dtype)[:, None, None]
-        predicted: Tensor = self.layers(torch.where(visible[:, None], maps, token))
+        predicted: Tensor = self.layers(torch.where(hidden[:, None], token, maps))
         return predicted
 
 
-class Masks(NamedTuple):
-    """Cells (B, h, w), bool: what the student sees, and what it is to predict; no cell is both."""
-
-    visible: Tensor
-    target: Tensor
-
-
-def prediction_loss(predicted: Tensor, wanted: Tensor, target: Tensor) -> Tensor:
-    """Smooth L1 between maps of unit length in each cell: sum over channels, mean over the target cells.
+def prediction_loss(predicted: Tensor, wanted: Tensor, hidden: Tensor) -> Tensor:
+    """Smooth L1 between maps of unit length in each cell: sum over channels, mean over the hidden cells.
 
     The mean is over the cells of all processes, each of which gets the loss of the global batch.
-
-    Args:
-        predicted, wanted: (B, C, h, w); only the direction in each cell matters.
-        target: (B, h, w) bool.
+    predicted, wanted: (B, C, h, w), of which only the direction in each cell matters; hidden: (B, h, w) bool.
     """
-    ours, theirs = F.normalize(_real(predicted), dim=1), F.normalize(_real(wanted), dim=1)
+    if predicted.dtype != torch.float64:
+        predicted, wanted = predicted.float(), wanted.float()
+    ours, theirs = F.normalize(predicted, dim=1), F.normalize(wanted, dim=1)
     each = F.smooth_l1_loss(ours, theirs, reduction="none").sum(1)  # (B, h, w)
-    chosen = target.to(each.dtype)
+    chosen = hidden.to(each.dtype)
     return distributed.total((each * chosen).sum()) / distributed.total(chosen.sum()).clamp(min=1)
 
 
-def draw_masks(random: RowRandom, grid: Grid, masking: Masking) -> Masks:
-    """Masks of a batch: blocks or single cells, one kind for the whole batch."""
+def draw_hidden(random: RowRandom, grid: Grid, masking: Masking) -> Tensor:
+    """(B, h, w) bool, the cells that are hidden: blocks or single ones, one kind for the whole batch."""
     kind, size = random.once(2).tolist()
     if kind < masking.blocks:
         return draw_blocks(random, grid, masking, block_size(size, grid, masking))
@@ -222,8 +201,8 @@ def block_size(u: float, grid: Grid, masking: Masking) -> tuple[int, int]:
     return height, width
 
 
-def draw_blocks(random: RowRandom, grid: Grid, masking: Masking, size: tuple[int, int]) -> Masks:
-    """Targets are the union of an image's blocks of this size, visible is the rest."""
+def draw_blocks(random: RowRandom, grid: Grid, masking: Masking, size: tuple[int, int]) -> Tensor:
+    """(B, h, w) bool, the union of an image's blocks of this size."""
     places = random.uniform(masking.num_blocks, 2)  # (B, n, 2)
     extra = 1 if masking.sampler == "fixed" else 0
     counts = [side - part + extra for side, part in zip(grid, size, strict=True)]
@@ -237,62 +216,45 @@ def draw_blocks(random: RowRandom, grid: Grid, masking: Masking, size: tuple[int
     blocks = inside[0][..., :, None] & inside[1][..., None, :]  # (B, n, h, w)
     unions = blocks.cumsum(1) > 0  # of the first 1, 2 ... n blocks
     enough = (~unions).flatten(2).sum(2) >= _least(grid, masking)  # (B, n): true, then false
-    target = unions[torch.arange(len(unions)), enough.sum(1) - 1]
-    return Masks(~target, target)
+    return unions[torch.arange(len(unions)), enough.sum(1) - 1]
 
 
-def draw_cells(random: RowRandom, grid: Grid, masking: Masking) -> Masks:
-    """Single cells, the same number in each image."""
+def draw_cells(random: RowRandom, grid: Grid, masking: Masking) -> Tensor:
+    """(B, h, w) bool, single cells, the same number in each image."""
     cells = grid[0] * grid[1]
     kept = min(max(round(cells * (1 - masking.hidden)), 1), cells - 1)
     order = random.uniform(cells).argsort(1)
-    visible = torch.zeros_like(order, dtype=torch.bool).scatter(1, order[:, :kept], True)
-    visible = visible.view(-1, *grid)
-    return Masks(visible, ~visible)
+    return torch.ones_like(order, dtype=torch.bool).scatter(1, order[:, :kept], False).view(-1, *grid)
 
 
+@torch.no_grad()
 def find_grid(encoder: Encoder, size: int) -> Grid:
     """Rows and columns of the encoder's maps for views of `size` px.
 
     Raises:
         InputError: no maps, layers that cannot be run on part of an image, or fewer than 2 x 2 cells.
     """
-    card, training = encoder.card, encoder.training
+    card, what = encoder.card, f"cnn_jepa: {encoder.card.architecture}"
     if encoder.backbone.layout != "maps":
-        raise InputError(f"cnn_jepa: {card.architecture} is no convolutional network; use timm:resnet34, say")
-    blank = torch.zeros(1, card.channels, size, size)
-    encoder.eval()
+        raise InputError(f"{what} is no convolutional network; use timm:resnet34, say")
+    encoder, blank = copy.deepcopy(encoder).eval(), torch.zeros(1, card.channels, size, size)
     try:
-        with torch.no_grad():
-            rows, columns = _maps(encoder, blank).shape[-2:]
-            if min(rows, columns) < 2:
-                wanted = -(-4 * size // max(rows, columns))
-                raise InputError(
-                    f"cnn_jepa: {card.architecture} gives {rows} x {columns} cells for views of {size} px, "
-                    f"too few to predict one from another; enlarge the views: -s settings.size={wanted}"
-                )
-            sparse_maps(encoder, blank, torch.ones(1, rows, columns, dtype=torch.bool))
-    finally:
-        encoder.train(training)
-    return rows, columns
-
-
-def _maps(encoder: Encoder, images: Tensor) -> Tensor:
-    try:
-        return encoder.maps(images)
+        rows, columns = encoder.maps(blank).shape[-2:]
     except (RuntimeError, AssertionError, ValueError) as error:  # a size the network cannot take
-        reason = str(error).splitlines()[0]
         raise InputError(
-            f"cnn_jepa: {encoder.card.architecture} cannot take views of {images.shape[-1]} px ({reason}); "
-            "give a larger settings.size, or 0 for the encoder's own"
+            f"{what} cannot take views of {size} px ({str(error).splitlines()[0]}); give a larger "
+            "settings.size, or 0 for the encoder's own"
         ) from None
+    if min(rows, columns) < 2:
+        raise InputError(
+            f"{what} gives {rows} x {columns} cells for views of {size} px, too few to predict one from "
+            f"another; enlarge the views: -s settings.size={-(-4 * size // max(rows, columns))}"
+        )
+    sparse_maps(encoder, blank, torch.ones(1, rows, columns, dtype=torch.bool))
+    return rows, columns
 
 
 def _least(grid: Grid, masking: Masking) -> int:
     """Cells that have to stay visible."""
     cells = grid[0] * grid[1]
     return min(math.ceil(masking.min_visible * cells), cells - 1)
-
-
-def _real(maps: Tensor) -> Tensor:
-    return maps if maps.dtype == torch.float64 else maps.float()

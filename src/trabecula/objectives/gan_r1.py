@@ -9,18 +9,15 @@ the plain game need not do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from trabecula.data.batches import Batch
 from trabecula.nets.encoder import Encoder
 from trabecula.nets.input_gradient import input_gradient
 from trabecula.objectives.adversarial import AdversarialConfig, CriticGan
-from trabecula.objectives.objective import Group, Setting, Steps, Update
+from trabecula.objectives.objective import Batches, Group, Setting, Steps, Update
 
 
 class GanR1Config(AdversarialConfig):
@@ -42,11 +39,11 @@ class GanR1(CriticGan):
 
     Config = GanR1Config
     config: GanR1Config
+    critic_updates: Tensor
     tiny = {**CriticGan.tiny, "lazy": 2}
 
     def __init__(self, config: GanR1Config, encoder: Encoder, setting: Setting) -> None:
         super().__init__(config, encoder, setting)
-        self.critic_updates: Tensor
         self.register_buffer("critic_updates", torch.zeros((), dtype=torch.int64))
 
     def groups(self) -> dict[str, Group]:
@@ -58,7 +55,7 @@ class GanR1(CriticGan):
             groups["critic"] = Group(groups["critic"].weights, changed)
         return groups
 
-    def step(self, batches: Sequence[Batch], progress: float) -> Steps:  # noqa: ARG002
+    def step(self, batches: Batches, progress: float) -> Steps:  # noqa: ARG002
         lazy, gamma = self.config.lazy, self.config.gamma
         for batch in batches:
             real = self.real(batch)
@@ -68,7 +65,7 @@ class GanR1(CriticGan):
             on_real, on_fake = self.scores(real, self.fakes(batch))
             loss = F.softplus(-on_real).mean() + F.softplus(on_fake).mean()
             r1 = zero_gradient_penalty(self.critic, real) if lazy == 1 else loss.new_zeros(())
-            yield Update("critic", loss + gamma * r1, {"gap": gap(on_real, on_fake)})
+            yield Update("critic", loss + gamma * r1, {"gap": on_real.mean() - on_fake.mean()})
             self.critic_updates += 1
         yield Update("generator", F.softplus(-self.critic(self.fresh_fakes(batches[-1])).float()).mean())
         self.average()
@@ -77,13 +74,6 @@ class GanR1(CriticGan):
 def zero_gradient_penalty(critic: nn.Module, images: Tensor) -> Tensor:
     """1/2 E ||grad critic(x)||_2^2 at these images (Mescheder 2018, equation 9, without gamma), in float32.
 
-    Args:
-        critic: (B, C, H, W) -> (B,).
-        images: (B, C, H, W); real ones for R1, made ones for R2.
+    images: (B, C, H, W), which the critic takes to scores (B,); real ones for R1, made ones for R2.
     """
     return input_gradient(critic, images).flatten(1).square().sum(1).mean() / 2
-
-
-def gap(on_real: Tensor, on_fake: Tensor) -> Tensor:
-    """How much higher the critic scores real images than made ones, (B,) scores each."""
-    return on_real.detach().mean() - on_fake.detach().mean()

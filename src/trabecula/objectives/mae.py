@@ -22,8 +22,7 @@ answer into the picture: they are fitted so that the patch joins its neighbours
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Self
 
 import torch
 from pydantic import Field, model_validator
@@ -31,27 +30,16 @@ from torch import Tensor
 
 from trabecula.artifacts.store import to_float
 from trabecula.config import Record
-from trabecula.data.batches import Batch
 from trabecula.data.views import Views
 from trabecula.errors import InputError
+from trabecula.nets import mae as parts
 from trabecula.nets.encoder import Encoder
-from trabecula.nets.mae import (
-    Decoder,
-    PatchMask,
-    encode,
-    hide,
-    patchify,
-    prepare_encoder,
-    unpatchify,
-    vision_transformer,
-)  # fmt: skip
-from trabecula.objectives.objective import Group, Objective, Picture, Product, Setting, Steps, Update
+from trabecula.objectives.objective import Batches, Objective, Picture, Setting, Steps, Update
 from trabecula.objectives.optim import Optimizer
 from trabecula.objectives.patch_brightness import fill_in
-from trabecula.random_numbers import RowRandom, mix
+from trabecula.random_numbers import RowRandom
 
 _EPS = 1e-6  # added to a patch's variance
-_HIDDEN = 1.0  # what is hidden is as white as the page
 
 
 class MaeConfig(Record):
@@ -83,10 +71,8 @@ class MaeConfig(Record):
     @model_validator(mode="after")
     def _width_fits(self) -> Self:
         if self.decoder_width % self.decoder_heads or self.decoder_width % 4:
-            raise ValueError(
-                f"decoder_width {self.decoder_width} must be a multiple of 4 and of decoder_heads "
-                f"{self.decoder_heads}"
-            )
+            wanted = f"a multiple of 4 and of decoder_heads {self.decoder_heads}"
+            raise ValueError(f"decoder_width {self.decoder_width} must be {wanted}")
         return self
 
 
@@ -94,8 +80,10 @@ class Mae(Objective):
     """An encoder of visible patches and a decoder of hidden ones."""
 
     Config = MaeConfig
+    config: MaeConfig
+    group = "autoencoder"
     architectures = ("timm:test_vit_patch8",)
-    tiny: ClassVar[Mapping[str, Any]] = {
+    tiny = {
         "mask_ratio": 0.5, "norm_pix": False, "decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2,
         "views": {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "rotate": 0, "blur": 0, "intensity": 0},
         "optimizer": {"name": "adamw", "lr": 1e-3}, "scale_lr": False,
@@ -103,67 +91,55 @@ class Mae(Objective):
 
     def __init__(self, config: MaeConfig, encoder: Encoder, setting: Setting) -> None:
         super().__init__(config, encoder, setting)
-        self.config, self.encoder, self.batch_size = config, encoder, setting.batch_size
-        self.views = config.views.model_copy(update={"size": encoder.card.size})
-        backbone = encoder.backbone
-        net = vision_transformer(backbone, "mae")
+        self.encoder, backbone = encoder, encoder.backbone
+        net = parts.vision_transformer(backbone, "mae")
         self.grid: tuple[int, int] = backbone.grid or (0, 0)
         self.patch = encoder.card.size // self.grid[0]
         self.num_patches = self.grid[0] * self.grid[1]
         self.num_visible = visible_patches(self.num_patches, config.mask_ratio)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mix(setting.seed, "mae"))
-            prepare_encoder(net, self.grid, fresh=not (encoder.card.images_seen or encoder.card.weights))
-            self.decoder = Decoder(
+        with setting.seeded("mae"):
+            fresh = not (encoder.card.images_seen or encoder.card.weights)
+            parts.prepare_encoder(net, self.grid, fresh)
+            self.decoder = parts.Decoder(
                 backbone.num_features, backbone.num_prefix_tokens, self.grid,
                 self.patch**2 * backbone.in_channels,
                 config.decoder_width, config.decoder_depth, config.decoder_heads,
             )  # fmt: skip
 
-    def groups(self) -> dict[str, Group]:
-        optimizer = self.config.optimizer
-        if self.config.scale_lr:
-            optimizer = optimizer.model_copy(update={"lr": optimizer.lr * self.batch_size / 256})
-        weights = [w for w in self.parameters() if w.requires_grad]
-        return {"autoencoder": Group(weights, optimizer)}
-
-    def products(self) -> dict[str, Product]:
-        return {"encoder": self.encoder}
-
-    def step(self, batches: Sequence[Batch], progress: float) -> Steps:  # noqa: ARG002
+    def step(self, batches: Batches, progress: float) -> Steps:  # noqa: ARG002
         (batch,) = batches
-        x = self.encoder.normalise(batch.view(self.views).images)
+        x = self.encoder.normalise(batch.view(self.config.views).images)
         masking = self.hide(batch.random)
-        pixels = patchify(x, self.patch)  # (B, L, patch * patch * C)
+        pixels = parts.patchify(x, self.patch)  # (B, L, patch * patch * C)
         blank = (pixels.var(2) < _EPS)[masking.mask].float().mean()
         target = normalise_patches(pixels) if self.config.norm_pix else pixels
         loss = masked_error(self(x, masking).float(), target, masking.mask)
         yield Update("autoencoder", loss, {"blank": blank})
 
-    def forward(self, x: Tensor, masking: PatchMask) -> Tensor:
+    def forward(self, x: Tensor, masking: parts.PatchMask) -> Tensor:
         """(B, C, H, W) normalised -> (B, L, patch * patch * C) of all patches; hidden ones are not seen."""
-        tokens = encode(vision_transformer(self.encoder.backbone, "mae"), x, masking.visible)
-        values: Tensor = self.decoder(tokens, masking.restore)
+        net = parts.vision_transformer(self.encoder.backbone, "mae")
+        values: Tensor = self.decoder(parts.encode(net, x, masking.visible), masking.restore)
         return values
 
-    def hide(self, random: RowRandom) -> PatchMask:
+    def hide(self, random: RowRandom) -> parts.PatchMask:
         """Masks for a batch."""
-        return hide(random.uniform(self.num_patches), self.num_visible)
+        return parts.hide(random.uniform(self.num_patches), self.num_visible)
 
     @torch.no_grad()
     def pictures(self, images: Tensor, random: RowRandom) -> dict[str, Picture]:
         whole = to_float(images)
         seen, filled = self.reconstruct(whole, random)
-        share = self.num_visible / self.num_patches
-        scale = (
-            "The network predicts a hidden patch but for its brightness and contrast, and these are "
-            "set so that it joins its neighbours; nothing is taken from the hidden patch itself."
-            if self.config.norm_pix
-            else "The network predicts the hidden pixels themselves."
-        )
+        scale = "The network predicts the hidden pixels themselves."
+        if self.config.norm_pix:
+            scale = (
+                "The network predicts a hidden patch but for its brightness and contrast, and these are "
+                "set so that it joins its neighbours; nothing is taken from the hidden patch itself."
+            )
+        share = f"{100 * (self.num_visible / self.num_patches):.0f} % of the patches"
         rows = {
             "Images of the pool": whole,
-            f"What the encoder sees: {100 * share:.0f} % of the patches": seen,
+            f"What the encoder sees: {share}": seen,
             "What it fills in": filled,
         }
         return {"reconstructions": Picture(f"Reconstructions of {self.encoder.card.name}", scale, rows)}
@@ -175,28 +151,23 @@ class Mae(Objective):
         Both are functions of the visible patches: the same whatever the others hold.
         """
         x, masking = self.encoder.normalise(images), self.hide(random)
+        hidden, channels = masking.mask[:, :, None], images.shape[1]
         predicted = self(x, masking).float()
-        pixels = patchify(x, self.patch).masked_fill(masking.mask[:, :, None], 0)
+        pixels = parts.patchify(x, self.patch).masked_fill(hidden, 0)
         if self.config.norm_pix:
             predicted = fill_in(pixels, predicted, masking.mask, self.patch, self.grid)
-        hidden = masking.mask[:, :, None]
-        page = patchify(self.encoder.normalise(torch.full_like(images, _HIDDEN)), self.patch)
-        return tuple(  # type: ignore[return-value]
-            self._images(torch.where(hidden, other, pixels), images.shape[1]) for other in (page, predicted)
-        )
+        page = parts.patchify(self.encoder.normalise(torch.ones_like(images)), self.patch)  # white
+        seen, filled = (torch.where(hidden, other, pixels) for other in (page, predicted))
+        return self._images(seen, channels), self._images(filled, channels)
 
     def _images(self, patches: Tensor, channels: int) -> Tensor:
         """Normalised patches (B, L, patch * patch * C) -> (B, channels, H, W) in [0, 1]."""
-        x = unpatchify(patches, self.patch, self.grid) * self.encoder.std + self.encoder.mean
+        x = parts.unpatchify(patches, self.patch, self.grid) * self.encoder.std + self.encoder.mean
         return (x if x.shape[1] == channels else x.mean(1, keepdim=True)).clamp(0, 1)
 
 
 def visible_patches(num_patches: int, mask_ratio: float) -> int:
-    """How many patches are left to see: rounded down, as the official code does.
-
-    Raises:
-        InputError: none or all would be.
-    """
+    """How many patches are left to see: rounded down, as the official code does. Never none or all."""
     visible = int(num_patches * (1 - mask_ratio) + 1e-6)  # 0.3 is stored as a little less
     if 0 < visible < num_patches:
         return visible

@@ -9,8 +9,7 @@ others; what is needed to do so is kept in the encoder.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +24,7 @@ from trabecula.errors import InputError
 from trabecula.nets.encoder import Encoder
 from trabecula.nets.heads import ProjectionHead
 from trabecula.nets.norm import use_global_batch_norm
-from trabecula.objectives.objective import Group, Objective, Product, Setting, Steps, Update, ema
+from trabecula.objectives.objective import Batches, Objective, Product, Setting, Steps, Update, ema
 from trabecula.objectives.optim import Optimizer
 from trabecula.random_numbers import mix
 
@@ -58,8 +57,12 @@ class Moco(Objective):
     """MoCo v2 with split batch norm in place of GPUs."""
 
     Config = MocoConfig
+    config: MocoConfig
+    group = "query"
     batch_coupled = True
-    tiny: ClassVar[Mapping[str, Any]] = {
+    queue: Tensor
+    pointer: Tensor
+    tiny = {
         "dim": 16, "queue": 16, "bn_rows": 4, "momentum": 0.99, "optimizer": {"name": "adam", "lr": 3e-4},
         "scale_lr": False, "views": {"crop_scale": (0.8, 1.0), "rotate": 5, "blur": 0, "intensity": 0},
     }  # fmt: skip
@@ -67,66 +70,46 @@ class Moco(Objective):
     def __init__(self, config: MocoConfig, encoder: Encoder, setting: Setting) -> None:
         _check(config, setting)  # first: it knows what else has to change with the batch
         super().__init__(config, encoder, setting)
-        self.config, self.batch_size = config, setting.batch_size
-        self.views = config.views.model_copy(update={"size": encoder.card.size})
         generator = torch.Generator().manual_seed(mix(setting.seed, "moco"))
-        width = encoder.card.num_features
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mix(setting.seed, "moco head"))
-            head = ProjectionHead(width, width, config.dim)
+        with setting.seeded("moco head"):
+            head = ProjectionHead(encoder.card.num_features, encoder.card.num_features, config.dim)
         use_global_batch_norm(encoder, rows=config.bn_rows)
         self.query = nn.Sequential(encoder, head)
         self.key = copy.deepcopy(self.query).requires_grad_(False)
         queue = torch.randn(config.queue, config.dim, generator=generator)
-        self.queue: Tensor
-        self.pointer: Tensor
         self.register_buffer("queue", F.normalize(queue, dim=1))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
-
-    def groups(self) -> dict[str, Group]:
-        optimizer = self.config.optimizer
-        if self.config.scale_lr:
-            optimizer = optimizer.model_copy(update={"lr": optimizer.lr * self.batch_size / 256})
-        return {"query": Group(list(self.query.parameters()), optimizer)}
 
     def products(self) -> dict[str, Product]:
         return {"encoder": cast("Encoder", self.query[0])}
 
-    def step(self, batches: Sequence[Batch], progress: float) -> Steps:  # noqa: ARG002
+    def step(self, batches: Batches, progress: float) -> Steps:  # noqa: ARG002
         (batch,) = batches
-        q = F.normalize(self.query(batch.view(self.views).images).float(), dim=1)  # (B, dim)
+        q = F.normalize(self.query(batch.view(self.config.views).images).float(), dim=1)  # (B, dim)
         ema(self.key, self.query, self.config.momentum)  # before the keys (algorithm 1)
         keys = self._keys(batch)  # (B * ranks, dim)
         k = keys[distributed.my_rows(len(keys))]  # (B, dim)
         loss, top1 = contrast(q, k, self.queue, self.config.temperature)
         yield Update("query", loss, {"top1": top1})
-        self._enqueue(keys)  # after the backward pass, which reads the queue
+        start = int(self.pointer)  # after the backward pass, which reads the queue
+        self.queue[start : start + len(keys)] = keys
+        self.pointer.fill_((start + len(keys)) % len(self.queue))
 
     @torch.no_grad()
     def _keys(self, batch: Batch) -> Tensor:
         """Keys of the whole global batch, in its order, encoded in another order."""
-        images = distributed.gather_rows(batch.view(self.views).images)  # (B * ranks, C, H, W)
+        images = distributed.gather_rows(batch.view(self.config.views).images)  # (B * ranks, C, H, W)
         shuffle = batch.random.permutation()
         mine = shuffle[distributed.my_rows(len(images))]
         k = F.normalize(self.key(images[mine]).float(), dim=1)
         return distributed.gather_rows(k)[torch.argsort(shuffle)]
 
-    @torch.no_grad()
-    def _enqueue(self, keys: Tensor) -> None:
-        start = int(self.pointer)
-        self.queue[start : start + len(keys)] = keys
-        self.pointer.fill_((start + len(keys)) % len(self.queue))
-
 
 def contrast(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """InfoNCE: the cross-entropy of finding a query's own key among the queue (v1, equation 1).
 
-    Args:
-        q, k: (B, dim), unit rows; row i of `k` is the positive of row i of `q`.
-        queue: (K, dim), unit rows, the negatives.
-
-    Returns:
-        The mean loss, and the share of rows whose positive came first.
+    All have unit rows: of q and k (B, dim) those of one place are a pair, the queue (K, dim) are negatives.
+    Gives the mean loss, and the share of rows whose positive came first.
     """
     logits = torch.cat([(q * k).sum(1, keepdim=True), q @ queue.t()], dim=1) / temperature  # (B, 1 + K)
     labels = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
@@ -135,36 +118,35 @@ def contrast(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> tuple[T
 
 def _check(config: MocoConfig, setting: Setting) -> None:
     """Refuse settings that cannot work, with ones that do."""
-    if min(setting.num_images, setting.batch_size) < 2:
+    batch_size, num_images, world = setting.batch_size, setting.num_images, distributed.world_size()
+    if min(num_images, batch_size) < 2:
         return  # refused for every method
-    batch_size, num_images, world, fits = (
-        setting.batch_size, setting.num_images, distributed.world_size(), setting.fitting
-    )  # fmt: skip
+    fits = setting.fitting
     if fits // world < 2:
-        few = f"pool of {num_images} images" if num_images < 2 * world else f"batch of {batch_size}"
-        remedy = "more images or" if num_images < 2 * world else f"-s batch_size={2 * world} or"
+        few, remedy = f"batch of {batch_size}", f"-s batch_size={2 * world}"
+        if num_images < 2 * world:
+            few, remedy = f"pool of {num_images} images", "more images"
         raise InputError(
             f"moco: a {few} gives each of {world} processes no two images, and batch norm needs two; "
-            f"give it {remedy} fewer processes"
+            f"give it {remedy} or fewer processes"
         )
     rows = next(n for n in range(min(config.bn_rows, fits // world), 1, -1) if fits // world % n == 0)
     queue = min(config.queue, num_images) // fits * fits
-    wanted = {"batch_size": (batch_size, fits), "settings.bn_rows": (config.bn_rows, rows)}
-    wanted["settings.queue"] = (config.queue, queue)
-    changed = " ".join(f"-s {key}={new}" for key, (old, new) in wanted.items() if new != old)
+    too_large = f"is larger than the pool of {num_images} images"
     if batch_size > num_images:
-        problem = f"a batch of {batch_size} is larger than the pool of {num_images} images"
+        problem = f"a batch of {batch_size} {too_large}"
     elif config.queue > num_images:
-        problem = (
-            f"queue {config.queue} is larger than the pool of {num_images} images: the same image would be "
-            "its own negative"
-        )
+        problem = f"queue {config.queue} {too_large}: the same image would be its own negative"
     elif config.queue % batch_size:
         problem = f"queue {config.queue} is not a multiple of the batch size {batch_size}"
     elif batch_size // world % config.bn_rows:
         problem = f"{batch_size // world} images per process are not whole groups of bn_rows {config.bn_rows}"
     else:
         return
+    changed = [f"-s batch_size={fits}"] if fits != batch_size else []
+    changed += [f"-s settings.bn_rows={rows}"] if rows != config.bn_rows else []
+    changed += [f"-s settings.queue={queue}"] if queue != config.queue else []
     raise InputError(
-        f"moco: {problem}; these would do: {changed} (in a study: the same keys of the arm's pretrain)"
+        f"moco: {problem}; these would do: {' '.join(changed)} "
+        "(in a study: the same keys of the arm's pretrain)"
     )

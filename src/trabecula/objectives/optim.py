@@ -59,19 +59,12 @@ class Optimizer(Record):
         Each of its groups says in "lr_scale" by what the rate of a step is to be multiplied.
         """
         apart = not self.decay_vectors or self.vector_lr != 1
+        vectors = [w for w in weights if w.ndim <= 1 and apart]
+        others = [w for w in weights if w.ndim > 1 or not apart]
+        decay, scale = self.weight_decay if self.decay_vectors else 0.0, self.vector_lr
         groups = [
-            {
-                "params": [w for w in weights if w.ndim > 1 or not apart],
-                "weight_decay": self.weight_decay,
-                "lr": self.lr,
-                "lr_scale": 1.0,
-            },
-            {
-                "params": [w for w in weights if w.ndim <= 1 and apart],
-                "weight_decay": self.weight_decay if self.decay_vectors else 0.0,
-                "lr": self.lr * self.vector_lr,
-                "lr_scale": self.vector_lr,
-            },
+            {"params": others, "weight_decay": self.weight_decay, "lr": self.lr, "lr_scale": 1.0},
+            {"params": vectors, "weight_decay": decay, "lr": self.lr * scale, "lr_scale": scale},
         ]
         groups = [group for group in groups if group["params"]]
         if self.name == "lars":
@@ -141,9 +134,6 @@ class Lars(torch.optim.Optimizer):
 
     r = trust_coefficient |w| / |g + weight_decay w| of each matrix or kernel; 1 of vectors and scalars, and
     where either norm is zero.
-
-    Args:
-        params: weights, or groups of them with settings of their own, as torch takes them.
     """
 
     def __init__(
@@ -154,13 +144,8 @@ class Lars(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         trust_coefficient: float = 0.001,
     ) -> None:
-        settings = {
-            "lr": lr,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-            "trust_coefficient": trust_coefficient,
-        }
-        super().__init__(params, settings)
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__(params, {**defaults, "trust_coefficient": trust_coefficient})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002
@@ -176,7 +161,8 @@ class Lars(torch.optim.Optimizer):
         grads = [w.grad for w in weights]
         updates = torch._foreach_add(grads, weights, alpha=group["weight_decay"])  # type: ignore[arg-type]
         if adapted:
-            ratios = _trust(weights, updates, group["trust_coefficient"])
+            size, push = (torch.stack(torch._foreach_norm(values)) for values in (weights, updates))
+            ratios = torch.where((size > 0) & (push > 0), group["trust_coefficient"] * size / push, 1.0)
             torch._foreach_mul_(updates, ratios.unbind())
         for w in weights:
             if not self.state[w]:
@@ -185,10 +171,3 @@ class Lars(torch.optim.Optimizer):
         torch._foreach_mul_(buffers, group["momentum"])
         torch._foreach_add_(buffers, updates)
         torch._foreach_add_(weights, buffers, alpha=-group["lr"])
-
-
-def _trust(weights: list[Tensor], updates: tuple[Tensor, ...], coefficient: float) -> Tensor:
-    """(len(weights),): by how much each layer's update is multiplied."""
-    size = torch.stack(torch._foreach_norm(weights))
-    push = torch.stack(torch._foreach_norm(updates))
-    return torch.where((size > 0) & (push > 0), coefficient * size / push, 1.0)

@@ -18,31 +18,28 @@ _REACH = 1.5  # patches at which a visible patch's say has fallen to exp(-1/2)
 _BRIGHTNESS = 0.01  # weight of the surroundings against the four seams, which have 1 each
 _CONTRAST = 3.0
 
+Numbers = NDArray[np.float64]
+
 
 def fill_in(pixels: Tensor, predicted: Tensor, mask: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
-    """Predicted patches at the brightness and contrast that fit their surroundings.
+    """Visible patches as they are, predicted ones at the brightness and contrast of their surroundings.
 
     Args:
-        pixels: (B, L, patch * patch * C); what hidden patches hold is not read.
+        pixels: (B, L, patch * patch * C), as the result; what hidden patches hold is not read.
         predicted: (B, L, patch * patch * C), each patch up to its mean and standard deviation.
         mask: (B, L) bool, True for hidden; some patches of each image are visible.
-
-    Returns:
-        (B, L, patch * patch * C): the visible patches as they are, and the others filled in.
     """
     filled = []
-    for seen, said, hidden in zip(
-        pixels.double().cpu().numpy(), predicted.double().cpu().numpy(), mask.cpu().numpy(), strict=True
-    ):
-        values = np.where(hidden[:, None], said, seen)
+    whole = torch.where(mask[:, :, None], predicted.double(), pixels.double())
+    for values, hidden in zip(whole.cpu().numpy(), mask.cpu().numpy(), strict=True):
         mean, deviation = _levels(values, hidden, patch, grid)
         filled.append(mean[:, None] + deviation[:, None] * values)
     return torch.from_numpy(np.stack(filled)).to(pixels)
 
 
 def _levels(
-    values: NDArray[np.float64], hidden: NDArray[np.bool_], patch: int, grid: tuple[int, int]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    values: Numbers, hidden: NDArray[np.bool_], patch: int, grid: tuple[int, int]
+) -> tuple[Numbers, Numbers]:
     """What is added to each patch (L,), and what it is multiplied by (L,): 0 and 1 for visible ones."""
     number = len(values)
     near_mean, near_deviation = _surroundings(values, hidden, grid)
@@ -58,8 +55,8 @@ def _levels(
 
 
 def _surroundings(
-    values: NDArray[np.float64], hidden: NDArray[np.bool_], grid: tuple[int, int]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    values: Numbers, hidden: NDArray[np.bool_], grid: tuple[int, int]
+) -> tuple[Numbers, Numbers]:
     """Mean and standard deviation (L,) of the visible patches around each patch, the nearer the more."""
     places = np.stack(np.unravel_index(np.arange(len(values)), grid), axis=1)
     seen = values[~hidden]
@@ -69,25 +66,20 @@ def _surroundings(
     return weight @ seen.mean(1), weight @ seen.std(1)
 
 
-def _seams(values: NDArray[np.float64], patch: int, grid: tuple[int, int]) -> sparse.csr_array:
+def _seams(values: Numbers, patch: int, grid: tuple[int, int]) -> sparse.csr_array:
     """(pixels on seams, 2 L): times (added, multiplied) the differences across seams; a seam weighs 1."""
     number = len(values)
-    pixels = values.reshape(*grid, patch, patch, -1)
-    place = np.arange(number).reshape(grid)
-    rows, columns, entries = [], [], []
-    first = 0
-    for one, other, near, far in (
-        (place[:, :-1], place[:, 1:], pixels[:, :-1, :, -1], pixels[:, 1:, :, 0]),
-        (place[:-1], place[1:], pixels[:-1, :, -1], pixels[1:, :, 0]),
-    ):
-        count, length = one.size, int(np.prod(near.shape[2:]))
-        row = first + np.arange(count * length)
-        for at, edge, sign in ((one, near, 1.0), (other, far, -1.0)):
-            column = np.repeat(at.ravel(), length)
-            rows += [row, row]
-            columns += [column, column + number]
-            entries += [np.full(row.size, sign), sign * edge.ravel()]
-        entries[-4:] = [part / np.sqrt(length) for part in entries[-4:]]
-        first += count * length
-    where = (np.concatenate(rows), np.concatenate(columns))
-    return sparse.csr_array((np.concatenate(entries), where), shape=(first, 2 * number))
+    pixels, place = values.reshape(*grid, patch, patch, -1), np.arange(number).reshape(grid)
+
+    def edges(patches: NDArray[np.int64], edge: Numbers) -> sparse.csr_array:
+        """Of one side of the seams: the patches there, and their pixels along the seams."""
+        length = edge[0, 0].size
+        column = np.repeat(patches.ravel(), length)
+        row = np.arange(column.size)
+        entries = np.concatenate([np.ones(row.size), edge.ravel()]) / np.sqrt(length)
+        where = (np.concatenate([row, row]), np.concatenate([column, column + number]))
+        return sparse.csr_array((entries, where), shape=(row.size, 2 * number))
+
+    across = edges(place[:, :-1], pixels[:, :-1, :, -1]) - edges(place[:, 1:], pixels[:, 1:, :, 0])
+    down = edges(place[:-1], pixels[:-1, :, -1]) - edges(place[1:], pixels[1:, :, 0])
+    return sparse.vstack([across, down], format="csr")

@@ -9,19 +9,15 @@ weights.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from trabecula.data.batches import Batch
 from trabecula.nets.critic import Critic
 from trabecula.nets.encoder import Encoder
 from trabecula.nets.spectral import Spectral
 from trabecula.objectives.adversarial import AdversarialConfig, CriticGan
-from trabecula.objectives.gan_r1 import gap
-from trabecula.objectives.objective import Product, Setting, Steps, Update
+from trabecula.objectives.objective import Batches, Product, Setting, Steps, Update
 from trabecula.objectives.optim import Optimizer
 from trabecula.random_numbers import mix
 
@@ -41,7 +37,7 @@ class SnGan(CriticGan):
     """Critic and generator under the hinge loss with spectral normalisation."""
 
     Config = SnGanConfig
-    zero_gradients: ClassVar[Mapping[str, str]] = {
+    zero_gradients = {
         **CriticGan.zero_gradients,
         "critic.output.bias": "as long as every score is within the margins a constant cancels",
     }
@@ -52,8 +48,7 @@ class SnGan(CriticGan):
 
     def products(self) -> dict[str, Product]:
         """The encoder and the critic hold the normalised weights, in copies that share them."""
-        encoder = copy.deepcopy(self.encoder)
-        critic = self.scorer()
+        encoder, critic = copy.deepcopy(self.encoder), self.scorer()
         encoder.backbone.net.load_state_dict(critic.blocks.state_dict())
         return {**super().products(), "encoder": encoder, "critic": critic}
 
@@ -67,11 +62,11 @@ class SnGan(CriticGan):
         on_real, on_fake = (self.spectral(self.critic, images).float() for images in (real, fake))
         return on_real, on_fake
 
-    def step(self, batches: Sequence[Batch], progress: float) -> Steps:  # noqa: ARG002
+    def step(self, batches: Batches, progress: float) -> Steps:  # noqa: ARG002
         for batch in batches:
             on_real, on_fake = self.scores(self.real(batch), self.fakes(batch))
             loss = F.relu(1 - on_real).mean() + F.relu(1 + on_fake).mean()
-            yield Update("critic", loss, {"gap": gap(on_real, on_fake)})
+            yield Update("critic", loss, {"gap": on_real.mean() - on_fake.mean()})
         self.spectral.iterate(self.critic)
         on_fake = self.spectral(self.critic, self.fresh_fakes(batches[-1])).float()
         yield Update("generator", -on_fake.mean())

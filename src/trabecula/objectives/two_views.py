@@ -7,22 +7,17 @@ a wide projector that is thrown away, LARS.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
-
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from trabecula import distributed
 from trabecula.config import Record
-from trabecula.data.batches import Batch
 from trabecula.data.views import Views
 from trabecula.nets.encoder import Encoder
 from trabecula.nets.heads import Projector
-from trabecula.objectives.objective import Group, Objective, Product, Setting, Steps, Update
+from trabecula.objectives.objective import Batches, Objective, Setting, Steps, Update
 from trabecula.objectives.optim import Optimizer
-from trabecula.random_numbers import mix
 
 LARS = Optimizer(
     name="lars", lr=0.2, momentum=0.9, weight_decay=1e-6, decay_vectors=False,
@@ -52,8 +47,9 @@ class TwoViews(Objective):
     """Encoder and projector; a method adds its loss of the two embeddings."""
 
     Config = TwoViewsConfig
+    config: TwoViewsConfig
     batch_coupled = True
-    tiny: ClassVar[Mapping[str, Any]] = {
+    tiny = {
         "width": 8, "optimizer": {"name": "lars", "lr": 2.0, "vector_lr": 0.001}, "scale_lr": False,
         "views_a": {"crop_scale": (0.8, 1.0), "rotate": 5, "blur": 0, "intensity": 0},
         "views_b": {"crop_scale": (0.8, 1.0), "rotate": 5, "blur": 0, "intensity": 0},
@@ -61,27 +57,15 @@ class TwoViews(Objective):
 
     def __init__(self, config: TwoViewsConfig, encoder: Encoder, setting: Setting) -> None:
         super().__init__(config, encoder, setting)
-        self.config, self.batch_size, self.encoder = config, setting.batch_size, encoder
-        size = {"size": encoder.card.size}
-        self.views = (config.views_a.model_copy(update=size), config.views_b.model_copy(update=size))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mix(setting.seed, "projector"))
+        self.encoder = encoder
+        with setting.seeded("projector"):
             self.projector = Projector(encoder.card.num_features, config.width)
 
-    def groups(self) -> dict[str, Group]:
-        optimizer = self.config.optimizer
-        if self.config.scale_lr:
-            optimizer = optimizer.model_copy(update={"lr": optimizer.lr * self.batch_size / 256})
-        return {"all": Group(list(self.parameters()), optimizer)}
-
-    def products(self) -> dict[str, Product]:
-        return {"encoder": self.encoder}
-
-    def step(self, batches: Sequence[Batch], progress: float) -> Steps:  # noqa: ARG002
+    def step(self, batches: Batches, progress: float) -> Steps:  # noqa: ARG002
         (batch,) = batches
-        za, zb = (self.projector(self.encoder(batch.view(views).images)) for views in self.views)
-        with torch.autocast(za.device.type, enabled=False):
-            # Every process takes the loss of the global batch.
+        both = (batch.view(views).images for views in (self.config.views_a, self.config.views_b))
+        za, zb = (self.projector(self.encoder(images)) for images in both)
+        with torch.autocast(za.device.type, enabled=False):  # every process has the loss of the global batch
             loss, terms = self.loss(distributed.all_rows(za.float()), distributed.all_rows(zb.float()))
         yield Update("all", loss, {name: term.detach() for name, term in terms.items()})
 

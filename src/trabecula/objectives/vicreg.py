@@ -58,12 +58,9 @@ class Vicreg(TwoViews):
 def spread_terms(z: Tensor) -> tuple[Tensor, Tensor]:
     """The variance and covariance terms of one view (equations 1 to 4).
 
-    Args:
-        z: (N, D) embeddings; variances and covariances are over the rows, with 1/(N-1).
-
-    Returns:
-        Mean over features of max(0, 1 - sqrt(variance + 1e-4)), and the sum of the squared covariances of
-        different features, divided by D.
+    z: (N, D) embeddings; variances and covariances are over the rows, with 1/(N-1).
+    Gives the mean over features of max(0, 1 - sqrt(variance + 1e-4)), and the sum of the squared covariances
+    of different features, divided by D.
     """
     num_rows, dim = z.shape
     centred = z - z.mean(0)

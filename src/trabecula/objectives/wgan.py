@@ -9,15 +9,11 @@ replaced it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
-
 import torch
 from pydantic import Field
 
-from trabecula.data.batches import Batch
-from trabecula.objectives.adversarial import AdversarialConfig, CriticGan
-from trabecula.objectives.objective import Steps, Update
+from trabecula.objectives.adversarial import CONSTANT_CANCELS, AdversarialConfig, CriticGan
+from trabecula.objectives.objective import Batches, Steps, Update
 from trabecula.objectives.optim import Optimizer
 
 _RMSPROP = Optimizer(name="rmsprop", lr=5e-5)
@@ -39,14 +35,10 @@ class Wgan(CriticGan):
 
     Config = WganConfig
     config: WganConfig
-    zero_gradients: ClassVar[Mapping[str, str]] = {
-        **CriticGan.zero_gradients,
-        "critic.output.bias": "the Wasserstein loss is a difference of scores, so a constant cancels",
-    }
+    zero_gradients = {**CriticGan.zero_gradients, **CONSTANT_CANCELS}
+    tiny = {**CriticGan.tiny, "clip": 0.1}
 
-    tiny: ClassVar[Mapping[str, Any]] = {**CriticGan.tiny, "clip": 0.1}
-
-    def step(self, batches: Sequence[Batch], progress: float) -> Steps:  # noqa: ARG002
+    def step(self, batches: Batches, progress: float) -> Steps:  # noqa: ARG002
         for batch in batches:
             on_real, on_fake = self.scores(self.real(batch), self.fakes(batch))
             gap = on_real.mean() - on_fake.mean()

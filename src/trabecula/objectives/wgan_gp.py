@@ -8,17 +8,15 @@ what a joint looks like; that knowledge is the start of a diagnosis.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from trabecula.data.batches import Batch
 from trabecula.nets.input_gradient import input_gradient
-from trabecula.objectives.adversarial import AdversarialConfig, CriticGan
-from trabecula.objectives.objective import Steps, Update
+from trabecula.objectives.adversarial import CONSTANT_CANCELS, AdversarialConfig, CriticGan
+from trabecula.objectives.objective import Batches, Steps, Update
 
 
 class WganGpConfig(AdversarialConfig):
@@ -37,12 +35,9 @@ class WganGp(CriticGan):
     Config = WganGpConfig
     config: WganGpConfig
     penalised = True
-    zero_gradients: ClassVar[Mapping[str, str]] = {
-        **CriticGan.zero_gradients,
-        "critic.output.bias": "the Wasserstein loss is a difference of scores, so a constant cancels",
-    }
+    zero_gradients = {**CriticGan.zero_gradients, **CONSTANT_CANCELS}
 
-    def step(self, batches: Sequence[Batch], progress: float) -> Steps:  # noqa: ARG002
+    def step(self, batches: Batches, progress: float) -> Steps:  # noqa: ARG002
         dtype = torch.bfloat16 if self.config.penalty_precision == "bf16" else torch.float32
         for batch in batches:
             real, fake = self.real(batch), self.fakes(batch)
@@ -59,15 +54,13 @@ def gradient_penalty(
 ) -> tuple[Tensor, Tensor]:
     """E (||grad critic(x^)||_2 - 1)^2 at x^ = e real + (1 - e) fake (Gulrajani 2017, equation 3).
 
+    Gives the penalty, differentiable in the critic's weights, and the mean gradient norm, both scalars in
+    float32: a square of a difference near 0 has no digits left in 16 bits.
+
     Args:
-        critic: (B, C, H, W) -> (B,).
-        real, fake: (B, C, H, W).
+        real, fake: (B, C, H, W), which the critic takes to scores (B,).
         mixing: (B, 1, 1, 1), one e a sample.
         dtype: of the products that make the input gradient, see `input_gradient`.
-
-    Returns:
-        The penalty, a scalar differentiable in the critic's weights, and the mean gradient norm, both in
-        float32: a square of a difference near 0 has no digits left in 16 bits.
     """
     gradient = input_gradient(critic, mixing * real + (1 - mixing) * fake, dtype)
     norm = gradient.flatten(1).norm(dim=1)  # over all pixels of a sample

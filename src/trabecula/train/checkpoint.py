@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import pickle
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from trabecula import distributed
 from trabecula.errors import InputError
 
 CHECKPOINT = "checkpoint.pt"
@@ -20,11 +23,7 @@ SAVE_S = "TRABECULA_SAVE_S"
 
 
 def seconds_between() -> float:
-    """How often a checkpoint is written.
-
-    Raises:
-        InputError: the variable holds no number.
-    """
+    """How often a checkpoint is written, as the environment says."""
     text = os.environ.get(SAVE_S, "30")
     try:
         return float(text)
@@ -32,29 +31,8 @@ def seconds_between() -> float:
         raise InputError(f"${SAVE_S} is '{text}'; it must be a number of seconds") from None
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Write whole or not at all; a checkpoint there before stays until then.
-
-    Raises:
-        OSError: the disk is full.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except RuntimeError as error:
-        if isinstance(error.__context__, OSError):  # torch's writer hides the system's reason behind its own
-            raise error.__context__ from None
-        raise
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """The checkpoint, or None where there is none.
+    """What the checkpoint holds, or None where there is none.
 
     Raises:
         InputError: the file is not a checkpoint of this program.
@@ -69,43 +47,61 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any] | Non
         raise InputError(f"{path}: not a readable checkpoint ({reason}); remove it to start over") from None
 
 
-def state_of(
-    step: int,
-    objective: nn.Module,
-    optimizers: Mapping[str, torch.optim.Optimizer],
-    memory: Mapping[str, Any],
-    precision: str,
-) -> dict[str, Any]:
-    """What a checkpoint holds."""
-    return {
-        "step": step, "precision": precision, "memory": memory, "objective": objective.state_dict(),
-        "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers.items()},
-    }  # fmt: skip
+@dataclass
+class Checkpoint:
+    """The checkpoint of a run, written every so many seconds at most; without a path there is none."""
 
+    path: Path | None
+    seconds: float
+    objective: nn.Module
+    optimizers: Mapping[str, torch.optim.Optimizer]
+    memory: dict[str, Any]
+    precision: str
+    saved: float = field(default_factory=time.monotonic)
 
-def resume(
-    path: Path | None,
-    objective: nn.Module,
-    optimizers: Mapping[str, torch.optim.Optimizer],
-    memory: dict[str, Any],
-    device: torch.device,
-    precision: str,
-) -> int:
-    """Put a checkpoint back; gives the steps done, 0 where there is none.
+    def resume(self, device: torch.device) -> int:
+        """Put it back; gives the steps done, 0 where there is none.
 
-    Raises:
-        InputError: the file is not a checkpoint, or one of another precision.
-    """
-    state = load(path, device) if path else None
-    if state is None:
-        return 0
-    if state["precision"] != precision:
-        raise InputError(
-            f"{path}: was begun in {state['precision']}, here it would go on in {precision}; remove it"
-        )
-    objective.load_state_dict(state["objective"])
-    for name, optimizer in optimizers.items():
-        optimizer.load_state_dict(state["optimizers"][name])
-    memory.clear()
-    memory.update(state["memory"])
-    return int(state["step"])
+        Raises:
+            InputError: the file is not a checkpoint, or one of another precision.
+        """
+        state = load(self.path, device) if self.path else None
+        if state is None:
+            return 0
+        if state["precision"] != self.precision:
+            here = f"here it would go on in {self.precision}; remove it"
+            raise InputError(f"{self.path}: was begun in {state['precision']}, {here}")
+        self.objective.load_state_dict(state["objective"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.memory.clear()
+        self.memory.update(state["memory"])
+        return int(state["step"])
+
+    def save(self, step: int) -> None:
+        """Write it, whole or not at all, if it is time to; one there before stays until then.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        if self.path is None or distributed.rank() != 0 or time.monotonic() - self.saved < self.seconds:
+            return
+        self.saved = time.monotonic()
+        state = {
+            "step": step, "precision": self.precision, "memory": self.memory,
+            "objective": self.objective.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+        }  # fmt: skip
+        partial = self.path.with_name(f".{self.path.name}.partial")
+        try:
+            with partial.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, self.path)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch's writer hides the system's reason
+                raise error.__context__ from None
+            raise
+        finally:
+            partial.unlink(missing_ok=True)

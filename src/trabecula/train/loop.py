@@ -9,7 +9,6 @@ decides between points goes into `memory`, which travels in the checkpoint.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +24,8 @@ from trabecula.kernels.linear import use_product_linears
 from trabecula.nets.devices import Precision, autocast, precision_on
 from trabecula.nets.norm import use_global_batch_norm
 from trabecula.objectives.objective import Group, Objective, Steps, Update
-from trabecula.train import checkpoint as checkpoints
-from trabecula.train.memory import keeping_memory
+from trabecula.train.checkpoint import Checkpoint, seconds_between
+from trabecula.train.memory import kept_memory
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,6 @@ class _Means:
         return means
 
 
-@keeping_memory
 def train(
     objective: Objective,
     stream: Stream,
@@ -83,8 +81,6 @@ def train(
         InputError: accumulation with a loss that mixes rows, or batches without a field it learns from.
         RunError: a loss or a gradient is not finite; the last checkpoint stays.
     """
-    device = stream.device
-    memory = memory if memory is not None else {}
     if accumulate > 1 and objective.batch_coupled:
         raise InputError(
             f"accumulate={accumulate}: the loss of {type(objective).__name__} mixes the rows of a batch "
@@ -96,7 +92,7 @@ def train(
             f"{objective.name()} learns from images with {' and '.join(missing)}, and these batches carry "
             f"{', '.join(stream.fields) or 'images alone'}; choose another objective, or give them"
         )
-    objective.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    objective.to(stream.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     use_product_linears(objective)
     if distributed.world_size() > 1:
         use_global_batch_norm(objective)
@@ -105,20 +101,19 @@ def train(
     step_images = objective.batches * stream.batch_size
     num_steps = -(-images // step_images)
     point_steps = max(every // step_images, 1)
-    used, means = precision_on(device, precision), _Means()
-    step = checkpoints.resume(checkpoint, objective, optimizers, memory, device, used)
-    save_s = checkpoints.seconds_between() if save_s is None else save_s
-    saved = time.monotonic()
-    while step < num_steps and not memory.get("stopped"):
-        objective.train()
-        batches = [stream.batch(step * objective.batches + i) for i in range(objective.batches)]
-        _one_step(objective, groups, optimizers, batches, step, num_steps, precision, accumulate, means)
-        step += 1
-        if step % point_steps == 0 or step == num_steps:
-            yield Point(step * step_images, means.take(), step == num_steps)
-            if checkpoint is not None and distributed.rank() == 0 and time.monotonic() - saved >= save_s:
-                saved = time.monotonic()
-                checkpoints.save(checkpoint, checkpoints.state_of(step, objective, optimizers, memory, used))
+    means, memory = _Means(), memory if memory is not None else {}
+    seconds, used = seconds_between() if save_s is None else save_s, precision_on(stream.device, precision)
+    kept = Checkpoint(checkpoint, seconds, objective, optimizers, memory, used)
+    step = kept.resume(stream.device)
+    with kept_memory():
+        while step < num_steps and not memory.get("stopped"):
+            objective.train()
+            batches = [stream.batch(step * objective.batches + i) for i in range(objective.batches)]
+            _one_step(objective, groups, optimizers, batches, step, num_steps, precision, accumulate, means)
+            step += 1
+            if step % point_steps == 0 or step == num_steps:
+                yield Point(step * step_images, means.take(), step == num_steps)
+                kept.save(step)
 
 
 def _one_step(
@@ -136,18 +131,20 @@ def _one_step(
     device = batches[0].images.device
     parts = [batch.split(accumulate) for batch in batches] if accumulate > 1 else [[b] for b in batches]
     runs = [objective.step(part, step / num_steps) for part in zip(*parts, strict=True)]
-    while True:
-        updates = [_advance(run, device, precision) for run in runs[:1]]
-        if updates[0] is None:
-            break  # what follows the last yield ran once, in the first part
-        name = updates[0].group
+    while (first := _advance(runs[0], device, precision)) is not None:
+        name = first.group
         group, optimizer = groups[name], optimizers[name]
         optimizer.zero_grad(set_to_none=True)
         for run in runs:
-            update = updates[0] if run is runs[0] else _advance(run, device, precision)
+            update = first if run is runs[0] else _advance(run, device, precision)
             if update is None or update.group != name:
                 raise RuntimeError(f"{type(objective).__name__}: parts of a batch took different paths")
-            _backward(update, group, accumulate, step)
+            if not torch.isfinite(update.loss):
+                raise RunError(
+                    f"step {step}: the loss of '{name}' is {update.loss.item()}; lower the learning rate, or "
+                    "try precision=float32 (any earlier checkpoint is kept)"
+                )
+            (update.loss / accumulate).backward(inputs=list(group.weights))
             means.add(f"{name}/loss", update.loss)
             for key, value in update.scalars.items():
                 means.add(key, value)
@@ -157,7 +154,7 @@ def _one_step(
             settings.update(group.optimizer.at(step, num_steps, settings.get("lr_scale", 1.0)))
         optimizer.step()
     for run in runs[1:]:
-        run.close()
+        run.close()  # what follows the last yield ran once, in the first part
 
 
 def _advance(run: Steps, device: torch.device, precision: Precision) -> Update | None:
@@ -171,18 +168,9 @@ def _advance(run: Steps, device: torch.device, precision: Precision) -> Update |
     return update
 
 
-def _backward(update: Update, group: Group, parts: int, step: int) -> None:
-    if not torch.isfinite(update.loss):
-        raise RunError(
-            f"step {step}: the loss of '{update.group}' is {update.loss.item()}; lower the learning rate, "
-            "or try precision=float32 (any earlier checkpoint is kept)"
-        )
-    (update.loss / parts).backward(inputs=list(group.weights))
-
-
 def _clip(group: Group, step: int, name: str) -> Tensor:
-    grads = [w.grad for w in group.weights if w.grad is not None]
-    norm = nn.utils.get_total_norm(grads)
+    """Clip the group's gradients as it says; gives their norm before."""
+    norm = nn.utils.get_total_norm([w.grad for w in group.weights if w.grad is not None])
     if not torch.isfinite(norm):
         raise RunError(
             f"step {step}: the gradient of '{name}' is not finite; lower the learning rate, or set clip_norm "

@@ -5,18 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import wraps
-from typing import ParamSpec, TypeVar
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # names of mallopt(3)
 _NEVER = -1
 _LARGEST_KEPT = 1 << 30
 _GLIBC_LARGEST = 1 << 25  # where glibc's own adaptation of both thresholds ends (mallopt(3))
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 _users = 0
 
@@ -47,17 +42,6 @@ def kept_memory() -> Iterator[None]:
             allocator.mallopt(_MMAP_THRESHOLD, _GLIBC_LARGEST)
             allocator.mallopt(_TRIM_THRESHOLD, 2 * _GLIBC_LARGEST)
             allocator.malloc_trim(0)
-
-
-def keeping_memory(loop: Callable[P, Iterator[T]]) -> Callable[P, Iterator[T]]:
-    """Let a generator run within `kept_memory`, from its first item to its end."""
-
-    @wraps(loop)
-    def run(*args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
-        with kept_memory():
-            yield from loop(*args, **kwargs)
-
-    return run
 
 
 def _glibc() -> ctypes.CDLL | None:

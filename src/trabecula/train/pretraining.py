@@ -28,7 +28,7 @@ from trabecula.progress import Meter
 from trabecula.random_numbers import RowRandom, mix
 from trabecula.run import Run
 from trabecula.train.checkpoint import CHECKPOINT
-from trabecula.train.loop import Point, train
+from trabecula.train.loop import train
 
 NUM_SAMPLES = 64
 """Images drawn from a generator for a person to look at."""
@@ -49,12 +49,8 @@ def train_and_keep(
 ) -> tuple[int, str]:
     """Train; measure at each point; write products, snapshots and training.json. The checkpoint stays.
 
-    Args:
-        card: of the encoder before this training, with the patients of this pool in it.
-        snapshots: images between two of them, 0 for none.
-
-    Returns:
-        Images seen, and warnings for the summary of the run.
+    card: of the encoder before this training, with the patients of this pool in it.
+    Gives the images seen, and warnings for the summary of the run.
     """
     memory: dict[str, Any] = {"curve": [], "findings": {}}
     start = _finite({name: value for monitor in monitors for name, value in monitor.start().items()})
@@ -65,23 +61,22 @@ def train_and_keep(
             objective, stream, images=images, every=every, precision=precision, accumulate=accumulate,
             checkpoint=out / CHECKPOINT, memory=memory,
         ):  # fmt: skip
-            meter.reach(point.images, _losses(point))
+            losses = [f"{name} {value:.3g}" for name, value in point.scalars.items() if "loss" in name]
+            meter.reach(point.images, " ".join(losses))
             curve, seen = memory["curve"], point.images
             before = curve[-1]["images"] if curve else 0
             curve.append({"images": seen, **point.scalars})
             _check(monitors, memory, point.last, out)
             if snapshots and seen // snapshots > before // snapshots:
-                # an arm of its own, so that its predictions have a name of their own
-                _keep(
-                    objective, out / "snapshots" / f"{seen:09d}", card, snapshot_name(card.name, seen), seen
-                )
+                name = snapshot_name(card.name, seen)  # an arm of its own: so are its predictions
+                _keep(objective, out / "snapshots" / f"{seen:09d}", card, name, seen)
             out.log("point", **curve[-1])
-    curve, found = memory["curve"], memory.get("findings", {}).values()
+    curve, found = memory["curve"], memory["findings"].values()
     seen = int(curve[-1]["images"]) if curve else 0
     _keep(objective, out.path, card, card.name, seen)
     findings = [{key: finding[key] for key in ("name", "text", "first", "last")} for finding in found]
     write_training(out.path, start, curve, findings)
-    lasting = [finding["text"] for finding in found if finding.get("lasting") and finding["last"] == seen]
+    lasting = [finding["text"] for finding in found if finding["lasting"] and finding["last"] == seen]
     return seen, "".join(f"; warning: {text}" for text in lasting)
 
 
@@ -99,8 +94,7 @@ def draw(objective: Objective, images: Tensor, seed: int, out: Run) -> None:
     for name, picture in objective.eval().pictures(images, random).items():
         rows = {heading: shown.float().cpu().numpy() for heading, shown in picture.rows.items()}
         out.write(f"{name}.png", picture_file(picture.title, picture.note, rows))
-    samples = objective.samples(NUM_SAMPLES, seed)
-    if samples is not None:
+    if (samples := objective.samples(NUM_SAMPLES, seed)) is not None:
         with out.scratch(SAMPLES_FILE).open("wb") as file:
             save_array(file, samples.numpy())
         out.publish(SAMPLES_FILE)
@@ -108,28 +102,20 @@ def draw(objective: Objective, images: Tensor, seed: int, out: Run) -> None:
 
 def _check(monitors: Sequence[Monitor], memory: dict[str, Any], last: bool, out: Run) -> None:
     """Measure at a point; a finding is reported once, on the terminal and in the log, and kept."""
-    point, findings = memory["curve"][-1], memory.setdefault("findings", {})
-    measured, found = {}, []
+    point, findings, measured, found = memory["curve"][-1], memory["findings"], {}, []
     for monitor in monitors:
         values, wrong = monitor.check(memory["curve"], last)
         measured.update(values)
         found += wrong
     point.update(_finite(measured))
     for finding in found:
-        known = findings.get(finding.name)
-        if known is None:
-            print(f"warning: at {point['images']:,} images {finding.text}", file=sys.stderr, flush=True)
-            out.log("finding", images=point["images"], name=finding.name, text=finding.text)
-        first = known["first"] if known else point["images"]
-        findings[finding.name] = {
-            "name": finding.name, "text": finding.text, "first": first, "last": point["images"],
-            "lasting": finding.lasting,
-        }  # fmt: skip
+        seen, what = point["images"], {"name": finding.name, "text": finding.text}
+        if finding.name not in findings:
+            print(f"warning: at {seen:,} images {finding.text}", file=sys.stderr, flush=True)
+            out.log("finding", images=seen, **what)
+        first = findings.get(finding.name, {"first": seen})["first"]
+        findings[finding.name] = {**what, "first": first, "last": seen, "lasting": finding.lasting}
 
 
 def _finite(measured: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in measured.items() if math.isfinite(value)}
-
-
-def _losses(point: Point) -> str:
-    return " ".join(f"{name} {value:.3g}" for name, value in point.scalars.items() if "loss" in name)
