@@ -278,8 +278,10 @@ class Fitted:
 
     @property
     def stayed_at_chance(self) -> bool:
-        """Whether training never did clearly better than the class frequencies alone; False for one class, and
-        where the probe it started from is kept."""
+        """Whether training never did clearly better than the class frequencies alone.
+
+        False for one class, and where the probe that it started from is kept.
+        """
         return self.images_seen > 0 and self.train_loss > (1 - CHANCE_MARGIN) * self.constant_loss > 0
 
 
@@ -301,6 +303,7 @@ def fit(
     memory: dict[str, Any] = {"best": None, "waited": 0, "points": 0, "train_loss": float("inf"), "spent": 0}
     ended = False
     if keep_start:
+        objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as `train` has it
         _keep_if_best(memory, objective, 0, *measure(objective, validation, stream.device), select)
     with Meter(label, images, "images") if label else nullcontext() as meter:
         for point in train(
