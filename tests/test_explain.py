@@ -192,7 +192,7 @@ def test_the_same_bytes_each_time_and_after_a_kill(
             "1 of 2 images are not in the store (nobody)",
         ),
         ({"classifier": "fine", "splits": None}, "Grad-CAM needs image_ids, or --splits"),
-        ({"classifier": "fine", "target": "3"}, "target '3': not a class of task 'kl >= 1'; known: 0, 1"),
+        ({"classifier": "fine", "target": "3"}, "target '3': no class of task 'kl >= 1'; known: 0, 1"),
         ({"encoder": "gan", "parts": ["gradcam"], "target": "1"}, "target '1': a critic has one score"),
         ({"classifier": "fine", "layer": "act33"}, "layer 'act33' of critic gives no maps or is not there"),
         (

@@ -94,8 +94,8 @@ def test_pages_and_boxes_that_cannot_be(cells: str, tmp_path: Path) -> None:
         read_manifest(tmp_path)
 
 
-def test_an_old_key_names_the_new_one() -> None:
-    with pytest.raises(InputError, match=r"'max_pixels' is now called 'readers\.raster\.max_pixels'"):
+def test_a_mistyped_key_names_the_one_that_is_meant() -> None:
+    with pytest.raises(InputError, match=r"'max_pixels'; is it 'readers\.raster\.max_pixels'"):
         build(prepare.Config, {"manifest": "x", "max_pixels": 9}, "prepare")
     with pytest.raises(InputError, match=r"unknown key 'readers\.rastre', did you mean 'raster'"):
         build(prepare.Config, {"manifest": "x", "readers": {"rastre": {}}}, "prepare")
