@@ -34,7 +34,7 @@ check: .venv/.complete
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 0 tests/test_project.py tests/contracts
+	$(BIN)/python -m pytest tests/test_project.py
 
 docs: .venv/.complete
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html

@@ -205,6 +205,16 @@ def test_broken_file_is_one_line(
     assert name in str(caught.value)
 
 
+def test_a_value_of_another_kind_is_named_by_its_place(study: Config, tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    shutil.copytree(study.results, folder)
+    curves = json.loads((folder / "curves.json").read_text())
+    curves["roc"][0]["low"] = 3
+    (folder / "curves.json").write_text(json.dumps(curves))
+    with pytest.raises(InputError, match=r"curves\.json: roc\[0\]\.low: Input should be .*; write it again"):
+        read_results(folder)
+
+
 def test_a_folder_that_is_no_run_is_refused(study: Config, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"is not a run folder; it has no config\.json"):

@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -389,8 +390,8 @@ def _read(path: Path, cls: type[R], earlier: bool = False) -> R:
 
 def _problem(detail: ErrorDetails) -> str:
     """ "pairs[0] has no 'p'", or what is wrong with a value that is there."""
-    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"])
-    place = "".join(parts).removeprefix(".")
+    named = takewhile(lambda part: isinstance(part, int) or part.isidentifier(), detail["loc"])
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in named).removeprefix(".")
     if detail["type"] != "missing":
         return f"{place}: {detail['msg']}"
     record, _, key = place.rpartition(".")

@@ -91,7 +91,7 @@ class LatentGenerator(Generator):
         made = torch.cat([self(part.to(device)).float().cpu() for part in noise.split(_TOGETHER)])
         self.train(training)
         if not made.isfinite().all():
-            raise RunError("images that are not finite: the training diverged; use an earlier generator")
+            raise RunError("the generator's images are not finite: its training diverged; use an earlier one")
         return ((made + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).contiguous()
 
 
