@@ -197,7 +197,7 @@ def test_the_same_bytes_each_time_and_after_a_kill(
         ({"classifier": "fine", "layer": "act33"}, "layer 'act33' of critic gives no maps or is not there"),
         (
             {"encoder": "gan", "task": "kl", "parts": ["units"]},
-            "task 'kl' is multiclass: a correlation needs",
+            "task 'kl' is multiclass: give one of classes in order",
         ),
         ({"encoder": "gan", "task": "kl >= 9", "parts": ["units"]}, "every labelled row is of class 0"),
         ({"encoder": "gan", "task": "kl >= 1", "layers": ["x"], "parts": ["units"]}, "layer 'x' of critic"),
