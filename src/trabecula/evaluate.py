@@ -42,6 +42,7 @@ _BAND_RESAMPLES = 500  # a pointwise band of a curve is drawn, not tested: fewer
 class Config(Record):
     """Settings of `evaluate`."""
 
+    renamed = {"lost_controls": "incomplete"}
     predictions: tuple[Path, ...]
     """Folders with predictions.csv and choices.csv, as probe, finetune and predict write them."""
     manifest: Path

@@ -50,6 +50,7 @@ class Config(Record):
     """Processes that decode; the store does not depend on it."""
     readers: Readers = Readers()
     """Settings of each reader of files."""
+    renamed = {"max_pixels": "readers.raster.max_pixels"}
 
 
 def preprocessing(config: Config) -> str:
