@@ -26,6 +26,7 @@ from trabecula.artifacts.tasks import find_task, truth
 from trabecula.comparison import arms as arms_
 from trabecula.comparison import leakage
 from trabecula.comparison.arms import ArmScores, ComparedArm, compare, compare_pools, multipliers
+from trabecula.comparison.reach import reach_of_claims
 from trabecula.comparison.snapshots import snapshot_curves
 from trabecula.config import Record
 from trabecula.errors import InputError
@@ -171,7 +172,7 @@ def _compared(pairs: Sequence[results.Comparison]) -> str:
     return (
         f"{len(pairs)} comparison{'s' * (len(pairs) > 1)} with a baseline: {better} better, {worse} worse, "
         f"{rest} with no difference shown" + (f", {gone} not estimable" if gone else "")
-    )
+    ) + "".join(f"; {text}" for text in reach_of_claims(pairs))
 
 
 def _stuck(plateaus: Sequence[results.PlateauCount]) -> list[str]:

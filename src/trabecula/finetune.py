@@ -57,6 +57,15 @@ def workload(config: Config) -> dict[str, int]:
     return work | {"images seen at most": config.images}
 
 
+def label_seeds(config: Config) -> dict[tuple[str, str, float], int]:
+    """Label seeds by task, mode and fraction: a study warns where there are few."""
+    return {(config.task, _mode(config), config.fraction): 1}
+
+
+def _mode(config: Config) -> str:
+    return f"finetune:{config.variant}" if config.variant else "finetune"
+
+
 def run(config: Config, out: Run) -> str:
     """Write predictions.csv, choices.csv and, if kept, the classifier."""
     tuning: Tuning = config
@@ -98,7 +107,7 @@ def _card(config: Config, tuning: Tuning, material: Material, fitted: Fitted) ->
         notes.append(f"{PLATEAU} (training loss {losses})")
     origin = Origin(
         task=material.task.name or config.task, arm=encoder.name,
-        mode=f"finetune:{config.variant}" if config.variant else "finetune",
+        mode=_mode(config),
         fraction=config.fraction, seed=config.seed, pretrain_seed=encoder.seed,
     )  # fmt: skip
     return ClassifierCard(

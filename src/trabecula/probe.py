@@ -102,6 +102,12 @@ def workload(config: Config) -> dict[str, int]:
     return {"linear probes": probes, "strengths": probes * config.num_strengths}
 
 
+def label_seeds(config: Config) -> dict[tuple[str, str, float], int]:
+    """Label seeds by task, mode and fraction: a study warns where there are few."""
+    tasks, num = (config.task,) if isinstance(config.task, str) else config.task, len(set(config.seeds))
+    return {(task, "probe", fraction): num for task in tasks for fraction in config.fractions}
+
+
 @dataclass(frozen=True)
 class _Embedded(LabelledImages):
     """One task's labelled images and their features."""

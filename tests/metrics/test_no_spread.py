@@ -1,4 +1,4 @@
-"""What does not vary over patients has no interval, whatever its rounding; at the end of its range binomial."""
+"""What no resample changes has no interval, however it rounds; at the end of its range binomial limits."""
 
 import numpy as np
 import pytest

@@ -99,6 +99,11 @@ def layout_of(units: Sequence[Unit]) -> Layout:
     return Layout(kinds[enough], np.array([[at[p, s] for s in labels] for p in pretrainings]))
 
 
+def has_enough_seeds(units: Sequence[Unit]) -> bool:
+    """Whether resamples of these units say how far new seeds would move a mean."""
+    return len(units) >= MIN_SEEDS and layout_of(units).kind != "models"
+
+
 def resample(patients: ArrayLike, num_resamples: int, seed: int) -> Array:
     """Weights of the images of patients (n,) in `num_resamples` draws of patients with replacement.
 
