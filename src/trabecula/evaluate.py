@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 
 from trabecula.artifacts import predictions as reading
 from trabecula.artifacts import results
+from trabecula.artifacts.imported_predictions import MODE, imported_table, read_imported
 from trabecula.artifacts.manifest import Manifest, read_manifest
 from trabecula.artifacts.predictions import ArmPredictions, snapshot_of
 from trabecula.artifacts.splits import FEW_VAL, PARTS, Splits, counts, read_splits
@@ -43,7 +44,8 @@ class Config(Record):
     """Settings of `evaluate`."""
 
     predictions: tuple[Path, ...]
-    """Folders with predictions.csv and choices.csv, as probe, finetune and predict write them."""
+    """Folders with the predictions and choices that probe, finetune and predict write, and tables of another
+    tool: `image_id` and a column of probabilities a class (see "Another tool's predictions" in the docs)."""
     manifest: Path
     """The manifest, or its folder: the truth is read from here."""
     splits: Path
@@ -87,9 +89,13 @@ class Config(Record):
 def run(config: Config, out: Run) -> str:
     """Evaluate every prediction of finished arms on the test part, once; snapshots on validation images."""
     manifest, splits = read_manifest(config.manifest), read_splits(config.splits)
-    table = _complete(reading.read_predictions(config.predictions), config.incomplete)
-    choices = _complete(reading.read_choices(config.predictions), config.incomplete)
+    imported = _import(config.predictions, manifest, splits)
+    own = [path for path in config.predictions if path not in imported.files]
+    leakage.check_manifest(own, manifest)
+    table = _complete(reading.read_predictions(own, imported.tables), config.incomplete)
+    choices = _complete(reading.read_choices(own), config.incomplete)
     cards = [c for c in arms_.read_cards(config.encoders) if not arms_.left_out(c["arm"], config.incomplete)]
+    cards += imported.cards(cards)
     leakage.check_parts(table, manifest, splits)
     leakage.check_cards(cards, splits.patients("test"), manifest)
     arms = arms_.decide_controls(arms_.arms_of(cards, table), config.incomplete)
@@ -124,18 +130,48 @@ def run(config: Config, out: Run) -> str:
         compared = f"nothing to compare ({arms_.why_none((arm.family for arm in finished), missing)})"
     swept = len(arms) - len(finished)
     notes = [f"{swept} snapshot{'s' * (swept > 1)} on validation images"] if swept else []
-    notes += [
-        f"{lost} of {labelled} labelled test images of {name} are not in the store"
-        for name, (lost, labelled) in work.lost.items()
-        if lost
-    ]
-    notes += arms_.upper_bounds(cards)
+    notes += [*work.lost_images(), *arms_.upper_bounds(cards), *imported.notes(cards)]
     notes += [f"left out: {arm.name} ({arm.reason})" for arm in config.incomplete]
     return (
-        f"{len(finished)} arms on {', '.join(work.flow)}: {compared} "
+        f"{len(finished)} arm{'s' * (len(finished) > 1)} on {', '.join(work.flow)}: {compared} "
         f"({config.level * 100:g} % intervals over patients)"
         + "".join(f"; {note}" for note in [*_stuck(plateaus), *notes])
     )
+
+
+@dataclass(frozen=True)
+class _Imported:
+    """Predictions of other tools: path -> rows of held-out images, and how many others there were."""
+
+    files: Mapping[Path, tuple[pd.DataFrame, int]]
+
+    @property
+    def tables(self) -> list[pd.DataFrame]:
+        return [table for table, _ in self.files.values()]
+
+    def cards(self, known: Sequence[arms_.Card]) -> list[arms_.Card]:
+        """A card of every arm and pretraining seed without one: nothing is known but its name."""
+        given = {(card["arm"], card.get("seed", 0)) for card in known}
+        found = {pair: None for t in self.tables for pair in zip(t["arm"], t["pretrain_seed"], strict=True)}
+        return [
+            {"arm": arm, "architecture": MODE, "family": MODE, "seed": int(seed)}
+            for arm, seed in found
+            if (arm, seed) not in given
+        ]
+
+    def notes(self, cards: Sequence[arms_.Card]) -> list[str]:
+        unknown = sorted({card["arm"] for card in cards if card["family"] == MODE})
+        notes = [
+            f"whom {', '.join(unknown)} learned from is not known: make sure that it was no test patient"
+        ]
+        unused = sum(num for _, num in self.files.values())
+        more = [f"{unused} imported rows of training or unsplit patients are not used"] if unused else []
+        return (notes if unknown else []) + more
+
+
+def _import(paths: Sequence[Path], manifest: Manifest, splits: Splits) -> _Imported:
+    found = {path: imported_table(path) for path in paths}
+    return _Imported({path: read_imported(file, manifest, splits) for path, file in found.items() if file})
 
 
 def _complete(table: pd.DataFrame, incomplete: Sequence[results.IncompleteArm]) -> pd.DataFrame:
@@ -234,6 +270,14 @@ class _Evaluation:
             meter.add(len(group.units))
         seen, level = self.images_seen, self.config.level
         self.snapshots += snapshot_curves(task, known, table, self.arms, seen, draws, level)
+
+    def lost_images(self) -> list[str]:
+        """ "3 of 120 labelled test images of oa are not in the store"."""
+        return [
+            f"{lost} of {labelled} labelled test images of {name} are not in the store"
+            for name, (lost, labelled) in self.lost.items()
+            if lost
+        ]
 
     def _parts(self, rows: NDArray[np.int64]) -> list[tuple[str, str, NDArray[np.bool_]]]:
         """(cohort, stratum, mask): all test images, then each cohort, then each stratum."""

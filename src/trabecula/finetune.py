@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from trabecula.artifacts.classifier import ClassifierCard
+from trabecula.artifacts.manifest import manifest_digest
 from trabecula.artifacts.predictions import PLATEAU, Origin, write_predictions
 from trabecula.artifacts.search_result import read_chosen
 from trabecula.config import dump
@@ -77,7 +78,10 @@ def run(config: Config, out: Run) -> str:
     if chosen is not None:
         chosen.check(material.task.name or config.task, material.splits.patients("test"))
     out.log("subset", **material.subset.record)
-    out.used(device=str(device), precision=precision_on(device, tuning.precision))
+    out.used(
+        device=str(device), precision=precision_on(device, tuning.precision),
+        manifest=manifest_digest(config.manifest),
+    )  # fmt: skip
     objective, fitted = fine_tuning.tune(tuning, material, config.seed, device, out / CHECKPOINT)
     out.log("fitted", images_seen=fitted.images_seen, loss=fitted.loss, points=fitted.points,
             train_loss=fitted.train_loss, constant_loss=fitted.constant_loss)  # fmt: skip

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from trabecula.artifacts.classifier import LinearProbe, write_probes
 from trabecula.artifacts.features import read_features
-from trabecula.artifacts.manifest import read_manifest
+from trabecula.artifacts.manifest import manifest_digest, read_manifest
 from trabecula.artifacts.predictions import Origin, probe_mode, write_predictions
 from trabecula.artifacts.splits import FEW_VAL, Subset, draw_subset, read_splits
 from trabecula.artifacts.tasks import Task, find_task, truth
@@ -130,6 +130,7 @@ def run(config: Config, out: Run) -> str:
             "give features of an encoder, written by `trabecula embed`"
         )
     manifest, splits = read_manifest(config.manifest), read_splits(config.splits)
+    out.used(manifest=manifest_digest(config.manifest))
     specs = (config.task,) if isinstance(config.task, str) else config.task
     tasks = [(spec, find_task(spec, manifest)) for spec in specs]
     frames: list[pd.DataFrame] = []

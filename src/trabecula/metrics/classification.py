@@ -295,6 +295,8 @@ def accuracy(y: ArrayLike, p: ArrayLike, weights: Weights = None) -> Floats:
 def balanced_accuracy(y: ArrayLike, p: ArrayLike, weights: Weights = None) -> Floats:
     """Mean over the classes with images of the share called right (argmax); y (n,), p (n, K)."""
     truth = np.asarray(y)
+    if not truth.size:
+        return np.full(1 if weights is None else len(weights), np.nan)
     hit = (_called(p) == truth).astype(np.float64)
     members = (truth[:, None] == np.unique(truth)).astype(np.float64)  # (n, K)
     num = members.shape[1]
@@ -378,6 +380,8 @@ def calibration_error(
     arXiv 1904.01685, section 3.2): bins of equal width are nearly empty in a small test part.
     """
     confidence, event = confidence_and_event(y, p)
+    if not confidence.size:
+        return np.full(1 if weights is None else len(weights), np.nan)
     bins = bins_of(confidence, num_bins)
     gap = np.zeros((confidence.size, bins.max() + 1))
     gap[np.arange(confidence.size), bins] = event - confidence

@@ -69,6 +69,8 @@ class CorrelationSums:
     """Correlations of units with a label y (n,) and its permutations (P, n); activations come in batches."""
 
     def __init__(self, y: Array, permuted: Floats) -> None:
+        if not np.size(y):
+            raise ValueError("there is no label")
         labels = np.vstack([np.asarray(y, dtype=np.float64)[None], permuted])
         centred = labels - labels[0].mean()
         norm = np.sqrt((centred[0] ** 2).sum())
