@@ -50,7 +50,7 @@ def test_it_has_the_values_of_the_same_predictions_made_here(study, other, tmp_p
         assert row["low"] < row["value"] < row["high"]
     assert (row["mode"], row["fraction"], row["num_seeds"]) == ("imported", 1.0, 1)
     assert row_of(found, task="oa", arm="deep tool", metric="sensitivity")["value"] is None
-    assert said.startswith("1 arm on oa: nothing to compare")
+    assert said.startswith("1 arms on oa: nothing to compare")
     assert "whom deep tool learned from is not known" in said
     report = ReportConfig(results=tmp_path / "out", manifest=study[0] / "hospital")
     execute("report", report, tmp_path / "report")

@@ -28,7 +28,7 @@ from trabecula.grid.executors import Outcome, RunningCell, make_executor, run_ce
 from trabecula.grid.incomplete import without_failed
 from trabecula.grid.time_left import TimeLeft, kind_of, read_durations, workload, write_duration
 from trabecula.metrics.bootstrap import MIN_SEEDS
-from trabecula.progress import Meter, Steps, rounded
+from trabecula.progress import Meter, rounded, steps
 from trabecula.recipe import not_run_lines, read_recipe
 from trabecula.run import verb_module
 
@@ -39,8 +39,8 @@ _SETTLED_S = 10.0  # before, a cell estimates its time left from slow first step
 
 def make_plan(recipe: Path, out: Path, assignments: Sequence[str] = ()) -> Plan:
     """Every cell of a recipe as it would be in the study folder `out`; an InputError says what is wrong."""
-    with Steps(f"checking {recipe}") as steps:
-        return plan(read_recipe(recipe, assignments), out, steps.now)
+    with steps(f"checking {recipe}") as begin:
+        return plan(read_recipe(recipe, assignments), out, begin)
 
 
 def summarise(study: Plan) -> list[tuple[str, str, str, int, int]]:
@@ -113,10 +113,8 @@ def _counted(count: int, what: str) -> str:
 def run_study(study: Plan, out: Path, workers: int) -> str:
     """Run what is missing of a study in its folder; returns the report's verdict and where the report is.
 
-    Raises:
-        InputError: the folder holds something else, or a cell's input was bad.
-        RunError: a cell failed; the cells that do not need it are done all the same, and the arms that are
-            whole are reported.
+    An error where a cell failed: an InputError if its input was bad, else a RunError. The cells that do not
+    need it are done all the same, and the arms that are whole are reported.
     """
     make_folder(out, None if (out / "recipe.toml").exists() else _OWN_FILES)
     with locked(out, wait=2.0):
