@@ -19,7 +19,7 @@ import pandas as pd
 from trabecula.artifacts.tasks import Task
 from trabecula.config import build, dump, suggest
 from trabecula.errors import InputError
-from trabecula.files import read_json, write_atomically, write_json
+from trabecula.files import read_json, sha256_of, write_atomically, write_json
 from trabecula.readers.reader import Box, Source
 from trabecula.spreadsheet import csv_text, read_table, row_numbers, table_text
 
@@ -66,6 +66,11 @@ def read_manifest(path: Path) -> Manifest:
     if not path.exists():
         raise InputError(f"{path}: no such manifest; write one with `trabecula cohort`")
     return _checked(Manifest(read_table(path), path))
+
+
+def manifest_digest(path: Path) -> str:
+    """sha256 of a manifest, or that in a folder: predictions record it, and are judged by no other one."""
+    return sha256_of(path / FILE if path.is_dir() else path)
 
 
 def _checked(manifest: Manifest) -> Manifest:

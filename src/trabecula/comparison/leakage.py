@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from trabecula.artifacts.manifest import Manifest
+from trabecula.artifacts.manifest import Manifest, manifest_digest
 from trabecula.artifacts.patient_hashes import key_name, seen_among, site_key
 from trabecula.artifacts.rules import FIRST_ROW
+from trabecula.artifacts.run_record import read_provenance
 from trabecula.artifacts.splits import Splits
 from trabecula.errors import InputError
 
@@ -64,6 +66,21 @@ def check_parts(predictions: pd.DataFrame, manifest: Manifest, splits: Splits) -
             raise InputError(
                 f"predictions call {_named(seen, manifest)} {part}, the splits say "
                 f"{', '.join(sorted(set(parts[wrong])))}; give the splits the predictions were made with"
+            )
+
+
+def check_manifest(folders: Iterable[Path], manifest: Manifest) -> None:
+    """Refuse predictions that were made with another manifest: its labels and patients may be other ones.
+
+    `folders`: run folders of predictions; one without a record of it, as of `predict`, passes.
+    """
+    given = manifest_digest(manifest.path)
+    for folder in folders:
+        made_with = read_provenance(folder if folder.is_dir() else folder.parent).get("manifest", given)
+        if made_with != given:
+            raise InputError(
+                f"{folder}: its predictions were made with another manifest than {manifest.path} (sha256 "
+                f"{made_with[:8]}, not {given[:8]}); give that one, or predict again with this one"
             )
 
 
