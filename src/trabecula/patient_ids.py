@@ -8,11 +8,19 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
+from trabecula.errors import InputError
+
 _WHOLE = re.compile(r"(\d+)(?:\.0*)?")
+_SHOWN = re.compile(r"\d(?:[.,](\d+))?E\+(\d\d)")
 _SCIENTIFIC = re.compile(r"\d+(?:\.\d+)?[eE]\+?(\d{1,2})")
+
+
+SPELLINGS_REMEDY = (
+    "write the id of one person in one way; if they are different people, set spellings_differ=true"
+)
 
 
 def canonical(patient_id: str) -> str:
@@ -34,6 +42,12 @@ def canonical(patient_id: str) -> str:
     return text
 
 
+def rounded(patient_id: str) -> bool:
+    """Whether the id looks as a spreadsheet program shows a number that it rounded, as `9.00E+06`."""
+    shown = _SHOWN.fullmatch(patient_id.strip())
+    return shown is not None and len(shown[1] or "") < int(shown[2])
+
+
 def in_scientific_notation(patient_id: str) -> bool:
     """Whether a spreadsheet program may have rounded the id to a few digits, as `9.00E+06`."""
     return _SCIENTIFIC.fullmatch(patient_id.strip()) is not None
@@ -45,3 +59,27 @@ def spelled_alike(patient_ids: Iterable[str]) -> list[tuple[str, ...]]:
     for patient in patient_ids:
         spellings.setdefault(canonical(patient), set()).add(patient)
     return sorted(tuple(sorted(some)) for some in spellings.values() if len(some) > 1)
+
+
+def check_spellings(patient_ids: Sequence[str], rows: Sequence[int], where: str) -> None:
+    """Refuse ids that are one patient in several spellings.
+
+    `rows`: the number of each id's row in `where`, 0 where it has none.
+
+    Raises:
+        InputError: with the spellings of the first such patient and their rows.
+    """
+    alike = spelled_alike(patient_ids)
+    if not alike:
+        return
+    said = []
+    for spelling in alike[0]:
+        its = [row for row, patient in zip(rows, patient_ids, strict=True) if patient == spelling and row]
+        more = f" and {len(its) - 3} more" if len(its) > 3 else ""
+        at = f" (row{'s' * (len(its) > 1)} {', '.join(map(str, its[:3]))}{more})" if its else ""
+        said.append(f"'{spelling}'{at}")
+    others = f"; so may {len(alike) - 1} more" if len(alike) > 1 else ""
+    raise InputError(
+        f"{where}: one patient may stand under several spellings of the id, {' and '.join(said)}{others}; "
+        f"{SPELLINGS_REMEDY}"
+    )

@@ -60,6 +60,10 @@ class Manifest:
     def __len__(self) -> int:
         return len(self.table)
 
+    def row_number(self, row: int) -> int:
+        """The number in the file of that row (a position, 0..n-1), counted as a spreadsheet program does."""
+        return self.rows[row] if self.rows else row + FIRST_ROW
+
     def resolve(self, row: int) -> Path:
         """The file of the image of that row (a position, 0..n-1)."""
         return self.path.parent / str(self.table["path"].iloc[row])
@@ -125,7 +129,8 @@ def _problems(manifest: Manifest) -> list[str]:
     if "image_id" in known:
         for value, places in table.groupby("image_id", sort=False).indices.items():
             if len(places) > 1 and value:
-                problems.append(f"image_id '{value}' is in rows {_numbers(manifest, sorted(places))}")
+                numbers = ", ".join(str(manifest.row_number(row)) for row in sorted(places))
+                problems.append(f"image_id '{value}' is in rows {numbers}")
     for name, fits, needed in (
         ("side", lambda cell: cell in ("L", "R"), "L or R"),
         ("page", lambda cell: cell.isdecimal() and int(cell) > 0, "a number from 1"),
@@ -136,10 +141,6 @@ def _problems(manifest: Manifest) -> list[str]:
         if bad:
             problems.append(f"{rows_have(bad, manifest.rows)} a {name} that is not {needed}")
     return problems
-
-
-def _numbers(manifest: Manifest, places: Sequence[int]) -> str:
-    return ", ".join(str(manifest.rows[i] if manifest.rows else i + FIRST_ROW) for i in places)
 
 
 def parse_box(cell: str) -> Box | None:

@@ -227,7 +227,9 @@ def _classes(
     certain = keep & ~empty & ~uncertain
     for name in task.labels:  # at most one
         if task.classes or not task.positive:
-            y = _index(columns[name], task.classes or ("0", "1"), certain, table, rows, f"{where}: column '{name}'")
+            y = _index(
+                columns[name], task.classes or ("0", "1"), certain, table, rows, f"{where}: column '{name}'"
+            )
     if task.positive:
         rule = parse_rule(task.positive)
         y = np.where(certain, rule.holds(table, certain, where, rows), -1)
@@ -272,9 +274,7 @@ def _index(
     return np.where(check, y, -1)
 
 
-def _finding(
-    task: Task, name: str, table: pd.DataFrame, keep: Mask, where: str, rows: Sequence[int]
-) -> Ints:
+def _finding(task: Task, name: str, table: pd.DataFrame, keep: Mask, where: str, rows: Sequence[int]) -> Ints:
     """One column of a multilabel task: 1 present, 0 absent, -1 masked."""
     cells = cells_of(table, name, where)
     empty = np.array([not cell for cell in cells])
