@@ -267,8 +267,8 @@ def _parts(
     leaked = sorted(set(patients[(of != "train") & seen & real]))
     if leaked:
         raise InputError(
-            f"{config.splits}: patient '{leaked[0]}' is in {splits.part(str(leaked[0]))}, and the generator has "
-            f"seen {len(leaked)} of the held-out patients; give the splits that it was trained with"
+            f"{config.splits}: patient '{leaked[0]}' is in {splits.part(str(leaked[0]))}, and the generator "
+            f"has seen {len(leaked)} of the held-out patients; give the splits that it was trained with"
         )
     order = np.random.default_rng(config.seed).permutation(len(patients))
     parts = {name: order[((of == name) & real & (seen | (name != "train")))[order]] for name in PARTS}

@@ -6,6 +6,7 @@ decomposed letters are each one patient: programs that write tables change them 
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -83,3 +84,13 @@ def check_spellings(patient_ids: Sequence[str], rows: Sequence[int], where: str)
         f"{where}: one patient may stand under several spellings of the id, {' and '.join(said)}{others}; "
         f"{SPELLINGS_REMEDY}"
     )
+
+
+def told_apart(patient_ids: Sequence[str]) -> list[str]:
+    """The ids, each that is like another but for its spelling with an ending of its own, such as "7~7902ba".
+
+    So no later comparison takes these people for one.
+    """
+    several = {spelling for alike in spelled_alike(patient_ids) for spelling in alike}
+    ends = {one: f"{one}~{hashlib.sha256(one.encode()).hexdigest()[:6]}" for one in several}
+    return [ends.get(patient, patient) for patient in patient_ids]

@@ -9,11 +9,19 @@ from typing import Any, Literal
 import numpy as np
 
 from trabecula.artifacts.generated import generated, keep_in_train
-from trabecula.artifacts.manifest import Manifest, read_manifest
 from trabecula.artifacts.label_values import number
+from trabecula.artifacts.manifest import Manifest, read_manifest
 from trabecula.artifacts.rules import of_images, rows_have
 from trabecula.artifacts.splits import (
-    PARTS, Splits, assign, counts, read_splits, spellings_differ, worst_class, write_record, write_splits,
+    PARTS,
+    Splits,
+    assign,
+    counts,
+    read_splits,
+    spellings_differ,
+    worst_class,
+    write_record,
+    write_splits,
 )  # fmt: skip
 from trabecula.artifacts.tasks import Truth, find_task, truth
 from trabecula.config import Record
@@ -54,8 +62,8 @@ class Config(Record):
     seed: int = 0
     """Of the hash that orders the patients."""
     spellings_differ: bool = False
-    """Patient ids that differ in spelling alone, such as 007 and 7 or P1 and p1, are different people; without
-    it they are refused, since tables write the id of one person in several ways. The splits remember it."""
+    """Patient ids that differ in spelling alone, such as 007 and 7 or P1 and p1, are different people, which
+    the splits remember. Without it they are refused: tables often write one id in several ways."""
     check: bool = False
     """Look for leaks in `splits` instead of writing any."""
     splits: Path | None = None

@@ -26,15 +26,15 @@ _NO_VALUE = {"", "na", "n/a", "#n/a", "nan", "null", "<na>"}
 IMAGE_SUFFIX = re.compile(
     r"(?<=.)(\.(png|jpe?g|tiff?|bmp|gif|webp|jp2|pgm|ppm|dcm|dicom|nii|nii\.gz|mha|mhd|nrrd|npy))+$", re.I
 )
-"""The ending of an image's name, doubled ones such as `.dcm.png` too; what else follows a dot is of the name."""
+"""The ending of an image's name, doubled ones such as `.dcm.png` too; no other text behind a dot is one."""
 
 
 @dataclass(frozen=True)
 class Sheet:
     """A table as it was read, and where it stands in its file.
 
-    `rows`: of each row of the table, its number as a spreadsheet program counts (blank rows count, and a cell
-    of several lines is in one row). `name`: the file, and the sheet of a workbook. `notes`: what was left out.
+    `rows`: of each row of the table, its number as a spreadsheet program counts (blank rows count, and a
+    cell of several lines is in one row). `name`: the file, and a workbook's sheet. `notes`: on what was left.
     """
 
     table: pd.DataFrame
@@ -57,7 +57,7 @@ def read_sheet(path: Path, header: bool = True) -> Sheet:
     is data, and the columns are called "1", "2" and so on.
 
     Raises:
-        InputError: no such file, no header, a column named twice or without a name, rows longer than the header.
+        InputError: no such file, no header, a column named twice or not at all, rows longer than the header.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such table")
@@ -123,8 +123,8 @@ def _check_header(place: str, names: Sequence[str], numbers: Sequence[int]) -> N
     if twice := sorted({name for name in names if names.count(name) > 1}):
         names_twice = ", ".join(f"'{name}'" for name in twice)
         raise InputError(
-            f"{place}: the header names {names_twice} more than once; rename one of them; if the first row is "
-            f"data, {way}"
+            f"{place}: the header names {names_twice} more than once; rename one of them; if the first row "
+            f"is data, {way}"
         )
 
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,(\d+)")
 _TRUTH = {"true": 1.0, "false": 0.0}
 _MISSING_CODE = re.compile(r"-?(7+|8+|9+)")
-_LEAST_GAP = 4  # grades and counts have smaller ones
+_LEAST_GAP, _MOST_GRADE = 4, 20
 
 
 def number(text: str) -> float | None:
     """A cell as a number, None where it is none ("", "nan", "A").
 
-    A decimal comma counts where it cannot be one of thousands ("2,0", not "2,000"); true and false are 1 and 0.
+    A comma is a decimal one where it cannot be that of thousands ("2,0", not "2,000"). True and false are 1
+    and 0.
     """
     if _NUMBER.fullmatch(text):
         return float(text)
@@ -68,27 +70,29 @@ def spelled_differently(cells: Iterable[str]) -> list[tuple[str, ...]]:
     return sorted(tuple(sorted(some)) for some in spellings.values() if len(some) > 1)
 
 
-def far_values(counts: dict[str, int]) -> list[str]:
+def far_values(counts: Mapping[str, int]) -> list[str]:
     """Numbers far from all others: 22 among 0 to 4, or 9 and 99 for "not known".
 
     counts: how often each value occurs. Far is what stands beyond a gap that is wider than all others span,
-    4 at least, and is rarer than these; two different values at least must be left.
+    4 at least, and is rarer than these, which must be two (half) grades up to 20 at least.
     """
     pairs = [(number(value), value) for value in counts]
     values = sorted((size, value) for size, value in pairs if size is not None)
     far: list[str] = []
     while len(values) > 2:
-        gaps = [after[0] - before[0] for before, after in zip(values, values[1:], strict=False)]
+        gaps = [after[0] - before[0] for before, after in pairwise(values)]
         place = max(range(len(gaps)), key=lambda at: gaps[at]) + 1
         groups = sorted((values[:place], values[place:]), key=lambda group: sum(counts[v] for _, v in group))
         rare, rest = groups
-        if len(rest) < 2 or gaps[place - 1] < _LEAST_GAP or gaps[place - 1] <= rest[-1][0] - rest[0][0]:
+        graded = all((2 * size).is_integer() and abs(size) <= _MOST_GRADE for size, _ in rest)
+        wide = gaps[place - 1] >= _LEAST_GAP and gaps[place - 1] > rest[-1][0] - rest[0][0]
+        if not (graded and wide and len(rest) > 1):
             break
         far += [value for _, value in rare]
         values = rest
     return sorted(far, key=_in_order)
 
 
-def missing_codes(cells: Sequence[str]) -> list[str]:
+def missing_codes(counts: Mapping[str, int]) -> list[str]:
     """Far values of the kind that stands for "not known" in many tables: 9, 99, 88, -9 ..."""
-    return [value for value in far_values(counted(cells)) if _MISSING_CODE.fullmatch(value)]
+    return [value for value in far_values(counts) if _MISSING_CODE.fullmatch(value)]

@@ -48,7 +48,7 @@ class Origin:
 class Manifest:
     """A table with one row per image (every column text, index 0..n-1) and the file it came from.
 
-    `rows`: their numbers in that file, counted as a spreadsheet program does; () where they follow the header.
+    `rows`: their numbers in that file, as a spreadsheet program counts; () where they follow the header.
     `origin`: while it is made, the table that some of its columns were read from.
     """
 

@@ -85,7 +85,9 @@ def key_name(key: bytes) -> str:
 def seen_among(patients: Iterable[str], card: Mapping[str, Any]) -> list[str] | None:
     """Those of the patients whom a card lists, sorted; None: its hashes are of another site's key.
 
-    Cards of earlier versions have hashes of ids as they were written; both are looked for. `card`: with "patients", hashes of those it has seen, and "patients_key", the name of their key.
+    Cards of earlier versions have hashes of ids as they were written; both are looked for.
+
+    `card`: with "patients", hashes of those it has seen, and "patients_key", the name of their key.
     """
     key = site_key()
     if card.get("patients_key") != key_name(key):

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trabecula.artifacts.label_values import missing_codes, number, plain, same
+from trabecula.artifacts.label_values import counted, missing_codes, number, same
 from trabecula.config import suggest
 from trabecula.errors import InputError
 from trabecula.spreadsheet import images_named, row_numbers
@@ -83,8 +83,9 @@ class Rule:
             bad = [int(i) for i in asked if not clause.fits(cells[i])]
             if bad:
                 values = sorted({cells[i] for i in bad})[:5]
+                start = f"{where}: " if where else ""
                 raise InputError(
-                    f"{where + ': ' if where else ''}rule '{self.text}': {rows_have(bad, rows)} no number in '{clause.column}' "
+                    f"{start}rule '{self.text}': {rows_have(bad, rows)} no number in '{clause.column}' "
                     f"({', '.join(map(repr, values))}); correct these cells, or empty them to leave them out"
                     f"{of_images(table, bad)}"
                 )
@@ -93,7 +94,7 @@ class Rule:
         return result
 
     def check_codes(self, table: pd.DataFrame, among: npt.ArrayLike, where: str) -> None:
-        """Refuse an order over a column in which a number far from the others, such as 9, may mean "not known".
+        """Refuse an order over a column in which a number far from others, such as 9, may mean "not known".
 
         A value that the rule names itself is taken for a number.
         """
@@ -104,20 +105,21 @@ class Rule:
             column = clause.column
             cells = cells_of(table, column, f"rule '{self.text}'")
             named = [value for one in self.clauses if one.column == column for value in one.values]
-            far = missing_codes([cells[i] for i in rows])
+            far = missing_codes(counted(cells[i] for i in rows))
             code = next((code for code in far if not any(same(code, value) for value in named)), None)
             if code is not None:
                 bad = [int(i) for i in rows if same(cells[i], code)]
                 raise InputError(
-                    f"{where}: rule '{self.text}': '{column}' is {code} in {len(bad)} rows, far from its other "
-                    f"values, and the rule would take it for a number; if it means that the value is not known, "
-                    f'empty these cells, or leave them out with eligible = "{column} != {code}"; if it is a '
+                    f"{where}: rule '{self.text}': '{column}' is {code} in {len(bad)} rows, far from its "
+                    "other values, and the rule would take it for a number; if it means that the value is "
+                    "not known, empty these cells, or leave them out with the task's "
+                    f'eligible = "{column} != {code}"; if it is a '
                     f"value, say so in the rule: {column} <= {code}{of_images(table, bad)}"
                 )
 
 
 def rows_have(positions: Sequence[int], rows: Sequence[int] = ()) -> str:
-    """Rows of a table for a person, "row 7 has"; `rows`: their numbers in the file, 0 where they have none."""
+    """Rows of a table for a person, "row 7 has"; `rows`: numbers in the file, 0 where there is none."""
     known = [rows[i] if rows else i + FIRST_ROW for i in positions]
     numbers = sorted(set(known) - {0})
     if not numbers:

@@ -34,7 +34,7 @@ FEW_VAL = 10
 
 @dataclass(frozen=True)
 class Splits:
-    """Which part each patient is in: `of` has the ids as they are written, `part` knows all their spellings."""
+    """Which part each patient is in: `of` by the id as it is written, `part` by any spelling."""
 
     of: dict[str, str]
 

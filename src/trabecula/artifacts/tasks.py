@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import model_validator
 
-from trabecula.artifacts.label_values import counted, folded, same
+from trabecula.artifacts.label_values import counted, missing_codes, same
 from trabecula.artifacts.rules import cells_of, of_images, parse_rule, rows_have
 from trabecula.config import Record, suggest
 from trabecula.errors import InputError
@@ -149,9 +149,9 @@ def find_task(spec: str, manifest: Manifest) -> Task:
     """The task of that name in tasks.json, or one from a shorthand.
 
     `kl >= 2` (a rule) is a binary task; `kl` (a column) has that column's values as its classes, and is
-    binary where they are 0 and 1 or true and false. Spellings of a value that differ in case or blanks are one
-    class, named by the commonest. A column in which "|" stands between names, such as NIH's `Finding Labels`,
-    is a multilabel task of the names in it.
+    binary where they are 0 and 1 or true and false. Spellings of a value that differ in case or blanks are
+    one class, named by the commonest. A column in which "|" stands between names, such as NIH's
+    `Finding Labels`, is a multilabel task of the names in it.
     """
     spec = " ".join(spec.split())
     if spec in manifest.tasks:
@@ -165,7 +165,14 @@ def find_task(spec: str, manifest: Manifest) -> Task:
             return Task(
                 name=spec, kind="multilabel", labels=(spec,), separator=_BETWEEN, classes=tuple(sorted(named))
             )
-        values = [value for value in counted(manifest.table[spec]) if value != "-1"]
+        counts = counted(manifest.table[spec])
+        values = [value for value in counts if value != "-1"]
+        if codes := missing_codes(counts):
+            raise InputError(
+                f"{manifest.path}: column '{spec}' is {codes[0]} in {counts[codes[0]]} rows, far from its "
+                "other values; if it means that the value is not known, empty these cells; if it is a class, "
+                "define the task with its classes"
+            )
         if len(values) < 2:
             raise InputError(
                 f"{manifest.path}: column '{spec}' holds {len(values)} class; a task needs two or more"

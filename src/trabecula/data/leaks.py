@@ -55,27 +55,11 @@ def check(
     encoders: encoder folders or their cards. pools: what networks are pretrained on: manifests, stores, or
     any table with `patient_id`. differ: ids that differ in spelling alone are different people.
     """
-    form = str if differ else canonical
-    people = _People(form)
-    parts: dict[str, set[str]] = defaultdict(set)  # by form
-    leaks = []
-    for row, patient, part in split_rows(splits):
-        parts[people.add(patient)].add(part)
-        if part not in PARTS:
-            leaks.append(f"{SPLITS_FILE} row {row}: patient {patient} has the unknown split '{part}'")
-    for position, patient in enumerate(manifest.table["patient_id"]):
-        people.add(str(patient), manifest.row_number(position))
+    people = _People(str if differ else canonical)
+    leaks, parts = _in_splits(manifest, splits, people)
     if not differ:
         leaks += [people.several(one) for one in people.ids if len(people.ids[one]) > 1]
-    for one, its in sorted(parts.items()):
-        if len(its) > 1:
-            leaks.append(f"{people.named(one)} is in {' and in '.join(sorted(its))}")
-    held_out = {one: sorted(its & _HELD_OUT) for one, its in parts.items() if its & _HELD_OUT}
-    for one, names in sorted(held_out.items()):
-        if any(is_generated(patient) for patient in people.ids[one]):
-            leaks.append(f"{min(people.ids[one])} is a generator and is in {' and in '.join(names)}")
-    leaks += [f"{people.named(one)} has no split" for one in people.rows if one not in parts]
-    held = {one: names[0] for one, names in held_out.items()}
+    held = {one: sorted(its & _HELD_OUT)[0] for one, its in parts.items() if its & _HELD_OUT}
     for path in encoders:
         leaks += _seen(dump(read_encoder_card(path)), "the encoder", path, held, people)
     found = Findings(leaks)
@@ -98,6 +82,25 @@ def check(
             "be compared for duplicates"
         )
     return found
+
+
+def _in_splits(manifest: Manifest, splits: Path, people: _People) -> tuple[list[str], dict[str, set[str]]]:
+    """Patients in two parts, in none or in one they must not be in; and the parts of each patient."""
+    parts: dict[str, set[str]] = defaultdict(set)
+    leaks = []
+    for row, patient, part in split_rows(splits):
+        parts[people.add(patient)].add(part)
+        if part not in PARTS:
+            leaks.append(f"{SPLITS_FILE} row {row}: patient {patient} has the unknown split '{part}'")
+    for position, patient in enumerate(manifest.table["patient_id"]):
+        people.add(str(patient), manifest.row_number(position))
+    for one, its in sorted(parts.items()):
+        if len(its) > 1:
+            leaks.append(f"{people.named(one)} is in {' and in '.join(sorted(its))}")
+        if its & _HELD_OUT and any(is_generated(patient) for patient in people.ids[one]):
+            leaks.append(f"{min(people.ids[one])} is a generator and is in {' and in '.join(sorted(its))}")
+    leaks += [f"{people.named(one)} has no split" for one in people.rows if one not in parts]
+    return leaks, parts
 
 
 class _People:
