@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,12 +57,12 @@ def run(config: cohorts.CohortSettings, out: Run) -> str:
     return "; ".join([f"{len(manifest):,} images of {patients:,} patients", *labelled, *notes])
 
 
-def _places(found: cohorts.FoundImages, root: Path) -> tuple[Sequence[int], str]:
-    """Of each image the row that gives its patient, 0 where the path does, and the file of these rows."""
+def _places(found: cohorts.FoundImages, root: Path) -> tuple[list[str], str]:
+    """Where the patient of each image is written, a row or the image's path, and in which file or folder."""
     origin = found.origin
     if origin and "patient_id" in origin.columns:
-        return origin.rows, origin.name
-    return [0] * len(found.table), str(root)
+        return [f"row {row}" for row in origin.rows], origin.name
+    return [os.path.relpath(path, root) for path in found.table["path"]], str(root)
 
 
 def _count_values(table: pd.DataFrame, tasks: Mapping[str, Task], out: Run) -> list[str]:

@@ -62,26 +62,25 @@ def spelled_alike(patient_ids: Iterable[str]) -> list[tuple[str, ...]]:
     return sorted(tuple(sorted(some)) for some in spellings.values() if len(some) > 1)
 
 
-def check_spellings(patient_ids: Sequence[str], rows: Sequence[int], where: str) -> None:
+def check_spellings(patient_ids: Sequence[str], places: Sequence[str], where: str) -> None:
     """Refuse ids that are one patient in several spellings.
 
-    `rows`: the number of each id's row in `where`, 0 where it has none.
+    `places`: where in `where` each id stands, such as "row 7" or the name of a file.
 
     Raises:
-        InputError: with the spellings of the first such patient and their rows.
+        InputError: with the spellings of the first such patient and where they stand.
     """
     alike = spelled_alike(patient_ids)
     if not alike:
         return
     said = []
     for spelling in alike[0]:
-        its = [row for row, patient in zip(rows, patient_ids, strict=True) if patient == spelling and row]
+        its = [place for place, one in zip(places, patient_ids, strict=True) if one == spelling]
         more = f" and {len(its) - 3} more" if len(its) > 3 else ""
-        at = f" (row{'s' * (len(its) > 1)} {', '.join(map(str, its[:3]))}{more})" if its else ""
-        said.append(f"'{spelling}'{at}")
+        said.append(f"'{spelling}' ({', '.join(its[:3])}{more})")
     others = f"; so may {len(alike) - 1} more" if len(alike) > 1 else ""
     raise InputError(
-        f"{where}: one patient may stand under several spellings of the id, {' and '.join(said)}{others}; "
+        f"{where}: one patient may stand under several spellings of the id: {' and '.join(said)}{others}; "
         f"{SPELLINGS_REMEDY}"
     )
 

@@ -82,8 +82,8 @@ def run(config: Config, out: Run) -> str:
         return _check(config, manifest, out)
     _validate(config)
     if not config.spellings_differ:
-        numbers = [manifest.row_number(row) for row in range(len(manifest))]
-        check_spellings(manifest.table["patient_id"].tolist(), numbers, str(manifest.path))
+        places = [f"row {manifest.row_number(row)}" for row in range(len(manifest))]
+        check_spellings(manifest.table["patient_id"].tolist(), places, str(manifest.path))
     labelled = truth(find_task(config.task, manifest), manifest) if config.task else None
     silent = _silent(config, manifest, labelled)
     strata = _strata(config, manifest, labelled)

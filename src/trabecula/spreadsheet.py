@@ -1,7 +1,7 @@
 """Tables: read as people keep them (CSV of any dialect, or .xlsx), every cell as text; written as CSV.
 
 Nothing is guessed about values: ids keep their leading zeros, and what a program wrote for "no
-value" (empty, NA, NaN, NULL ...) becomes the empty text.
+value" (empty, NA, NaN, NULL, SAS's "." and ".A: text" ...) becomes the empty text.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import pandas as pd
 from trabecula.errors import InputError
 
 _NO_VALUE = {"", "na", "n/a", "#n/a", "nan", "null", "<na>"}
+_SAS_MISSING = re.compile(r"\.[A-Z_]?(: .*)?", re.S)  # ".", and OAI's ".: Missing Form/Incomplete Workbook"
 
 
 IMAGE_SUFFIX = re.compile(
@@ -89,7 +90,7 @@ def read_sheet(path: Path, header: bool = True) -> Sheet:
 
 def _value(cell: str) -> str:
     text = cell.strip()
-    return "" if text.lower() in _NO_VALUE else text
+    return "" if text.lower() in _NO_VALUE or _SAS_MISSING.fullmatch(text) else text
 
 
 def _nameless(names: Sequence[str], body: Sequence[Sequence[str]]) -> tuple[set[int], tuple[str, ...]]:

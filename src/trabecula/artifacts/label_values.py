@@ -56,9 +56,9 @@ def counted(cells: Iterable[str]) -> dict[str, int]:
     return {value: found[value] for value in sorted(found, key=_in_order)}
 
 
-def _in_order(text: str) -> tuple[bool, float, str]:
+def _in_order(text: str) -> tuple[bool, float, str, str]:
     value = number(text)
-    return value is None, value or 0.0, text
+    return value is None, value or 0.0, text.casefold(), text
 
 
 def spelled_differently(cells: Iterable[str]) -> list[tuple[str, ...]]:

@@ -217,7 +217,7 @@ def _read(path: Path, columns: Mapping[str, str]) -> Sheet:
 
 def _check_ids(ids: list[str], sheet: Sheet) -> list[str]:
     """Refuse ids of one patient in several spellings, or rounded ones in several rows; notes on others."""
-    check_spellings(ids, sheet.rows, sheet.name)
+    check_spellings(ids, [f"row {row}" for row in sheet.rows], sheet.name)
     shown = {patient: [] for patient in ids if in_scientific_notation(patient)}  # type: dict[str, list[int]]
     for row, patient in zip(sheet.rows, ids, strict=True):
         if patient in shown:
@@ -235,7 +235,7 @@ def _check_ids(ids: list[str], sheet: Sheet) -> list[str]:
     if not shown:
         return []
     patient, rows = next(iter(shown.items()))
-    many = f" and {len(shown) - 1} more" if len(shown) > 1 else ""
+    many = f" and {len(shown) - 1} more are" if len(shown) > 1 else " is"
     return [f"patient id '{patient}' (row {rows[0]}){many} in scientific notation: {how}"]
 
 

@@ -221,9 +221,10 @@ def one_row_an_image(match: Match, table: pd.DataFrame, sheet: Sheet, hint: str)
         boxes |= set(names)
     if not several:
         return table, ""
-    left = f" but for {', '.join(sorted(boxes))}, which are left out" if boxes else ""
-    note = f"{len(several)} images have several rows that agree{left}; each is read once"
-    return table.drop(columns=sorted(boxes)), note
+    parts = [name for name in map(str, table.columns) if _OF_BOX.fullmatch(name.casefold())] if boxes else []
+    left = f" but for their boxes ({', '.join(parts)}), which are left out" if boxes else ""
+    note = f"{len(several)} images have several rows that agree{left}; each image is taken once"
+    return table.drop(columns=parts), note
 
 
 def _differ(
@@ -232,8 +233,8 @@ def _differ(
     """The error on rows of one image that say different things."""
     value = match.of_table[rows[0]]
     if "patient_id" in names and len(set(map(canonical, table["patient_id"].iloc[rows]))) == 1:
-        numbers = [sheet.rows[row] for row in rows]
-        check_spellings(table["patient_id"].iloc[rows].tolist(), numbers, sheet.name)
+        places = [f"row {sheet.rows[row]}" for row in rows]
+        check_spellings(table["patient_id"].iloc[rows].tolist(), places, sheet.name)
     many = f" (and {more} more)" if more else ""
     cells = list(dict.fromkeys(table[names[0]].iloc[rows]))
     said = (
