@@ -47,10 +47,10 @@ def run(config: cohorts.CohortSettings, out: Run) -> str:
     table = table.reset_index(drop=True)
     tasks = {name: task.model_copy(update={"name": name}) for name, task in config.tasks.items()}
     checked = Manifest(table, out / FILE, origin=origin)  # before anything is written
-    notes = found.notes + _count_values(table, tasks, out)
     labelled = [_labelled(name, truth(task, checked)) for name, task in tasks.items()]
     manifest = write_manifest(out.path, table, tasks)
     write_left_out(out.path, found.missing, found.skipped)
+    notes = found.notes + _count_values(table, tasks, out)
     for note in notes:
         out.log("note", text=note)
     patients = manifest.table["patient_id"].nunique()

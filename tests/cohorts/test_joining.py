@@ -49,7 +49,8 @@ def got(root, *columns):
 @pytest.mark.parametrize(
     "cell",
     [
-        "{}.png", "./{}.png", "{}", "{}.PNG", "{}.dcm", "{}.dcm.png", "/data/ward/{}.png", "study/films/{}.png",
+        "{}.png", "./{}.png", "{}", "{}.PNG", "{}.dcm", "{}.dcm.png", "/data/ward/{}.png",
+        "study/films/{}.png",
         "D:\\study\\{}.png", "D:\\study\\{}.dcm", "\\\\server\\share\\{}.tiff", "../../x/{}.jpeg",
     ],
 )  # fmt: skip
@@ -90,7 +91,8 @@ def test_which_row_an_image_gets(files, cells, expected):
 @pytest.mark.parametrize(
     ("files", "cells"),
     [(["x/1.png", "y/1.png"], ["1.png", "2.png"]), (["x/1.png", "y/1.png"], ["1", "1"]),
-     (["1.png", "1.jpg"], ["1", "2"]), (["x/1.png", "y/1.png", "z/2.png"], ["x/1.png", "q/w/2.png", "1.png"])],
+     (["1.png", "1.jpg"], ["1", "2"]),
+     (["x/1.png", "y/1.png", "z/2.png"], ["x/1.png", "q/w/2.png", "1.png"])],
 )  # fmt: skip
 def test_a_name_that_two_images_have_is_refused(files, cells):
     with pytest.raises(InputError, match="share a name; write the path below the root in the table"):
@@ -184,8 +186,8 @@ def test_rows_that_agree_are_one_and_boxes_are_left_out(films):
 
 def test_rows_of_one_image_that_differ_are_refused_with_the_column(films):
     with pytest.raises(InputError, match=(
-        r"t\.csv: path '1\.png' is in rows 2, 4; they differ in 'finding' \('Mass', 'Nodule'\); the table needs "
-        r"one row an image"
+        r"t\.csv: path '1\.png' is in rows 2, 4; they differ in 'finding' \('Mass', 'Nodule'\); the table "
+        r"needs one row an image"
     )):  # fmt: skip
         go(films, "file,patient_id,finding\n1.png,p,Mass\n\n1.png,p,Nodule\n2.png,q,Mass\n")
 
@@ -223,7 +225,8 @@ def test_rows_are_those_of_the_users_sheet(films):
     book.save(films.parent / "t.xlsx")
     values = {"table": films.parent / "t.xlsx", "tasks": {"oa": {"positive": "kl >= 1"}}}
     with pytest.raises(InputError, match=(
-        r"t\.xlsx, sheet 'Grades': task 'oa': rule 'kl >= 1': row 5 has no number in 'kl' \('x'\).*\(image 'r'\)"
+        r"t\.xlsx, sheet 'Grades': task 'oa': rule 'kl >= 1': row 5 has no number in 'kl' \('x'\)"
+        r".*\(image 'r'\)"
     )):  # fmt: skip
         go(films, **values)
 
@@ -232,7 +235,8 @@ def test_rows_of_a_csv_count_as_in_a_spreadsheet_program(films):
     content = 'file,patient_id,kl,note\n\n1.png,p,0,"two\nlines"\n2.png,q,1,\n3.png,a,5,\n'
     grade = {"kind": "ordinal", "labels": ["kl"], "classes": ["0", "1"]}
     with pytest.raises(InputError, match=(
-        r"t\.csv: task 'g': column 'kl': row 5 has a label outside the task \('5'\); allowed: 0, 1 \(image 'a'\)"
+        r"t\.csv: task 'g': column 'kl': row 5 has a label outside the task \('5'\); allowed: 0, 1 "
+        r"\(image 'a'\)"
     )):  # fmt: skip
         go(films, content, tasks={"g": grade})
 
