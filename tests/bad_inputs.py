@@ -219,7 +219,7 @@ def _tables(root: Path) -> None:
     (root / "spelled.csv").write_text("file,patient_id\n0000L.png,0000\n0000R.png,0000.0\n")
     (root / "excel.csv").write_text("file,patient_id\n0000L.png,9.00E+06\n0000R.png,9.00E+06\n")
     (root / "headless.csv").write_text("0000L.png,0\n0000R.png,1\n")
-    (root / "unnamed.csv").write_text("file,patient_id,\n0000L.png,0000,1\n")
+    (root / "unnamed.csv").write_text("file,patient_id,,kl\n0000L.png,0000,1,2\n")
     (root / "spellings.csv").write_text("image_id,patient_id,path\na,P1,a.png\nb,p1,b.png\n")
     grades = (f"{k},{k},{k}.png,{kl}\n" for k, kl in enumerate("001239"))
     (root / "nines.csv").write_text("".join(["image_id,patient_id,path,kl\n", *grades]))
