@@ -127,6 +127,6 @@ def _card(
     choice = choice_of(material, material.subset, notes, tuning.class_weight, images_seen=fitted.images_seen)
     return ClassifierCard(
         task=material.task, class_names=material.labelled.class_names, origin=origin, size=store.size,
-        choice=choice, head=tuning.head, preprocessing=store.preprocessing, prepared=store.prepared, encoder=encoder,
-        centre_crop=tuning.centre_crop,
+        choice=choice, head=tuning.head, preprocessing=store.preprocessing, prepared=store.prepared,
+        encoder=encoder, centre_crop=tuning.centre_crop,
     )  # fmt: skip

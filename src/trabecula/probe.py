@@ -82,10 +82,7 @@ def run(config: Config, out: Run) -> str:
     features = read_features(config.features)
     values, card = torch.from_numpy(features.values).to(device), features.card
     if not card.arm:
-        raise InputError(
-            f"{config.features}: features of extractor '{card.extractor}', which is not an arm of a study; "
-            "give features of an encoder, written by `trabecula embed`"
-        )
+        raise InputError(f"{config.features}: features of no arm; give those that `trabecula embed` wrote")
     manifest, splits = read_manifest(config.manifest), read_splits(config.splits)
     specs = (config.task,) if isinstance(config.task, str) else config.task
     tasks = [(spec, find_task(spec, manifest)) for spec in specs]

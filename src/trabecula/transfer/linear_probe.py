@@ -97,7 +97,7 @@ class FittedProbe:
         return sum(int((~path.converged).sum()) for path in self.paths)
 
     def log_probabilities(self, features: Tensor, paths: Sequence[StrengthPath] = ()) -> Tensor:
-        """(m, D) -> (P, m, K), or (P, m, L, 2) of findings, absent and present; of the chosen strength alone."""
+        """(m, D) -> (P, m, K), or of findings (P, m, L, 2), absent and present; the chosen strength's."""
         x = (features.double() - self.mean) / self.std
         of = paths or [path.only(self.index) for path in self.paths]
         values = [path.log_probabilities(x) for path in of]
