@@ -28,6 +28,9 @@ from trabecula.transfer.few_labels import choice_of, predict_held_out
 from trabecula.transfer.fine_tuning import Fitted, Material, Tuning
 
 
+NO_BETTER = "no checkpoint was better on validation than the probe it started from"
+
+
 class Labels(fine_tuning.FewLabels):
     """What one fine-tuning learns from, and under which name."""
 

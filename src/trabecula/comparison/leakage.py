@@ -10,10 +10,10 @@ import pandas as pd
 
 from trabecula.artifacts.manifest import Manifest, manifest_digest
 from trabecula.artifacts.patient_hashes import key_name, seen_among, site_key
-from trabecula.artifacts.rules import FIRST_ROW
 from trabecula.artifacts.run_record import read_provenance
 from trabecula.artifacts.splits import Splits
 from trabecula.errors import InputError
+from trabecula.patient_ids import canonical
 
 
 def check_cards(cards: Iterable[Mapping[str, Any]], patients: Iterable[str], manifest: Manifest) -> None:
@@ -58,7 +58,7 @@ def check_parts(predictions: pd.DataFrame, manifest: Manifest, splits: Splits) -
             f"{manifest.path}: has no image '{unknown.iloc[0]}' that a prediction names "
             f"({unknown.nunique()} such images); give the manifest the predictions were made with"
         )
-    parts = patients.map(lambda patient: splits.of.get(patient, "none"))
+    parts = patients.map(lambda patient: splits.part(patient) or "none")
     for part in ("test", "val"):
         wrong = (pairs["split"] == part) & (parts != part)
         if wrong.any():
@@ -106,6 +106,9 @@ def check_predicted(
 
 def _named(patients: list[str], manifest: Manifest) -> str:
     """ "patient 'a' (manifest row 7) and 3 more patients"."""
-    rows = manifest.table.index[manifest.table["patient_id"] == patients[0]]
-    first = f"patient '{patients[0]}' (manifest row {int(rows[0]) + FIRST_ROW})"
-    return first + (f" and {len(patients) - 1} more patients" if len(patients) > 1 else "")
+    ids, wanted = manifest.table["patient_id"], canonical(patients[0])
+    row = next((row for row, patient in enumerate(ids) if canonical(patient) == wanted), None)
+    number = "not in the manifest" if row is None else f"manifest row {manifest.row_number(row)}"
+    return f"patient '{patients[0]}' ({number})" + (
+        f" and {len(patients) - 1} more patients" if len(patients) > 1 else ""
+    )
