@@ -27,7 +27,6 @@ from trabecula.transfer import fine_tuning
 from trabecula.transfer.few_labels import choice_of, predict_held_out
 from trabecula.transfer.fine_tuning import Fitted, Material, Tuning
 
-
 NO_BETTER = "no checkpoint was better on validation than the probe it started from"
 
 
