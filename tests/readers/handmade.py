@@ -9,7 +9,14 @@ from typing import Any
 
 import numpy as np
 
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 13: 4, 16: 8}  # bytes of a TIFF field type: BYTE, ASCII, SHORT, LONG, IFD, LONG8
+_SIZES = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    13: 4,
+    16: 8,
+}  # bytes of a TIFF field type: BYTE, ASCII, SHORT, LONG, IFD, LONG8
 _CODES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
 
 
@@ -19,7 +26,9 @@ def chunk(kind: bytes, data: bytes, checksum: int | None = None) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
 
 
-def png(rows: Sequence[bytes], width: int, depth: int, colour: int, *before: bytes, interlace: int = 0) -> bytes:
+def png(
+    rows: Sequence[bytes], width: int, depth: int, colour: int, *before: bytes, interlace: int = 0
+) -> bytes:
     """A PNG of packed rows without filter; `before`: chunks between the header and the pixels."""
     header = struct.pack(">IIBBBBB", width, len(rows), depth, colour, 0, 0, interlace)
     data = zlib.compress(b"".join(b"\0" + row for row in rows))
@@ -35,7 +44,12 @@ def pack(values: Sequence[int], bits: int) -> bytes:
 
 
 def tiff(
-    segments: Sequence[bytes], width: int, height: int, tags: Mapping[int, Any], order: str = "<", big: bool = False
+    segments: Sequence[bytes],
+    width: int,
+    height: int,
+    tags: Mapping[int, Any],
+    order: str = "<",
+    big: bool = False,
 ) -> bytes:
     """A TIFF of one page; classic or BigTIFF, either byte order.
 

@@ -81,7 +81,9 @@ def test_every_number_of_bits(bits: int, inverted: bool, tmp_path: Path) -> None
     truth = np.random.default_rng(bits).integers(0, full + 1, (HEIGHT, WIDTH))
     stored = full - truth if inverted else truth
     rows = b"".join(pack(row, bits) for row in stored.tolist())
-    pixels = decoded(tmp_path, tiff([rows], WIDTH, HEIGHT, {258: bits, PHOTOMETRIC: 0 if inverted else 1}, ">"))
+    pixels = decoded(
+        tmp_path, tiff([rows], WIDTH, HEIGHT, {258: bits, PHOTOMETRIC: 0 if inverted else 1}, ">")
+    )
     assert pixels.dtype == (np.uint8 if bits <= 8 else np.uint16)
     assert np.array_equal(pixels, np.rint(truth * 255 / full) if bits < 8 else truth)
 
@@ -128,7 +130,7 @@ def test_a_store_is_no_negative(tmp_path: Path) -> None:
 @pytest.mark.parametrize("order", "<>")
 def test_layouts(order: str, tmp_path: Path) -> None:
     """Strips, tiles, planes, predictors and compressions hold the same image."""
-    deep = RAMP.astype(f"{order}u2") * 1800
+    deep = (RAMP * 1800).astype(f"{order}u2")
     differences = np.diff(deep.astype(np.int64), axis=1, prepend=0).astype(f"{order}u2")
     floats = (RAMP * 0.37).astype(np.float32)
     raw = floats.astype(">f4").view(np.uint8).reshape(HEIGHT, WIDTH, 4).transpose(0, 2, 1).reshape(HEIGHT, -1)
@@ -144,7 +146,9 @@ def test_layouts(order: str, tmp_path: Path) -> None:
         "deflate": tiff([zlib.compress(deep.tobytes())], *size, {**one, 259: 8}, order),
         "old deflate": tiff([zlib.compress(deep.tobytes())], *size, {**one, 259: 32946}, order),
         "lzw": tiff([imagecodecs.lzw_encode(deep.tobytes())], *size, {**one, 259: 5}, order),
-        "packbits": tiff([bytes([len(deep.tobytes()) - 1]) + deep.tobytes()], *size, {**one, 259: 32773}, order),
+        "packbits": tiff(
+            [bytes([len(deep.tobytes()) - 1]) + deep.tobytes()], *size, {**one, 259: 32773}, order
+        ),
         "predictor": tiff([zlib.compress(differences.tobytes())], *size, {**one, 259: 8, 317: 2}, order),
         "tile": tiff(halves[:1], *size, {**one, 322: 16, 323: 16}, order),
         "bits from the right": tiff(
@@ -191,7 +195,12 @@ ALPHA = np.random.default_rng(2).integers(0, 256, (HEIGHT, WIDTH, 1), np.uint8)
 
 def coloured(values: np.ndarray, order: str = "<", **tags: Any) -> bytes:
     samples, bits = values.shape[2], values.dtype.itemsize * 8
-    named = {258: [bits] * samples, 277: samples, PHOTOMETRIC: 2, **{int(key[1:]): v for key, v in tags.items()}}
+    named = {
+        258: [bits] * samples,
+        277: samples,
+        PHOTOMETRIC: 2,
+        **{int(key[1:]): v for key, v in tags.items()},
+    }
     if named.get(PLANAR) == 2:
         data = [values[..., i].astype(values.dtype.newbyteorder(order)).tobytes() for i in range(samples)]
         named[278] = HEIGHT
@@ -213,7 +222,9 @@ def test_alpha(planar: int, tmp_path: Path) -> None:
     over = np.concatenate([COLOUR, ALPHA], axis=2)
     on_black = np.rint(COLOUR * (ALPHA / 255.0)).astype(np.uint8)
     assert np.array_equal(decoded(tmp_path, coloured(over, _284=planar, _338=2)), on_black)
-    assert np.array_equal(decoded(tmp_path, coloured(over, _284=planar, _338=1)), COLOUR)  # is multiplied already
+    assert np.array_equal(
+        decoded(tmp_path, coloured(over, _284=planar, _338=1)), COLOUR
+    )  # is multiplied already
     assert np.array_equal(decoded(tmp_path, coloured(over, _284=planar, _338=0)), COLOUR)  # means nothing
     both = np.concatenate([COLOUR[..., :1], ALPHA], axis=2)
     assert np.array_equal(decoded(tmp_path, coloured(both, _284=planar, _338=2, _262=1)), on_black[..., 0])
@@ -235,7 +246,9 @@ def test_palette(bits: int, scale: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("subsampling", [0, 2])
 def test_ycbcr_by_jpeg(subsampling: int, tmp_path: Path) -> None:
-    smooth = np.stack([np.add.outer(np.arange(32), np.arange(32)) * k for k in (4, 2, 1)], axis=2).astype(np.uint8)
+    smooth = np.stack([np.add.outer(np.arange(32), np.arange(32)) * k for k in (4, 2, 1)], axis=2).astype(
+        np.uint8
+    )
     image = Image.fromarray(smooth)
     image.save(tmp_path / "x.tif", compression="jpeg", quality=95, subsampling=subsampling)
     pixels = Raster().read(Source(tmp_path / "x.tif"))
@@ -270,7 +283,9 @@ def test_what_is_not_read_is_rejected_by_name(tmp_path: Path) -> None:
         "2 samples per pixel, which are no plain image": coloured(COLOUR[..., :2]),
         "YCbCr colour without JPEG compression": coloured(COLOUR, _262=6, _530=[1, 1]),
         "CMYK colour other than plain 8 bits": coloured(over, _262=5, _332=2),
-        "samples of different depths .5, 6, 5 bits.": tiff([bytes(70)], *size, {258: [5, 6, 5], 277: 3, 262: 2}),
+        "samples of different depths .5, 6, 5 bits.": tiff(
+            [bytes(70)], *size, {258: [5, 6, 5], 277: 3, 262: 2}
+        ),
         "colour or transparency of 32 bits": coloured(COLOUR.astype(np.uint32)),
         r"samples of 24 bits .float": tiff([bytes(105)], *size, {258: 24, FORMAT: 3}),
         "a volume of 2 layers": tiff([bytes(70)], *size, {32997: 2}),
@@ -289,8 +304,10 @@ def test_missing_pixels_are_never_filled_in(tmp_path: Path) -> None:
     assert np.array_equal(decoded(tmp_path, whole), RAMP)
     rejected(tmp_path, tiff(rows, WIDTH, HEIGHT, {279: (4, [7, 7, 0, 7, 7])}), "1 of its 5 strips or tiles")
     rejected(tmp_path, tiff(rows[:3], WIDTH, HEIGHT, {278: 1}), "2 of its 5 strips or tiles")
-    rejected(tmp_path, tiff(rows, WIDTH, HEIGHT, {279: (4, [7, 7, 10**6, 7, 7])}), "1 of its 5 strips or tiles")
-    rejected(tmp_path, tiff([rows[0]], WIDTH, HEIGHT, {}), "damaged file")
+    rejected(
+        tmp_path, tiff(rows, WIDTH, HEIGHT, {279: (4, [7, 7, 10**6, 7, 7])}), "1 of its 5 strips or tiles"
+    )
+    rejected(tmp_path, tiff([rows[0]], WIDTH, HEIGHT, {}), "1 of its 1 strips or tiles")
     deflated = zlib.compress(np.random.default_rng(0).bytes(35))
     rejected(tmp_path, tiff([deflated[:20]], WIDTH, HEIGHT, {259: 8}), "damaged file")
     rejected(tmp_path, tiff([zlib.compress(bytes(30))], WIDTH, HEIGHT, {259: 8}), "damaged file")
@@ -304,7 +321,7 @@ def test_memory_is_bounded_by_the_limit(tmp_path: Path) -> None:
     rejected(tmp_path, tiff([small], 9, 9, tags), "tiles of 1048576 x 1048576 pixels")
     rejected(tmp_path, tiff([small], 9, 9, {259: 8, 277: 60_000}), "60000 samples per pixel")
     bomb = zlib.compress(bytes(1 << 27), 9)  # 128 MiB, for 81 pixels
-    assert decoded(tmp_path, tiff([bomb], 9, 9, {259: 8})).shape == (9, 9)
+    rejected(tmp_path, tiff([bomb], 9, 9, {259: 8}), "damaged file")
 
 
 def test_broken_metadata_touches_no_pixel(tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ _OTHERS = {
 _UNSIGNED, _SIGNED, _FLOAT, _UNDEFINED = 1, 2, 3, 4  # SampleFormat; undefined samples are read as unsigned
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # ExtraSamples: alpha that the colours are multiplied with already, or not
 _PHOTOMETRIC_TAG, _ORIENTATION_TAG, _INK_SET_TAG = 262, 274, 332
-_JPEG = (6, 7)
-_LARGEST_SEGMENT = 1 << 24  # samples of a tile of any image, however small
+_NONE, _JPEG = 1, (6, 7)  # Compression
+_LARGEST_TILE = 1 << 24  # pixels, in any image, however small
 _EXPORT = "export it as grey or RGB"
 
 
@@ -109,20 +109,22 @@ def _check_colours(image: TiffPage) -> None:
 
 def _check_data(image: TiffPage, size: int, max_pixels: int) -> None:
     """Reject a file that lacks pixels, which tifffile would fill in, and tiles larger than any memory."""
-    planes = image.samplesperpixel if image.planarconfig == 2 else 1
+    planes, together = (image.samplesperpixel, 1) if image.planarconfig == 2 else (1, image.samplesperpixel)
     if image.is_tiled:
         width, height = image.tilewidth, image.tilelength
-        if width < 1 or height < 1 or width * height > max(max_pixels, _LARGEST_SEGMENT):
+        if width < 1 or height < 1 or width * height > max(max_pixels, _LARGEST_TILE):
             raise Rejected(f"tiles of {width} x {height} pixels, more than the limit of {max_pixels:,}")
-        count = math.ceil(image.imagewidth / width) * math.ceil(image.imagelength / height) * planes
+        rows = [height] * math.ceil(image.imagewidth / width) * math.ceil(image.imagelength / height)
     else:
-        count = math.ceil(image.imagelength / max(image.rowsperstrip, 1)) * planes
-    found = zip(image.dataoffsets, image.databytecounts, strict=False)
-    there = sum(0 < length <= size - offset for offset, length in found)
-    if there < count:
-        raise Rejected(
-            f"damaged file: {count - there} of its {count} strips or tiles are cut short or missing"
-        )
+        width, height = image.imagewidth, max(image.rowsperstrip, 1)
+        rows = [min(height, image.imagelength - top) for top in range(0, image.imagelength, height)]
+    in_a_row = math.ceil(width * together * int(image.bitspersample) / 8)
+    needed = [n * in_a_row if int(image.compression) == _NONE else 1 for n in rows * planes]
+    found = zip(needed, image.dataoffsets, image.databytecounts, strict=False)
+    there = sum(least <= length <= size - offset for least, offset, length in found)
+    if there < len(needed):
+        lost = len(needed) - there
+        raise Rejected(f"damaged file: {lost} of its {len(needed)} strips or tiles are cut short or missing")
 
 
 def _pixels(samples: Samples, image: TiffPage) -> Samples:
