@@ -1,4 +1,4 @@
-"""Image files written byte by byte, as their specifications say: oracles that share no code with a library."""
+"""Image files written byte by byte, as their specifications say: oracles without any library's code."""
 
 from __future__ import annotations
 

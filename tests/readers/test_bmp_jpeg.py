@@ -217,12 +217,14 @@ def test_each_damaged_file_has_one_reason(tmp_path: Path) -> None:
         tries = [data[:length] for length in range(len(data))]
         tries += [data[:head] + random.bytes(200) for head in (2, 4, 8, 16, 40)]
         for number, bad in enumerate(tries):
+            pixels, reason = None, "one line"
             try:
                 pixels = decoded(tmp_path, bad)
-            except Rejected as reason:
-                assert "\n" not in str(reason)
-                assert len(str(reason)) > 8
-            else:  # what was cut off carried no pixel, as an end marker
+            except Rejected as rejection:
+                reason = str(rejection)
+            assert len(reason) > 7
+            assert "\n" not in reason
+            if pixels is not None:  # what was cut off carried no pixel, as an end marker
                 noise = number >= len(data)
                 assert name == "bmp" if noise else np.array_equal(pixels, full), (name, number)
 

@@ -126,7 +126,7 @@ METADATA = {
     "wrong checksum of EXIF": chunk(b"eXIf", b"II*\0\x08\0\0\0\0\0", checksum=5),
     "raw profile of noise": chunk(b"tEXt", b"Raw profile type exif\0zz\n\n"),
     "XMP of noise": chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<<tiff:Orientation>"),
-    "short chunks": b"".join(chunk(kind, b"\1") for kind in (b"cHRM", b"sBIT", b"bKGD", b"pHYs", b"tIME", b"sRGB")),
+    "short chunks": b"".join(chunk(kind, b"\1") for kind in (b"cHRM", b"sBIT", b"bKGD", b"pHYs", b"tIME")),
     "private": chunk(b"prIv", b"\0" * 100, checksum=0),
 }  # fmt: skip
 

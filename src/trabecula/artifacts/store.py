@@ -3,6 +3,8 @@
     store.json          intensity, size, channels, bits, preprocessing hash, manifest hash, counts
     images-00000.npy    uint8 or uint16 (N, C, H, W), and so on, in the order of index.csv
     index.csv           image_id, patient_id, side, cohort ..., flipped ("1": mirrored)
+    fingerprints.csv    image_id, pixels: digest of the image before it was scaled, by which copies are found;
+                        not in samples, nor in older stores
     rejected.csv        path, reason
 
 `preprocessing` is the digest of all that decides pixels and of nothing else: two cohorts prepared
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 RECORD_FILE, INDEX_FILE, REJECTED_FILE = "store.json", "index.csv", "rejected.csv"
+FINGERPRINTS_FILE = "fingerprints.csv"
 _SIDE = "flip_side"  # decides pixels only where images name their side
 _DECIDING = ("size", "channels", "bits", "fit", "intensity", "spacing", _SIDE, "raster")
 
@@ -139,6 +142,23 @@ def read_store_record(path: Path) -> StoreRecord:
             f"{file}: store format {values.get('format')}, this version reads {FORMAT}; prepare it again"
         )
     return build(StoreRecord, values, str(file))
+
+
+def write_fingerprints(folder: Path, image_ids: Sequence[str], prints: Sequence[str]) -> None:
+    """Write fingerprints.csv, a row an image."""
+    rows = zip(image_ids, prints, strict=True)
+    write_atomically(folder / FINGERPRINTS_FILE, csv_text(("image_id", "pixels"), rows))
+
+
+def read_fingerprints(path: Path) -> dict[str, str]:
+    """Fingerprint of each image of a store, by image_id; empty where none were written."""
+    file = (path if path.is_dir() else path.parent) / FINGERPRINTS_FILE
+    if not file.exists():
+        return {}
+    table = read_table(file)
+    if not {"image_id", "pixels"} <= set(table.columns):
+        raise InputError(f"{file}: needs the columns image_id, pixels; run `trabecula prepare` again")
+    return dict(zip(table["image_id"], table["pixels"], strict=True))
 
 
 def is_store(path: Path) -> bool:

@@ -2,13 +2,12 @@
 
 Checked: a patient in two parts; a patient of the manifest in none; a validation or test patient
 in an encoder's card or in a pretraining pool, or seen by the generator that made the pool; a generator's
-images outside train; the same image file under two patients in two parts.
+images outside train; the same pixels under two patients in two parts, or in a pool that is a store.
 A store of the very manifest is no leak: pretraining reads it with the splits, and leaves val and test out.
 """
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,8 +21,9 @@ from trabecula.artifacts.manifest import Manifest
 from trabecula.artifacts.patient_hashes import key_name, seen_among, site_key
 from trabecula.artifacts.splits import FILE as SPLITS_FILE
 from trabecula.artifacts.splits import PARTS, split_rows
-from trabecula.artifacts.store import INDEX_FILE, StoreRecord, is_store, read_store_record
+from trabecula.artifacts.store import INDEX_FILE, StoreRecord, is_store, read_fingerprints, read_store_record
 from trabecula.config import dump, suggest
+from trabecula.data.copies import Copies, find_copies
 from trabecula.errors import InputError
 from trabecula.files import sha256_of
 from trabecula.spreadsheet import read_table
@@ -38,6 +38,7 @@ class Findings:
     leaks: list[str]
     unchecked: list[str] = field(default_factory=list)  # what could not be checked
     notes: list[str] = field(default_factory=list)
+    by_bytes: list[str] = field(default_factory=list)  # images that were compared by their bytes alone
 
 
 def check(
@@ -49,12 +50,7 @@ def check(
     encoders: encoder folders or their cards. pools: what networks are pretrained on: manifests, stores, or
     any table with `patient_id`.
     """
-    parts: dict[str, set[str]] = defaultdict(set)
-    leaks = []
-    for row, patient, part in split_rows(splits):
-        parts[patient].add(part)
-        if part not in PARTS:
-            leaks.append(f"{SPLITS_FILE} row {row}: patient {patient} has the unknown split '{part}'")
+    parts, leaks = _parts(splits)
     rows: dict[str, int] = {}  # each patient's first row, counted as a spreadsheet does: the header is row 1
     for row, patient in enumerate(manifest.table["patient_id"], 2):
         rows.setdefault(str(patient), row)
@@ -71,22 +67,49 @@ def check(
     for path in encoders:
         leaks += _seen(dump(read_encoder_card(path)), "the encoder", path, held, rows)
     found = Findings(leaks)
+    known: dict[str, str] = {}
+    others: list[Path] = []
     for path in pools:
         record = read_store_record(path) if is_store(path) else None
         if record and record.manifest == sha256_of(manifest.path):
             note = "is the store of this manifest, of which pretrain leaves val and test out"
             found.notes.append(f"{path} {note}")
+            known |= read_fingerprints(path)
         else:
             leaks += _in_pool(path, record, held, rows)
-    copies, unread = _copies(manifest, parts)
-    leaks += copies
-    if unread:
-        first = f"the first is that of manifest row {unread[0] + 2}, {manifest.table['path'].iloc[unread[0]]}"
-        found.unchecked.append(
-            f"{len(unread):,} of {len(manifest):,} image files cannot be read ({first}), so they could not "
-            "be compared for duplicates"
-        )
+            others += [path] if record else []
+    copies = find_copies(manifest, parts, known)
+    _add_copies(found, manifest, copies)
+    for path in others:
+        leaks += _copies_in_pool(path, manifest, held, copies.prints)
     return found
+
+
+def _add_copies(found: Findings, manifest: Manifest, copies: Copies) -> None:
+    found.leaks += copies.leaks
+    if copies.unread:
+        what = _first(copies.unread, manifest, "cannot be read")
+        found.unchecked.append(f"{what}, so they could not be compared for duplicates")
+    if copies.undecoded:
+        what = _first(copies.undecoded, manifest, "hold no usable image")
+        found.by_bytes.append(f"{what}; they were compared by their bytes")
+
+
+def _first(rows: Sequence[int], manifest: Manifest, what: str) -> str:
+    path = manifest.table["path"].iloc[rows[0]]
+    first = f"the first is that of manifest row {rows[0] + 2}, {path}"
+    return f"{len(rows):,} of {len(manifest):,} image files {what} ({first})"
+
+
+def _parts(splits: Path) -> tuple[dict[str, set[str]], list[str]]:
+    """The parts of each patient, and the rows with a part that is none."""
+    parts: dict[str, set[str]] = defaultdict(set)
+    unknown = []
+    for row, patient, part in split_rows(splits):
+        parts[patient].add(part)
+        if part not in PARTS:
+            unknown.append(f"{SPLITS_FILE} row {row}: patient {patient} has the unknown split '{part}'")
+    return parts, unknown
 
 
 def _row_of(patient: str, rows: dict[str, int]) -> str:
@@ -119,39 +142,12 @@ def _in_pool(path: Path, record: StoreRecord | None, held: dict[str, str], rows:
     return [f"{_row_of(p, rows)}{held[p]} patient {p} is in the pool {path}" for p in shared]
 
 
-def _size(path: Path) -> int | None:
-    """Bytes of a file that can be read, None for any other."""
-    try:
-        return path.stat().st_size if path.is_file() and os.access(path, os.R_OK) else None
-    except OSError:
-        return None
-
-
-def _copies(manifest: Manifest, parts: dict[str, set[str]]) -> tuple[list[str], list[int]]:
-    """The same bytes under two patients of different parts, and the rows whose file cannot be read.
-
-    Only files of equal size are read.
-    """
-    by_size: dict[int | None, list[int]] = defaultdict(list)
-    for row in range(len(manifest)):
-        by_size[_size(manifest.resolve(row))].append(row)
-    unread = by_size.pop(None, [])
-    patients = [str(patient) for patient in manifest.table["patient_id"]]
-    leaks = []
-    for rows in by_size.values():
-        if len({patients[row] for row in rows}) < 2:
-            continue
-        by_bytes: dict[Any, list[int]] = defaultdict(list)
-        for row in rows:
-            source = manifest.source(row)  # another page or box of a file is another image
-            by_bytes[sha256_of(source.path), source.page, source.box].append(row)
-        for same in by_bytes.values():
-            first = same[0]
-            for row in same[1:]:
-                ours, theirs = (sorted(parts.get(patients[one], ())) for one in (first, row))
-                if patients[row] != patients[first] and ours and theirs and ours != theirs:
-                    one = f"{patients[first]} ({' and '.join(ours)})"
-                    other = f"{patients[row]} ({' and '.join(theirs)})"
-                    where = f"manifest rows {first + 2} and {row + 2}"
-                    leaks.append(f"{where}: one image under patients {one} and {other}")
-    return sorted(leaks), unread
+def _copies_in_pool(
+    path: Path, manifest: Manifest, held: dict[str, str], prints: dict[int, str]
+) -> list[str]:
+    """Held-out images whose pixels are in a store, under whatever patient."""
+    pooled = set(read_fingerprints(path).values())
+    patients = manifest.table["patient_id"].tolist()
+    rows = [row for row, value in prints.items() if patients[row] in held and value in pooled]
+    shown = {row: f"the image of {held[patients[row]]} patient {patients[row]}" for row in rows}
+    return [f"manifest row {row + 2}: {shown[row]} is in the pool {path}" for row in rows]

@@ -1,0 +1,114 @@
+"""Copies: the same pixels under two patients, in whatever format, compression or depth they are stored."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trabecula.artifacts.manifest import Manifest
+from trabecula.files import sha256_of
+from trabecula.progress import Meter
+from trabecula.readers import Readers, read
+from trabecula.readers.reader import Rejected
+
+NOT_FOUND = "copies that were resized, cropped, mirrored or compressed with loss (JPEG) are not found"
+_DEPTHS = (257, 256, 16)  # 8 bits stretched or shifted to 16, 12 bits shifted to 16
+
+
+def fingerprint(pixels: npt.NDArray[Any]) -> str:
+    """Digest of an image (H, W) or (H, W, 3), the same in every depth that holds it exactly, and as grey."""
+    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., 0]
+    exact = np.ascontiguousarray(_plain(pixels))
+    shape = f"{exact.dtype.str} {exact.shape}".encode()
+    return hashlib.blake2b(shape + exact.tobytes(), digest_size=12).hexdigest()
+
+
+def _plain(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The values without the depth they are stored in: '<u2' if they are whole, else '<f4'."""
+    if pixels.dtype == np.float32:
+        for full in (1, 255, 65535):  # whole numbers, or 0..1 made of 8 or 16 bits
+            scaled = pixels * np.float32(full)
+            whole = np.rint(scaled)
+            if whole.min() >= 0 and whole.max() <= 65535 and np.abs(scaled - whole).max() <= full * 1e-6:
+                pixels = whole.astype(np.uint16)
+                break
+        else:
+            return (pixels + np.float32(0)).astype("<f4")  # -0 becomes 0
+    if pixels.max() > 255:
+        for factor in _DEPTHS:
+            if not (pixels % factor).any():
+                return (pixels // factor).astype("<u2")
+    return pixels.astype("<u2")
+
+
+@dataclass
+class Copies:
+    """What was found among the rows of a manifest."""
+
+    leaks: list[str]
+    unread: list[int]  # rows whose file cannot be read
+    undecoded: list[int]  # rows whose file holds no usable image: compared by their bytes
+    prints: dict[int, str]  # each other row's fingerprint
+
+
+def find_copies(manifest: Manifest, parts: Mapping[str, set[str]], known: Mapping[str, str]) -> Copies:
+    """One image under two patients of different parts.
+
+    parts: of each patient. known: fingerprints of images that a store holds, by image_id; all others are
+    decoded.
+    """
+    found = Copies([], [], [], {})
+    groups: dict[Any, list[int]] = defaultdict(list)
+    ids = manifest.table["image_id"].tolist()
+    with Meter("compare", len(ids), "images") as meter:
+        for row, image in enumerate(ids):
+            source = manifest.source(row)
+            try:
+                readable = source.path.is_file() and os.access(source.path, os.R_OK)
+            except OSError:
+                readable = False
+            if not readable:
+                found.unread.append(row)
+            else:
+                try:
+                    found.prints[row] = known.get(image) or fingerprint(read(source, Readers()))
+                    groups[found.prints[row]].append(row)
+                except Rejected:
+                    found.undecoded.append(row)
+                    groups[sha256_of(source.path), source.page, source.box].append(row)
+            meter.add(1)
+    for rows in groups.values():
+        found.leaks += _leaks(manifest, parts, rows)
+    found.leaks.sort()
+    return found
+
+
+def _leaks(manifest: Manifest, parts: Mapping[str, set[str]], rows: Sequence[int]) -> list[str]:
+    """Rows of one content that stand under another patient in another part than an earlier one."""
+    patients = {row: str(manifest.table["patient_id"].iloc[row]) for row in rows}
+    of = {row: sorted(parts.get(patients[row], ())) for row in rows}
+    leaks = []
+    for number, row in enumerate(rows if len(set(map(tuple, of.values()))) > 1 else ()):
+        for first in rows[:number]:
+            apart = of[row] and of[first] and of[row] != of[first] and patients[row] != patients[first]
+            if apart and not _other_part(manifest, first, row):
+                one, other = (f"{patients[r]} ({' and '.join(of[r])})" for r in (first, row))
+                where = f"manifest rows {first + 2} and {row + 2}"
+                leaks.append(f"{where}: one image under patients {one} and {other}")
+                break
+    return leaks
+
+
+def _other_part(manifest: Manifest, first: int, second: int) -> bool:
+    """Whether two rows are different pages or boxes of one file."""
+    one, other = manifest.source(first), manifest.source(second)
+    apart = (one.page, one.box) != (other.page, other.box)
+    return apart and os.path.realpath(one.path) == os.path.realpath(other.path)
