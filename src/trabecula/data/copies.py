@@ -7,6 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,18 +73,14 @@ def find_copies(manifest: Manifest, parts: Mapping[str, set[str]], known: Mappin
         for row, image in enumerate(ids):
             source = manifest.source(row)
             try:
-                readable = source.path.is_file() and os.access(source.path, os.R_OK)
-            except OSError:
-                readable = False
-            if not readable:
-                found.unread.append(row)
-            else:
-                try:
+                if image not in known and not _readable(source.path):
+                    found.unread.append(row)
+                else:
                     found.prints[row] = known.get(image) or fingerprint(read(source, Readers()))
                     groups[found.prints[row]].append(row)
-                except Rejected:
-                    found.undecoded.append(row)
-                    groups[sha256_of(source.path), source.page, source.box].append(row)
+            except Rejected:
+                found.undecoded.append(row)
+                groups[sha256_of(source.path), source.page, source.box].append(row)
             meter.add(1)
     for rows in groups.values():
         found.leaks += _leaks(manifest, parts, rows)
@@ -91,19 +88,30 @@ def find_copies(manifest: Manifest, parts: Mapping[str, set[str]], known: Mappin
     return found
 
 
+def _readable(path: Path) -> bool:
+    try:
+        return path.is_file() and os.access(path, os.R_OK)
+    except OSError:
+        return False
+
+
 def _leaks(manifest: Manifest, parts: Mapping[str, set[str]], rows: Sequence[int]) -> list[str]:
-    """Rows of one content that stand under another patient in another part than an earlier one."""
-    patients = {row: str(manifest.table["patient_id"].iloc[row]) for row in rows}
-    of = {row: sorted(parts.get(patients[row], ())) for row in rows}
+    """Rows of one content whose patient is in another part than that of an earlier one."""
+    patients = manifest.table["patient_id"].iloc[list(rows)].tolist()
+    earlier: dict[tuple[str, ...], list[tuple[int, str]]] = defaultdict(list)  # rows and patients by part
     leaks = []
-    for number, row in enumerate(rows if len(set(map(tuple, of.values()))) > 1 else ()):
-        for first in rows[:number]:
-            apart = of[row] and of[first] and of[row] != of[first] and patients[row] != patients[first]
-            if apart and not _other_part(manifest, first, row):
-                one, other = (f"{patients[r]} ({' and '.join(of[r])})" for r in (first, row))
+    for row, patient in zip(rows, patients, strict=True):
+        part = tuple(sorted(parts.get(patient, ())))
+        if not part:
+            continue
+        others = (pair for its, pairs in earlier.items() if its != part for pair in pairs)
+        for first, its_patient in others:
+            if not _other_part(manifest, first, row):
+                one, other = (f"{p} ({' and '.join(sorted(parts[p]))})" for p in (its_patient, patient))
                 where = f"manifest rows {first + 2} and {row + 2}"
                 leaks.append(f"{where}: one image under patients {one} and {other}")
                 break
+        earlier[part].append((row, patient))
     return leaks
 
 

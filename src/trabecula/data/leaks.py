@@ -145,9 +145,19 @@ def _in_pool(path: Path, record: StoreRecord | None, held: dict[str, str], rows:
 def _copies_in_pool(
     path: Path, manifest: Manifest, held: dict[str, str], prints: dict[int, str]
 ) -> list[str]:
-    """Held-out images whose pixels are in a store, under whatever patient."""
+    """Held-out images whose pixels are in a store, under another patient."""
     pooled = set(read_fingerprints(path).values())
+    known = (
+        set(read_table((path if path.is_dir() else path.parent) / INDEX_FILE)["patient_id"])
+        if pooled
+        else set()
+    )
     patients = manifest.table["patient_id"].tolist()
-    rows = [row for row, value in prints.items() if patients[row] in held and value in pooled]
+    asked = {
+        row: value for row, value in prints.items() if patients[row] in held and patients[row] not in known
+    }
+    rows = [row for row, value in asked.items() if value in pooled]
     shown = {row: f"the image of {held[patients[row]]} patient {patients[row]}" for row in rows}
-    return [f"manifest row {row + 2}: {shown[row]} is in the pool {path}" for row in rows]
+    return [
+        f"manifest row {row + 2}: {shown[row]} is in the pool {path} under another patient" for row in rows
+    ]
