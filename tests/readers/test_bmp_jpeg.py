@@ -229,6 +229,16 @@ def test_each_damaged_file_has_one_reason(tmp_path: Path) -> None:
                 assert name == "bmp" if noise else np.array_equal(pixels, full), (name, number)
 
 
+def test_kinds_of_jpeg_that_are_not_read(tmp_path: Path) -> None:
+    data = jpeg([77], JFIF)
+    deep = data.replace(struct.pack(">BHH", 8, 8, 8), struct.pack(">BHH", 12, 8, 8))
+    with pytest.raises(Rejected, match=r"^a JPEG of 12 bits per sample; export it as PNG or TIFF$"):
+        decoded(tmp_path, deep)
+    for marker in (b"\xff\xc3", b"\xff\xc5", b"\xff\xcb", b"\xff\xcf"):
+        with pytest.raises(Rejected, match=r"^a lossless or hierarchical JPEG"):
+            decoded(tmp_path, data.replace(b"\xff\xc0", marker))
+
+
 @pytest.mark.parametrize("kind", ["jpeg", "bmp"])
 def test_a_header_that_claims_too_much(kind: str, tmp_path: Path) -> None:
     large = {

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import lzma
+import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -11,7 +15,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from handmade import pack, tiff
+from handmade import jpeg, pack, tiff
 from PIL import Image
 
 from trabecula import prepare
@@ -146,6 +150,8 @@ def test_layouts(order: str, tmp_path: Path) -> None:
         "deflate": tiff([zlib.compress(deep.tobytes())], *size, {**one, 259: 8}, order),
         "old deflate": tiff([zlib.compress(deep.tobytes())], *size, {**one, 259: 32946}, order),
         "lzw": tiff([imagecodecs.lzw_encode(deep.tobytes())], *size, {**one, 259: 5}, order),
+        "lzma": tiff([lzma.compress(deep.tobytes())], *size, {**one, 259: 34925}, order),
+        "zstd": tiff([imagecodecs.zstd_encode(deep.tobytes())], *size, {**one, 259: 50000}, order),
         "packbits": tiff(
             [bytes([len(deep.tobytes()) - 1]) + deep.tobytes()], *size, {**one, 259: 32773}, order
         ),
@@ -244,6 +250,12 @@ def test_palette(bits: int, scale: int, tmp_path: Path) -> None:
     assert np.array_equal(decoded(tmp_path, tiff([rows], WIDTH, HEIGHT, tags)), table.T[indices])
 
 
+@pytest.mark.parametrize("inverted", [False, True])
+def test_grey_by_jpeg(inverted: bool, tmp_path: Path) -> None:
+    data = tiff([jpeg([77])], 8, 8, {259: 7, PHOTOMETRIC: 0 if inverted else 1})
+    assert (decoded(tmp_path, data) == (255 - 77 if inverted else 77)).all()
+
+
 @pytest.mark.parametrize("subsampling", [0, 2])
 def test_ycbcr_by_jpeg(subsampling: int, tmp_path: Path) -> None:
     smooth = np.stack([np.add.outer(np.arange(32), np.arange(32)) * k for k in (4, 2, 1)], axis=2).astype(
@@ -290,7 +302,8 @@ def test_what_is_not_read_is_rejected_by_name(tmp_path: Path) -> None:
         r"samples of 24 bits .float": tiff([bytes(105)], *size, {258: 24, FORMAT: 3}),
         "a volume of 2 layers": tiff([bytes(70)], *size, {32997: 2}),
         "no palette": grey(one, _262=3),
-        "COMPRESSION|[Cc]ompress|12345": tiff([bytes(35)], *size, {259: 12345}),
+        "the compression number 12345 is not read": tiff([bytes(35)], *size, {259: 12345}),
+        "the compression JPEG_?2000 is not read": tiff([bytes(35)], *size, {259: 34712}),
         "not finite": grey(np.where(RAMP == 3, np.nan, RAMP)),
         "beyond the range of 32-bit floats": grey(RAMP * 1e300),
     }
@@ -320,8 +333,21 @@ def test_memory_is_bounded_by_the_limit(tmp_path: Path) -> None:
     tags = {259: 8, 322: (4, 1 << 20), 323: (4, 1 << 20)}
     rejected(tmp_path, tiff([small], 9, 9, tags), "tiles of 1048576 x 1048576 pixels")
     rejected(tmp_path, tiff([small], 9, 9, {259: 8, 277: 60_000}), "60000 samples per pixel")
-    bomb = zlib.compress(bytes(1 << 27), 9)  # 128 MiB, for 81 pixels
-    rejected(tmp_path, tiff([bomb], 9, 9, {259: 8}), "damaged file")
+    zeros = bytes(1 << 27)  # for 81 pixels
+    for number, bomb in {
+        5: imagecodecs.lzw_encode(zeros), 8: zlib.compress(zeros), 34925: lzma.compress(zeros, preset=1),
+        50000: imagecodecs.zstd_encode(zeros),
+    }.items():  # fmt: skip
+        data = tiff([bomb], 9, 9, {259: number})
+        tracemalloc.start()
+        with contextlib.suppress(Rejected):
+            assert decoded(tmp_path, data).shape == (9, 9)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 10_000_000, number
+    large = jpeg([77]).replace(struct.pack(">BHH", 8, 8, 8), struct.pack(">BHH", 8, 20_000, 20_000))
+    rejected(tmp_path, tiff([large], 8, 8, {259: 7}), "a JPEG in it is larger than its strip or tile")
+    rejected(tmp_path, tiff([bytes(2_000_000)], 9, 9, {259: 8}), "more bytes in a strip or tile")
 
 
 def test_broken_metadata_touches_no_pixel(tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ FORMAT = 1
 RECORD_FILE, INDEX_FILE, REJECTED_FILE = "store.json", "index.csv", "rejected.csv"
 FINGERPRINTS_FILE = "fingerprints.csv"
 _SIDE = "flip_side"  # decides pixels only where images name their side
-_DECIDING = ("size", "channels", "bits", "fit", "intensity", "spacing", _SIDE, "raster")
+_READERS = "raster"  # the version of the pixels that they give
+_DECIDING = ("size", "channels", "bits", "fit", "intensity", "spacing", _SIDE, _READERS)
 
 
 def shard_file(number: int) -> str:
@@ -271,10 +272,16 @@ def check_prepared(store: Store, path: Path, whose: str, wanted: str, settings: 
     if not wanted or store.preprocessing == wanted:
         return
     hashes = f"preprocessing is {store.preprocessing[:12] or 'not known'}, wanted {wanted[:12]}"
+    remedy = "prepare these images with the settings of that store"
+    versions = {one[_READERS] for one in (settings, store.prepared) if _READERS in one}
+    if len(versions) > 1:
+        remedy = (
+            "raster is the version of the readers, of which another one may give other pixels: prepare all "
+            "images and pretrain with one version of Trabecula"
+        )
     raise InputError(
         f"{path}: prepared in another way than the images of {whose}: "
-        f"{'; '.join(differing(store.prepared, settings)) or hashes}; "
-        "prepare these images with the settings of that store"
+        f"{'; '.join(differing(store.prepared, settings)) or hashes}; {remedy}"
     )
 
 

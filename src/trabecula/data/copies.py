@@ -28,8 +28,9 @@ def fingerprint(pixels: npt.NDArray[Any]) -> str:
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]
     exact = np.ascontiguousarray(_plain(pixels))
-    shape = f"{exact.dtype.str} {exact.shape}".encode()
-    return hashlib.blake2b(shape + exact.tobytes(), digest_size=12).hexdigest()
+    told = hashlib.blake2b(f"{exact.dtype.str} {exact.shape}".encode(), digest_size=12)
+    told.update(exact.data)
+    return told.hexdigest()
 
 
 def _plain(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -45,7 +46,7 @@ def _plain(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
             return (pixels + np.float32(0)).astype("<f4")  # -0 becomes 0
     if pixels.max() > 255:
         for factor in _DEPTHS:
-            if not (pixels % factor).any():
+            if not (pixels[::32] % factor).any() and not (pixels % factor).any():  # few rows tell most apart
                 return (pixels // factor).astype("<u2")
     return pixels.astype("<u2")
 

@@ -12,6 +12,8 @@ from trabecula.readers.reader import Rejected
 from trabecula.readers.samples import Samples, check_page, check_size, orient
 
 _SCAN, _APP0, _ADOBE, _APP15, _COMMENT = 0xDA, 0xE0, 0xEE, 0xEF, 0xFE
+_FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
+_READ = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)  # baseline, extended, progressive; the last two with arithmetic codes
 _ALONE = (0x01, *range(0xD0, 0xD9))  # markers without content
 _JFIF = b"JFIF\0\1\1\0\0\1\0\1\0\0"
 _MOST_PER_PIXEL = 16  # bytes; four components of noise at the best quality need less
@@ -64,7 +66,9 @@ def _without_metadata(file: BinaryIO, max_pixels: int) -> io.BytesIO:
         content = file.read(max(length - 2, 0))
         if length < 2 or len(content) < length - 2:
             break
-        if marker == _APP0:
+        if marker in _FRAMES:
+            _check_frame(marker, content)
+        elif marker == _APP0:
             content = _JFIF if content.startswith(b"JFIF") else b""
         elif marker == _ADOBE:
             content = content[:12] if content.startswith(b"Adobe") and length >= 14 else b""
@@ -76,3 +80,11 @@ def _without_metadata(file: BinaryIO, max_pixels: int) -> io.BytesIO:
             kept.append(file.read(_MOST_PER_PIXEL * max_pixels + (1 << 20)))
             return io.BytesIO(b"".join(kept))
     raise Rejected("damaged file: cut short before its pixels")
+
+
+def _check_frame(marker: int, content: bytes) -> None:
+    """Reject kinds of JPEG that are not decoded (ITU T.81, table B.1)."""
+    if marker not in _READ:
+        raise Rejected("a lossless or hierarchical JPEG; export it as PNG or TIFF")
+    if content and content[0] != 8:
+        raise Rejected(f"a JPEG of {content[0]} bits per sample; export it as PNG or TIFF")

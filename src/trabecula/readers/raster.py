@@ -45,12 +45,14 @@ class Raster(Reader):
                 return crop(_decode(source.path, source.page, self.max_pixels), source.box)
         except Rejected:
             raise
+        except UnidentifiedImageError:
+            raise Rejected("not a readable PNG, JPEG, TIFF or BMP image") from None
         except OSError as error:
             if error.errno is not None and error.errno not in _THE_FILES_FAULT:
                 raise
             raise Rejected(_reason(error)) from None
         except Exception as error:  # a decoder fed with noise raises anything
-            raise Rejected(f"damaged file: {_reason(error)}") from None
+            raise Rejected(_reason(error)) from None
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
@@ -60,9 +62,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         known = {errno.ENOENT: "no such file", errno.EISDIR: "is a folder"}
         return known.get(error.errno, error.strerror or "cannot be read")
-    if isinstance(error, UnidentifiedImageError):
-        return "not a readable PNG, JPEG, TIFF or BMP image"
-    return " ".join(str(error).split())[:120] or type(error).__name__
+    return "damaged file: " + (" ".join(str(error).split())[:120] or type(error).__name__)
 
 
 def _decode(path: Path, page: int | None, max_pixels: int) -> npt.NDArray[Any]:

@@ -6,6 +6,7 @@ What is not read here is rejected by name, not guessed.
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 from typing import TYPE_CHECKING, BinaryIO
@@ -29,8 +30,14 @@ _OTHERS = {
 _UNSIGNED, _SIGNED, _FLOAT, _UNDEFINED = 1, 2, 3, 4  # SampleFormat; undefined samples are read as unsigned
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # ExtraSamples: alpha that the colours are multiplied with already, or not
 _PHOTOMETRIC_TAG, _ORIENTATION_TAG, _INK_SET_TAG = 262, 274, 332
-_NONE, _JPEG = 1, (6, 7)  # Compression
+_NONE, _JPEG = 1, 7  # Compression
+_COMPRESSIONS = {
+    _NONE: "", 2: "CCITT", 3: "fax 3", 4: "fax 4", 5: "LZW", _JPEG: "JPEG", 8: "deflate", 32773: "PackBits",
+    32946: "deflate", 34925: "LZMA", 50000: "Zstandard",
+}  # fmt: skip
 _LARGEST_TILE = 1 << 24  # pixels, in any image, however small
+_MOST_GROWTH = 2  # by which compression may lengthen what it cannot shorten
+_MOST_HEADER = 1 << 16  # bytes of a JPEG within which its size is said
 _EXPORT = "export it as grey or RGB"
 
 
@@ -75,6 +82,9 @@ def _check_samples(image: TiffPage) -> None:
     if bits not in read.get(kind, ()):
         names = {_UNSIGNED: "unsigned", _UNDEFINED: "undefined", _SIGNED: "signed", _FLOAT: "float"}
         raise Rejected(f"samples of {bits} bits ({names.get(kind, f'sample format {kind}')}); {_EXPORT}")
+    if int(image.compression) not in _COMPRESSIONS:
+        name = getattr(image.compression, "name", f"number {image.compression}")
+        raise Rejected(f"the compression {name} is not read; save it as plain TIFF or PNG")
     if image.imagedepth != 1:
         raise Rejected(f"a volume of {image.imagedepth} layers; export them as single images")
 
@@ -99,7 +109,7 @@ def _check_colours(image: TiffPage) -> None:
         raise Rejected(f"a palette of {image.bitspersample} bits; {_EXPORT}")
     if (extra or not grey) and not (plain and image.bitspersample in (8, 16)):
         raise Rejected(f"colour or transparency of {image.bitspersample} bits (8 and 16 are read); {_EXPORT}")
-    jpeg = int(image.compression) in _JPEG
+    jpeg = int(image.compression) == _JPEG
     if photometric == _YCBCR and not jpeg:
         raise Rejected(f"YCbCr colour without JPEG compression; {_EXPORT}")
     inks = image.tags.valueof(_INK_SET_TAG, 1)
@@ -119,12 +129,22 @@ def _check_data(image: TiffPage, size: int, max_pixels: int) -> None:
         width, height = image.imagewidth, max(image.rowsperstrip, 1)
         rows = [min(height, image.imagelength - top) for top in range(0, image.imagelength, height)]
     in_a_row = math.ceil(width * together * int(image.bitspersample) / 8)
-    needed = [n * in_a_row if int(image.compression) == _NONE else 1 for n in rows * planes]
-    found = zip(needed, image.dataoffsets, image.databytecounts, strict=False)
-    there = sum(least <= length <= size - offset for least, offset, length in found)
-    if there < len(needed):
-        lost = len(needed) - there
-        raise Rejected(f"damaged file: {lost} of its {len(needed)} strips or tiles are cut short or missing")
+    whole = [n * in_a_row for n in rows * planes]  # bytes
+    segments = list(zip(whole, image.dataoffsets, image.databytecounts, strict=False))
+    plain = int(image.compression) == _NONE
+    there = sum((full if plain else 1) <= length <= size - at for full, at, length in segments)
+    if there < len(whole):
+        lost = len(whole) - there
+        raise Rejected(f"damaged file: {lost} of its {len(whole)} strips or tiles are cut short or missing")
+    if any(length > _MOST_GROWTH * full + (1 << 20) for full, _, length in segments):
+        raise Rejected("damaged file: more bytes in a strip or tile than its pixels can need")
+    if int(image.compression) == _JPEG:
+        for _, at, length in segments:
+            image.parent.filehandle.seek(at)
+            head = io.BytesIO(image.parent.filehandle.read(min(length, _MOST_HEADER)))
+            with Image.open(head, formats=("JPEG",)) as jpeg:
+                if jpeg.width > width or jpeg.height > height:
+                    raise Rejected("damaged file: a JPEG in it is larger than its strip or tile")
 
 
 def _pixels(samples: Samples, image: TiffPage) -> Samples:
