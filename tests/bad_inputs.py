@@ -59,7 +59,7 @@ REFUSED = {
     f"{PROBE} -s 'task=kl >= 2' -s 'fractions=[2]'": "fraction 2.0: must be above 0 and at most 1",
     "cohort --root films --table plain.csv -s 'tasks.oa.positive=KL >= 2'": "task 'oa': no column 'KL' in the manifest",
     "cohort --root films --table plain.csv -s tasks.f.kind=multilabel -s 'tasks.f.labels=[\"kl\"]' -s 'tasks.f.separator=\"|\"' -s 'tasks.f.classes=[\"Mass\"]'": "a finding outside the task (",
-    "phantom -s kind=chest -s 'prevalence=[0,1,0,0,0]'": "prevalence and unlabelled are of knees and hips; for chests set chest.odds, how many times the usual odds of each finding",
+    "phantom -s kind=chest -s 'prevalence=[0,1,0,0,0]'": "prevalence and unlabelled are of knees and hips; for chests set chest.odds",
     # settings
     f"{PROBE} -s 'task=kl >= 2' -s fracton=0.1": "unknown key 'fracton', did you mean 'fractions'?",
     f"{GAN} -s settings.critic.lrr=1": "settings of wgan_gp: unknown key 'critic.lrr', did you mean 'lr'?",
@@ -135,7 +135,7 @@ REFUSED = {
     f"{FIDELITY} --store store -s nearest=1 -s extractor=incepton": "extractor 'incepton' is not known; use random-conv, inception-v3, encoder, timm:NAME or torchvision:NAME",
     f"{FIDELITY} --store same -s nearest=1": "all 4 real images have the same features: nothing can be compared with them; look at the images, or take another extractor",
     "export --generator encoder --audit empty": "empty: no audit.json; name a folder that `trabecula fidelity` wrote",
-    "export": "export: give one of encoder, classifier and generator, not none",
+    "export": "export: give encoder, classifier or generator, not none",
     "export --generator encoder": "generator and audit go together: a generator leaves only with its audit",
     "export --classifier forgotten": "forgotten: no classifier there (classifier.json is missing); this fine-tuning ran with keep = false; run it again with keep = true and another --out",
     "export --classifier store": "store: no classifier there (classifier.json is missing); `trabecula finetune` writes one",
@@ -143,7 +143,7 @@ REFUSED = {
     "explain --store store": "explain: nothing to do: give --classifier for Grad-CAM, --encoder with a critic and --splits for maximising",
     "explain --store store --encoder bare --splits split -s 'parts=[\"maximise\"]'": "bare: no critic there (critic.safetensors is missing); an adversarial `pretrain` writes one",
     "explain --store store --classifier fine -s 'image_ids=[\"nobody\"]'": "store: 1 of 1 images are not in the store (nobody); see its rejected.csv",
-    "explain --store store --encoder encoder --manifest cohort --splits split -s task=kl -s 'parts=[\"units\"]'": "task 'kl' is multiclass: a correlation needs classes in order; give a binary rule such as 'kl >= 2', or an ordinal task",
+    "explain --store store --encoder encoder --manifest cohort --splits split -s task=kl -s 'parts=[\"units\"]'": "task 'kl' is multiclass: give one of classes in order, as 'kl >= 2'",
     "explain --store store --classifier fine --splits split -s layer=act9": "layer 'act9' of critic gives no maps or is not there, did you mean 'act4'?",
     "pretrain --store store --splits held_out_samples.csv -s architecture=critic -s objective=wgan_gp": "held_out_samples.csv: 'generator-0123456789ab' is a generator, not a patient, and is in test; generated images belong in train",
     # leaks

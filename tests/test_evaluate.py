@@ -224,12 +224,6 @@ def test_an_incomplete_arm_is_named_as_on_its_card(study, tmp_path):
         execute("evaluate", config_of(study[0], incomplete=[lost]), tmp_path / "out")
 
 
-def test_the_old_key_of_lost_controls_names_the_new_one(study):
-    with pytest.raises(InputError, match="'lost_controls' was replaced by 'incomplete'") as error:
-        config_of(study[0], lost_controls={"timm:resnet18": "it failed"})
-    assert "\n" not in str(error.value)
-
-
 def test_records_read_back_are_the_values_of_the_files(done):
     for name, value in zip(FILES, read_results(done[1]), strict=True):
         again = json.loads(json.dumps(value, default=dict))

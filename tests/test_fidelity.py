@@ -337,7 +337,7 @@ def test_a_generator_of_unknown_patients_is_told(study: Path, tmp_path: Path) ->
     shutil.copytree(study / "gan", tmp_path / "gan")
     for file in (*(tmp_path / "gan").rglob("encoder.json"), *(tmp_path / "gan").rglob("generator.json")):
         file.write_text(json.dumps({**json.loads(file.read_text()), "patients": []}))
-    with pytest.raises(InputError, match="its card lists no patients, so training and held-out images"):
+    with pytest.raises(InputError, match="its card lists no patients; measure a generator"):
         execute("fidelity", config(study, generator=tmp_path / "gan"), tmp_path / "run")
 
 

@@ -6,20 +6,20 @@ import time
 
 import pytest
 
-from trabecula.progress import Steps
+from trabecula.progress import steps
 
 
 def test_quick_work_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with Steps("checking") as steps:
-        steps.now("loading")
+    with steps("checking") as begin:
+        begin("loading")
     assert capsys.readouterr().err == ""
 
 
 def test_long_work_says_where_it_is_though_a_step_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     told = ""
-    with Steps("checking", first_s=0.01, every_s=0.01) as steps:
+    with steps("checking", first_s=0.01, every_s=0.01) as begin:
         for step in ("loading pretrain", "stage [finetune]"):
-            steps.now(step)
+            begin(step)
             deadline = time.monotonic() + 30
             while f"checking: {step}\n" not in told and time.monotonic() < deadline:
                 time.sleep(0.01)

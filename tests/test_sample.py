@@ -242,7 +242,7 @@ def test_what_is_no_generator_is_refused(gan: Path, tmp_path: Path) -> None:
     state = load_file(alone / "generator.safetensors")
     state["output.bias"].fill_(float("nan"))
     save_file(state, alone / "generator.safetensors")
-    with pytest.raises(RunError, match="images that are not finite"):
+    with pytest.raises(RunError, match="images are not finite"):
         drawn(alone.parent, tmp_path / "c")
 
 

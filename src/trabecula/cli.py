@@ -34,9 +34,7 @@ app = typer.Typer(
     "The verbs below stand in the order in which they run; each writes one folder.",
 )  # fmt: skip
 
-_SET = typer.Option(
-    "--set", "-s", metavar="KEY=VALUE", help="One setting; may be repeated.", show_default=False
-)
+_SET = typer.Option("--set", "-s", metavar="KEY=VALUE", help="One setting; may be repeated.")
 Assignments = Annotated[list[str] | None, _SET]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; do nothing.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes or threads at a time.")]

@@ -14,7 +14,7 @@ import tomllib
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -38,6 +38,9 @@ class Record(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
     )
+
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Keys of earlier versions, by which name they go now."""
 
     @model_validator(mode="before")
     @classmethod
@@ -98,6 +101,8 @@ def _problem(cls: type[Record], detail: ErrorDetails) -> str:
         known = sorted(owner.model_fields) if owner else []
         last = str(detail["loc"][-1])
         above = key.removesuffix(last)
+        if owner and last in owner.renamed:
+            return f"'{key}' is now called '{above}{owner.renamed[last]}'"
         inner = [row[0] for row in describe(owner) if row[0].endswith(f".{last}")] if owner else []
         if inner:
             return f"unknown key '{key}'; is it " + " or ".join(f"'{above}{name}'" for name in inner) + "?"

@@ -6,15 +6,16 @@ metrics.json  comparisons.json  curves.json  flow.json      see artifacts/result
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from trabecula.artifacts import predictions as reading
 from trabecula.artifacts import results
@@ -41,6 +42,7 @@ _BAND_RESAMPLES = 500  # a pointwise band of a curve is drawn, not tested: fewer
 class Config(Record):
     """Settings of `evaluate`."""
 
+    renamed = {"lost_controls": "incomplete"}
     predictions: tuple[Path, ...]
     """Folders with predictions.csv and choices.csv, as probe, finetune and predict write them."""
     manifest: Path
@@ -71,16 +73,6 @@ class Config(Record):
     incomplete: tuple[results.IncompleteArm, ...] = ()
     """Arms that were planned and whose runs are not all there; a study fills this in. They are in no table
     and no comparison. Where one of them is the control of an architecture no other random arm replaces it."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _replaced(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and "lost_controls" in values:
-            raise ValueError(
-                "'lost_controls' was replaced by 'incomplete': list the arms whose runs are not all there, "
-                "each with name, architecture, family and reason"
-            )
-        return values
 
 
 def run(config: Config, out: Run) -> str:
@@ -122,19 +114,13 @@ def run(config: Config, out: Run) -> str:
     if not pairs:
         compared = f"nothing to compare ({arms_.why_none((arm.family for arm in finished), missing)})"
     swept = len(arms) - len(finished)
-    notes = [f"{swept} snapshot{'s' * (swept > 1)} on validation images"] if swept else []
-    notes += [
-        f"{lost} of {labelled} labelled test images of {name} are not in the store"
-        for name, (lost, labelled) in work.lost.items()
-        if lost
-    ]
-    notes += arms_.upper_bounds(cards)
-    notes += [f"left out: {arm.name} ({arm.reason})" for arm in config.incomplete]
-    return (
-        f"{len(finished)} arms on {', '.join(work.flow)}: {compared} "
-        f"({config.level * 100:g} % intervals over patients)"
-        + "".join(f"; {note}" for note in [*_stuck(plateaus), *notes])
-    )
+    summary = f"{len(finished)} arms on {', '.join(work.flow)}: {compared}"
+    notes = [f"{summary} ({config.level * 100:g} % intervals over patients)", *_stuck(plateaus)]
+    notes += [f"{swept} snapshot{'s' * (swept > 1)} on validation images"] if swept else []
+    for name, (lost, labelled) in work.lost.items():
+        notes += [f"{lost} of {labelled} labelled test images of {name} are not in the store"] if lost else []
+    left_out = [f"left out: {arm.name} ({arm.reason})" for arm in config.incomplete]
+    return "; ".join([*notes, *arms_.upper_bounds(cards), *left_out])
 
 
 def _complete(table: pd.DataFrame, incomplete: Sequence[results.IncompleteArm]) -> pd.DataFrame:
@@ -149,18 +135,12 @@ def _check_arms(arms: Sequence[ComparedArm], finished: Sequence[ComparedArm], co
     for one in config.incomplete:
         alike = [name for name in known - {one.architecture} if name.endswith(f":{one.architecture}")]
         if alike:
-            raise InputError(
-                f"incomplete arm '{one.name}': architecture '{one.architecture}' is '{alike[0]}' on the "
-                "cards; name it so"
-            )
+            raise InputError(f"incomplete: '{one.architecture}' is '{alike[0]}' on the cards; name it so")
     if not arms:
         one = config.incomplete[0]
         raise InputError(f"every arm is incomplete, such as '{one.name}' ({one.reason}); nothing is left")
     if not finished:
-        raise InputError(
-            f"every arm among the predictions is a snapshot, such as '{arms[0].name}', and these are shown "
-            "beside finished arms only; add the predictions of one, of the random arm say"
-        )
+        raise InputError(f"every arm is a snapshot, such as '{arms[0].name}'; add one that is finished")
 
 
 def _compared(pairs: Sequence[results.Comparison]) -> str:
@@ -176,13 +156,12 @@ def _compared(pairs: Sequence[results.Comparison]) -> str:
 
 def _stuck(plateaus: Sequence[results.PlateauCount]) -> list[str]:
     """Of the summary: 3 of 10 fine-tunings of critic-random stayed at chance."""
-    notes = []
-    for arm in dict.fromkeys(row.arm for row in plateaus if not snapshot_of(row.arm)):
-        mine = [row for row in plateaus if row.arm == arm]
-        stuck, runs = sum(row.num_plateau for row in mine), sum(row.num_runs for row in mine)
-        if stuck:
-            notes.append(f"{stuck} of {runs} fine-tunings of {arm} {reading.PLATEAU}")
-    return notes
+    stuck, runs = Counter[str](), Counter[str]()
+    for row in (row for row in plateaus if not snapshot_of(row.arm)):
+        stuck[row.arm] += row.num_plateau
+        runs[row.arm] += row.num_runs
+    arms = [arm for arm, num in stuck.items() if num]
+    return [f"{stuck[arm]} of {runs[arm]} fine-tunings of {arm} {reading.PLATEAU}" for arm in arms]
 
 
 @dataclass

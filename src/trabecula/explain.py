@@ -269,16 +269,10 @@ def _asked(config: Config, store: Store, splits: Splits) -> tuple[Truth, str]:
     manifest = read_manifest(config.manifest)
     task = find_task(config.task, manifest)
     if task.kind not in ("binary", "ordinal"):
-        raise InputError(
-            f"task '{config.task}' is {task.kind}: a correlation needs classes in order; give a binary rule "
-            "such as 'kl >= 2', or an ordinal task"
-        )
+        raise InputError(f"task '{config.task}' is {task.kind}: give one of classes in order, as 'kl >= 2'")
     labelled = truth(task, manifest).among(set(store.index["image_id"]), config.store, "not in the store")
     kept = splits.rows("train", labelled.patient_ids) | splits.rows("val", labelled.patient_ids)
-    if not kept.any() or len(set(labelled.y[kept])) < 2:
-        raise InputError(
-            f"task '{config.task}': the training and validation images are "
-            f"{'all of one class' if kept.any() else 'none'}; check the splits"
-        )
+    if len(set(labelled.y[kept])) < 2:
+        raise InputError(f"task '{config.task}': fewer than two classes in train and val; check the splits")
     chosen = labelled.among(set(labelled.image_ids[kept]), config.store, "test images")
     return chosen, task.name or config.task

@@ -66,9 +66,7 @@ class Config(Record):
     def _one_thing(self) -> Self:
         given = [key for key in ("encoder", "classifier", "generator") if getattr(self, key) is not None]
         if len(given) != 1:
-            raise ValueError(
-                f"give one of encoder, classifier and generator, not {' and '.join(given) or 'none'}"
-            )
+            raise ValueError(f"give encoder, classifier or generator, not {' and '.join(given) or 'none'}")
         if (self.generator is None) != (self.audit is None):
             raise ValueError("generator and audit go together: a generator leaves only with its audit")
         return self
@@ -148,12 +146,10 @@ def _write_onnx(
 
 
 def _impossible(card: EncoderCard, forms: list[LibraryFormat]) -> list[str]:
-    libraries = {form.library for form in forms}
-    if not libraries:
+    if not forms:
         return [f"{card.architecture} is a network of neither timm nor torchvision: use ONNX or Trabecula"]
-    return (
-        [] if "timm" in libraries else [f"{card.architecture} does not load in timm: use torchvision or ONNX"]
-    )
+    missing = f"{card.architecture} does not load in timm: use torchvision or ONNX"
+    return [] if any(form.library == "timm" for form in forms) else [missing]
 
 
 def _notes(card: EncoderCard) -> dict[str, Any]:

@@ -13,7 +13,6 @@ once, at the end, for the last generator only.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -35,7 +34,7 @@ from trabecula.artifacts.store import Store, to_float
 from trabecula.config import Record
 from trabecula.errors import InputError, RunError
 from trabecula.figures.charts import chart_file
-from trabecula.files import sha256_of
+from trabecula.files import read_json, sha256_of
 from trabecula.kernels.matmul import inner_products
 from trabecula.metrics.fidelity import NEAREST, fidelity
 from trabecula.metrics.memorisation import critic_gap, memorisation
@@ -46,6 +45,9 @@ from trabecula.nets.generators.generator import load_generator
 from trabecula.progress import Meter
 from trabecula.run import Run
 from trabecula.sections.generators import distance_chart, gap_chart
+
+Row = dict[str, Any]
+Parts = dict[str, NDArray[np.int64]]
 
 
 class Config(Record):
@@ -146,7 +148,7 @@ class _Measuring:
     store: Store
     extractor: Extractor
     device: torch.device
-    parts: dict[str, NDArray[np.int64]]
+    parts: Parts
     num: int
     made: dict[str, features_.Features] = field(default_factory=dict)
     sampled: tuple[Path, torch.Tensor] | None = None
@@ -170,10 +172,7 @@ class _Measuring:
                 meter.add(len(images))
         values, protocol = np.concatenate(made), self.extractor.protocol
         if not np.isfinite(values).all():
-            raise InputError(
-                f"extractor '{protocol.name}' gives features that are not finite for {name} images; "
-                "take another extractor"
-            )
+            raise InputError(f"extractor '{protocol.name}': {name} features are not finite; take another")
         card = features_.FeaturesCard(**protocol.record(), num=len(values), store=self.store.id)
         with features_.writing_features(folder, card, self.store.index.iloc[rows]) as features:
             features[:] = values
@@ -187,16 +186,12 @@ class _Measuring:
         if self.sampled is None or self.sampled[0] != place:
             generator, _ = load_generator(place)
             if not all(value.isfinite().all() for value in generator.parameters()):
-                raise RunError(
-                    f"{place}: its weights are not finite; the training diverged, use an earlier snapshot"
-                )
+                raise RunError(f"{place}: weights are not finite, training diverged; use an earlier snapshot")
             with exact():
                 self.sampled = place, generator.to(self.device).sample(self.num, self.config.seed)
         return self.sampled[1]
 
-    def compare(
-        self, images: int | None, label: str, part: str, others: NDArray[Any]
-    ) -> list[dict[str, Any]]:
+    def compare(self, images: int | None, label: str, part: str, others: NDArray[Any]) -> list[Row]:
         """Rows of one comparison: `num` reals of a part against as many others."""
         reals = self.reals(part)
         values, patients = reals.values[: self.num], reals.patient_ids[: self.num]
@@ -215,8 +210,7 @@ class _Measuring:
         """Measures of one generator; read where an earlier run left them."""
         file = self.out / "points" / f"{images:09d}.json"
         if file.exists():
-            done: dict[str, Any] = json.loads(file.read_text())
-            return done
+            return read_json(file, "`trabecula fidelity`")
         fakes = self.fakes(place)
         rows = [row for part in ("train", "val") for row in self.compare(images, part, part, fakes)]
         done = {"points": rows, "critic": [self._critic(images, place)] if has_critic(place) else []}
@@ -249,15 +243,12 @@ class _Measuring:
         }  # fmt: skip
 
 
-def _parts(
-    config: Config, card: GeneratorCard, folder: Path, store: Store
-) -> tuple[dict[str, NDArray[np.int64]], int, int]:
-    """Rows of real images by part, in the order in which they are taken; how many every set has; and of how
-    many training images the pool was taken.
+def _parts(config: Config, card: GeneratorCard, folder: Path, store: Store) -> tuple[Parts, int, int]:
+    """Rows of real images by part, in order; how many every set has; the images that the pool is taken of.
 
-    Training images are those of patients whom the generator has seen; validation and test images those of
-    patients whom it has not. Training images of the validation part's cohorts come first, and only these are
-    compared: a second, unlabelled hospital in the pool would else look like an overfit gap.
+    Training images are of patients whom the generator has seen, others of patients whom it has not. Those of
+    the validation part's cohorts come first, and only these are compared: a second, unlabelled hospital in
+    the pool would else look like an overfit gap.
     """
     splits = read_splits(config.splits)
     patients = store.index["patient_id"].to_numpy(dtype=str)
@@ -304,10 +295,7 @@ def _of_cohorts(store: Store, rows: NDArray[np.int64], like: NDArray[np.int64]) 
 def _seen(card: GeneratorCard, folder: Path, patients: NDArray[np.str_]) -> NDArray[np.bool_]:
     """(n,) whether the generator's card lists the patient."""
     if not card.patients:
-        raise InputError(
-            f"{folder}: its card lists no patients, so training and held-out images cannot be separated; "
-            "measure a generator whose pool is known"
-        )
+        raise InputError(f"{folder}: its card lists no patients; measure a generator whose pool is known")
     found = seen_among(patients, dict(card))
     if found is None:
         raise InputError(

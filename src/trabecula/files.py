@@ -22,18 +22,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-_held: set[int] = set()  # file descriptors of the locks this process holds
-
-
-def _let_go() -> None:
-    """In a forked child: only the process that took a lock keeps it, so that an orphan never does."""
-    for descriptor in _held:
-        os.close(descriptor)
-    _held.clear()
-
-
-os.register_at_fork(after_in_child=_let_go)
-
 
 def write_atomically(path: Path, content: str | bytes | npt.NDArray[Any]) -> Path:
     """Write a file, of an array an .npy file, so that it is there whole or not at all."""
@@ -77,7 +65,7 @@ def sha256_of(path: Path) -> str:
 
 
 def sweep(partials: Iterable[Path]) -> None:
-    """Remove what a killed process left of atomic writes; `Run.scratch` files are a verb's to resume."""
+    """Remove what a killed process left of atomic writes; a verb's own partial files are its to resume."""
     for path in partials:
         if path.name.split(".")[-2].isdigit():
             path.unlink(missing_ok=True)
@@ -105,26 +93,22 @@ def make_folder(out: Path, own: Container[str] | None) -> None:
 
 @contextmanager
 def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
-    """Hold a folder for this process alone; the lock ends with the process, however it ends.
+    """Hold a folder for this process alone; an InputError if another still holds it after `wait` seconds.
 
-    An InputError if another process still holds it after `wait` seconds.
+    The lock ends with the process, however it ends: the system's record locks pass to no forked child.
     """
     until = time.monotonic() + wait
     with (folder / ".lock").open("w") as lock:
         while True:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() >= until:
                     busy = f"{folder}: another trabecula process is working here; wait for it"
                     raise InputError(busy) from None
                 time.sleep(0.05)
-        _held.add(lock.fileno())
-        try:
-            yield
-        finally:
-            _held.discard(lock.fileno())
+        yield
 
 
 def save_array(file: BinaryIO, array: npt.NDArray[Any]) -> None:

@@ -80,10 +80,7 @@ class Config(patients.Joints):
             raise ValueError(f"{total} patients in all; seven-digit ids allow {MOST_PATIENTS}")
         joints = self.prevalence != patients.Joints().prevalence or self.unlabelled is not None
         if self.kind == "chest" and joints:
-            raise ValueError(
-                "prevalence and unlabelled are of knees and hips; for chests set chest.odds, how many times "
-                "the usual odds of each finding"
-            )
+            raise ValueError("prevalence and unlabelled are of knees and hips; for chests set chest.odds")
         if self.kind == "objects" and (joints or self.num_unlabelled_patients):
             raise ValueError("objects have their kind in their folder and no grade: give num_patients alone")
         if self.kind != "chest" and self.chest != ChestSettings():
@@ -115,10 +112,8 @@ def run(config: Config, out: Run) -> str:
     """Draw what is missing in `out`; returns a one-line summary."""
     total = config.num_patients + config.num_unlabelled_patients
     pictures_of = {"chest": _chest, "objects": _object}.get(config.kind, _joint)
-    pictures = [
-        picture for number in range(total)
-        for picture in pictures_of(config, number, number < config.num_patients)
-    ]  # fmt: skip
+    people = [(number, number < config.num_patients) for number in range(total)]
+    pictures = [picture for person in people for picture in pictures_of(config, *person)]
     joints = (*_COLUMNS, "cohort") if config.second is not None else _COLUMNS
     columns = {"chest": _NIH_COLUMNS, "objects": _OBJECT_COLUMNS}.get(config.kind, joints)
     rows, drawn = [",".join(columns)], 0
@@ -128,7 +123,9 @@ def run(config: Config, out: Run) -> str:
                 meter.skip(1)
             else:
                 (out / picture.name).parent.mkdir(parents=True, exist_ok=True)
-                out.write(picture.name, _png(picture.draw()))
+                buffer = io.BytesIO()
+                Image.fromarray(picture.draw().image).save(buffer, format="PNG", compress_level=3)
+                out.write(picture.name, buffer.getvalue())
                 meter.add(1)
                 drawn += 1
             rows.append(",".join(picture.cells))
@@ -177,9 +174,3 @@ def _object(config: Config, number: int, labelled: bool) -> Iterator[_Picture]:
 def drawer(kind: str) -> Callable[[patients.Joints, int, patients.Side], patients.Radiograph]:
     """What draws a joint of this kind."""
     return {"knees": draw_knee, "hips": draw_hip}[kind]
-
-
-def _png(drawn: Any) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(drawn.image).save(buffer, format="PNG", compress_level=3)
-    return buffer.getvalue()

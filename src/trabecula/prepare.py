@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from trabecula.artifacts.manifest import Manifest, read_manifest
 from trabecula.artifacts.store import REJECTED_FILE, write_fingerprints, write_rejected, write_store
@@ -50,13 +50,7 @@ class Config(Record):
     """Processes that decode; the store does not depend on it."""
     readers: Readers = Readers()
     """Settings of each reader of files."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _renamed(cls, values: Any) -> Any:
-        if isinstance(values, dict) and "max_pixels" in values:
-            raise ValueError("'max_pixels' is now called 'readers.raster.max_pixels'")
-        return values
+    renamed = {"max_pixels": "readers.raster.max_pixels"}
 
 
 def preprocessing(config: Config) -> str:
@@ -66,11 +60,7 @@ def preprocessing(config: Config) -> str:
 
 
 def run(config: Config, out: Run) -> str:
-    """Write the store: images-*.npy, index.csv, fingerprints.csv, rejected.csv, store.json.
-
-    Raises:
-        InputError: every image is rejected, or most files are gone.
-    """
+    """Write the store; an InputError where every image is rejected, or most files are gone."""
     manifest = read_manifest(config.manifest)
     shards = _shards(config, manifest)
     rendering = Rendering(config.size, config.channels, config.bits, config.fit, config.intensity)

@@ -131,10 +131,7 @@ class Config(Record):
             needed = "give task, such as 'kl >= 2', and manifest"
             raise ValueError(f"{self.objective} learns from labels: {needed}")
         if 0 < self.snapshots < self.every:
-            raise ValueError(
-                f"snapshots={self.snapshots} is below every={self.every}, and snapshots are taken at points; "
-                f"set every to {self.snapshots} or less"
-            )
+            raise ValueError(f"snapshots are taken at points: set every to {self.snapshots} or less")
         return self
 
 
@@ -205,8 +202,7 @@ def workload(config: Config) -> dict[str, int]:
 
 
 def check(config: Config, made: Mapping[str, Record]) -> None:
-    """Refuse stores, yet to be made, of a size or channels that the network cannot take, or two prepared
-    otherwise that are to be one pool."""
+    """Refuse stores, yet to be made, that the network cannot take, or of one pool but not prepared alike."""
     store, also = (made.get(name) for name in ("store", "also"))
     for key in ("size", "channels", "bits", "fit", "intensity"):
         given, needed = getattr(also, key, None), getattr(store, key, None)
@@ -225,10 +221,7 @@ def _build(architecture: str, channels: Any, size: Any, stem: Stem, pool: PoolCh
 
 
 def arm(config: Config) -> dict[str, Any]:
-    """Name, architecture and family that the encoder's card will have; nothing is downloaded.
-
-    Of weights that are not on this machine, or not made yet, they are what the settings say.
-    """
+    """Name, architecture and family that the encoder's card will have, of absent weights by the settings."""
     weights: Family = "imagenet" if config.weights_name == "imagenet" else "weights"
     families: dict[Init, Family] = {"random": "random", "weights": weights, "encoder": "pretrained"}
     label = config.weights_name if config.init == "weights" else config.init

@@ -119,10 +119,7 @@ def run(config: Config, out: Run) -> str:
     features = read_features(config.features)
     values, card = torch.from_numpy(features.values).to(device), features.card
     if not card.arm:
-        raise InputError(
-            f"{config.features}: features of extractor '{card.extractor}', which is not an arm of a study; "
-            "give features of an encoder, written by `trabecula embed`"
-        )
+        raise InputError(f"{config.features}: features of no arm; give those that `trabecula embed` wrote")
     manifest, splits = read_manifest(config.manifest), read_splits(config.splits)
     specs = (config.task,) if isinstance(config.task, str) else config.task
     tasks = [(spec, find_task(spec, manifest)) for spec in specs]
@@ -232,10 +229,7 @@ def choose(
 
     A multi-label task has one strength, best on the mean over its findings. An undefined metric (validation
     has one class only) gives way to the log-loss. A note says so, and where the choice is an end of the path.
-
-    Args:
-        log_p: (P, m, K), or (P, m, L, 2) for findings. y: (m,), or (m, L) with -1 where masked.
-        strengths: P, ascending.
+    log_p: (P, m, K), or (P, m, L, 2) for findings. y: (m,), or (m, L), -1 where masked. strengths: P, rising.
     """
     notes = []
     scores = np.array([_score(values, y, select) for values in log_p])

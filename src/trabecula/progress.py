@@ -6,17 +6,16 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.status import Status
 
 _EVERY_S = 15.0  # plain lines: often enough to see life, rare enough for a log file
 _LISTENER_EVERY_S = 1.0
-_FIRST_S = 4.0  # what is done by then needs no word
 
 
 class Meter:
@@ -85,49 +84,33 @@ class Meter:
             print(f"{line} {note}".rstrip(" ,"), file=sys.stderr, flush=True)
 
 
-class Steps:
-    """What is being done, where nobody knows how long it takes: `with Steps("checking x") as steps: ...`.
+@contextmanager
+def steps(label: str, first_s: float = 4.0, every_s: float = _EVERY_S) -> Iterator[Callable[[str], None]]:
+    """What is being done, where nobody knows how long it takes: `with steps("checking x") as begin: ...`.
 
     A line that moves on a terminal; elsewhere nothing of what is quick, the first plain line after `first_s`
     seconds, then one every `every_s`.
     """
+    if sys.stderr.isatty():
+        with Console(stderr=True).status(escape(label)) as status:
+            yield lambda step: status.update(escape(f"{label}: {step}"))
+        return
+    lines, ended = [label], threading.Event()
 
-    def __init__(self, label: str, first_s: float = _FIRST_S, every_s: float = _EVERY_S) -> None:
-        self.label, self.first_s, self.every_s = label, first_s, every_s
-        self._now = ""
-        self._status: Status | None = None
-        self._ended = threading.Event()
-        self._printer = threading.Thread(target=self._print, daemon=True)
-
-    def __enter__(self) -> Steps:
-        if sys.stderr.isatty():
-            self._status = Console(stderr=True).status(escape(self._line()))
-            self._status.start()
-        else:
-            self._printer.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        if self._status:
-            self._status.stop()
-        else:
-            self._printer.join()
-
-    def now(self, text: str) -> None:
-        self._now = text
-        if self._status:
-            self._status.update(escape(self._line()))
-
-    def _line(self) -> str:
-        return f"{self.label}: {self._now}" if self._now else self.label
-
-    def _print(self) -> None:
+    def repeat() -> None:
         """A thread's work, since a step that takes long says nothing itself."""
-        wait_s = self.first_s
-        while not self._ended.wait(wait_s):
-            print(self._line(), file=sys.stderr, flush=True)
-            wait_s = self.every_s
+        wait_s = first_s
+        while not ended.wait(wait_s):
+            print(lines[-1], file=sys.stderr, flush=True)
+            wait_s = every_s
+
+    printer = threading.Thread(target=repeat, daemon=True)
+    printer.start()
+    try:
+        yield lambda step: lines.append(f"{label}: {step}")
+    finally:
+        ended.set()
+        printer.join()
 
 
 def rounded(seconds: float) -> str:

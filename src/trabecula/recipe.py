@@ -192,21 +192,19 @@ def _named_axis(
 
 
 def not_run_lines(values: Mapping[str, Any], not_run: Mapping[str, str]) -> list[str]:
-    """A line for each reason: the arms that read the missing file, then the controls left out with them.
+    """A line for each reason in `not_run`: the arms that read the missing file, then their controls.
 
     A control names the file in `skip_if_missing` and does not read it: random weights of a network, say,
-    that is in the study only to be compared with ImageNet's. `values`: the recipe's TOML; `not_run`: value of
-    an axis -> reason.
+    that is in the study only to be compared with ImageNet's. `values`: the recipe's TOML.
     """
     changes = {label: table for axis in (values.get("axes") or {}).values() for label, table in axis.items()}
     lines = []
     for reason in dict.fromkeys(not_run.values()):
         arms = [label for label, why in not_run.items() if why == reason]
-        readers = [label for label in arms if _reads_file(changes.get(label) or {})] or arms
+        readers = [label for label in arms if _reads_file(changes.get(label, {}))] or arms
         controls = [label for label in arms if label not in readers]
-        its = f"its control{'s' * (len(controls) > 1)} {', '.join(controls)}"
-        tail = f"; left out with it: {its}" if controls else ""
-        lines.append(f"{', '.join(readers)}: {reason}{tail}")
+        left = f"; left out with it: its control{'s' * (len(controls) > 1)} " if controls else ""
+        lines.append(f"{', '.join(readers)}: {reason}{left}{', '.join(controls)}")
     return lines
 
 

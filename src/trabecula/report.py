@@ -5,12 +5,9 @@ id, and is the same bytes for the same inputs.
 
     report.html
     tables/results.*  comparisons.*  label_multipliers.*  fractions.*     each as csv, md, tex
-    tables/pools.md, .tex              where arms differ in their pretraining pool alone
-    tables/shortcuts.md, .tex          where a probe asked for the source, say, or saw the corners alone
-    tables/snapshots.md, .tex          where snapshots were evaluated: their scores on validation images
-    tables/hip_gan.*                   with paper = "hip-gan": the paper's tables and ours, as md, tex
-    tables/knee_ssl.*                  with paper = "knee-ssl": the same, as csv, md, tex
-    figures/*.svg                      every figure of the page, with its legend
+    tables/pools.*  shortcuts.*  snapshots.*       where the study has them, as md, tex
+    tables/hip_gan.*  knee_ssl.*                   with paper: the paper's tables and ours
+    figures/*.svg                                  every figure of the page, with its legend
 """
 
 from __future__ import annotations
@@ -70,11 +67,7 @@ class Config(Record):
 
 
 def run(config: Config, out: Run) -> str:
-    """Write the page and the tables.
-
-    Raises:
-        InputError: a file is missing or is not what `evaluate`, `prepare` or `cohort` write.
-    """
+    """Write the page and the tables; an InputError where a file is missing or is not what its verb writes."""
     results = read_results(config.results, config.shortcuts)
     sections = page_sections(results, config)
     for folder in ("tables", "figures"):

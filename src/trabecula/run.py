@@ -54,17 +54,6 @@ class Run:
         """Add to the provenance what "auto" came to: the device, the precision."""
         run_record.add_provenance(self.path, **values)
 
-    def scratch(self, name: str) -> Path:
-        """Where to write a large artifact before `Run.publish` puts it in place."""
-        path = self.path / f".{name}.partial"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def publish(self, name: str) -> Path:
-        """Move what was written at `scratch(name)` to its own name."""
-        os.replace(self.scratch(name), self.path / name)
-        return self.path / name
-
 
 def verb_module(verb: str) -> Any:
     """The module of a verb: a plain name is one of Trabecula's, a dotted one any importable module.
@@ -90,11 +79,8 @@ def verb_module(verb: str) -> Any:
 def execute(verb: str, config: Record, out: Path, threads: int = 1, wait: float = 0.0) -> str:
     """Do one verb into one folder, or resume it, or find it done; returns its one-line summary.
 
-    Another process that works in this folder is waited for, `wait` seconds.
-
-    Raises:
-        InputError: the folder holds something else, another config, or another process's work.
-        RunError: the disk is full, or training diverged.
+    Another process that works in this folder is waited for, `wait` seconds. An InputError if the folder holds
+    something else, another config or another's work; a RunError for a full disk or a diverged training.
     """
     module = verb_module(verb)
     try:

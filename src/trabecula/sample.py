@@ -29,7 +29,7 @@ from trabecula.config import Record
 from trabecula.data.shards import Shard, done_record, record_path
 from trabecula.errors import InputError, RunError
 from trabecula.figures.image_sheets import montage
-from trabecula.files import save_array, sha256_of, write_json
+from trabecula.files import sha256_of, write_atomically, write_json
 from trabecula.nets.devices import choose_device, exact
 from trabecula.nets.generators.generator import Generator, LatentGenerator, load_generator, whole_passes
 from trabecula.nets.latent import latents, slerp
@@ -91,9 +91,7 @@ def _shard(config: Config, generator: Generator, number: int, rows: range, out: 
     if done is not None:
         return done
     images = images_of(config, generator, rows)
-    with out.scratch(shard.file).open("wb") as file:
-        save_array(file, images)
-    out.publish(shard.file)
+    write_atomically(out / shard.file, images)
     digest = hashlib.sha256(images.data).hexdigest()
     record = {"number": number, "file": shard.file, "num_images": len(images), "sha256": digest}
     write_json(record_path(out.path, shard), record)

@@ -96,8 +96,7 @@ def _print_styled(*parts: str | tuple[str, str]) -> None:
 
 
 def _print_folded(text: str, indent: int = 0, hanging: int = 0) -> None:
-    for line in _folded(text, indent, hanging):
-        print(line)
+    print("\n".join(_folded(text, indent, hanging)))
 
 
 def _folded(text: str, indent: int = 0, hanging: int = 0) -> list[str]:
@@ -122,10 +121,8 @@ def print_run(folder: Path, settings: bool = False) -> None:
         return
     card = read_card(folder)
     if card is None and not is_started(folder):
-        inside = [
-            one for one in sorted(folder.glob("*/")) if is_started(one) or (one / "cells.json").exists()
-        ]
-        which = f"; there are {', '.join(map(str, inside[:_NEAR]))}" if inside else ""
+        runs = [one for one in sorted(folder.glob("*/")) if is_started(one) or (one / "cells.json").exists()]
+        which = f"; there are {', '.join(map(str, runs[:_NEAR]))}" if runs else ""
         raise InputError(f"{folder}: is not a run folder; it has no {CONFIG_FILE}{which}")
     run = run_record.read_run(folder) if run_id(folder) else None
     print(folder if run is None else f"{folder}: {run.verb}, id {str(run_id(folder))[:8]}")
@@ -164,22 +161,18 @@ def _print_raw(folder: Path, settings: dict[str, Any]) -> None:
         if paths:
             more = f" and {len(paths) - _LONG} more" if len(paths) > _LONG else ""
             _print_folded(f"{key}: {', '.join(paths[:_LONG])}{more}", hanging=4)
-    if settings:
-        _print_values("settings", settings)
+    shown = {"settings": settings} if settings else {}
     for card in sorted(folder.glob("*.json")):
         if card.name not in (CONFIG_FILE, run_record.PROVENANCE_FILE):
-            _print_values(card.name, _shortened(read_json(card, "the run's own command")))
-
-
-def _print_values(heading: str, values: dict[str, Any]) -> None:
-    """`key = value` lines, dotted as after -s; what is not set and empty tables are left out."""
-    print(f"\n[{heading}]")
-    for pair in _pairs(values):
-        _print_folded(pair, hanging=4)
+            shown[card.name] = _shortened(read_json(card, "the run's own command"))
+    for heading, values in shown.items():
+        print(f"\n[{heading}]")
+        for pair in _pairs(values):
+            _print_folded(pair, hanging=4)
 
 
 def _pairs(values: Any) -> list[str]:
-    """`key = value` of what is set; no line ends beside the "=", nor within a short value."""
+    """`key = value`, dotted as after -s, of what is set; no line ends at the "=", nor in a short value."""
     pairs = [f"{key} = {inline(value)}" for key, value in leaves(values) if value is not None]
     return [pair.replace(" ", _FIXED, 2 if len(pair) > _LONG_PAIR else -1) for pair in pairs]
 

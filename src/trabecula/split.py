@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from trabecula.artifacts.generated import generated, keep_in_train
 from trabecula.artifacts.manifest import Manifest, read_manifest
@@ -40,9 +42,9 @@ class Config(Record):
     """Fraction of the patients in test."""
     column: str = ""
     """A column that says the part already; honoured, and checked for patients in two parts."""
-    parts: dict[str, str] = {}
+    parts: dict[str, Literal["train", "val", "test"]] = {}
     """What that column's values mean: `parts = {train = "train", val = "test"}`."""
-    val_fraction: float = 0.2
+    val_fraction: float = Field(0.2, ge=0, lt=1)
     """Where that column names no val: the fraction of its train patients that becomes val."""
     unlabelled: Literal["train", "divide"] = "train"
     """With a task: where patients without a label under it, or under any task in tasks.json, go. In train
@@ -130,15 +132,10 @@ def _validate(config: Config) -> None:
     fractions = (config.train, config.val, config.test)
     if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
         raise InputError(f"train {config.train}, val {config.val}, test {config.test}: must sum to 1")
-    if not 0 <= config.val_fraction < 1:
-        raise InputError(f"val_fraction {config.val_fraction}: must be at least 0 and below 1")
     if config.task and config.strata:
         raise InputError("give a task or strata, not both")
     if config.existing is not None and config.column:
         raise InputError("give a column or existing splits, not both")
-    unknown = sorted(set(config.parts.values()) - set(PARTS))
-    if unknown:
-        raise InputError(f"parts: '{unknown[0]}' is no part; a part is train, val or test")
 
 
 def _strata(config: Config, manifest: Manifest, labelled: Truth | None) -> dict[str, str]:
@@ -152,11 +149,8 @@ def _strata(config: Config, manifest: Manifest, labelled: Truth | None) -> dict[
     for column in (*config.strata, *(["cohort"] if "cohort" in table else [])):
         if column not in table:
             raise InputError(f"{manifest.path}: no column '{column}' to stratify by")
-        values: dict[str, list[str]] = defaultdict(list)
-        for patient, value in zip(table["patient_id"], table[column], strict=True):
-            values[patient].append(value)
-        for patient, cells in values.items():
-            worst[patient].append(max(cells, key=lambda cell: (number(cell) or 0.0, cell)))
+        for patient, cells in table[column].groupby(table["patient_id"]):
+            worst[str(patient)].append(max(cells, key=lambda cell: (number(cell) or 0.0, cell)))
     return {patient: "|".join(values) for patient, values in worst.items()}
 
 
@@ -193,7 +187,7 @@ def _given(config: Config, manifest: Manifest) -> dict[str, str]:
     table, name = manifest.table, config.column
     if name not in table.columns:
         raise InputError(f"{manifest.path}: no column '{name}' that says the part")
-    meaning = config.parts or {part: part for part in PARTS}
+    meaning: Mapping[str, str] = config.parts or {part: part for part in PARTS}
     unknown = [i for i, value in enumerate(table[name]) if value not in meaning]
     if unknown:
         values = ", ".join(repr(value) for value in sorted({table[name].iloc[i] for i in unknown})[:5])

@@ -25,11 +25,8 @@ _NO_VALUE = {"", "na", "n/a", "#n/a", "nan", "null", "<na>"}
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table: columns and cells are stripped text, "" where there is no value, index 0..n-1.
 
-    Comma, semicolon or tab (seen in the header); UTF-8 with or without a byte-order mark, else
-    Windows-1252; or the first sheet of an .xlsx file.
-
-    Raises:
-        InputError: no such file, no header, a column named twice, rows longer than the header.
+    Comma, semicolon or tab (seen in the header); UTF-8 with or without a byte-order mark, else Windows-1252;
+    or the first sheet of an .xlsx file. An InputError unless the header names each column, and each once.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such table")

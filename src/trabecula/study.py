@@ -26,7 +26,7 @@ from trabecula.grid.cells import Cell, Plan, plan
 from trabecula.grid.executors import Outcome, RunningCell, make_executor, run_cells
 from trabecula.grid.incomplete import without_failed
 from trabecula.grid.time_left import TimeLeft, kind_of, read_durations, workload, write_duration
-from trabecula.progress import Meter, Steps, rounded
+from trabecula.progress import Meter, rounded, steps
 from trabecula.recipe import not_run_lines, read_recipe
 
 _OWN_FILES = {"recipe.toml", "cells.json", "cells", "logs", ".lock", "report.html", "tables", "figures"}
@@ -36,8 +36,8 @@ _SETTLED_S = 10.0  # before, a cell estimates its time left from slow first step
 
 def make_plan(recipe: Path, out: Path, assignments: Sequence[str] = ()) -> Plan:
     """Every cell of a recipe as it would be in the study folder `out`; an InputError says what is wrong."""
-    with Steps(f"checking {recipe}") as steps:
-        return plan(read_recipe(recipe, assignments), out, steps.now)
+    with steps(f"checking {recipe}") as begin:
+        return plan(read_recipe(recipe, assignments), out, begin)
 
 
 def summarise(study: Plan) -> list[tuple[str, str, str, int, int]]:
@@ -88,10 +88,8 @@ def _counted(count: int, what: str) -> str:
 def run_study(study: Plan, out: Path, workers: int) -> str:
     """Run what is missing of a study in its folder; returns the report's verdict and where the report is.
 
-    Raises:
-        InputError: the folder holds something else, or a cell's input was bad.
-        RunError: a cell failed; the cells that do not need it are done all the same, and the arms that are
-            whole are reported.
+    An error where a cell failed: an InputError if its input was bad, else a RunError. The cells that do not
+    need it are done all the same, and the arms that are whole are reported.
     """
     make_folder(out, None if (out / "recipe.toml").exists() else _OWN_FILES)
     with locked(out, wait=2.0):

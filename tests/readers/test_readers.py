@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trabecula import prepare
+from trabecula import evaluate, phantom, prepare
 from trabecula.artifacts.manifest import read_manifest
 from trabecula.artifacts.store import Store
 from trabecula.config import build, describe
@@ -94,8 +94,15 @@ def test_pages_and_boxes_that_cannot_be(cells: str, tmp_path: Path) -> None:
         read_manifest(tmp_path)
 
 
-def test_an_old_key_names_the_new_one() -> None:
+def test_a_key_of_an_earlier_version_names_the_new_one() -> None:
     with pytest.raises(InputError, match=r"'max_pixels' is now called 'readers\.raster\.max_pixels'"):
         build(prepare.Config, {"manifest": "x", "max_pixels": 9}, "prepare")
+    with pytest.raises(InputError, match=r"'chest\.films' is now called 'chest\.images'"):
+        build(phantom.Config, {"kind": "chests", "chest": {"films": 2}}, "phantom")
+    with pytest.raises(InputError, match="'lost_controls' is now called 'incomplete'"):
+        build(evaluate.Config, {"lost_controls": []}, "evaluate")
+
+
+def test_a_mistyped_key_names_the_one_that_is_meant() -> None:
     with pytest.raises(InputError, match=r"unknown key 'readers\.rastre', did you mean 'raster'"):
         build(prepare.Config, {"manifest": "x", "readers": {"rastre": {}}}, "prepare")

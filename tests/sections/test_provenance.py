@@ -32,7 +32,7 @@ def test_every_run_names_its_arm(tmp_path: Path) -> None:
         _run(tmp_path / "dd", "finetune", encoder, {"task": "kl2", "fraction": 0.25, "seed": 1}, choices),
         _run(tmp_path / "ee", "probe", {}, {"task": "kl2", "fractions": [0.25, 1.0]}, choices),
     ]
-    assert {one.id[:2]: one.what.replace("\N{NO-BREAK SPACE}", " ") for one in read_runs(runs).runs} == {
+    assert {one.id[:2]: one.what.replace("\N{NO-BREAK SPACE}", " ") for one in read_runs(runs)["runs"]} == {
         "aa": "arm critic-wgan_gp, seed 0",
         "bb": "arm critic-wgan_gp",
         "cc": "arm critic wgan_gp, seed 0",

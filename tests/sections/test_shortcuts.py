@@ -14,9 +14,11 @@ from probed_study import pair, score, write_study
 from trabecula import report
 from trabecula.artifacts.predictions import corner_of, probe_mode, region_name
 from trabecula.run import execute
+from trabecula.sections.formats import Table
 from trabecula.sections.names import mode_name
 from trabecula.sections.results import Panel, read_results
-from trabecula.sections.shortcuts import read_shortcuts
+from trabecula.sections.section import Section
+from trabecula.sections.shortcuts import shortcuts_section
 from trabecula.sections.verdict import tally, verdicts
 
 CORNERS = "probe:corners 0.25"
@@ -37,10 +39,19 @@ def study(folder: Path, probes: Any = PROBES, **other: Any) -> Path:
     return write_study(folder, scores, pairs, **other)
 
 
+def shown(folder: Path) -> Section:
+    section = shortcuts_section(read_results(folder, ("cohort",)))
+    assert section is not None
+    return section
+
+
+def table(section: Section) -> Table:
+    return section.files["shortcuts"][0][0]
+
+
 def test_a_probe_finds_what_lies_above_chance(tmp_path: Path) -> None:
-    found = read_shortcuts(read_results(study(tmp_path / "r"), ("cohort",)))
-    assert found is not None
-    rows = [(r[0].text, r[1].text, r[3].text, r[5].text, r[6].text) for r in found.table.rows]
+    section = shown(study(tmp_path / "r"))
+    rows = [(r[0].text, r[1].text, r[3].text, r[5].text, r[6].text) for r in table(section).rows]
     assert rows == [
         ("cohort", "whole image", "random initialisation", "0.5", "found"),
         ("cohort", "whole image", "WGAN-GP pretraining", "0.5", "found"),
@@ -51,7 +62,7 @@ def test_a_probe_finds_what_lies_above_chance(tmp_path: Path) -> None:
         ("kl2", "corners alone", "random initialisation", "0.5", "not shown"),
         ("kl2", "corners alone", "WGAN-GP pretraining", "0.5", "below chance"),
     ]
-    assert found.sentences == [
+    assert section.blocks[1].content == [
         "cohort from the whole image: found by 2 of 2 encoders (AUROC 0.90 to 0.93, by chance 0.5).",
         "cohort from the corners alone: found by 2 of 2 encoders (AUROC 0.86, by chance 0.5).",
         "kl2 from the whole image, for comparison: found by 2 of 2 encoders (AUROC 0.77 to 0.80, by chance "
@@ -61,9 +72,8 @@ def test_a_probe_finds_what_lies_above_chance(tmp_path: Path) -> None:
 
 
 def test_the_figure_has_a_place_for_each_question_and_a_whisker_for_each_encoder(tmp_path: Path) -> None:
-    found = read_shortcuts(read_results(study(tmp_path / "r"), ("cohort",)))
-    assert found is not None
-    (chart,) = found.charts
+    section = shown(study(tmp_path / "r"))
+    (chart,) = section.charts
     marks = re.findall(r'<circle class="mark [\w-]+" cx="([\d.]+)"', chart.svg)
     assert len(marks) == len(set(marks)) == chart.svg.count('class="whisker') == 8
     assert 'class="diagonal"' in chart.svg
@@ -73,9 +83,8 @@ def test_the_figure_has_a_place_for_each_question_and_a_whisker_for_each_encoder
 
 def test_without_an_interval_nothing_is_said_to_be_found(tmp_path: Path) -> None:
     probes = {("cohort", "probe"): dict.fromkeys(("critic-random", "critic-wgan_gp"), (0.9, None, None))}
-    found = read_shortcuts(read_results(study(tmp_path / "r", probes), ("cohort",)))
-    assert found is not None
-    assert {row[6].text for row in found.table.rows} == {"not estimable"}
+    section = shown(study(tmp_path / "r", probes))
+    assert {row[6].text for row in table(section).rows} == {"not estimable"}
 
 
 def test_chance_of_balanced_accuracy_is_one_class_of_all(tmp_path: Path) -> None:
@@ -83,9 +92,8 @@ def test_chance_of_balanced_accuracy_is_one_class_of_all(tmp_path: Path) -> None
         score("critic-random", 0.4, 0.35, 0.45, task="cohort", mode="probe", metric="balanced_accuracy")
     ]  # fmt: skip
     folder = write_study(tmp_path / "r", rows, classes=("a", "b", "c"))
-    found = read_shortcuts(read_results(folder, ("cohort",)))
-    assert found is not None
-    assert (found.table.rows[0][5].text, found.table.rows[0][6].text) == ("0.333", "found")
+    section = shown(folder)
+    assert (table(section).rows[0][5].text, table(section).rows[0][6].text) == ("0.333", "found")
 
 
 def test_no_shortcut_counts_as_a_gain(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_stuck_runs_are_counted_in_words(results: Results) -> None:
     assert told.replace("\N{NO-BREAK SPACE}", " ") == (
         "critic, random initialisation (3 of 10 with 1 % of labels)"
     )
-    counts = [*results.plateaus, replace(results.plateaus[0], fraction=0.1, num_plateau=1)]
+    counts = [*results.flow.plateaus, replace(results.flow.plateaus[0], fraction=0.1, num_plateau=1)]
     results = replace(results, flow=replace(results.flow, plateaus=counts))
     (told,) = plateaus(results, PANEL)
     assert told.replace("\N{NO-BREAK SPACE}", " ").endswith("(3 of 10 with 1 % of labels, 1 of 10 with 10 %)")

@@ -37,11 +37,11 @@ def run(config: Config, out: Run) -> str:
             name = f"step-{step}.bin"
             if not (out / name).exists():
                 out.log("step", step=step)
-                with out.scratch(name).open("wb") as file:
+                with (out / f".{name}.partial").open("wb") as file:
                     for byte in range(64):
                         file.write(bytes([(total * step + byte) % 256]))
                         time.sleep(config.pause / 64)
-                out.publish(name)
+                os.replace(out / f".{name}.partial", out / name)
             meter.add(1)
     out.write("sum.txt", f"{total}\n")
     out.write("threads.txt", os.environ.get("OMP_NUM_THREADS", "") + "\n")

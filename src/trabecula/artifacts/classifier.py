@@ -62,10 +62,8 @@ HeadChoice = Annotated[
 class PredictorCard(Record):
     """What a classifier predicts and where it comes from."""
 
-    task: Task
-    """What it was trained for."""
-    class_names: tuple[str, ...]
-    """Its outputs."""
+    task: Task  # what it was trained for
+    class_names: tuple[str, ...]  # its outputs
     origin: Origin
     choice: Choice
 
@@ -74,18 +72,12 @@ class ClassifierCard(PredictorCard):
     """What a fine-tuned classifier predicts and where it comes from."""
 
     format: int = 1
-    preprocessing: str
-    """Hash of the preprocessing of its images: a store of another one is refused."""
-    prepared: dict[str, Any] = Field(default_factory=dict)
-    """The settings of that preprocessing."""
-    size: int = Field(ge=1)
-    """Side of its images, px."""
-    encoder: EncoderCard
-    """The encoder it started from."""
-    head: HeadChoice = "linear"
-    """What stands on the encoder."""
-    centre_crop: float = Field(default=1.0, gt=0, le=1)
-    """Part of an image's side that it sees, about the centre, resized to the whole size."""
+    preprocessing: str  # hash of the preprocessing of its images: a store of another one is refused
+    prepared: dict[str, Any] = Field(default_factory=dict)  # the settings of that preprocessing
+    size: int = Field(ge=1)  # side of its images, px
+    encoder: EncoderCard  # the encoder it started from
+    head: HeadChoice = "linear"  # what stands on the encoder
+    centre_crop: float = Field(default=1.0, gt=0, le=1)  # part of an image's side that it sees, resized
 
 
 def write_classifier(folder: Path, card: ClassifierCard, state: Mapping[str, Tensor]) -> None:
@@ -115,8 +107,7 @@ def _what_writes_one(folder: Path) -> str:
 class ProbeCard(PredictorCard):
     """What one linear classifier predicts and where it comes from."""
 
-    key: str
-    """Its number, in front of its tensors' names."""
+    key: str  # its number, in front of its tensors' names
 
 
 class ProbesCard(Record):

@@ -34,74 +34,48 @@ Family = Literal["random", "imagenet", "weights", "pretrained"]
 
 FORMAT = 1
 CARD_FILE, WEIGHTS_FILE, CRITIC_FILE = "encoder.json", "encoder.safetensors", "critic.safetensors"
-EXPORTED_FILE = "model.safetensors"
-"""The weights of an export: the name that the hub expects."""
+EXPORTED_FILE = "model.safetensors"  # the weights of an export: the name that the hub expects
 
 
 class NetworkCard(Record):
     """The images of a network, and the patients whom it has seen: of encoders and generators."""
 
     channels: int = Field(ge=1)
-    size: int = Field(ge=1)
-    """Side of the images, px."""
-    preprocessing: str = ""
-    """Hash of the preprocessing of its store; "" where it is not known: an encoder takes any images then."""
-    prepared: dict[str, Any] = Field(default_factory=dict)
-    """The settings of that preprocessing, so that a refusal can name what differs."""
-    patients: tuple[str, ...] = ()
-    """Patients seen in training, as HMACs under the site's key."""
-    patients_key: str = ""
-    """Name of the key of these HMACs; that of the site too where its patients are not known."""
+    size: int = Field(ge=1)  # side of the images, px
+    preprocessing: str = ""  # hash of its store's preprocessing; "" if not known: an encoder takes any then
+    prepared: dict[str, Any] = Field(default_factory=dict)  # its settings, which a refusal names
+    patients: tuple[str, ...] = ()  # patients seen in training, as HMACs under the site's key
+    patients_key: str = ""  # name of the key of these; the site's too where its patients are not known
 
 
 class EncoderCard(NetworkCard):
     """What an encoder is and what it has seen. A program refuses cards of a newer format."""
 
     format: int = FORMAT
-    name: str
-    """The arm's name in tables."""
-    architecture: str
-    """"critic", "timm:NAME" or "torchvision:NAME"."""
-    stem: Stem = "native"
-    """How a grey image enters a network made for RGB."""
-    mean: tuple[float, ...]
-    """Subtracted from images in [0, 1], per channel that enters the network."""
-    std: tuple[float, ...]
-    """Divided by, per channel that enters the network."""
-    pool: Pool
-    """From maps to features: "mean" or "mean+max" over positions, "flatten", or the "token"."""
-    num_features: int = Field(ge=1)
-    """Length of the feature vector after pooling."""
-    objective: str = "none"
-    """What it was pretrained with; "none" where it saw no pretraining."""
+    name: str  # the arm's name in tables
+    architecture: str  # "critic", "timm:NAME" or "torchvision:NAME"
+    stem: Stem = "native"  # how a grey image enters a network made for RGB
+    mean: tuple[float, ...]  # subtracted from images in [0, 1], per channel that enters the network
+    std: tuple[float, ...]  # divided by, per channel that enters the network
+    pool: Pool  # from maps to features: "mean" or "mean+max" over positions, "flatten", or the "token"
+    num_features: int = Field(ge=1)  # length of the feature vector after pooling
+    objective: str = "none"  # what it was pretrained with; "none" where it saw no pretraining
     init: Init = "random"
-    family: Family = "random"
-    """The initialisation by which arms are compared: random, imagenet, other weights, or pretrained."""
-    weights: str = ""
-    """Name and sha256 of the weights file it started from."""
-    parent: str = ""
-    """sha256 of the weights of the encoder it started from; "" where it started from none."""
-    settings: dict[str, Any] = Field(default_factory=dict)
-    """Resolved config of its pretraining."""
-    store: str = ""
-    """Id of the store it was pretrained on."""
-    images_seen: int = Field(default=0, ge=0)
-    """Images drawn in pretraining, each once for every time it was drawn."""
-    batch_size: int = Field(default=0, ge=0)
-    """Images a batch of its pretraining; 0 where it saw none, or on a card of an earlier version."""
-    seed: int = 0
-    """Seed of its pretraining, and of its random weights."""
+    family: Family = "random"  # the initialisation by which arms are compared; weights: not ImageNet's
+    weights: str = ""  # name and sha256 of the weights file it started from
+    parent: str = ""  # sha256 of the weights of the encoder it started from; "" where it started from none
+    settings: dict[str, Any] = Field(default_factory=dict)  # resolved config of its pretraining
+    store: str = ""  # id of the store it was pretrained on
+    images_seen: int = Field(default=0, ge=0)  # in pretraining, each as often as it was drawn
+    batch_size: int = Field(default=0, ge=0)  # of its pretraining; 0: none, or a card of an earlier version
+    seed: int = 0  # seed of its pretraining, and of its random weights
     version: str = trabecula.__version__
-    labels: str = ""
-    """Tasks whose labels of these patients it learned from, "; " between them; "" where it saw none."""
+    labels: str = ""  # tasks whose labels it learned from, "; " between them; "" where it saw none
     num_labelled_patients: int = Field(default=0, ge=0)
     """Patients whose labels these were, of two such trainings the larger number; 0 where it is not known."""
-    pool_fraction: float = 1.0
-    """Part of the pool's patients that its pretraining took; 1 where it saw none."""
-    pool_cohorts: tuple[str, ...] = ()
-    """Cohorts that its pretraining was kept to; none: all that there were."""
-    stores: tuple[str, ...] = ()
-    """Ids of the stores that made up its pool, where these were several."""
+    pool_fraction: float = 1.0  # part of the pool's patients that its pretraining took; 1 where it saw none
+    pool_cohorts: tuple[str, ...] = ()  # cohorts that its pretraining was kept to; none: all that there were
+    stores: tuple[str, ...] = ()  # ids of the stores that made up its pool, where these were several
 
 
 def check_fit(card: EncoderCard, store: Store, path: Path) -> None:
@@ -156,11 +130,7 @@ def read_encoder_card(path: Path) -> EncoderCard:
 
 
 def read_card(file: Path, newest: int, absent: str) -> dict[str, Any]:
-    """The values of a card.
-
-    Raises:
-        InputError: no such file (`absent` is the message), not a card, or one of a format after `newest`.
-    """
+    """The values of a card, of format `newest` at most; `absent` is the message where there is no file."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):

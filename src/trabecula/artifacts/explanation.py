@@ -29,31 +29,22 @@ class CamImage(Record):
     """One image and its map."""
 
     image_id: str
-    file: str
-    """The picture, in the folder of explain.json."""
-    group: str
-    """Why it is shown: "highest" or "lowest" in the validation part, or "named"."""
-    value: float
-    """Probability of the class, or the critic's score."""
-    label: str
-    """The true class, "" where it is not known."""
-    peak: float
-    """Largest value of the map."""
-    share: float
-    """Part of the image in which the map is above half of its maximum."""
+    file: str  # the picture, in the folder of explain.json
+    group: str  # why it is shown: "highest" or "lowest" in the validation part, or "named"
+    value: float  # probability of the class, or the critic's score
+    label: str  # the true class, "" where it is not known
+    peak: float  # largest value of the map
+    share: float  # part of the image in which the map is above half of its maximum
 
 
 class GradCam(ExplainedArm):
     """Grad-CAM of one class, or of a critic's score."""
 
-    task: str
-    """"" for a critic."""
-    target: str
-    """The class, "" for a critic."""
+    task: str  # "" for a critic
+    target: str  # the class, "" for a critic
     method: CamMethod
     layer: str
-    grid: tuple[int, int]
-    """Rows and columns of the layer's maps."""
+    grid: tuple[int, int]  # rows and columns of the layer's maps
     images: tuple[CamImage, ...]
 
 
@@ -70,14 +61,10 @@ class Ascent(Record):
     """The way of one image of noise up the critic's score."""
 
     first: float
-    score: float
-    """The highest score."""
-    step: int
-    """The step at which it was reached."""
-    above_real: float
-    """Per cent of the real images below it."""
-    climb: tuple[float, ...]
-    """The score before the first step and after each."""
+    score: float  # the highest score
+    step: int  # the step at which it was reached
+    above_real: float  # per cent of the real images below it
+    climb: tuple[float, ...]  # the score before the first step and after each
 
 
 class Maximised(ExplainedArm):
@@ -85,8 +72,7 @@ class Maximised(ExplainedArm):
 
     steps: int
     rate: float
-    real: dict[str, ScoreDistribution]
-    """By part: train, val."""
+    real: dict[str, ScoreDistribution]  # by part: train, val
     starts: tuple[Ascent, ...]
 
 
@@ -94,26 +80,17 @@ class UnitRow(Record):
     """Correlations of the units of one layer and kind with the label."""
 
     layer: str
-    unit: Literal["channel", "cell"]
-    """The mean of a map, or each of its cells."""
-    grid: tuple[int, int]
-    """Rows and columns of the layer's maps."""
+    unit: Literal["channel", "cell"]  # the mean of a map, or each of its cells
+    grid: tuple[int, int]  # rows and columns of the layer's maps
     num_units: int
-    num_constant: int
-    """Units that are the same for every image."""
-    largest: float | None
-    """The correlation that is largest in size; none where every unit is constant."""
-    at: dict[str, int] | None
-    """Its place: channel, and for a cell row and column."""
-    p: float | None
-    """Its p-value over all units of that kind."""
-    num_above_paper: int
-    """Units beyond the bound of den Boer 2025."""
+    num_constant: int  # units that are the same for every image
+    largest: float | None  # the correlation that is largest in size; none where every unit is constant
+    at: dict[str, int] | None  # its place: channel, and for a cell row and column
+    p: float | None  # its p-value over all units of that kind
+    num_above_paper: int  # units beyond the bound of den Boer 2025
     num_significant: int
-    quantiles: dict[str, float]
-    """Of the correlations' sizes."""
-    null_95: float
-    """95 % quantile of the largest correlation under permuted labels."""
+    quantiles: dict[str, float]  # of the correlations' sizes
+    null_95: float  # 95 % quantile of the largest correlation under permuted labels
 
 
 class UnitCorrelations(ExplainedArm):
@@ -123,8 +100,7 @@ class UnitCorrelations(ExplainedArm):
     num_images: int
     num_patients: int
     permutations: int
-    paper: float
-    """The bound of den Boer 2025, section 7."""
+    paper: float  # the bound of den Boer 2025, section 7
     rows: tuple[UnitRow, ...]
 
 
@@ -132,8 +108,7 @@ class Explanation(Record):
     """The content of explain.json: each part that was asked for."""
 
     format: int = 1
-    store: str = ""
-    """Id of the images' store."""
+    store: str = ""  # id of the images' store
     gradcam: GradCam | None = None
     maximise: Maximised | None = None
     units: UnitCorrelations | None = None

@@ -32,8 +32,7 @@ class FeaturesCard(Record):
     """What made the features, how it was applied, and to what; fields without a text: see `EncoderCard`."""
 
     format: int = 1
-    extractor: str = ""
-    """The extractor of `fidelity`; "" for an encoder's features, which name an arm."""
+    extractor: str = ""  # the extractor of `fidelity`; "" for an encoder's features, which name an arm
     arm: str = ""
     pretrain_seed: int = 0
     architecture: str = ""
@@ -45,25 +44,17 @@ class FeaturesCard(Record):
     stem: str = ""
     channels: int = 0
     size: int = 0
-    normalisation: dict[str, tuple[float, ...]] = {}
-    """Mean and standard deviation, per channel that enters the network."""
-    weights: str
-    """sha256 of the weights."""
-    resize: str
-    """What was done to the images' size."""
-    region: str = "all"
-    """What was shown of each image: all, or such as "corners 0.25"."""
-    dtype: str
-    """Of the computation."""
-    num: int
-    """Images."""
+    normalisation: dict[str, tuple[float, ...]] = {}  # mean and SD, per channel that enters the network
+    weights: str  # sha256 of the weights
+    resize: str  # what was done to the images' size
+    region: str = "all"  # what was shown of each image: all, or such as "corners 0.25"
+    dtype: str  # of the computation
+    num: int  # images
     num_features: int = 0
-    store: str = ""
-    """Id of the images' store."""
+    store: str = ""  # id of the images' store
     preprocessing: str = ""
     prepared: dict[str, Any] = {}
-    manifest: str = ""
-    """sha256 of the manifest that the store was made of."""
+    manifest: str = ""  # sha256 of the manifest that the store was made of
 
 
 @dataclass(frozen=True)

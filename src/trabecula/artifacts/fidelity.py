@@ -22,8 +22,7 @@ from trabecula.metrics.memorisation import QUANTILE, Memorisation
 _FILE, _AUDIT_FILE, _MADE_BY = "fidelity.json", "audit.json", "`trabecula fidelity`"
 _AUDIT_FORMAT = 1
 CLEAR = "no sign of copying"
-SHOWN_PAIRS = 20
-"""Pairs of a fake and its nearest training image that are named for a person to look at."""
+SHOWN_PAIRS = 20  # pairs of a fake and its nearest training image that are named for a person to look at
 _QUANTILES = (0, 0.05, 0.5, 0.95)
 
 
@@ -61,24 +60,18 @@ def make_audit(
         for name in ("share_near", "nearer", "authenticity", "copying")
     }
     measures |= {
-        "held_out_authenticity": found.held_out_authenticity,
-        "num_cells": found.num_cells,
+        "held_out_authenticity": found.held_out_authenticity, "num_cells": found.num_cells,
         "quantiles": list(_QUANTILES),
         "fake_distances": np.quantile(found.fake_distances, _QUANTILES).tolist(),
         "held_out_distances": np.quantile(found.held_out_distances, _QUANTILES).tolist(),
-    }
+    }  # fmt: skip
     return {
-        "format": _AUDIT_FORMAT,
-        "generator": weights,
-        "protocol": protocol,
-        "num_train": num_train,
-        "num_train_in_all": in_all,
-        "num_held_out": len(found.held_out_distances),
-        "num_held_out_patients": held_out,
-        "num_fakes": len(found.fake_distances),
-        "measures": measures,
+        "format": _AUDIT_FORMAT, "generator": weights, "protocol": protocol,
+        "num_train": num_train, "num_train_in_all": in_all,
+        "num_held_out": len(found.held_out_distances), "num_held_out_patients": held_out,
+        "num_fakes": len(found.fake_distances), "measures": measures,
         "finding": _finding(found, num_train, in_all),
-    }
+    }  # fmt: skip
 
 
 def _finding(found: Memorisation, num_train: int, in_all: int) -> str:
@@ -104,11 +97,7 @@ def write_audit(folder: Path, audit: dict[str, Any]) -> None:
 
 
 def read_audit(path: Path, weights: str) -> dict[str, Any]:
-    """The audit of a generator with these weights; `path` is the folder of `fidelity` or its audit.json.
-
-    Raises:
-        InputError: no audit there, one of a newer format, or of another generator.
-    """
+    """The audit in a folder of `fidelity`, or its audit.json; that of another generator is refused."""
     file = path / _AUDIT_FILE if path.is_dir() else path
     if not file.exists():
         raise InputError(f"{path}: no {_AUDIT_FILE}; name a folder that {_MADE_BY} wrote")

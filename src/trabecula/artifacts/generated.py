@@ -19,23 +19,15 @@ _ID = re.compile(r"generator-[0-9a-f]{12}")
 class GeneratedBy(Record):
     """What a store of samples records of the generator that made them."""
 
-    generator: str = ""
-    """The patient id of the images."""
-    weights: str = ""
-    """sha256 of the generator's weights."""
-    objective: str = ""
-    """The method that trained the generator."""
-    images_seen: int | None = None
-    """Images that the generator saw in training; not set: not known."""
+    generator: str = ""  # the patient id of the images
+    weights: str = ""  # sha256 of the generator's weights
+    objective: str = ""  # the method that trained the generator
+    images_seen: int | None = None  # images that the generator saw in training; not set: not known
     pretrain_seed: int = 0
-    store: str = ""
-    """Id of the store that it learned from."""
-    kind: str = ""
-    """Independent samples or interpolations."""
-    seed: int = 0
-    """Of the noise."""
-    patients: tuple[str, ...] = ()
-    """Hashes of the patients that the generator learned from, and their key, as in an encoder's card."""
+    store: str = ""  # id of the store that it learned from
+    kind: str = ""  # independent samples or interpolations
+    seed: int = 0  # of the noise
+    patients: tuple[str, ...] = ()  # hashes of those the generator learned from, as in an encoder's card
     patients_key: str = ""
 
 

@@ -28,24 +28,15 @@ class GeneratorCard(encoder.NetworkCard):
     """What a generator is and what it has seen. A program refuses cards of a newer format."""
 
     format: int = FORMAT
-    kind: str
-    """The name of its class in the table of `nets/generators`."""
-    settings: dict[str, Any] = Field(default_factory=dict)
-    """The settings of that class, such as the length of its random input."""
-    name: str = ""
-    """The arm's name in tables; "" outside the site."""
-    objective: str
-    """The method that trained it."""
-    store: str
-    """Id of the store it was trained on."""
-    images_seen: int = Field(ge=0)
-    """Real images drawn in its training."""
-    seed: int
-    """Seed of its training."""
-    averaged: bool
-    """Whether these are moving averages of the weights."""
-    audit: dict[str, Any] = Field(default_factory=dict)
-    """The memorisation audit it was exported with; {} inside the site."""
+    kind: str  # the name of its class in the table of `nets/generators`
+    settings: dict[str, Any] = Field(default_factory=dict)  # of that class, such as `latent`
+    name: str = ""  # the arm's name in tables; "" outside the site
+    objective: str  # the method that trained it
+    store: str  # id of the store it was trained on
+    images_seen: int = Field(ge=0)  # real images drawn in its training
+    seed: int  # seed of its training
+    averaged: bool  # whether these are moving averages of the weights
+    audit: dict[str, Any] = Field(default_factory=dict)  # of memorisation, of an export; {} inside the site
 
     def exported(self, audit: Mapping[str, Any]) -> GeneratorCard:
         """As it leaves the site: with its audit, without its patients and their store."""

@@ -29,10 +29,8 @@ Floats = NDArray[np.float64]
 Names = Sequence[str] | NDArray[np.str_]
 
 PREDICTIONS, CHOICES = "predictions.csv", "choices.csv"
-ARM = ["task", "arm", "mode", "fraction"]
-"""Columns that name an arm in one mode with one share of the labels."""
-RUN = [*ARM, "pretrain_seed", "seed"]
-"""Columns that name one trained model."""
+ARM = ["task", "arm", "mode", "fraction"]  # columns that name an arm in one mode with one share of the labels
+RUN = [*ARM, "pretrain_seed", "seed"]  # columns that name one trained model
 COUNTS = ("num_train_images", "num_train_patients", "num_val_images", "num_val_patients")
 _TEXT = ("image_id", "task", "cohort", "arm", "mode", "split")
 
@@ -79,29 +77,22 @@ class Origin(Record):
     mode: str
     """"probe" or "finetune"; "finetune:NAME" for a named way of fine-tuning, "probe:corners 0.25" where the
     encoder was shown the corners alone."""
-    fraction: float
-    """Part of the labels that was used."""
-    seed: int
-    """Of the few-label subset and the training on it."""
-    pretrain_seed: int
-    """Of the encoder."""
+    fraction: float  # part of the labels that was used
+    seed: int  # of the few-label subset and the training on it
+    pretrain_seed: int  # of the encoder
 
 
 class Choice(Record):
     """What was chosen on the few-label validation part, and the labelled images and patients of both."""
 
-    threshold: tuple[float, ...] = ()
-    """Above it an image is called positive: one for a binary task, one a label for a multi-label one."""
-    strength: float | None = None
-    """A probe's inverse regularisation C."""
-    images_seen: int | None = None
-    """Fine-tuning: images seen at the chosen checkpoint."""
+    threshold: tuple[float, ...] = ()  # above it an image is positive: one, or one a label of several
+    strength: float | None = None  # a probe's inverse regularisation C
+    images_seen: int | None = None  # fine-tuning: images seen at the chosen checkpoint
     num_train_images: int
     num_train_patients: int
     num_val_images: int
     num_val_patients: int
-    note: str = ""
-    """What could not be done as asked."""
+    note: str = ""  # what could not be done as asked
 
 
 def prediction_rows(
@@ -127,14 +118,10 @@ def write_predictions(
     folder: Path, frames: Sequence[pd.DataFrame], choices: Sequence[tuple[Origin, Choice]]
 ) -> None:
     """Write both tables; the same values give the same bytes."""
-    rows = [
-        {
-            **origin.model_dump(),
-            **choice.model_dump(),
-            "threshold": ";".join(f"{value:.8g}" for value in choice.threshold),
-        }
-        for origin, choice in choices
-    ]
+    rows = []
+    for origin, choice in choices:
+        threshold = ";".join(f"{value:.8g}" for value in choice.threshold)
+        rows.append({**origin.model_dump(), **choice.model_dump(), "threshold": threshold})
     for name, table in ((PREDICTIONS, pd.concat(frames, ignore_index=True)), (CHOICES, pd.DataFrame(rows))):
         text = table.to_csv(index=False, float_format="%.8g", lineterminator="\n")
         write_atomically(folder / name, text)

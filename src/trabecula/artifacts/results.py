@@ -33,8 +33,7 @@ Floats = NDArray[np.float64]
 
 METRICS, COMPARISONS, CURVES, FLOW = "metrics.json", "comparisons.json", "curves.json", "flow.json"
 _MADE_BY = "`trabecula evaluate`"
-VERSION = 2
-"""Of all four files. Version 1 had no number of its own and did not name the control of an arm."""
+VERSION = 2  # of all four files. Version 1 had no number of its own and did not name the control of an arm
 
 
 class ResultRecord(Mapping[str, Any]):
@@ -71,17 +70,13 @@ class MetricRow(ResultRecord):
     family: str
     mode: str
     fraction: float
-    cohort: str
-    """A cohort of the manifest, or "all"."""
-    stratum: str
-    """ "sex=F", or "all"."""
+    cohort: str  # a cohort of the manifest, or "all"
+    stratum: str  # "sex=F", or "all"
     metric: str
     num_images: int
     num_patients: int
-    num_events: int | None
-    """Images of the positive class; None where the metric has none."""
-    seed: int | str
-    """Of the few-label subset; "all" in a row over seeds."""
+    num_events: int | None  # images of the positive class; None where the metric has none
+    seed: int | str  # of the few-label subset; "all" in a row over seeds
     pretrain_seed: int | str
     value: float | None
     low: float | None
@@ -109,10 +104,8 @@ class Comparison(ResultRecord):
     high: float | None
     p: float | None
     num_seeds: int
-    p_holm: float | None
-    """Adjusted for the comparisons with the same kind of baseline."""
-    claim: str
-    """ "better" or "worse" where `p_holm` is below alpha, else "none"."""
+    p_holm: float | None  # adjusted for the comparisons with the same kind of baseline
+    claim: str  # "better" or "worse" where `p_holm` is below alpha, else "none"
     note: str = ""
 
 
@@ -129,8 +122,7 @@ class LabelMultiplier(ResultRecord):
     value: float | None
     low: float | None
     high: float | None
-    censored: str
-    """ "above" or "below" where the value is beyond the baseline's learning curve."""
+    censored: str  # "above" or "below" where the value is beyond the baseline's learning curve
     note: str
 
 
@@ -185,8 +177,7 @@ class LearningPoint(ResultRecord):
     """A metric with one share of the labels."""
 
     fraction: float
-    num_patients: int | None
-    """Labelled training patients, mean over seeds."""
+    num_patients: int | None  # labelled training patients, mean over seeds
     value: float | None
     low: float | None
     high: float | None
@@ -213,8 +204,7 @@ class SnapshotPoint(ResultRecord):
     num_patients: int
     note: str
     arm: str = ""
-    images: int | None = None
-    """Seen in pretraining; None of the control."""
+    images: int | None = None  # seen in pretraining; None of the control
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -227,8 +217,7 @@ class SnapshotCurve(ResultRecord):
     metric: str
     fraction: float
     points: Sequence[SnapshotPoint]
-    split: str = ""
-    """ "val": the curve is of validation images; of a file that does not say so nothing is drawn."""
+    split: str = ""  # "val": of validation images; of a file that does not say so nothing is drawn
     control: SnapshotPoint | None = None
 
 
@@ -266,10 +255,8 @@ class EvaluatedEncoder(ResultRecord):
     objective: str
     images_seen: int | None
     num_patients_seen: int | None
-    control: str | None
-    """The arm that this one is compared with first; None: it is the control itself, or there is none."""
-    control_reason: str
-    """Why there is no control."""
+    control: str | None  # the arm it is compared with first; None: it is the control, or there is none
+    control_reason: str  # why there is no control
     pretrain_seed: int | None = None
     pool_fraction: float = 1.0
     pool_cohorts: Sequence[str] = ()

@@ -25,14 +25,10 @@ _WRITER = "the run's own command"
 class RunRecord(Record):
     """config.json: what decides the result of a run; its digest is the run's id."""
 
-    verb: str
-    """The verb that ran."""
-    settings: dict[str, Any] = {}
-    """The verb's settings without its inputs and without those on which no result depends."""
-    inputs: dict[str, list[str]] = {}
-    """Identities of the inputs, by setting."""
-    threads: int = 1
-    """Threads that computed it."""
+    verb: str  # the verb that ran
+    settings: dict[str, Any] = {}  # the verb's, without its inputs and those on which no result depends
+    inputs: dict[str, list[str]] = {}  # identities of the inputs, by setting
+    threads: int = 1  # threads that computed it
 
     @property
     def id(self) -> str:

@@ -51,38 +51,24 @@ class Trial:
 class ChosenSettings(Record):
     """The settings of the best trial and where they come from."""
 
-    settings: dict[str, Any]
-    """Settings of fine-tuning: all that the search fixed or searched, each whole (all of `optimizer`)."""
-    by: SelectBy
-    """What was compared on the validation part."""
-    trial: int
-    """Number of the best trial."""
-    loss: float
-    """Its validation loss."""
-    metric: float | None
-    """Its validation metric; none where the part holds too few classes."""
+    settings: dict[str, Any]  # of fine-tuning: all that were fixed or searched, each whole
+    by: SelectBy  # what was compared on the validation part
+    trial: int  # number of the best trial
+    loss: float  # its validation loss
+    metric: float | None  # its validation metric; none where the part holds too few classes
     task: str
     arm: str
     pretrain_seed: int
-    fraction: float
-    """Part of the labels that the search had."""
-    seed: int
-    """Of the few-label subset, the training and the search."""
-    num_val_patients: int
-    """Patients of the validation part that chose."""
+    fraction: float  # part of the labels that the search had
+    seed: int  # of the few-label subset, the training and the search
+    num_val_patients: int  # patients of the validation part that chose
     num_trials: int
-    num_pruned: int
-    """Of these, ended early."""
-    num_diverged: int
-    """Of these, ended by a loss that is not finite."""
-    num_invalid: int = 0
-    """Of these, not made: their settings do not go together."""
-    images: int
-    """Images seen in all trials together."""
-    patients: tuple[str, ...]
-    """Patients whose labels the trials learned from or were compared on, as HMACs under the site's key."""
-    patients_key: str
-    """Name of the key of these HMACs."""
+    num_pruned: int  # of these, ended early
+    num_diverged: int  # of these, ended by a loss that is not finite
+    num_invalid: int = 0  # of these, not made: their settings do not go together
+    images: int  # images seen in all trials together
+    patients: tuple[str, ...]  # whose labels the trials used, as HMACs under the site's key
+    patients_key: str  # name of the key of these HMACs
 
     def check(self, task: str, held_out: Iterable[str]) -> None:
         """Refuse settings of another task, and those that a held-out patient may have helped to choose."""

@@ -33,22 +33,14 @@ class SpectrumAudit(TypedDict, total=False):
     classes: list[str]
     num_images: int
     num_patients: int
-    called: list[ClassShare]
-    """Shares of the classes as called."""
-    mean: list[ClassShare]
-    """Means of the classes' probabilities."""
-    corrected: list[ClassShare]
-    """Shares corrected for the proxy's errors on labelled images; none where they cannot be."""
-    correction: str
-    """How the shares were corrected, or why they were not."""
-    misfit: float | None
-    """How far the corrected shares are from explaining the calls."""
-    known: dict[str, Any] | None
-    """The labelled images: their part, counts, shares, calls and confusion."""
-    dominant: dict[str, Any] | None
-    """The class of which the pool nearly all consists."""
-    warning: str
-    """A sentence about it, "" where no class dominates."""
+    called: list[ClassShare]  # shares of the classes as called
+    mean: list[ClassShare]  # means of the classes' probabilities
+    corrected: list[ClassShare]  # for the proxy's errors on labelled images; none where they cannot be
+    correction: str  # how the shares were corrected, or why they were not
+    misfit: float | None  # how far the corrected shares are from explaining the calls
+    known: dict[str, Any] | None  # the labelled images: their part, counts, shares, calls and confusion
+    dominant: dict[str, Any] | None  # the class of which the pool nearly all consists
+    warning: str  # a sentence about it, "" where no class dominates
 
 
 _NEEDED = {"task", "arm", "num_images", "num_patients", "called", "corrected", "correction", "warning"}

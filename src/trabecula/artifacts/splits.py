@@ -26,8 +26,7 @@ from trabecula.spreadsheet import csv_text, read_table
 
 FILE = "splits.csv"
 PARTS = ("train", "val", "test")
-FEW_VAL = 10
-"""Fewer validation patients than these are mentioned in the notes: 1 % of the knees are 6."""
+FEW_VAL = 10  # fewer validation patients than these are mentioned in the notes: 1 % of the knees are 6
 
 
 @dataclass(frozen=True)
@@ -202,11 +201,8 @@ def counts(truth: Truth, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
     """Patients, images, and images of each class among these rows of the truth."""
     y = truth.y[rows]
     images = (y == 1).sum(axis=0) if y.ndim == 2 else np.bincount(y, minlength=len(truth.class_names))
-    return {
-        "patients": len(set(truth.patient_ids[rows])),
-        "images": len(rows),
-        "per_class": {name: int(n) for name, n in zip(truth.class_names, images, strict=True)},
-    }
+    per_class = {name: int(n) for name, n in zip(truth.class_names, images, strict=True)}
+    return {"patients": len(set(truth.patient_ids[rows])), "images": len(rows), "per_class": per_class}
 
 
 def worst_class(truth: Truth) -> dict[str, int]:

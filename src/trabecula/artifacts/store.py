@@ -55,45 +55,29 @@ class StoredShard(Record):
 
     file: str
     num_images: int
-    sha256: str = ""
-    """Of the array's values."""
+    sha256: str = ""  # of the array's values
 
 
 class StoreRecord(Record):
     """store.json: how the images were made, and what is there."""
 
     format: int
-    size: int
-    """Height and width, in pixels."""
-    channels: int
-    """1 or 3."""
-    bits: int
-    """8 or 16 per channel."""
-    preprocessing: str
-    """Digest of all that decides pixels; "" where it is not known."""
-    fit: str = ""
-    """How an oblong image fills the square."""
-    intensity: dict[str, Any] = {}
-    """The rule for images deeper than 8 bit."""
-    spacing: float | None = None
-    """Millimetres a pixel, where the images were brought to one spacing."""
-    flip_side: str | None = None
-    """The side that is mirrored; not set where no image has a side."""
-    raster: int = 0
-    """Version of the pixels."""
-    prepared: dict[str, Any] | None = None
-    """Of samples: the settings that decided the pixels which the generator learned from."""
-    manifest: str = ""
-    """sha256 of the manifest."""
-    index: str = ""
-    """sha256 of the index."""
+    size: int  # height and width, in pixels
+    channels: int  # 1 or 3
+    bits: int  # 8 or 16 per channel
+    preprocessing: str  # digest of all that decides pixels; "" where it is not known
+    fit: str = ""  # how an oblong image fills the square
+    intensity: dict[str, Any] = {}  # the rule for images deeper than 8 bit
+    spacing: float | None = None  # millimetres a pixel, where the images were brought to one spacing
+    flip_side: str | None = None  # the side that is mirrored; not set where no image has a side
+    raster: int = 0  # version of the pixels
+    prepared: dict[str, Any] | None = None  # of samples: how the images the generator learned from were made
+    manifest: str = ""  # sha256 of the manifest
+    index: str = ""  # sha256 of the index
     num_images: int = 0
-    num_rejected: int = 0
-    """Images of the manifest that could not be used."""
-    shards: tuple[StoredShard, ...]
-    """The array files, in the order of the index."""
-    generated: GeneratedBy | None = None
-    """Of samples: what made them."""
+    num_rejected: int = 0  # images of the manifest that could not be used
+    shards: tuple[StoredShard, ...]  # the array files, in the order of the index
+    generated: GeneratedBy | None = None  # of samples: what made them
 
     @property
     def plain(self) -> dict[str, Any]:
@@ -173,11 +157,12 @@ class Store:
     """An opened store; it can be pickled, and opens its memory maps when it first reads.
 
     `size`: height and width of its images, in pixels; `channels`: 1 or 3; `bits`: 8 or 16 per channel;
-    `preprocessing`: digest of all that decides pixels.
+    `preprocessing`: digest of all that decides pixels. Where it is of several, one behind the other, `parts`
+    are these, in the order of their rows; else it is made of itself alone.
     """
 
-    def __init__(self, path: Path, record: StoreRecord) -> None:
-        self.path, self.record = path, record
+    def __init__(self, path: Path, record: StoreRecord, joined: Sequence[Store] = ()) -> None:
+        self.path, self.record, self._joined = path, record, tuple(joined)
         self.size, self.channels, self.bits = record.size, record.channels, record.bits
         self.preprocessing = record.preprocessing
         self._starts = np.concatenate([[0], np.cumsum([shard.num_images for shard in record.shards])])
@@ -212,17 +197,21 @@ class Store:
 
     @property
     def parts(self) -> tuple[Store, ...]:
-        """The stores that this one is made of: itself alone."""
-        return (self,)
+        return self._joined or (self,)
 
     @cached_property
     def id(self) -> str:
-        """Digest of the store's record, which holds the digests of its images and index."""
-        return digest(self.record.plain)
+        """Digest of the record, which holds the digests of images and index; of several, of their ids."""
+        return digest([part.id for part in self._joined] or self.record.plain)
 
     @cached_property
     def index(self) -> pd.DataFrame:
-        """One row per image in the order of the store, every column text."""
+        """One row per image in the order of the store, every column text, "" where a part has no such column.
+
+        Of several stores image ids may come twice; patients of one id are taken for one person.
+        """
+        if self._joined:
+            return pd.concat([part.index for part in self._joined], ignore_index=True).fillna("")
         file = self.path / INDEX_FILE
         table = read_table(file)
         if len(table) != len(self):
@@ -307,36 +296,14 @@ def differing(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     return found
 
 
-class JoinedStores(Store):
-    """Stores that were prepared alike, one behind the other."""
-
-    def __init__(self, parts: Sequence[Store]) -> None:
-        leading = next((part for part in parts if _SIDE in part.prepared), parts[0])
-        shards = [
-            shard.model_copy(update={"file": str((part.path / shard.file).absolute())})
-            for part in parts
-            for shard in part.record.shards
-        ]
-        super().__init__(parts[0].path, leading.record.model_copy(update={"shards": tuple(shards)}))
-        self._parts = tuple(parts)
-
-    @property
-    def parts(self) -> tuple[Store, ...]:
-        """The stores, in the order of their rows."""
-        return self._parts
-
-    @cached_property
-    def id(self) -> str:
-        """Digest of the stores' own ids, in their order."""
-        return digest([part.id for part in self._parts])
-
-    @cached_property
-    def index(self) -> pd.DataFrame:
-        """The stores' indices one below the other; "" where a store has no such column.
-
-        Image ids may come twice, from two stores; patients of one id are taken for one person.
-        """
-        return pd.concat([part.index for part in self._parts], ignore_index=True).fillna("")
+def _joined(parts: Sequence[Store]) -> Store:
+    leading = next((part for part in parts if _SIDE in part.prepared), parts[0])
+    shards = [
+        shard.model_copy(update={"file": str((part.path / shard.file).absolute())})
+        for part in parts
+        for shard in part.record.shards
+    ]
+    return Store(parts[0].path, leading.record.model_copy(update={"shards": tuple(shards)}), parts)
 
 
 def open_stores(first: Path, more: Sequence[Path] = ()) -> Store:
@@ -357,7 +324,7 @@ def open_stores(first: Path, more: Sequence[Path] = ()) -> Store:
         for other, its_path in zip(parts[:number], paths, strict=False):
             if not alike(part.prepared, other.prepared):
                 check_prepared(part, path, f"{its_path}", other.preprocessing, other.prepared)
-    return JoinedStores(parts)
+    return _joined(parts)
 
 
 def rows_of(store: Store, image_ids: Sequence[str] | npt.NDArray[np.str_]) -> npt.NDArray[np.int64]:

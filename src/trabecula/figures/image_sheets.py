@@ -21,13 +21,10 @@ _INK, _SOFT, _PAPER = (29, 35, 41), (90, 99, 109), (253, 253, 251)
 _MID_GREY = 96  # the image below the scale bar
 _STRONGEST = 0.78  # of the colour over the image, where the map is at its maximum
 # Seven anchors of a scale that darkens evenly towards its low end, legible in grey and to the colour-blind.
-_SCALE = np.array(
-    [
-        (13, 8, 55), (87, 15, 109), (155, 41, 100), (214, 72, 65), (246, 125, 21), (250, 194, 44),
-        (252, 255, 164),
-    ],
-    dtype=float,
-)  # fmt: skip
+_SCALE = np.array([
+    (13, 8, 55), (87, 15, 109), (155, 41, 100), (214, 72, 65), (246, 125, 21), (250, 194, 44),
+    (252, 255, 164),
+])  # fmt: skip
 
 
 @dataclass(frozen=True)

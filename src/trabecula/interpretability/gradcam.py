@@ -53,10 +53,7 @@ def choose_layer(backbone: Backbone, wanted: str = "") -> str:
     """The layer asked for, or the last stage with maps of 4 x 4 positions at least, or of more than one.
 
     Of a transformer it is the last block but one: what comes after the last block's attention stays where it
-    is, so that a class token does not see it.
-
-    Raises:
-        InputError: no such layer, or a network without maps.
+    is, so that a class token does not see it. An InputError if there is no such layer, or there are no maps.
     """
     if wanted:
         check_layers(backbone, [wanted])
@@ -72,14 +69,11 @@ def choose_layer(backbone: Backbone, wanted: str = "") -> str:
 
 
 def class_score(logits: Tensor, target: int, single: bool) -> Tensor:
-    """(B, K) logits -> (B,) what is explained.
+    """(B, K) logits -> (B,) what is explained: for labels of their own, the label's logit.
 
-    For labels of their own, the label's logit. For classes of which one holds, the class's logit less
+    For classes of which one holds, the class's logit less
     the mean of the others': a constant added to all changes no probability, and of two classes this is
     the log-odds, whichever of the two outputs has learned it.
     """
-    own = logits[:, target]
-    if not single:
-        return own
     others = [k for k in range(logits.shape[1]) if k != target]
-    return own - logits[:, others].mean(1)
+    return logits[:, target] - logits[:, others].mean(1) if single else logits[:, target]

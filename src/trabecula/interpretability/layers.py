@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -25,30 +25,23 @@ def map_layers(backbone: Backbone) -> dict[str, tuple[int, int, int]]:
     """Name -> (K, h, w) of every module that gives maps, in the order in which they run."""
     found: dict[str, tuple[int, int, int]] = {}
     names = {module: name for name, module in backbone.net.named_modules() if name}
+    grid = backbone.grid if backbone.layout == "tokens" else None
+    tokens = backbone.num_prefix_tokens + math.prod(grid) if grid else None
 
     def note(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
         changed = not (given and output is given[0])  # not the layer in place of a library's classifier
-        if isinstance(output, Tensor) and changed and (output.ndim == 4 or _are_tokens(backbone, output)):
+        if isinstance(output, Tensor) and changed and (output.ndim == 4 or output.shape[1:-1] == (tokens,)):
             found.pop(names[module], None)  # a module that runs twice is placed where it ran last
             found[names[module]] = tuple(as_maps(backbone, output).shape[1:])  # type: ignore[assignment]
 
-    handles = [module.register_forward_hook(note) for module in names]
-    training = backbone.net.training
-    backbone.net.eval()
-    try:
+    with ExitStack() as after:
+        for module in names:
+            after.enter_context(module.register_forward_hook(note))
+        after.callback(backbone.net.train, backbone.net.training)
+        backbone.net.eval()
         device = next(backbone.net.parameters()).device
         backbone(torch.zeros((1, backbone.in_channels, backbone.size, backbone.size), device=device))
-    finally:
-        backbone.net.train(training)
-        for handle in handles:
-            handle.remove()
     return found
-
-
-def _are_tokens(backbone: Backbone, output: Tensor) -> bool:
-    if backbone.layout != "tokens" or backbone.grid is None or output.ndim != 3:
-        return False
-    return output.shape[1] == backbone.num_prefix_tokens + math.prod(backbone.grid)
 
 
 def as_maps(backbone: Backbone, output: Tensor) -> Tensor:
@@ -112,9 +105,7 @@ def captured(backbone: Backbone, names: Sequence[str]) -> Iterator[dict[str, Ten
     def keep(module: nn.Module, _: Any, output: Tensor) -> None:
         outputs[modules[module]] = output
 
-    handles = [module.register_forward_hook(keep) for module in modules]
-    try:
+    with ExitStack() as hooks:
+        for module in modules:
+            hooks.enter_context(module.register_forward_hook(keep))
         yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -32,18 +32,10 @@ def noise_images(num: int, channels: int, size: int, seed: int) -> Tensor:
 
 
 def maximise(critic: Callable[[Tensor], Tensor], start: Tensor, steps: int, rate: float) -> Climb:
-    """Climb the score by Adam, each pixel kept in [-1, 1] by clamping.
+    """Climb the critic's score by Adam from (B, C, S, S) in [-1, 1]; a RunError if it is not finite.
 
-    Clamped, the ascent can reach the box's faces, where a piecewise linear critic has its maximum;
-    through a tanh it never would.
-
-    Args:
-        critic: (B, C, S, S) -> (B,), each score of its own image alone.
-        start: (B, C, S, S) in [-1, 1].
-        rate: how far a pixel moves in one step, about, where the whole range is 2.
-
-    Raises:
-        RunError: the score is not finite.
+    Each pixel is clamped to [-1, 1]: so the ascent can reach the box's faces, where a piecewise linear critic
+    has its maximum; through a tanh it never would. `rate` is about how far a pixel moves in one step.
     """
     x = start.clone().requires_grad_()
     optimizer = torch.optim.Adam([x], lr=rate, maximize=True)

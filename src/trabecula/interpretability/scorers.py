@@ -50,19 +50,13 @@ def recentred(images: Tensor, crop: float) -> Tensor:
 
 
 def of_classifier(path: Path, store: Store, target: str, device: torch.device) -> Scorer:
-    """One class of a classifier that `finetune` wrote: the target, or the last one where that is "".
-
-    Raises:
-        InputError: no classifier there, a store prepared otherwise, or no such class.
-    """
+    """One class of a classifier that `finetune` wrote: the target, or the last one where that is ""."""
     classifier = load_classifier(path)
     classifier.check_fit(store, store.path)
     card, names = classifier.card, classifier.card.class_names
     chosen = target or names[-1]
     if chosen not in names:
-        raise InputError(
-            f"target '{target}': not a class of task '{card.origin.task}'{suggest(target, names)}"
-        )
+        raise InputError(f"target '{target}': no class of task '{card.origin.task}'{suggest(target, names)}")
     column = names.index(chosen)
     classifier.to(device).eval()
 
@@ -90,11 +84,7 @@ def of_critic(path: Path, store: Store, device: torch.device) -> Scorer:
 
 
 def load_pair(path: Path, store: Store, device: torch.device) -> tuple[Encoder, Critic]:
-    """A folder's encoder and its critic, ready to score this store.
-
-    Raises:
-        InputError: no critic there, or a store it was not made for.
-    """
+    """A folder's encoder and its critic, ready to score this store, which must be one that they fit."""
     critic, encoder = load_critic(folder_of(path)), load_encoder(path)
     check_fit(encoder.card, store, store.path)
     return encoder.to(device).eval(), critic.to(device)

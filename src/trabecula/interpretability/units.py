@@ -42,8 +42,7 @@ _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 def choose_shapes(encoder: Encoder, wanted: Sequence[str], critic: Critic | None) -> dict[str, Shape]:
     """Name -> (K, h, w) of the layers asked for, or of the last three stages and the critic's score.
 
-    Raises:
-        InputError: no such layer, or a network without maps.
+    An InputError if there is no such layer, or the network has no maps.
     """
     check_layers(encoder.backbone, wanted)
     known = map_layers(encoder.backbone)
@@ -96,11 +95,9 @@ def correlate(
                 held.add(_units(batch[part.layer], part))
         for part, held in zip(together, sums, strict=True):
             parts.setdefault((part.layer, part.kind), []).append(held.result())
-    joined = {}
-    for key, found in parts.items():
-        r = np.concatenate([part.r for part in found])
-        joined[key] = Correlations(r, np.maximum.reduce([part.null_max for part in found]))
-    return joined
+    r = {key: np.concatenate([part.r for part in found]) for key, found in parts.items()}
+    null = {key: np.maximum.reduce([part.null_max for part in found]) for key, found in parts.items()}
+    return {key: Correlations(r[key], null[key]) for key in parts}
 
 
 def _passes(shapes: dict[str, Shape], labels: int) -> list[list[_Channels]]:

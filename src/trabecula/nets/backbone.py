@@ -83,11 +83,7 @@ class Backbone(nn.Module):
         return Output(patches.transpose(1, 2).unflatten(2, (side, side)), token)
 
     def maps(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) normalised -> (B, num_features, h, w).
-
-        Raises:
-            InputError: the architecture has no grid of features.
-        """
+        """(B, C, H, W) normalised -> (B, num_features, h, w); refused if the architecture has no maps."""
         maps: Tensor | None = self(x).maps
         if maps is None:
             raise InputError(f"{self.architecture} gives one vector an image and no maps; use pool = 'token'")

@@ -40,16 +40,11 @@ _MOST = 1e-4  # of the largest feature: more is another function, not another or
 class LibraryFormat:
     """How to load an encoder's weights in a library, and what comes out."""
 
-    library: str
-    """ "timm" or "torchvision"."""
-    build: str
-    """Lines of Python that make `net`."""
-    features: str
-    """Lines of Python from normalised images `x` to `features`."""
-    config: dict[str, Any] | None
-    """config.json with which timm.create_model("local-dir:FOLDER", pretrained=True) makes the network."""
-    difference: float
-    """Largest difference between its features and the encoder's on random images, of the largest feature."""
+    library: str  # "timm" or "torchvision"
+    build: str  # lines of Python that make `net`
+    features: str  # lines of Python from normalised images `x` to `features`
+    config: dict[str, Any] | None  # config.json for timm.create_model("local-dir:FOLDER", pretrained=True)
+    difference: float  # largest between its features and the encoder's, of the largest feature
 
     def code(self, encoder: Encoder) -> str:
         """A whole program from a weights file to features."""
@@ -220,11 +215,7 @@ def _difference(got: Tensor, wanted: Tensor) -> float:
 
 
 def check_onnx_installed() -> None:
-    """Before any work.
-
-    Raises:
-        InputError: a package is missing, with the command that installs it.
-    """
+    """Before any work: where a package is missing, an InputError has the command that installs it."""
     missing = " and ".join(name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None)
     if missing:
         raise InputError(f"ONNX files need {missing}: pip install 'trabecula[export]', or set onnx = false")

@@ -29,8 +29,7 @@ _DINOV3 = {(384, 12, 6): "small", (768, 12, 12): "base", (1024, 24, 16): "large"
 _SIZES: dict[Any, dict[Any, str]] = {
     "vit": _VIT, "vit_mae": _VIT, "dinov2": _DINOV2, "dinov2_with_registers": _DINOV2, "dinov3_vit": _DINOV3,
 }  # fmt: skip
-KINDS = tuple(_SIZES)
-"""Values of `model_type` in a config.json that are known."""
+KINDS = tuple(_SIZES)  # values of `model_type` in a config.json that are known
 _QKV = ("query", "key", "value")
 _ROPE = 100.0  # of DINOv3's rotary positions (Simeoni et al. 2025, arXiv 2508.10104)
 _PREFIX = re.compile(

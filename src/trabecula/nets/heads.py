@@ -14,8 +14,7 @@ from trabecula.artifacts.classifier import HeadChoice, HiddenLayer
 from trabecula.errors import InputError
 from trabecula.random_numbers import RowRandom
 
-LEAK = 0.2
-"""Slope of leaky_relu below 0: the critic's own (den Boer 2025, section 4.2)."""
+LEAK = 0.2  # slope of leaky_relu below 0: the critic's own (den Boer 2025, section 4.2)
 
 
 class _Layers(nn.Module):

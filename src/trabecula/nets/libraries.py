@@ -148,11 +148,7 @@ def _set_channels(net: nn.Module, name: str, channels: int) -> None:
 
 
 def torchvision_features(name: str) -> str:
-    """The features of a network before its classifier, as Python: of `net` and normalised images `x`.
-
-    Raises:
-        InputError: they cannot be had.
-    """
+    """The features before the classifier, as Python of `net` and normalised `x`; refused if it has none."""
     for prefixes, code in _FEATURES.items():
         if name.startswith(prefixes):
             return code

@@ -31,8 +31,7 @@ from trabecula.files import read_json, sha256_of
 from trabecula.nets.backbone import Backbone, resolve
 from trabecula.nets.weights import fit, other_keys
 
-AUTO = "auto"
-"""The architecture that stands for what the given folder holds."""
+AUTO = "auto"  # the architecture that stands for what the given folder holds
 _WEIGHTS = (EXPORTED_FILE, WEIGHTS_FILE, "pytorch_model.safetensors", "pytorch_model.bin")
 _INDEX = "model.safetensors.index.json"
 _IMAGENET = re.compile(r"(?:^|[^a-z0-9])(?:imagenet|in1k|in12k|in21k|in22k)", re.IGNORECASE)
@@ -48,15 +47,11 @@ class Published:
     """A network with weights, as its folder describes it."""
 
     folder: Path
-    name: str
-    """Of its weights: the name given to them, else "facebook/dinov2-small@1a2b3c" or the folder's name."""
-    architecture: str
-    """The network's name here."""
-    mean: tuple[float, ...]
+    name: str  # of its weights, given or "facebook/dinov2-small@1a2b3c", or the folder's
+    architecture: str  # the network's name here
+    mean: tuple[float, ...]  # of images in [0, 1], as is std; both empty where the folder gives none
     std: tuple[float, ...]
-    """Of images in [0, 1]; empty where the folder gives none."""
-    config: Mapping[str, Any]
-    """Its config.json; {} of an own export."""
+    config: Mapping[str, Any]  # its config.json; {} of an own export
 
     @property
     def is_imagenet(self) -> bool:

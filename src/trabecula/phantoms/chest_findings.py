@@ -15,11 +15,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, model_validator
+from pydantic import Field
 from scipy.ndimage import gaussian_filter
 from scipy.special import ndtri
 
@@ -272,18 +271,12 @@ _SHARED_LASTS = 0.6  # share of the common causes that is the patient's
 class ChestSettings(Record):
     """What patients of chest radiographs have: how many radiographs, how many findings."""
 
+    renamed = {"films": "images"}
     images: float = Field(2.0, ge=1, le=20)
     """Mean radiographs a patient; most have one, some have many (NIH ChestX-ray14: 3.6)."""
     odds: float = Field(1.0, ge=0, le=20)
     """How many times the odds of each finding are those of NIH ChestX-ray14; above 1 rare ones are found in
     few radiographs."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _renamed(cls, values: Any) -> Any:
-        if isinstance(values, dict) and "films" in values:
-            raise ValueError("'chest.films' is now called 'chest.images'")
-        return values
 
 
 def prevalence(finding: str, odds: float) -> float:

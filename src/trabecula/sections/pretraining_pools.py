@@ -158,7 +158,7 @@ class PoolComparison:
         if row is None or not present(row.value):
             return Entry("–", small=wording.because(row.note) if row else "")
         if pair:
-            stuck = wording.stayed_at_chance(self.results.plateaus, pair)
+            stuck = wording.stayed_at_chance(self.results.flow.plateaus, pair)
             small = f"against {pool_name(self.largest)} {wording.difference(pair)}: "
             small += wording.claim_words(wording.claim_of(pair))[1] + (f" ({stuck})" if stuck else "")
         return Entry(number(row.value), interval(row.low, row.high), small)

@@ -6,7 +6,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,12 +33,6 @@ class RunEntry(NamedTuple):
     config: str
 
 
-@dataclass(frozen=True)
-class Provenance:
-    runs: list[RunEntry]
-    environments: list[tuple[dict[str, str], int]]  # (software and machine, number of runs)
-
-
 def provenance_section(
     results: Results, runs: Sequence[Path], inputs: dict[str, str], command: str
 ) -> Section:
@@ -50,13 +43,13 @@ def provenance_section(
         seeds[name] = ", ".join(map(str, known)) or "–"
     content = {
         "command": without_paths(command), "seeds": seeds, "inputs": inputs, "arms": results.arms,
-        "level": results.level, "resamples": count(results.metrics.num_resamples), "runs": read_runs(runs),
+        "level": results.level, "resamples": count(results.metrics.num_resamples), **read_runs(runs),
     }  # fmt: skip
     return Section("provenance", "Provenance", "Provenance", [Block("provenance", content)])
 
 
-def read_runs(folders: Sequence[Path]) -> Provenance:
-    """Every run's config and machine, ordered by verb and what it did."""
+def read_runs(folders: Sequence[Path]) -> dict[str, Any]:
+    """`runs`, ordered by verb and what they did; `environments`: software and machine, number of runs."""
     records = [read_run(folder) for folder in folders]
     ids = [run_id(folder) or "" for folder in folders]
     pairs = zip(folders, records, strict=True)
@@ -68,7 +61,8 @@ def read_runs(folders: Sequence[Path]) -> Provenance:
         runs.append(RunEntry(record.verb, id_[:12], without_paths(_what(record, arms[id_], arms)), text))
     machines = (json.dumps(_environment(read_provenance(folder)), sort_keys=True) for folder in folders)
     environments = [(json.loads(text), num) for text, num in sorted(Counter(machines).items())]
-    return Provenance(sorted(runs, key=lambda run: (run.verb, run.what, run.id, run.config)), environments)
+    runs.sort(key=lambda run: (run.verb, run.what, run.id, run.config))
+    return {"runs": runs, "environments": environments}
 
 
 def _own_arm(folder: Path, record: RunRecord) -> str:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from trabecula.artifacts import results as files
 from trabecula.artifacts.predictions import corner_of, snapshot_of
-from trabecula.artifacts.results import Comparison, EvaluatedEncoder, LabelMultiplier, MetricRow, PlateauCount
+from trabecula.artifacts.results import Comparison, EvaluatedEncoder, LabelMultiplier, MetricRow
 from trabecula.comparison.arms import PUBLISHED
 from trabecula.figures.charts import NUM_STYLES
 from trabecula.sections.names import architecture_name, arm_name, mode_name
@@ -64,11 +64,6 @@ class Results:
     curves: files.Curves
     flow: files.Flow
     shortcuts: tuple[str, ...] = ()  # tasks that ask for no diagnosis
-
-    @property
-    def plateaus(self) -> Sequence[PlateauCount]:
-        """How many fine-tunings stayed at chance, by task, arm, mode and fraction."""
-        return self.flow.plateaus
 
     @cached_property
     def summaries(self) -> list[MetricRow]:
@@ -127,7 +122,8 @@ class Results:
             first.setdefault(card.arm, card)
         cards = list(first.values())
         order = _unique(card.architecture for card in cards)
-        cards.sort(key=lambda card: (order.index(card.architecture), _rank(card.family)))
+        cards.sort(key=lambda card: [*FAMILIES, card.family].index(card.family))
+        cards.sort(key=lambda card: order.index(card.architecture))
         styles, kinds = _styles(cards), [(card.architecture, arm_name(card)) for card in cards]
         arms = []
         for card, kind in zip(cards, kinds, strict=True):
@@ -199,10 +195,6 @@ def _finished(card: EvaluatedEncoder) -> EvaluatedEncoder:
     """Of a snapshot the arm that it is of, as far as that is known; any other as it is."""
     snapshot = snapshot_of(card.arm)
     return replace(card, arm=snapshot[0], images_seen=None) if snapshot else card
-
-
-def _rank(family: str) -> int:
-    return FAMILIES.index(family) if family in FAMILIES else len(FAMILIES)
 
 
 def _styles(cards: Sequence[EvaluatedEncoder]) -> dict[str, str]:

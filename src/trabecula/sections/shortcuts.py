@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from trabecula.artifacts.predictions import corner_of
 from trabecula.artifacts.results import MetricRow
@@ -43,33 +42,8 @@ class ShortcutProbe:
         return "found" if low > self.chance else "below chance" if high < self.chance else "not shown"
 
 
-class Shortcuts(NamedTuple):
-    """What the shortcut probes say."""
-
-    sentences: list[str]
-    charts: list[Chart]
-    table: Table
-
-
 def shortcuts_section(results: Results) -> Section | None:
-    """None without a shortcut probe."""
-    found = read_shortcuts(results)
-    if found is None:
-        return None
-    one_in = round(2 / (1 - results.metrics.level))
-    note = (
-        "These probes ask for something that is no disease, or show the encoder the corners of each image "
-        f'alone. A high score is no merit. "Found": the {results.level} % interval lies above what chance '
-        f"gives; where there is nothing to find, about one probe in {one_in} says so all the same."
-    )
-    blocks = [Block("note", note), Block("bullets", found.sentences)]
-    blocks += [Block("charts", found.charts), Block("table", found.table)]
-    title = "Shortcuts: what could a network go by?"
-    return Section("shortcuts", "Shortcuts", title, blocks, {"shortcuts": ([found.table], None)})
-
-
-def read_shortcuts(results: Results) -> Shortcuts | None:
-    """The shortcut probes, beside those of the corners the same question to whole images; None without."""
+    """The probes, beside those of the corners the same question to whole images; None without a probe."""
     asked = [panel for panel in results.panels if results.is_shortcut(panel)]
     if not asked:
         return None
@@ -77,7 +51,16 @@ def read_shortcuts(results: Results) -> Shortcuts | None:
     beside = [panel for panel in results.panels if panel not in asked and panel.mode == "probe"]
     shown = [panel for task in tasks for panel in (*beside, *asked) if panel.task == task]
     probes = [probe for panel in shown for probe in _probes(results, panel)]
-    return Shortcuts(_sentences(probes), _charts(results, probes), _table(probes))
+    one_in, table = round(2 / (1 - results.metrics.level)), _table(probes)
+    note = (
+        "These probes ask for something that is no disease, or show the encoder the corners of each image "
+        f'alone. A high score is no merit. "Found": the {results.level} % interval lies above what chance '
+        f"gives; where there is nothing to find, about one probe in {one_in} says so all the same."
+    )
+    blocks = [Block("note", note), Block("bullets", _sentences(probes))]
+    blocks += [Block("charts", _charts(results, probes)), Block("table", table)]
+    title = "Shortcuts: what could a network go by?"
+    return Section("shortcuts", "Shortcuts", title, blocks, {"shortcuts": ([table], None)})
 
 
 def _probes(results: Results, panel: Panel) -> list[ShortcutProbe]:

@@ -133,7 +133,7 @@ def comparison_table(results: Results, panel: Panel, metric: str) -> Table:
     rows, shortcut = [], results.is_shortcut(panel)
     for pair in results.comparisons_of(panel, metric):
         arm, claim = results.by_name[pair.arm], wording.claim_of(pair)
-        stuck = wording.stayed_at_chance(results.plateaus, pair)
+        stuck = wording.stayed_at_chance(results.flow.plateaus, pair)
         reading = wording.claim_words(claim, shortcut)[1] + (f" ({stuck})" if stuck else "")
         rows.append(cells(
             *arm_cells(arm), _against(results, arm, pair.baseline), share(pair.fraction),
@@ -213,7 +213,7 @@ def _mark(results: Results, pair: Comparison | None, reach: float, shortcut: boo
     symbol, words = wording.claim_words(claim, shortcut)
     bar = interval_bar((pair.difference, pair.low, pair.high), reach, results.by_name[pair.arm].style)
     shown = "none" if shortcut and claim else claim  # a higher score is no merit here
-    return Mark(shown or "unknown", symbol, words, bar, wording.any_stuck(results.plateaus, pair))
+    return Mark(shown or "unknown", symbol, words, bar, wording.any_stuck(results.flow.plateaus, pair))
 
 
 def _against(results: Results, arm: Arm, baseline: str) -> str:
@@ -224,7 +224,7 @@ def _against(results: Results, arm: Arm, baseline: str) -> str:
 def difference_cell(results: Results, pair: Comparison | None, shortcut: bool) -> Entry:
     if pair is None:
         return Entry("–")
-    stuck = wording.stayed_at_chance(results.plateaus, pair)
+    stuck = wording.stayed_at_chance(results.flow.plateaus, pair)
     if not wording.claim_of(pair):
         return Entry("not estimable", small="; ".join(filter(None, (wording.because(pair.note), stuck))))
     small = "; ".join(filter(None, (_p_values(pair), pair.note, stuck)))
@@ -239,7 +239,7 @@ def _p_values(pair: Comparison) -> str:
 
 
 def _stuck(results: Results, row: LabelMultiplier) -> str:
-    return "runs that stayed at chance" if wording.any_stuck(results.plateaus, row) else ""
+    return "runs that stayed at chance" if wording.any_stuck(results.flow.plateaus, row) else ""
 
 
 def _multiplier_cell(results: Results, row: LabelMultiplier | None) -> Entry:

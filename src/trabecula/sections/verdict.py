@@ -73,7 +73,7 @@ def tally(results: Results) -> list[dict[str, Any]]:
     for claim in ("better", "worse", "none", ""):
         symbol, words = wording.claim_words(claim)
         own = [pair for pair in pairs if wording.claim_of(pair) == claim]
-        stuck = sum(wording.any_stuck(results.plateaus, pair) for pair in own)
+        stuck = sum(wording.any_stuck(results.flow.plateaus, pair) for pair in own)
         words += f" ({stuck} with runs that stayed at chance)" if stuck else ""
         found.append({"claim": claim or "unknown", "symbol": symbol, "words": words, "number": len(own)})
     return found
@@ -119,7 +119,7 @@ def _verdict(results: Results, panel: Panel) -> dict[str, Any]:
 def plateaus(results: Results, panel: Panel) -> list[str]:
     """ "critic, random initialisation (3 of 10 with 1 % of labels, 1 of 10 with 5 %)", one for each arm."""
     found = defaultdict[str, list[str]](list)
-    for row in panel.of(results.plateaus):
+    for row in panel.of(results.flow.plateaus):
         arm = results.by_name.get(row.arm)  # None of a snapshot
         if arm is not None and row.num_plateau:
             counts = found[f"{arm.network}, {arm.title}"]
@@ -139,7 +139,7 @@ def _line(results: Results, panel: Panel, arm: Arm, pairs: list[Comparison]) -> 
         symbol, words = wording.claim_words(claim)
         marks.append({
             "claim": claim or "unknown", "symbol": symbol, "words": words, "share": share(fraction),
-            "stuck": wording.stayed_at_chance(results.plateaus, pair) if pair else "",
+            "stuck": wording.stayed_at_chance(results.flow.plateaus, pair) if pair else "",
             "difference": wording.point(pair) if pair and claim else "",
         })  # fmt: skip
     return {"arm": arm, **text, "marks": marks, "others": _others(results, arm, own)}
@@ -160,7 +160,7 @@ def _sentence(results: Results, panel: Panel, arm: Arm, pair: Comparison | None)
     if pair is None:
         text["words"] += f": {_why_not(results, panel, metric, arm)}."
         return text
-    claim, stuck = wording.claim_of(pair), wording.stayed_at_chance(results.plateaus, pair)
+    claim, stuck = wording.claim_of(pair), wording.stayed_at_chance(results.flow.plateaus, pair)
     row = results.summary(panel, metric, arm.name, pair.fraction)
     text["words"] += f" with {wording.labels_phrase(results, panel.task, pair.fraction)}"
     if row and present(row.value):

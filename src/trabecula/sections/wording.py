@@ -92,7 +92,7 @@ def untested(pair: Comparison) -> str:
 
 def read_difference(results: Results, pair: Comparison) -> str:
     """ "+0.08 (0.03 to 0.13), Holm-adjusted p 0.0044: better", and fine-tunings that stayed at chance."""
-    claim, stuck = claim_of(pair), stayed_at_chance(results.plateaus, pair)
+    claim, stuck = claim_of(pair), stayed_at_chance(results.flow.plateaus, pair)
     p = f", {adjusted(pair)}" if claim else ""
     reading = claim_words(claim)[1] if claim else untested(pair)
     return f"{difference(pair)}{p}: {reading}" + (f" ({stuck})" if stuck else "")

@@ -22,12 +22,8 @@ _EMPTY: tuple[Any, ...] = (None, "", [], {})
 def metric_rows(path: Path, arm: str, seed: int) -> tuple[list[MetricRow], float]:
     """An arm's summary rows of `evaluate`: all cohorts, no strata, all seeds; and the intervals' level.
 
-    Args:
-        seed: of the encoder's pretraining. Rows over several pretrainings, this one's among them, stay, and
-            their note says so.
-
-    Raises:
-        InputError: no metrics.json there, none of this arm, or only of its encoders of other seeds.
+    `seed` is that of the encoder's pretraining: an InputError if none of these rows is of it. Rows over
+    several pretrainings, this one's among them, stay, and their note says so.
     """
     metrics = read_metrics(path)
     rows = [row for row in metrics.rows if (row.cohort, row.stratum) == ("all", "all")]
@@ -36,13 +32,11 @@ def metric_rows(path: Path, arm: str, seed: int) -> tuple[list[MetricRow], float
         known = f"(it has {', '.join(sorted({row.arm for row in rows})) or 'none'})"
         raise InputError(f"{path}: no metrics of arm '{arm}' {known}; leave metrics out, or name another")
     behind = [(row, _pretrain_seeds(row, rows)) for row in own]
-    kept = [_of_several(row, len(seeds)) for row, seeds in behind if seed in seeds]
+    kept = [_noted(row, len(seeds)) for row, seeds in behind if seed in seeds]
     if not kept:
         others = " and ".join(map(str, sorted(set().union(*(seeds for _, seeds in behind)))))
         which = f"of pretraining seed {others}, this encoder is of seed {seed}"
-        raise InputError(
-            f"{path}: its metrics of arm '{arm}' are {which}; leave metrics out, or name its own"
-        )
+        raise InputError(f"{path}: metrics of arm '{arm}' are {which}; leave metrics out, or name its own")
     return kept, metrics.level
 
 
@@ -53,11 +47,9 @@ def _pretrain_seeds(row: MetricRow, rows: Sequence[MetricRow]) -> set[int]:
     return {seed for seed in found if isinstance(seed, int)}
 
 
-def _of_several(row: MetricRow, num: int) -> MetricRow:
-    if num == 1:
-        return row
-    notes = f"mean over encoders of {num} pretraining seeds, this one among them", row.note
-    return replace(row, note="; ".join(filter(None, notes)))
+def _noted(row: MetricRow, num: int) -> MetricRow:
+    several = f"mean over encoders of {num} pretraining seeds, this one among them" if num > 1 else ""
+    return replace(row, note="; ".join(filter(None, (several, row.note))))
 
 
 def metric_table(rows: Sequence[MetricRow], level: float) -> Table:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trabecula.artifacts import classifier, encoder, features, generator, predictions, results, store
-from trabecula.artifacts.results import Comparison, MetricRow
+from trabecula.artifacts.results import MetricRow
 from trabecula.artifacts.run_record import is_done, read_log, read_provenance
 from trabecula.artifacts.training import read_training
 from trabecula.comparison.arms import taught_by
@@ -119,21 +119,12 @@ def _evaluation(folder: Path) -> RunCard:
         stuck = stayed_at_chance(flow.plateaus, pair)
         text = f"{pair.arm} than {pair.baseline} by {size}: {where}{f' ({stuck})' if stuck else ''}"
         made.add(claim_words(pair.claim)[1], text)
-    made.add("claims", _more(claims) if claims else _no_claim(comparisons.pairs))
+    tested = sum(bool(claim_of(pair)) for pair in comparisons.pairs)
+    none = f"none: {tested} of {len(comparisons.pairs)} comparisons could be tested"
+    made.add("claims", _more(claims) if claims else none)
     made.add("intervals", f"{metrics.level * 100:.4g} %, {count(metrics.num_resamples)} resamples")
     made.commands = [f"trabecula report --results {folder} {_inputs(folder, 'manifest')} --out REPORT"]
     return made
-
-
-def _no_claim(pairs: Sequence[Comparison]) -> str:
-    """ "none: no difference was shown in 10 comparisons, 2 more could not be tested"."""
-    tested = sum(bool(claim_of(pair)) for pair in pairs)
-    if not pairs:
-        return "none: nothing to compare"
-    if not tested:
-        return f"none: of {len(pairs)} comparisons none could be tested"
-    left = f", {len(pairs) - tested} more could not be tested" if tested < len(pairs) else ""
-    return f"none: no difference was shown in {tested} comparison{'s' * (tested != 1)}{left}"
 
 
 def _headlines(rows: Sequence[MetricRow]) -> list[MetricRow]:
@@ -289,9 +280,8 @@ def _classifier(folder: Path) -> RunCard:
     origin, choice, began = card["origin"], card["choice"], card["encoder"]
     made = RunCard(f"{origin['arm']} for {origin['task']}: a classifier")
     rule = card["task"].get("positive") or ", ".join(card["class_names"])
-    made.add(
-        "predicts", f"{origin['task']}, {card['task'].get('kind', '')}: {rule}"
-    )  # "kl2, binary: kl >= 2"
+    # such as "kl2, binary: kl >= 2"
+    made.add("predicts", f"{origin['task']}, {card['task'].get('kind', '')}: {rule}")
     head = card.get("head", "linear")
     network = f"{architecture_name(began['architecture'])} ({began['architecture']})"
     made.add("network", f"{network}, head {head.get('name') if isinstance(head, Mapping) else head}")

@@ -20,7 +20,7 @@ from trabecula.artifacts.predictions import snapshot_name
 from trabecula.artifacts.training import write_training
 from trabecula.data.batches import Stream
 from trabecula.figures.image_sheets import picture_file
-from trabecula.files import save_array
+from trabecula.files import write_atomically
 from trabecula.monitors.monitor import Monitor
 from trabecula.nets.devices import Precision
 from trabecula.objectives.objective import Objective
@@ -95,9 +95,7 @@ def draw(objective: Objective, images: Tensor, seed: int, out: Run) -> None:
         rows = {heading: shown.float().cpu().numpy() for heading, shown in picture.rows.items()}
         out.write(f"{name}.png", picture_file(picture.title, picture.note, rows))
     if (samples := objective.samples(NUM_SAMPLES, seed)) is not None:
-        with out.scratch(SAMPLES_FILE).open("wb") as file:
-            save_array(file, samples.numpy())
-        out.publish(SAMPLES_FILE)
+        write_atomically(out / SAMPLES_FILE, samples.numpy())
 
 
 def _check(monitors: Sequence[Monitor], memory: dict[str, Any], last: bool, out: Run) -> None:

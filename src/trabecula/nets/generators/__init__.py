@@ -18,11 +18,7 @@ TABLE = {
 
 
 def find(kind: str) -> type[Generator]:
-    """The class of a generator.
-
-    Raises:
-        InputError: no generator of that name.
-    """
+    """The class of a generator; an unknown name is refused."""
     if kind not in TABLE:
         raise InputError(f"unknown generator '{kind}'{suggest(kind, sorted(TABLE))}")
     module, name = TABLE[kind].split(":")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from trabecula.figures.image_sheets import montage, png_uri
+from trabecula.sections.curves import roc_curves
 from trabecula.sections.formats import Table
 from trabecula.sections.names import metric_name
 from trabecula.sections.pictures import sample_grids, store_grid
@@ -86,7 +87,9 @@ def _maximised(_paper: Paper, study: StudyFiles) -> list[Block]:
 
 def _roc(paper: Paper, study: StudyFiles) -> list[Block]:
     table = next(table for table in paper.tables if table.ours == "fine_tuned")
-    return [Block("repeated_figures", records.fine_tuned_roc(table, study.results))]
+    panels = records.fine_tuned_panels(study.results)
+    groups = [group for panel in panels for group in roc_curves(study.results, panel, table.networks)]
+    return [Block("repeated_figures", groups)]
 
 
 def _lacking(paper: Paper, study: StudyFiles) -> list[Block]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from trabecula.artifacts.predictions import corner_of
 from trabecula.artifacts.results import MetricRow, TaskFlow
 from trabecula.artifacts.spectrum import read_spectrum
-from trabecula.figures.charts import REFERENCE, STYLES, UNIT_TICKS, Chart, Part, PlotAxis, Series
+from trabecula.figures.charts import REFERENCE, STYLES, UNIT_TICKS, Chart, PlotAxis, Series
 from trabecula.objectives import title
 from trabecula.sections.names import metric_name
 from trabecula.sections.numbers import count, number, present, share
@@ -31,11 +30,9 @@ def drawn(paper: Paper, study: StudyFiles) -> list[tuple[PublishedFigure, list[C
     for panel in results.panels:
         if corner_of(panel.mode) is None and not results.is_shortcut(panel):
             for arms in _courses(results, learned):
-                source = learned[arms[0].name].source
+                source = learned[arms[min(arms)].name].source
                 figure = _figure_of(paper, results, panel, source)
-                sizes = [learned[arm.name].num_images or 0 for arm in arms]
-                metric = figure_metric(results, panel)
-                chart = _Course(results, panel, metric, arms, sizes).chart(figure, source) if metric else None
+                chart = _course_chart(results, panel, arms, figure, source)
                 charts[figure.name] += [chart] if chart else []
     for path in study.spectra:
         figure = paper.figure("spectrum")
@@ -49,8 +46,8 @@ def _figure_of(paper: Paper, results: Results, panel: Panel, source: str) -> Pub
     return next(f for f in paper.figures if f.tasks == tasks and f.images in ("", images))
 
 
-def _courses(results: Results, learned: Mapping[str, PretrainedOn]) -> list[list[Arm]]:
-    """Arms of one network, method, settings and store that differ in the number of images, fewest first."""
+def _courses(results: Results, learned: Mapping[str, PretrainedOn]) -> list[dict[int, Arm]]:
+    """Arms of one network, method, settings and store, by their number of images, fewest first."""
     groups: dict[tuple[str, ...], dict[int, Arm]] = {}
     for arm in results.arms:
         known = learned.get(arm.name)
@@ -60,7 +57,7 @@ def _courses(results: Results, learned: Mapping[str, PretrainedOn]) -> list[list
         alike = json.dumps(settings, sort_keys=True, default=str)
         key = (arm.architecture, arm.objective, *known.stores, alike)
         groups.setdefault(key, {}).setdefault(known.num_images, arm)
-    return [[group[size] for size in sorted(group)] for group in groups.values() if len(group) > 1]
+    return [dict(sorted(group.items())) for group in groups.values() if len(group) > 1]
 
 
 def figure_metric(results: Results, panel: Panel) -> str:
@@ -71,53 +68,42 @@ def figure_metric(results: Results, panel: Panel) -> str:
     return wanted if wanted in results.metric_names(panel) else ""
 
 
-@dataclass(frozen=True)
-class _Course:
-    """Arms that differ in the number of images they learned from, and these numbers."""
+def _course_chart(
+    results: Results, panel: Panel, arms: Mapping[int, Arm], figure: PublishedFigure, source: str
+) -> Chart | None:
+    """Score against images of the pool, a line a share of labels; rings at the left: random networks."""
+    metric, first = figure_metric(results, panel), arms[min(arms)]
 
-    results: Results
-    panel: Panel
-    metric: str
-    arms: Sequence[Arm]
-    sizes: Sequence[int]
-
-    def chart(self, figure: PublishedFigure, source: str) -> Chart | None:
-        """Score against images of the pool, a line a share of labels; rings at the left: random networks."""
-        results, panel, first = self.results, self.panel, self.arms[0]
-        fractions = [f for f in results.fractions(panel) if self._scores(f)]
-        if not fractions:
-            return None
-        control, left, ringed = results.control(first.architecture), min(self.sizes) / 2.2, False
-        series, described = [], []
-        for i, fraction in enumerate(fractions):
-            scores = self._scores(fraction)
-            shift, style = 4.0 * (i - (len(fractions) - 1) / 2), STYLES[i % len(STYLES)]
-            name, rows = labels_phrase(results, panel.task, fraction), list(scores.values())
-            parts: tuple[Part, ...] = ("line", "whisker", "mark")
-            series.append(Series.of_rows(rows, list(scores), style, name, parts, shift))
-            if control and (without := self._score(control, fraction)):
-                ringed = True
-                series.append(Series.of_rows([without], [left], style, "", ("whisker", "ring"), shift))
-            values = (f"{number(row.value)} from {count(size)} images" for size, row in scores.items())
-            described.append(f"{share(fraction)} of labels: {', '.join(values)}")
-        ticks = [(left, "none"), *((size, count(size)) for size in self.sizes)]
-        limits = (left / 1.3, max(self.sizes) * 1.3)
-        x_axis = PlotAxis("pretraining images (log scale)", ticks, limits, log=True)
-        images = _SOURCES.get(source, "mixed images")
-        words = f"{panel.title}: {title(first.objective)} of {first.network} on {images}"
-        note = f"Whiskers are {sized_intervals(results, panel)}."
-        note += " Rings at the left: without pretraining." * ringed
-        y_axis, text = PlotAxis(metric_name(self.metric)), f"{words}. {'; '.join(described)}"
-        return Chart(f"{figure.name}, this study", words, x_axis, y_axis, series, text, note)
-
-    def _scores(self, fraction: float) -> dict[int, MetricRow]:
-        """By number of images."""
-        rows = {size: self._score(arm, fraction) for arm, size in zip(self.arms, self.sizes, strict=True)}
-        return {size: row for size, row in rows.items() if row}
-
-    def _score(self, arm: Arm, fraction: float) -> MetricRow | None:
-        row = self.results.summary(self.panel, self.metric, arm.name, fraction)
+    def score(arm: Arm, fraction: float) -> MetricRow | None:
+        row = results.summary(panel, metric, arm.name, fraction)
         return row if row and present(row.value) else None
+
+    scored = {
+        fraction: {size: row for size, arm in arms.items() if (row := score(arm, fraction))}
+        for fraction in results.fractions(panel)
+    }
+    scored = {fraction: scores for fraction, scores in scored.items() if scores}
+    if not scored:
+        return None
+    control, left, ringed = results.control(first.architecture), min(arms) / 2.2, False
+    series, described = [], []
+    for i, (fraction, scores) in enumerate(scored.items()):
+        shift, style = 4.0 * (i - (len(scored) - 1) / 2), STYLES[i % len(STYLES)]
+        name, rows = labels_phrase(results, panel.task, fraction), list(scores.values())
+        series.append(Series.of_rows(rows, list(scores), style, name, ("line", "whisker", "mark"), shift))
+        if control and (without := score(control, fraction)):
+            ringed = True
+            series.append(Series.of_rows([without], [left], style, "", ("whisker", "ring"), shift))
+        values = (f"{number(row.value)} from {count(size)} images" for size, row in scores.items())
+        described.append(f"{share(fraction)} of labels: {', '.join(values)}")
+    ticks = [(left, "none"), *((size, count(size)) for size in arms)]
+    x_axis = PlotAxis("pretraining images (log scale)", ticks, (left / 1.3, max(arms) * 1.3), log=True)
+    images = _SOURCES.get(source, "mixed images")
+    words = f"{panel.title}: {title(first.objective)} of {first.network} on {images}"
+    note = f"Whiskers are {sized_intervals(results, panel)}."
+    note += " Rings at the left: without pretraining." * ringed
+    y_axis, text = PlotAxis(metric_name(metric)), f"{words}. {'; '.join(described)}"
+    return Chart(f"{figure.name}, this study", words, x_axis, y_axis, series, text, note)
 
 
 def spectrum_chart(paper: Paper, figure: PublishedFigure, audit: Mapping[str, Any]) -> Chart:

@@ -34,17 +34,14 @@ class PublishedTable(Record):
 
     name: str  # "Table 3"; unique in the file.
     title: str
-    ours: str
-    """The function that makes the table with this study's values: a name in `TABLES` of this package."""
-    columns: tuple[str, ...]
-    """Headings; of a table of arms "finetune 0.01", mode and share of labels of each value."""
+    ours: str  # the function that makes the table with our values: a name in `TABLES` of this package
+    columns: tuple[str, ...]  # headings; of a table of arms "finetune 0.01": mode and share of labels
     rows: tuple[PublishedRow, ...] = ()
     heads: int = 1  # leading columns that name the row
     note: str = ""
     missing: str = ""  # said where this study has nothing
     metric: str = ""  # by which this study's arms are shown
-    tasks: Literal["", "grades", "findings"] = ""
-    """Which of this study's tasks: ordered or several classes that are numbers, or several labels."""
+    tasks: Literal["", "grades", "findings"] = ""  # which of ours: classes are numbers, or several labels
     networks: str = ""  # which of this study's networks
     network: str = ""  # the paper's own network
     places: tuple[str, ...] = ()
@@ -70,8 +67,7 @@ class PublishedFigure(Record):
     text: str
     ours: Literal["pool_sizes", "spectrum"]
     tasks: Literal["", "grades", "objects"] = ""
-    images: Literal["", "own", "other"] = ""
-    """Whose images the encoders learned from: the study's own, or others too; "": any."""
+    images: Literal["", "own", "other"] = ""  # whose the encoders learned from; other: others too; "": any
     shares: dict[str, float] = {}  # shares of grades that the paper gives
 
 
@@ -81,8 +77,7 @@ class PublishedBlock(Record):
     heading: str = ""
     text: str = ""
     note: str = ""
-    show: str = ""
-    """A function: a name in `BLOCKS` of this package. Where it finds nothing, the whole block is left out."""
+    show: str = ""  # a name in `BLOCKS` of this package; finds it nothing, the block is left out
     table: str = ""  # the name of a table of this file
     missing: str = ""  # said where `show` finds nothing, below heading, text and note
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trabecula.artifacts.results import MetricRow
-from trabecula.figures.charts import ChartGroup
-from trabecula.sections.curves import roc_curves
 from trabecula.sections.formats import Cells, Entry, Table, cells
 from trabecula.sections.numbers import count, interval, number, probability, share, signed
 from trabecula.sections.published.paper import OURS, Paper, PublishedTable, StudyFiles, printed_cells
@@ -28,7 +26,7 @@ def fine_tuned(paper: Paper, table: PublishedTable, study: StudyFiles) -> Table:
     results = study.results
     ours = [
         row
-        for panel in _fine_tuned_panels(results)
+        for panel in fine_tuned_panels(results)
         if table.metric in results.metric_names(panel)
         for arm in results.arms
         if arm.architecture.startswith(table.networks) and arm.family == "pretrained" and "@" not in arm.name
@@ -38,7 +36,7 @@ def fine_tuned(paper: Paper, table: PublishedTable, study: StudyFiles) -> Table:
     return _beside(paper, table, ours)
 
 
-def _fine_tuned_panels(results: Results) -> list[Panel]:
+def fine_tuned_panels(results: Results) -> list[Panel]:
     return [panel for panel in results.panels if panel.mode.partition(":")[0] == "finetune"]
 
 
@@ -60,13 +58,6 @@ def _value(row: MetricRow | None) -> Entry:
     if row is None or row.value is None:
         return Entry("–")
     return Entry(number(row.value), interval(row.low, row.high))
-
-
-def fine_tuned_roc(table: PublishedTable, results: Results) -> list[ChartGroup]:
-    """ROC curves of the networks of `networks`, fine-tuned: a group for each share of labels."""
-    return [
-        group for panel in _fine_tuned_panels(results) for group in roc_curves(results, panel, table.networks)
-    ]
 
 
 def generators(paper: Paper, table: PublishedTable, study: StudyFiles) -> Table:
