@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from trabecula.artifacts.manifest import Manifest, read_manifest
-from trabecula.artifacts.store import REJECTED_FILE, write_rejected, write_store
+from trabecula.artifacts.store import REJECTED_FILE, write_fingerprints, write_rejected, write_store
 from trabecula.config import NoEffectOnResult, Record, digest
 from trabecula.data.shards import Shard, ShardRow, decode_shards, done_record, record_path
 from trabecula.errors import InputError
@@ -147,6 +147,8 @@ def _write(config: Config, manifest: Manifest, records: Sequence[dict[str, Any]]
     columns = ["image_id", "patient_id", *(name for name in _CARRIED if name in table.columns)]
     flipped = ["1" if sides[row] and sides[row] == config.flip_side else "0" for row in rows]
     index = table[columns].iloc[rows].assign(flipped=flipped)
+    prints = [value for record in records for value in record["prints"]]
+    write_fingerprints(out.path, index["image_id"].tolist(), prints)
     write_store(
         out.path, index,
         size=config.size, channels=config.channels, bits=config.bits, fit=config.fit,

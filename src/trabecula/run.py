@@ -167,7 +167,8 @@ def recorded(
 
 def provenance(config: Record) -> dict[str, Any]:
     """Code, versions and machine: recorded beside a run, no part of its identity."""
-    packages = ("torch", "torchvision", "timm", "numpy", "scipy", "pandas", "scikit-learn", "pillow")
+    readers = ("pillow", "tifffile", "imagecodecs")
+    packages = ("torch", "torchvision", "timm", "numpy", "scipy", "pandas", "scikit-learn", *readers)
     return {
         "trabecula": trabecula.__version__,
         "python": platform.python_version(),

@@ -27,6 +27,7 @@ from trabecula.artifacts.splits import (
 )  # fmt: skip
 from trabecula.artifacts.tasks import Truth, find_task, truth
 from trabecula.config import Record
+from trabecula.data.copies import NOT_FOUND
 from trabecula.data.leaks import check as check_leaks
 from trabecula.errors import InputError
 from trabecula.patient_ids import check_spellings
@@ -135,7 +136,8 @@ def _check(config: Config, manifest: Manifest, out: Run) -> str:
     differ = config.spellings_differ or spellings_differ(config.splits)
     found = check_leaks(manifest, config.splits, config.encoders, config.pools, differ)
     leaks = found.leaks
-    out.write_json("check.json", {"leaks": leaks, "unchecked": found.unchecked, "notes": found.notes})
+    notes = [*found.notes, *found.by_bytes, NOT_FOUND]
+    out.write_json("check.json", {"leaks": leaks, "unchecked": found.unchecked, "notes": notes})
     if leaks:
         more = f"; and {len(leaks) - 5} more in check.json" if len(leaks) > 5 else ""
         text = f"{len(leaks)} leak{'s' * (len(leaks) > 1)}: {'; '.join(leaks[:5])}{more}"
@@ -143,7 +145,7 @@ def _check(config: Config, manifest: Manifest, out: Run) -> str:
     if found.unchecked:
         raise InputError(f"no leak found, but not all could be checked: {'; '.join(found.unchecked)}")
     looked = [f"{len(manifest):,} images", f"{len(config.encoders)} encoders", f"{len(config.pools)} pools"]
-    return "; ".join([f"no leak in {', '.join(looked)}", *found.notes])
+    return "; ".join([f"no leak in {', '.join(looked)}", *notes])
 
 
 def _validate(config: Config) -> None:

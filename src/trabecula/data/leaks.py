@@ -3,13 +3,12 @@
 Patients are compared by the canonical form of their ids. Checked: a patient in two parts, or under two
 spellings of the id; a patient of the manifest in none; a validation or test patient
 in an encoder's card or in a pretraining pool, or seen by the generator that made the pool; a generator's
-images outside train; the same image file under two patients in two parts.
+images outside train; the same pixels under two patients in two parts, or in a pool that is a store.
 A store of the very manifest is no leak: pretraining reads it with the splits, and leaves val and test out.
 """
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,8 +22,9 @@ from trabecula.artifacts.manifest import Manifest
 from trabecula.artifacts.patient_hashes import key_name, seen_among, site_key
 from trabecula.artifacts.splits import FILE as SPLITS_FILE
 from trabecula.artifacts.splits import PARTS, split_rows
-from trabecula.artifacts.store import INDEX_FILE, StoreRecord, is_store, read_store_record
+from trabecula.artifacts.store import INDEX_FILE, StoreRecord, is_store, read_fingerprints, read_store_record
 from trabecula.config import dump, suggest
+from trabecula.data.copies import Copies, find_copies
 from trabecula.errors import InputError
 from trabecula.files import sha256_of
 from trabecula.patient_ids import SPELLINGS_REMEDY, canonical
@@ -40,6 +40,7 @@ class Findings:
     leaks: list[str]
     unchecked: list[str] = field(default_factory=list)  # what could not be checked
     notes: list[str] = field(default_factory=list)
+    by_bytes: list[str] = field(default_factory=list)  # images that were compared by their bytes alone
 
 
 def check(
@@ -63,24 +64,22 @@ def check(
     for path in encoders:
         leaks += _seen(dump(read_encoder_card(path)), "the encoder", path, held, people)
     found = Findings(leaks)
+    known: dict[str, str] = {}
+    others: list[Path] = []
     for path in pools:
         record = read_store_record(path) if is_store(path) else None
         if record and record.manifest == sha256_of(manifest.path):
             note = "is the store of this manifest, of which pretrain leaves val and test out"
             found.notes.append(f"{path} {note}")
+            known |= read_fingerprints(path)
         else:
             leaks += _in_pool(path, record, held, people)
-    copies, unread = _copies(
-        manifest, {id_: parts.get(one, set()) for one in people.ids for id_ in people.ids[one]}
-    )
-    leaks += copies
-    if unread:
-        row = manifest.row_number(unread[0])
-        first = f"the first is that of manifest row {row}, {manifest.table['path'].iloc[unread[0]]}"
-        found.unchecked.append(
-            f"{len(unread):,} of {len(manifest):,} image files cannot be read ({first}), so they could not "
-            "be compared for duplicates"
-        )
+            others += [path] if record else []
+    of_ids = {patient: parts.get(one, set()) for one in people.ids for patient in people.ids[one]}
+    copies = find_copies(manifest, of_ids, known)
+    _add_copies(found, manifest, copies)
+    for path in others:
+        leaks += _copies_in_pool(path, manifest, held, people, copies.prints)
     return found
 
 
@@ -101,6 +100,22 @@ def _in_splits(manifest: Manifest, splits: Path, people: _People) -> tuple[list[
             leaks.append(f"{min(people.ids[one])} is a generator and is in {' and in '.join(sorted(its))}")
     leaks += [f"{people.named(one)} has no split" for one in people.rows if one not in parts]
     return leaks, parts
+
+
+def _add_copies(found: Findings, manifest: Manifest, copies: Copies) -> None:
+    found.leaks += copies.leaks
+    if copies.unread:
+        what = _first(copies.unread, manifest, "cannot be read")
+        found.unchecked.append(f"{what}, so they could not be compared for duplicates")
+    if copies.undecoded:
+        what = _first(copies.undecoded, manifest, "hold no usable image")
+        found.by_bytes.append(f"{what}; they were compared by their bytes")
+
+
+def _first(rows: Sequence[int], manifest: Manifest, what: str) -> str:
+    path = manifest.table["path"].iloc[rows[0]]
+    first = f"the first is that of manifest row {manifest.row_number(rows[0])}, {path}"
+    return f"{len(rows):,} of {len(manifest):,} image files {what} ({first})"
 
 
 class _People:
@@ -163,39 +178,19 @@ def _in_pool(path: Path, record: StoreRecord | None, held: dict[str, str], peopl
     return found
 
 
-def _size(path: Path) -> int | None:
-    """Bytes of a file that can be read, None for any other."""
-    try:
-        return path.stat().st_size if path.is_file() and os.access(path, os.R_OK) else None
-    except OSError:
-        return None
-
-
-def _copies(manifest: Manifest, parts: dict[str, set[str]]) -> tuple[list[str], list[int]]:
-    """The same bytes under two patients of different parts, and the rows whose file cannot be read.
-
-    Only files of equal size are read.
-    """
-    by_size: dict[int | None, list[int]] = defaultdict(list)
-    for row in range(len(manifest)):
-        by_size[_size(manifest.resolve(row))].append(row)
-    unread = by_size.pop(None, [])
-    patients = [str(patient) for patient in manifest.table["patient_id"]]
+def _copies_in_pool(
+    path: Path, manifest: Manifest, held: dict[str, str], people: _People, prints: dict[int, str]
+) -> list[str]:
+    """Held-out images whose pixels are in a store, under another patient."""
+    pooled = set(read_fingerprints(path).values())
+    if not pooled:
+        return []
+    index = read_table((path if path.is_dir() else path.parent) / INDEX_FILE)
+    known = {people.form(patient) for patient in index["patient_id"]}
     leaks = []
-    for rows in by_size.values():
-        if len({patients[row] for row in rows}) < 2:
-            continue
-        by_bytes: dict[Any, list[int]] = defaultdict(list)
-        for row in rows:
-            source = manifest.source(row)  # another page or box of a file is another image
-            by_bytes[sha256_of(source.path), source.page, source.box].append(row)
-        for same in by_bytes.values():
-            first = same[0]
-            for row in same[1:]:
-                ours, theirs = (sorted(parts.get(patients[one], ())) for one in (first, row))
-                if patients[row] != patients[first] and ours and theirs and ours != theirs:
-                    one = f"{patients[first]} ({' and '.join(ours)})"
-                    other = f"{patients[row]} ({' and '.join(theirs)})"
-                    where = f"manifest rows {manifest.row_number(first)} and {manifest.row_number(row)}"
-                    leaks.append(f"{where}: one image under patients {one} and {other}")
-    return sorted(leaks), unread
+    for row, patient in enumerate(manifest.table["patient_id"]):
+        one = people.form(patient)
+        if one in held and one not in known and prints.get(row) in pooled:
+            image = f"manifest row {manifest.row_number(row)}: the image of {held[one]} patient {patient}"
+            leaks.append(f"{image} is in the pool {path} under another patient")
+    return leaks

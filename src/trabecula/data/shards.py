@@ -22,11 +22,12 @@ from typing import Any
 import numpy as np
 
 from trabecula.artifacts.store import shard_file
+from trabecula.data.copies import fingerprint
 from trabecula.errors import RunError
 from trabecula.files import read_json, write_atomically
 from trabecula.readers import Readers, read
 from trabecula.readers.reader import Rejected, Source
-from trabecula.readers.rendering import Rendering, render
+from trabecula.readers.rendering import VERSION, Rendering, render
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,12 @@ def record_path(folder: Path, shard: Shard) -> Path:
 
 
 def done_record(folder: Path, shard: Shard) -> dict[str, Any] | None:
-    """What an earlier run recorded of a finished shard."""
+    """What an earlier run recorded of a finished shard; none if another version of the readers made it."""
     path = record_path(folder, shard)
-    done = path.exists() and (folder / shard.file).exists()
-    return read_json(path, "`trabecula prepare`") if done else None
+    if not (path.exists() and (folder / shard.file).exists()):
+        return None
+    record = read_json(path, "`trabecula prepare`")
+    return record if record.get("raster") == VERSION else None
 
 
 def decode_shards(
@@ -66,8 +69,8 @@ def decode_shards(
 ) -> Iterator[dict[str, Any]]:
     """Decode shards into the folder, giving each one's record as it is done, in any order.
 
-    A record is {"number", "file", "num_images", "sha256", "rows": [manifest rows kept],
-    "rejected": [[manifest row, reason]]}.
+    A record is {"number", "file", "num_images", "sha256", "raster", "rows": [manifest rows kept],
+    "prints": [their fingerprints], "rejected": [[manifest row, reason]]}.
 
     Raises:
         OSError: the disk is full.
@@ -108,17 +111,21 @@ def decode_shard(shard: Shard, rendering: Rendering, readers: Readers, folder: P
     shape = (len(shard.images), rendering.channels, rendering.size, rendering.size)
     images = np.empty(shape, dtype=np.uint8 if rendering.bits == 8 else np.uint16)
     rows: list[int] = []
+    prints: list[str] = []
     rejected: list[tuple[int, str]] = []
     for image in shard.images:
         try:
-            images[len(rows)] = render(read(image.source, readers), rendering, image.mirror)
+            pixels = read(image.source, readers)
+            images[len(rows)] = render(pixels, rendering, image.mirror)
             rows.append(image.row)
+            prints.append(fingerprint(pixels))
         except Rejected as reason:
             rejected.append((image.row, str(reason)))
     kept = images[: len(rows)]
     record = {
         "number": shard.number, "file": shard.file, "num_images": len(rows),
-        "sha256": hashlib.sha256(kept.data).hexdigest(), "rows": rows, "rejected": rejected,
+        "sha256": hashlib.sha256(kept.data).hexdigest(), "raster": VERSION,
+        "rows": rows, "prints": prints, "rejected": rejected,
     }  # fmt: skip
     write_atomically(folder / shard.file, kept)
     write_atomically(record_path(folder, shard), json.dumps(record))
