@@ -273,7 +273,7 @@ def study(
 ) -> None:
     """Run a recipe's whole grid of verbs, or what is missing of it."""
     with one_line_errors():
-        from trabecula.study import make_plan, run_study
+        from trabecula.study import few_seeds, make_plan, run_study
 
         if out is None and not dry_run:
             raise InputError("trabecula study: give --out FOLDER for the cells and the report")
@@ -281,7 +281,9 @@ def study(
         plan = make_plan(recipe, folder, assignments or [])
         if dry_run:
             _show_plan(plan, folder)
-        else:
+        for text in few_seeds(plan):
+            print(f"few seeds: {text}", flush=True)
+        if not dry_run:
             print(run_study(plan, folder, workers or max(1, cores() // plan.recipe.threads)))
 
 

@@ -60,6 +60,7 @@ def verb_module(verb: str) -> Any:
     """The module of a verb: a plain name is one of Trabecula's, a dotted one any importable module.
 
     A verb's module has a `Config` (a Record) and `run(config, out) -> summary`. For studies it may have:
+    `label_seeds(config)`, (task, mode, fraction) -> how many label seeds its predictions have;
     `workload(config)`, quantity -> count, such as {"pretrainings": 1, "images seen": 200_000};
     `check(config, made)`, which raises InputError if the config does not suit the configs of the cells that
     are to make its inputs (input's name -> config);
