@@ -28,7 +28,7 @@ from trabecula.grid.executors import Outcome, RunningCell, make_executor, run_ce
 from trabecula.grid.incomplete import without_failed
 from trabecula.grid.time_left import TimeLeft, kind_of, read_durations, workload, write_duration
 from trabecula.metrics.bootstrap import MIN_SEEDS
-from trabecula.progress import Meter, rounded, steps
+from trabecula.progress import Meter, rounded, shortened, steps
 from trabecula.recipe import not_run_lines, read_recipe
 from trabecula.run import verb_module
 
@@ -170,7 +170,9 @@ def _running_note(running: Sequence[RunningCell]) -> str:
         return ""
     first = running[0]
     left = "" if first.left_s is None or first.spent_s < _SETTLED_S else f" ({rounded(first.left_s)} left)"
-    return f"running: {first.cell.name}{left}" + (f" and {len(running) - 1} more" if len(running) > 1 else "")
+    return f"running: {shortened(first.cell.name, 24)}{left}" + (
+        f" and {len(running) - 1} more" if len(running) > 1 else ""
+    )
 
 
 def _report_rest(study: Plan, outcome: Outcome, workers: int, out: Path) -> str:
