@@ -34,7 +34,7 @@ class Crowding:
 
 
 def note(threads: int, used: float) -> str:
-    """What to set where the machine is crowded; "" where it is not. used: processors busy with this training.
+    """What to set where the machine is crowded, else ""; used: processors busy with this training.
 
     Threads of one step wait for the last of them. Where one must wait for a processor all do, and burn the
     time that they got: two threads on two cores with a load of 8 took 82 ms of processor time an image, one
@@ -45,8 +45,8 @@ def note(threads: int, used: float) -> str:
         return ""
     return (
         f"{threads} threads get the time of {used:.1f} here: the load is {load:.1f} on {cpus} processors. "
-        "They wait for each other, and one may be several times faster: press Ctrl-C and give the same command "
-        "with --workers 1 --other-threads"
+        "They wait for each other, and one may be several times faster: press Ctrl-C and give the same "
+        "command with --workers 1 --other-threads"
     )
 
 
