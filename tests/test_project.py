@@ -28,6 +28,7 @@ GROUND = (
     "progress",
     "random_numbers",
     "recipe",
+    "patient_ids",
     "spreadsheet",
     "verbs",
 )
