@@ -25,10 +25,10 @@ GROUND = (
     "distributed",
     "errors",
     "files",
+    "patient_ids",
     "progress",
     "random_numbers",
     "recipe",
-    "patient_ids",
     "spreadsheet",
     "verbs",
 )
