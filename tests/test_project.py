@@ -25,6 +25,7 @@ GROUND = (
     "distributed",
     "errors",
     "files",
+    "patient_ids",
     "progress",
     "random_numbers",
     "recipe",

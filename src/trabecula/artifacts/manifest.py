@@ -32,7 +32,7 @@ _MOST_PROBLEMS = 10
 
 
 @dataclass(frozen=True)
-class Origin:
+class UserTable:
     """The table of a user that images were joined with.
 
     `name`: its file, and the sheet of a workbook. `rows`: of each image, the row there, 0 if it has none.
@@ -55,7 +55,7 @@ class Manifest:
     table: pd.DataFrame
     path: Path
     rows: tuple[int, ...] = ()
-    origin: Origin | None = None
+    origin: UserTable | None = None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -83,7 +83,7 @@ class Manifest:
         origin = self._origin_of(columns)
         return origin.rows if origin else self.rows
 
-    def _origin_of(self, columns: Sequence[str]) -> Origin | None:
+    def _origin_of(self, columns: Sequence[str]) -> UserTable | None:
         return self.origin if self.origin and set(columns) <= self.origin.columns else None
 
     @cached_property

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trabecula.artifacts.manifest import Origin
+from trabecula.artifacts.manifest import UserTable
 from trabecula.artifacts.tasks import Task
 from trabecula.config import Record, suggest
 from trabecula.errors import InputError
@@ -35,7 +35,7 @@ class FoundImages:
     """
 
     table: pd.DataFrame
-    origin: Origin | None = None
+    origin: UserTable | None = None
     notes: list[str] = field(default_factory=list)
     missing: list[tuple[int, str]] = field(default_factory=list)  # (row of the table, its key)
     skipped: list[str] = field(default_factory=list)  # files that are not taken

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from trabecula.artifacts.label_values import same
-from trabecula.artifacts.manifest import Origin
+from trabecula.artifacts.manifest import UserTable
 from trabecula.cohorts import FoundImages
 from trabecula.errors import InputError
 from trabecula.patient_ids import canonical, check_spellings
@@ -270,7 +270,7 @@ def take(found: FoundImages, table: pd.DataFrame, match: Match, sheet: Sheet, fi
                 where = f"the path of '{file}' says '{old}'"
                 raise InputError(f"{sheet.name}: row {sheet.rows[row]} says {name} '{value}', {where}")
     rows = tuple(sheet.rows[row] if row >= 0 else 0 for row in match.rows)
-    found.origin = Origin(sheet.name, rows, frozenset(new))
+    found.origin = UserTable(sheet.name, rows, frozenset(new))
 
 
 def _one_patient(one: str, other: str) -> bool:
