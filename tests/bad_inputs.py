@@ -130,7 +130,7 @@ REFUSED = {
     f"{PROBE} -s 'task=kl >= 2' --splits strangers.csv": "no labelled patient is in the splits (the labels have '100', the splits 'X0'); are they of this manifest?",
     "probe --features features --manifest renamed --splits split -s 'task=kl >= 2'": "it belong to this manifest?",
     f"{EVALUATE} --splits strangers.csv": "the splits say none; give the splits the predictions were made with",
-    f"{EVALUATE} --manifest renamed": "give the manifest the predictions were made with",
+    f"{EVALUATE} --manifest renamed": "give that one, or predict again with this one",
     f"{EVALUATE} --encoders empty": "empty: no encoder there (encoder.json is missing); `trabecula pretrain` writes one",
     # samples and explanations
     "sample --generator empty": "empty: no generator there (generator.json is missing)",

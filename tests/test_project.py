@@ -30,6 +30,7 @@ GROUND = (
     "random_numbers",
     "recipe",
     "spreadsheet",
+    "stopping",
     "verbs",
 )
 """Files that everything else may import; `run` is above the artifacts and below what starts verbs."""

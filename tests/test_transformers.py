@@ -77,7 +77,7 @@ def test_a_transformer_is_embedded_tuned_and_explained(root: Path, hospital: Pat
     np.testing.assert_allclose(features[:3], expected.numpy(), rtol=1e-4, atol=1e-5)
     fine = finetune.Config(
         encoder=root / "vit", store=hospital / "store", manifest=hospital / "cohort", splits=root / "split",
-        task="kl >= 1", images=16, batch_size=4, device="cpu",
+        task="kl >= 1", images=16, batch_size=4, device="cpu", head_start="random",
     )  # fmt: skip
     execute("finetune", fine, root / "fine")
     before = load_encoder(root / "vit").backbone.net.get_parameter("pos_embed")

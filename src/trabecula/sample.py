@@ -34,6 +34,7 @@ from trabecula.nets.devices import choose_device, exact
 from trabecula.nets.generators.generator import Generator, LatentGenerator, load_generator, whole_passes
 from trabecula.nets.latent import latents, slerp
 from trabecula.progress import Meter
+from trabecula.readers.rendering import VERSION
 from trabecula.run import Run
 
 
@@ -94,6 +95,7 @@ def _shard(config: Config, generator: Generator, number: int, rows: range, out: 
     write_atomically(out / shard.file, images)
     digest = hashlib.sha256(images.data).hexdigest()
     record = {"number": number, "file": shard.file, "num_images": len(images), "sha256": digest}
+    record["raster"] = VERSION  # as `done_record` asks
     write_json(record_path(out.path, shard), record)
     return record
 

@@ -95,7 +95,8 @@ def test_the_mark_stands_beside_the_comparison(tmp_path: Path) -> None:
     said, out = made(tmp_path, [stuck("critic-wgan_gp", 3), stuck("critic-random", 0)])
     assert said == (
         "report.html: 2 comparisons with random initialisation: 1 better, "
-        "1 worse (1 with runs that stayed at chance), 0 with no difference shown"
+        "1 worse (1 with runs that stayed at chance), 0 with no difference shown; "
+        "2 claims are for these 3 trained networks of each arm only, not for new ones"
     )
     page = (out / "report.html").read_text()
     text = visible(page)
@@ -123,7 +124,7 @@ def test_the_mark_stands_beside_the_comparison(tmp_path: Path) -> None:
 
 def test_without_such_runs_nothing_is_marked_and_no_number_changes(tmp_path: Path) -> None:
     said, plain = made(tmp_path / "plain", [stuck("critic-wgan_gp", 0)])
-    assert said.endswith("1 better, 1 worse, 0 with no difference shown")
+    assert "1 better, 1 worse, 0 with no difference shown; 2 claims are for these 3 trained networks" in said
     page = visible((plain / "report.html").read_text())
     assert "Like having 0.5× the labels (0.3× to 0.8×)." in page
     _, marked = made(tmp_path / "marked", [stuck("critic-wgan_gp", 3)])

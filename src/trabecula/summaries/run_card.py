@@ -67,8 +67,8 @@ def input_path(folder: Path, key: str) -> str:
 
 def _task(folder: Path) -> str:
     """The task by which the patients were split, as an option; RULE where none is known."""
-    splits = Path(input_path(folder, "splits") or folder)
-    task = read_run(splits).settings.get("task") if is_started(splits) else None
+    splits = input_path(folder, "splits")
+    task = read_run(Path(splits)).settings.get("task") if splits and is_started(Path(splits)) else None
     return "-s " + quote(f"task={json.dumps(task if isinstance(task, str) and task else 'RULE')}")
 
 

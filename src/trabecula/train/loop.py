@@ -103,8 +103,7 @@ def train(
     groups = objective.groups()
     optimizers = {name: group.optimizer.make(group.weights) for name, group in groups.items()}
     step_images = objective.batches * stream.batch_size
-    num_steps = -(-images // step_images)
-    point_steps = max(every // step_images, 1)
+    num_steps, point_steps = -(-images // step_images), max(every // step_images, 1)
     means, memory = _Means(), memory if memory is not None else {}
     seconds, used = seconds_between() if save_s is None else save_s, precision_on(stream.device, precision)
     kept = Checkpoint(checkpoint, seconds, objective, optimizers, memory, used, means.sums)
