@@ -327,7 +327,7 @@ def test_ctrl_c_of_a_study_is_one_line_and_it_goes_on(main: Main, world: Path, t
     command = f"study {tmp_path / 'r.toml'} --out {tmp_path / 's'} --workers 1"
     answer = interrupted(command, world, lambda: bool(list(tmp_path.glob("s/cells/*/images/*.png"))))
     assert (answer.code, answer.out) == (130, "")
-    assert re.fullmatch("stopped; run the same command again to go on from .+", answer.err.splitlines()[-1])
+    assert answer.err.splitlines()[-1] == "stopped; run the same command again to go on"
     assert not list(tmp_path.glob("s/cells/*/DONE"))
     assert main(*words(command)).code == 0
     assert len(list(tmp_path.glob("s/cells/*/images/*.png"))) == 80
