@@ -62,7 +62,7 @@ class Splits:
 def read_splits(path: Path) -> Splits:
     """Read splits.csv, or that of a folder; a patient in two parts and a held-out generator are refused.
 
-    Two spellings of an id in two parts are one patient, unless `split` was told that they differ.
+    Two spellings of an id in two parts are one patient, unless `split` ran with `spellings_differ`.
     """
     rows = split_rows(path)
     problems = [f"row {row}: patient '{p}' has split '{s}'" for row, p, s in rows if s not in PARTS]
@@ -94,7 +94,7 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def spellings_differ(path: Path) -> bool:
-    """Whether `split` was told that ids which differ in spelling alone are different people."""
+    """Whether `split` ran with `spellings_differ`: ids that differ in spelling alone are different people."""
     record = (path if path.is_dir() else path.parent) / RECORD_FILE
     return record.exists() and bool(read_json(record, "`trabecula split`").get("spellings_differ"))
 

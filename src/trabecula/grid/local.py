@@ -72,13 +72,13 @@ class LocalExecutor:
         try:
             for worker in busy:
                 worker.ask_to_end()
-            began, told = time.monotonic(), False
+            began, announced = time.monotonic(), False
             while any(worker.process.poll() is None for worker in busy):
                 waited_s = time.monotonic() - began
                 if waited_s > _GRACE_S:
                     break
-                if waited_s > _TELL_S and not told:
-                    told = True
+                if waited_s > _TELL_S and not announced:
+                    announced = True
                     print(_STOPPING, file=sys.stderr, flush=True)
                 time.sleep(_POLL_S)
         finally:

@@ -90,8 +90,8 @@ def in_a_line(results: Results) -> str:
         for row in tally(results)
         if row["number"] or row["claim"] != "unknown"
     ]
-    told = f"{total} comparison{'s' * (total > 1)} with random initialisation: {', '.join(counts)}"
-    return "; ".join([told, *reach_of_claims(against_random(results))])
+    sentence = f"{total} comparison{'s' * (total > 1)} with random initialisation: {', '.join(counts)}"
+    return "; ".join([sentence, *reach_of_claims(against_random(results))])
 
 
 def verdicts(results: Results) -> list[dict[str, Any]]:

@@ -322,7 +322,7 @@ def fit(
         "best": None, "waited": 0, "points": 0, "train_loss": float("inf"), "spent": 0, "checks": [],
         "ended": False,
     }  # fmt: skip
-    told = 0  # checks that `should_stop` has seen: of a training that goes on, those before come again
+    seen = 0  # checks that `should_stop` has seen: of a training that goes on, those before come again
     if keep_start:
         objective.to(memory_format=torch.channels_last)  # as `train` has it
         _keep_if_best(memory, objective, 0, *measure(objective, validation, stream.device), select)
@@ -338,11 +338,11 @@ def fit(
             memory["spent"] = point.images
             _keep_if_best(memory, objective, point.images, loss, metric, select)
             memory.setdefault("checks", []).append((loss, metric))
-            told = _tell(should_stop, memory, told)
+            seen = _tell(should_stop, memory, seen)
             memory["stopped"] = memory["ended"] or memory["waited"] >= patience
             if meter:
                 meter.add(point.images - meter.done, f"val loss {loss:.3g} metric {metric:.3g}")
-    _tell(should_stop, memory, told)
+    _tell(should_stop, memory, seen)
     best = memory["best"]
     if not np.isfinite(best["loss"]):
         raise RunError(
@@ -357,11 +357,11 @@ def fit(
     )  # fmt: skip
 
 
-def _tell(should_stop: ShouldStop | None, memory: dict[str, Any], told: int) -> int:
+def _tell(should_stop: ShouldStop | None, memory: dict[str, Any], seen: int) -> int:
     """Ask `should_stop` after each check that it has not seen; gives their number."""
     checks = memory.setdefault("checks", [])  # checkpoints of earlier versions have none
     if should_stop is not None:
-        for number, (loss, metric) in enumerate(checks[told:], start=told + 1):
+        for number, (loss, metric) in enumerate(checks[seen:], start=seen + 1):
             memory["ended"] = should_stop(number, loss, metric)
     return len(checks)
 
