@@ -45,8 +45,8 @@ def note(threads: int, used: float) -> str:
         return ""
     return (
         f"{threads} threads get the time of {used:.1f} here: the load is {load:.1f} on {cpus} processors. "
-        "They wait for each other, and one may be several times faster: press Ctrl-C and give the same command "
-        "with --workers 1 --other-threads"
+        "They wait for each other, and one may be several times faster: press Ctrl-C and give the same "
+        "command with --workers 1 --other-threads"
     )
 
 
