@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import pandas as pd
@@ -56,10 +56,13 @@ class Probed(Record):
     seeds: tuple[int, ...] = Field(tuple(range(10)), min_length=1)
     """Each draws its own few-label subsets."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _shots_alone(cls, values: Any) -> Any:
+        return {**values, "fractions": ()} if values.get("shots") and "fractions" not in values else values
+
     @model_validator(mode="after")
     def _has_labels(self) -> Self:
-        if self.shots and "fractions" not in self.model_fields_set:
-            object.__setattr__(self, "fractions", ())
         if not self.budgets:
             raise ValueError("give fractions or shots, at least one")
         return self
