@@ -316,7 +316,11 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(main: Main, world: Path
     command = f"{GAN} -s images=100 -s every=2 --out {tmp_path / 'e'}"
     answer = interrupted(command, world, lambda: log.exists() and '"point"' in log.read_text())
     assert (answer.code, answer.out) == (130, "")
-    assert answer.err.splitlines()[-1] == "stopped; run the same command again to go on"
+    said = re.fullmatch(
+        r"stopped; run the same command again to go on from (\d+) images", answer.err.splitlines()[-1]
+    )
+    assert said
+    assert checkpoint.load(tmp_path / "e/checkpoint.pt")["step"] > 0
     assert "Traceback" not in answer.err
     assert not (tmp_path / "e/DONE").exists()
     assert main(*words(command)).code == 0
