@@ -20,6 +20,7 @@ from pydantic import Field
 from trabecula.artifacts import predictions as reading
 from trabecula.artifacts import results
 from trabecula.artifacts.imported_predictions import MODE, imported_table, read_imported
+from trabecula.artifacts.label_budget import fewest_first
 from trabecula.artifacts.manifest import Manifest, read_manifest
 from trabecula.artifacts.predictions import ArmPredictions, snapshot_of
 from trabecula.artifacts.splits import FEW_VAL, PARTS, Splits, counts, read_splits
@@ -103,7 +104,7 @@ def run(config: Config, out: Run) -> str:
     missing = arms_.missing_baselines(finished, config.not_run, config.incomplete)
     plateaus = reading.plateaus(choices)
     learning = [
-        results.LearningCurve(*place, sorted(points, key=lambda point: point.fraction))
+        results.LearningCurve(*place, sorted(points, key=lambda point: fewest_first(point.fraction)))
         for place, points in sorted(work.points.items())
     ]
     results.write_results(

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 
 from trabecula.artifacts.classifier import ClassifierCard
+from trabecula.artifacts.label_budget import labels_used
 from trabecula.artifacts.manifest import manifest_digest
 from trabecula.artifacts.predictions import BELOW_PROBE, PLATEAU, Origin, write_predictions
 from trabecula.artifacts.search_result import read_chosen
@@ -65,7 +66,7 @@ def workload(config: Config) -> dict[str, int]:
 
 def label_seeds(config: Config) -> dict[tuple[str, str, float], int]:
     """Label seeds by task, mode and fraction: a study warns where there are few."""
-    return {(config.task, _mode(config), config.fraction): 1}
+    return {(config.task, _mode(config), config.budget): 1}
 
 
 def _mode(config: Config) -> str:
@@ -104,7 +105,7 @@ def run(config: Config, out: Run) -> str:
     (out / CHECKPOINT).unlink(missing_ok=True)
     known = f"{fitted.metric:.3f}" if np.isfinite(fitted.metric) else "not estimable"
     return (
-        f"{origin.arm}, {origin.task}, {config.fraction:.3g} of labels, seed {config.seed}: stopped at "
+        f"{origin.arm}, {origin.task}, {labels_used(config.budget)}, seed {config.seed}: stopped at "
         f"{fitted.images_seen:,} images, validation metric {known}" + (f"; {note}" if note else "")
     )
 
@@ -133,7 +134,7 @@ def _card(
     origin = Origin(
         task=material.task.name or config.task, arm=encoder.name,
         mode=_mode(config),
-        fraction=config.fraction, seed=config.seed, pretrain_seed=encoder.seed,
+        fraction=config.budget, seed=config.seed, pretrain_seed=encoder.seed,
     )  # fmt: skip
     choice = choice_of(material, material.subset, notes, tuning.class_weight, images_seen=fitted.images_seen)
     return ClassifierCard(

@@ -11,16 +11,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, Self
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from trabecula.artifacts.classifier import LinearProbe, write_probes
 from trabecula.artifacts.features import read_features
+from trabecula.artifacts.label_budget import of_shots
 from trabecula.artifacts.manifest import manifest_digest, read_manifest
 from trabecula.artifacts.predictions import Origin, probe_mode, write_predictions
 from trabecula.artifacts.splits import FEW_VAL, Subset, draw_subset, read_splits
@@ -45,10 +47,30 @@ class Probed(Record):
     """splits.csv by patient."""
     task: str | tuple[str, ...]
     """One or several of: a task of tasks.json, a rule such as "kl >= 2", a label column."""
-    fractions: tuple[float, ...] = Field((0.01, 0.05, 0.1), min_length=1)
-    """Parts of the labelled patients of train and val that are used (Rajamohan et al. 2026: 1, 5, 10 %)."""
+    fractions: tuple[float, ...] = (0.01, 0.05, 0.1)
+    """Parts of the labelled patients of train and val that are used (Rajamohan et al. 2026: 1, 5, 10 %). With
+    `shots` and without `fractions` there are none."""
+    shots: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Labelled patients per class that are used, in train and as many in val; a patient counts for its worst
+    class. For each of `seeds` others are drawn."""
     seeds: tuple[int, ...] = Field(tuple(range(10)), min_length=1)
     """Each draws its own few-label subsets."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shots_alone(cls, values: Any) -> Any:
+        return {**values, "fractions": ()} if values.get("shots") and "fractions" not in values else values
+
+    @model_validator(mode="after")
+    def _has_labels(self) -> Self:
+        if not self.budgets:
+            raise ValueError("give fractions or shots, at least one")
+        return self
+
+    @property
+    def budgets(self) -> tuple[float, ...]:
+        """What is drawn, as `label_budget` writes it."""
+        return (*map(of_shots, self.shots), *self.fractions)
 
 
 class Config(ProbeSettings, Probed):
@@ -61,14 +83,14 @@ class Config(ProbeSettings, Probed):
 def workload(config: Config) -> dict[str, int]:
     """What a study of these probes has to do."""
     tasks = 1 if isinstance(config.task, str) else len(config.task)
-    probes = tasks * len(config.fractions) * len(config.seeds)
+    probes = tasks * len(config.budgets) * len(config.seeds)
     return {"linear probes": probes, "strengths": probes * config.num_strengths}
 
 
 def label_seeds(config: Config) -> dict[tuple[str, str, float], int]:
     """Label seeds by task, mode and fraction: a study warns where there are few."""
     tasks, num = (config.task,) if isinstance(config.task, str) else config.task, len(set(config.seeds))
-    return {(task, "probe", fraction): num for task in tasks for fraction in config.fractions}
+    return {(task, "probe", fraction): num for task in tasks for fraction in config.budgets}
 
 
 @dataclass(frozen=True)
@@ -102,7 +124,7 @@ def run(config: Config, out: Run) -> str:
             out.log("task", task=task.name or spec, images=len(labelled), exclusions=labelled.exclusions)
             rows = torch.tensor([features.row_of[i] for i in labelled.image_ids], device=device)
             data = _Embedded(manifest, splits, task, labelled, values, rows)
-            for fraction in config.fractions:
+            for fraction in config.budgets:
                 subsets = [draw_subset(splits, labelled, fraction, seed) for seed in config.seeds]
                 for subset, fitted in zip(subsets, _fit(config, data, subsets), strict=True):
                     origin = Origin(

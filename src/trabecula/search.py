@@ -12,6 +12,7 @@ from typing import Annotated, Any, Self
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
+from trabecula.artifacts.label_budget import labels_used
 from trabecula.artifacts.patient_hashes import key_name, mark, site_key
 from trabecula.artifacts.run_record import run_id
 from trabecula.artifacts.search_result import ChosenSettings, Trial, write_search
@@ -100,7 +101,7 @@ def run(config: Config, out: Run) -> str:
     ended = {"pruned": chosen.num_pruned, "diverged": chosen.num_diverged, "invalid": chosen.num_invalid}
     note = material.subset.record["note"]
     return (
-        f"{chosen.arm}, {chosen.task}, {config.fraction:.3g} of labels: trial {chosen.trial} of "
+        f"{chosen.arm}, {chosen.task}, {labels_used(config.budget)}: trial {chosen.trial} of "
         f"{len(trials)} is best by validation {chosen.by} (loss {chosen.loss:.3f}{metric})"
         + "".join(f", {number} {state}" for state, number in ended.items() if number)
         + (f"; {note}" if note else "")
@@ -119,7 +120,7 @@ def _chosen(config: Config, search: SettingsSearch, trials: list[Trial]) -> Chos
         by=search.by, trial=one.number, loss=one.loss,
         metric=one.metric if math.isfinite(one.metric) else None,
         task=material.task.name or config.task, arm=material.encoder.card.name,
-        pretrain_seed=material.encoder.card.seed, fraction=config.fraction, seed=config.seed,
+        pretrain_seed=material.encoder.card.seed, fraction=config.budget, seed=config.seed,
         num_val_patients=material.subset.record["val"]["patients"], num_trials=len(trials),
         num_pruned=states.count("pruned"), num_diverged=states.count("diverged"),
         num_invalid=states.count("invalid"),

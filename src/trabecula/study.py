@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from trabecula.artifacts.label_budget import fewest_first, labels_used
 from trabecula.artifacts.run_record import is_started, summary_of
 from trabecula.config import to_toml
 from trabecula.errors import InputError, RunError, TrabeculaError
@@ -96,9 +97,9 @@ def few_seeds(study: Plan) -> list[str]:
             if num < MIN_SEEDS:
                 few[num].add(fraction)
         for num, fractions in sorted(few.items()):
-            shares = ", ".join(f"{100 * fraction:g} %" for fraction in sorted(fractions))
+            shares = ", ".join(map(labels_used, sorted(fractions, key=fewest_first)))
             lines.append(
-                f"{stage}: {_counted(num, 'seeds')} with {shares} of labels; claims will be for the networks "
+                f"{stage}: {_counted(num, 'seeds')} with {shares}; claims will be for the networks "
                 f"trained here only, label multipliers without intervals; for new seeds it needs {MIN_SEEDS}"
             )
     return lines

@@ -238,3 +238,67 @@ def test_one_percent_of_the_real_knees():
         assert record["note"] == "few patients in val (6): what is chosen on them is partly chance"
         shares.append(record["train"]["per_class"]["1"] / record["train"]["images"])
     assert 0.35 < np.mean(shares) < 0.5  # 42 % of the knees are positive
+
+
+@settings(max_examples=60, deadline=None)
+@given(cohorts(), st.integers(1, 4), st.integers(0, 5))
+def test_shots_are_as_many_patients_of_each_class_and_nest(cohort, shots, seed):
+    splits, t = cohort
+    worst = worst_class(t)
+    have = {
+        part: Counter(worst[p] for p in set(t.patient_ids[splits.rows(part, t.patient_ids)]))
+        for part in ("train", "val")
+    }
+    most = min(have[part][k] for part in have for k in range(4))
+    if most < shots:
+        with pytest.raises(InputError, match=rf"^{shots} labelled patients per class: .* has \d of class"):
+            draw_subset(splits, t, -shots, seed)
+        return
+    subset, fewer = draw_subset(splits, t, -shots, seed), draw_subset(splits, t, -1, seed)
+    for part in ("train", "val"):
+        rows = getattr(subset, part)
+        drawn = set(t.patient_ids[rows])
+        assert {splits.of[patient] for patient in drawn} == {part}
+        assert Counter(worst[patient] for patient in drawn) == dict.fromkeys(range(4), shots)
+        assert set(rows) == {i for i, patient in enumerate(t.patient_ids) if patient in drawn}
+        assert set(getattr(fewer, part)) <= set(rows)
+        assert subset.record[part]["requested_patients"] == subset.record[part]["patients"] == 4 * shots
+
+
+def test_seeds_draw_other_shots():
+    patients = [f"p{k}" for k in range(80)]
+    of = {patient: "val" if k % 4 == 0 else "train" for k, patient in enumerate(patients)}
+    t = make_truth(patients, [k // 4 % 2 for k in range(80)])
+    drawn = {tuple(draw_subset(Splits(of), t, -3, seed).train) for seed in range(5)}
+    assert len(drawn) == 5
+    assert np.array_equal(draw_subset(Splits(of), t, -3, 0).train, draw_subset(Splits(of), t, -3, 0).train)
+
+
+def test_classes_too_small_for_the_shots_are_named_with_their_counts():
+    patients = [f"p{k}" for k in range(12)]
+    of = {patient: "val" if k < 4 else "train" for k, patient in enumerate(patients)}
+    t = make_truth(patients, [0, 0, 0, 1, 0, 0, 0, 1, 1, 1, 2, 1])
+    with pytest.raises(InputError) as error:
+        draw_subset(Splits(of), t, -3, 0)
+    assert str(error.value) == (
+        "3 labelled patients per class: train has 1 of class '2', val has 1 of class '1', val has 0 of class "
+        "'2' (a patient counts for its worst class); use another task, or give `fraction`"
+    )
+    binary = make_truth(patients, [0, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1, 1])
+    with pytest.raises(InputError, match=r"val has 1 of class '1' .*; ask for 1 or fewer, or give"):
+        draw_subset(Splits(of), binary, -3, 0)
+    for wrong in (-1.5, 0, 1.01):
+        with pytest.raises(InputError, match="must be above 0 and at most 1"):
+            draw_subset(Splits(of), binary, wrong, 0)
+
+
+def test_shots_of_several_labels_are_of_the_rarest_finding():
+    patients = [f"p{k}" for k in range(24)]
+    of = {patient: "val" if k % 2 else "train" for k, patient in enumerate(patients)}
+    y = [[[0, 0], [1, 0], [1, 1]][k // 2 % 3] for k in range(24)]
+    subset = draw_subset(Splits(of), make_truth(patients, y), -2, 0)
+    for rows in (subset.train, subset.val):
+        assert Counter(tuple(y[row]) for row in rows) == {(0, 0): 2, (1, 0): 2, (1, 1): 2}
+    y = [[[0, 0], [1, 0], [1, 0]][k // 2 % 3] for k in range(24)]
+    with pytest.raises(InputError, match="train has 0 of class '1'"):
+        draw_subset(Splits(of), make_truth(patients, y), -2, 0)

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from trabecula.artifacts.label_budget import is_budget
 from trabecula.artifacts.manifest import Manifest
 from trabecula.artifacts.predictions import CHOICES, PREDICTIONS, cohorts_of
 from trabecula.artifacts.rules import FIRST_ROW
@@ -66,9 +67,8 @@ def read_imported(file: Path, manifest: Manifest, splits: Splits) -> tuple[pd.Da
     key = ["image_id", "task", "arm", "seed", "pretrain_seed", "fraction"]
     twice = table.duplicated(key, keep=False)
     _refuse(file, twice, "an image that is predicted more than once", table["image_id"])
-    _refuse(
-        file, ~((numbers["fraction"] > 0) & (numbers["fraction"] <= 1)), "a fraction that is not in (0, 1]"
-    )
+    wrong = ~np.array([is_budget(value) for value in numbers["fraction"]], dtype=bool)
+    _refuse(file, wrong, "a fraction that is not in (0, 1], nor -k for k patients per class")
     patients = manifest.table["patient_id"].to_numpy()[row_of]
     frames, parts = [], np.array([splits.of.get(str(patient), "") for patient in patients])
     for task_name in dict.fromkeys(table["task"]):

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from trabecula.artifacts.label_budget import labels_used
 from trabecula.artifacts.manifest import Manifest
 from trabecula.artifacts.results import PlateauCount
 from trabecula.config import Record
@@ -79,7 +80,7 @@ class Origin(Record):
     mode: str
     """"probe" or "finetune"; "finetune:NAME" for a named way of fine-tuning, "probe:corners 0.25" where the
     encoder was shown the corners alone."""
-    fraction: float  # part of the labels that was used
+    fraction: float  # part of the labels that was used, or -k for k patients per class: `label_budget`
     seed: int  # of the few-label subset and the training on it
     pretrain_seed: int  # of the encoder
 
@@ -179,7 +180,7 @@ def read_predictions(folders: Sequence[Path], others: Sequence[pd.DataFrame] = (
         row = table[twice].iloc[0]
         raise InputError(
             f"{PREDICTIONS}: {int(twice.sum())} predictions are made twice, the first of image "
-            f"'{row['image_id']}' by arm '{row['arm']}' ({row['mode']}, fraction {row['fraction']:g}, "
+            f"'{row['image_id']}' by arm '{row['arm']}' ({row['mode']}, {labels_used(row['fraction'])}, "
             f"seed {row['seed']}); name each folder once; models of other pretraining seeds need "
             "another pretrain_seed, other ways of fine-tuning a variant"
         )
@@ -197,8 +198,8 @@ def read_choices(folders: Sequence[Path]) -> pd.DataFrame:
     if len(twice):
         row = twice.iloc[0]
         raise InputError(
-            f"{CHOICES}: two choices for arm '{row['arm']}', task '{row['task']}', fraction "
-            f"{row['fraction']:g}, seed {row['seed']}; give only the folders of one study"
+            f"{CHOICES}: two choices for arm '{row['arm']}', task '{row['task']}', "
+            f"{labels_used(row['fraction'])}, seed {row['seed']}; give only the folders of one study"
         )
     return table.sort_values(RUN, kind="stable", ignore_index=True)
 
@@ -264,7 +265,7 @@ def arm_predictions(
     for (arm, mode, fraction), rows in _grouped(part, ARM[1:]):
         units, tables, thresholds, patients, frequencies = [], [], [], [], []
         for (pretrain_seed, seed), one in _grouped(rows, ["pretrain_seed", "seed"]):
-            where = f"arm '{arm}', task '{task}' ({mode}, fraction {fraction:g}, seed {seed})"
+            where = f"arm '{arm}', task '{task}' ({mode}, {labels_used(fraction)}, seed {seed})"
             choice = made.get((task, arm, mode, fraction, pretrain_seed, seed), {})
             units.append((int(pretrain_seed), int(seed)))
             tables.append(probabilities(one, columns, index, where))

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trabecula.artifacts.generated import keep_in_train
+from trabecula.artifacts.label_budget import is_budget, shots_of
 from trabecula.artifacts.tasks import Truth
 from trabecula.config import suggest
 from trabecula.errors import InputError
@@ -199,8 +200,14 @@ def draw_subset(splits: Splits, truth: Truth, fraction: float, seed: int) -> Sub
     For each seed the patients of a part stand in one order that interleaves the strata (a patient's worst
     class) evenly; a fraction is a prefix of it, so fractions of one seed nest. Each class that the part has
     keeps its first patient of that order whatever the fraction.
+
+    Of k shots (fraction -k, see `label_budget`) train and val have k patients of each stratum, the first of
+    the seed's order, so that fewer are among more.
+
+    Raises:
+        InputError: a part has no labelled patient, or fewer than k of a class.
     """
-    if not 0 < fraction <= 1:
+    if not is_budget(fraction):
         raise InputError(f"fraction {fraction}: must be above 0 and at most 1")
     if not any(splits.part(str(patient)) for patient in truth.patient_ids):
         raise InputError(
@@ -210,13 +217,19 @@ def draw_subset(splits: Splits, truth: Truth, fraction: float, seed: int) -> Sub
     drawn: dict[str, npt.NDArray[np.int64]] = {}
     record: dict[str, Any] = {"fraction": fraction, "seed": seed}
     notes = []
-    for part in ("train", "val"):
-        pool = np.flatnonzero(splits.rows(part, truth.patient_ids))
+    pools = {part: np.flatnonzero(splits.rows(part, truth.patient_ids)) for part in ("train", "val")}
+    shots = shots_of(fraction)
+    of_classes = {} if shots is None else _shots(truth, pools, shots, seed)
+    for part, pool in pools.items():
         if not len(pool):
             raise InputError(f"the {part} part has no labelled patient; check {FILE} and the task")
-        order, first = _order(truth.at(pool), seed)
-        requested = max(1, round(fraction * len(order)))
-        chosen = set(order[:requested]) | set(first.values())
+        if shots is None:
+            order, first = _order(truth.at(pool), seed)
+            requested = max(1, round(fraction * len(order)))
+            chosen = set(order[:requested]) | set(first.values())
+        else:
+            chosen = of_classes[part]
+            requested = len(chosen)
         rows = np.array([row for row in pool if truth.patient_ids[row] in chosen], dtype=np.int64)
         drawn[part] = rows
         record[part] = {"requested_patients": requested, **counts(truth, rows)}
@@ -229,6 +242,39 @@ def draw_subset(splits: Splits, truth: Truth, fraction: float, seed: int) -> Sub
         notes.append(f"few patients in val ({num_val}): what is chosen on them is partly chance")
     record["note"] = "; ".join(notes)
     return Subset(drawn["train"], drawn["val"], record)
+
+
+def _shots(
+    truth: Truth, pools: Mapping[str, npt.NDArray[np.int64]], shots: int, seed: int
+) -> dict[str, set[str]]:
+    """So many patients of each stratum in each part; the strata are those of all labelled patients."""
+    of, names = worst_class(truth), _stratum_names(truth)
+    chosen: dict[str, set[str]] = {}
+    lacking, smallest = [], shots
+    for part, pool in pools.items():
+        members: dict[int, list[str]] = {stratum: [] for stratum in names}
+        for patient in sorted(set(truth.patient_ids[pool].tolist()), key=lambda one: _key(seed, one)):
+            members[of[patient]].append(patient)
+        chosen[part] = {patient for patients in members.values() for patient in patients[:shots]}
+        few = {names[one]: len(patients) for one, patients in members.items() if len(patients) < shots}
+        lacking += [f"{part} has {num} of class '{name}'" for name, num in few.items()]
+        smallest = min([smallest, *few.values()])
+    if lacking:
+        most = f"ask for {smallest} or fewer" if smallest else "use another task"
+        raise InputError(
+            f"{shots} labelled patients per class: {', '.join(lacking)} (a patient counts for its worst "
+            f"class); {most}, or give `fraction`"
+        )
+    return chosen
+
+
+def _stratum_names(truth: Truth) -> dict[int, str]:
+    """Of each stratum of `worst_class` the name that a person knows it by."""
+    names = dict(enumerate(truth.class_names))
+    if truth.y.ndim == 1:
+        return names
+    rarest_last = np.argsort(-(truth.y == 1).sum(axis=0), kind="stable").tolist()
+    return {0: "none of them", **{rank + 1: names[column] for rank, column in enumerate(rarest_last)}}
 
 
 def counts(truth: Truth, rows: npt.NDArray[np.int64]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from trabecula.artifacts.label_budget import labels_used
 from trabecula.artifacts.manifest import Manifest, manifest_digest
 from trabecula.artifacts.patient_hashes import key_name, seen_among, site_key
 from trabecula.artifacts.run_record import read_provenance
@@ -97,10 +98,11 @@ def check_predicted(
         absent = [patient for image, patient in pairs if image not in made]
         if absent:
             raise InputError(
-                f"arm '{arm}' ({mode}, fraction {fraction:g}, seed {seed}): no prediction for {len(absent)} "
-                f"of {len(pairs)} test images, of {_named([*dict.fromkeys(absent)], manifest)}; if they were "
-                "made with other splits it may have been trained on that patient: make them anew with these "
-                "splits (images that cannot be predicted are taken out by the task's 'eligible' rule)"
+                f"arm '{arm}' ({mode}, {labels_used(float(fraction))}, seed {seed}): no prediction for "
+                f"{len(absent)} of {len(pairs)} test images, of {_named([*dict.fromkeys(absent)], manifest)}"
+                "; if they were made with other splits it may have been trained on that patient: make them "
+                "anew with these splits (images that cannot be predicted are taken out by the task's "
+                "'eligible' rule)"
             )
 
 

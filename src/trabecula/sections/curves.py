@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from dataclasses import replace
 
+from trabecula.artifacts.label_budget import fewest_first, labels_used, shots_of
 from trabecula.figures.charts import UNIT_TICKS, Chart, ChartGroup, Part, PlotAxis, Series, axis_around
 from trabecula.sections.names import architecture_name, metric_name
 from trabecula.sections.numbers import count, number, present, share
@@ -17,10 +18,19 @@ _FEW_SEEDS = 5  # below it the seeds are shown as points (the interval is over p
 _DIAGONAL = Series("diagonal", (0, 1), (0, 1), parts=("line",))
 
 
-def learning_curves(results: Results, panel: Panel, metric: str) -> ChartGroup | None:
-    """Metric against training patients on a logarithmic axis, with bands; few seeds as points."""
+def learning_curves(
+    results: Results, panel: Panel, metric: str, per_class: bool = False
+) -> ChartGroup | None:
+    """Metric against training patients on a logarithmic axis, with bands; few seeds as points.
+
+    per_class: of so many labelled patients per class, else of parts of the labels.
+    """
     curves = {
-        c.arm: [p for p in c.points if present(p.value) and (p.num_patients or 0) > 0]
+        c.arm: [
+            p
+            for p in c.points
+            if present(p.value) and (p.num_patients or 0) > 0 and (p.fraction < 0) == per_class
+        ]
         for c in panel.of(results.curves.learning)
         if c.metric == metric
     }
@@ -30,11 +40,15 @@ def learning_curves(results: Results, panel: Panel, metric: str) -> ChartGroup |
     values = [v for p in points for v in (p.value, p.low, p.high, *p.seeds) if present(v)]
     at = {p.num_patients: p.fraction for p in points}
     single = len(at) == 1
-    label = f"training patients{'' if single else ' (log scale)'}, share of labels"
+    scale = "" if single else " (log scale)"
+    label = f"training patients{scale}, share of labels"
     ticks = [(x, f"{count(x)}\n{share(at[x])}") for x in sorted(at)]
+    if per_class:
+        label = f"labelled patients per class{scale}"
+        ticks = [(x, count(shots_of(at[x]))) for x in sorted(at)]
     x = PlotAxis(label, ticks, (min(at) / 1.25, max(at) * 1.25), log=True)
     y = axis_around(metric_name(metric), _room(min(values), max(values)))
-    title, charts = f"{metric_name(metric)} of {panel.title}", []
+    title, charts = f"{metric_name(metric)} of {panel.title}{', patients per class' * per_class}", []
     for architecture, arms in _by_architecture(results, curves):
         series, num_beside, ends = [], len(arms) if single else 0, []
         for i, arm in enumerate(arms):
@@ -76,7 +90,7 @@ def roc_curves(results: Results, panel: Panel, networks: str = "") -> list[Chart
     """
     rows = panel.of(results.curves.roc)
     found = dict.fromkeys((r.fraction, str(r.class_name)) for r in rows)
-    kinds = sorted(found, key=lambda kind: kind[0])  # classes in the task's order
+    kinds = sorted(found, key=lambda kind: fewest_first(kind[0]))  # classes in the task's order
     drawn: dict[str, list[Chart]] = {}
     for fraction, name in kinds:
         chosen = {r.arm: r for r in rows if (r.fraction, str(r.class_name)) == (fraction, name)}
@@ -84,7 +98,7 @@ def roc_curves(results: Results, panel: Panel, networks: str = "") -> list[Chart
         for architecture, arms in _by_architecture(results, chosen):
             if not architecture.startswith(networks):
                 continue
-            network, labels = architecture_name(architecture), f"{share(fraction)} of labels"
+            network, labels = architecture_name(architecture), f"{labels_used(fraction)}"
             group = f"ROC of {panel.title}, {labels}, {network if many else f'class {name}'}"
             titles = ", ".join(arm.title for arm in arms)
             described = f"ROC of {network}, {panel.title}. {labels}, class {name}, arms: {titles}"
@@ -107,9 +121,9 @@ def roc_curves(results: Results, panel: Panel, networks: str = "") -> list[Chart
 def reliability_plots(results: Results, panel: Panel) -> list[ChartGroup]:
     """Observed frequency against predicted probability, with intervals per bin."""
     rows, groups = panel.of(results.curves.reliability), list[ChartGroup]()
-    for fraction in sorted({r.fraction for r in rows}):
+    for fraction in sorted({r.fraction for r in rows}, key=fewest_first):
         chosen = {r.arm: r for r in rows if r.fraction == fraction}
-        labels = f"{share(fraction)} of labels"
+        labels = f"{labels_used(fraction)}"
         title = f"Reliability of {panel.title}, {labels}"
         charts = []
         for architecture, arms in _by_architecture(results, chosen):

@@ -133,7 +133,8 @@ def curves_section(results: Results) -> Section:
 def _figures(results: Results, panel: Panel) -> dict[str, list[ChartGroup]]:
     """Groups of figures by their kind; of each kind the first is open."""
     metrics = results.metric_names(panel)
-    learning = filter(None, (curves.learning_curves(results, panel, metric) for metric in metrics))
+    kinds = [(metric, per_class) for metric in metrics for per_class in (False, True)]
+    learning = filter(None, (curves.learning_curves(results, panel, *kind) for kind in kinds))
     return {
         "learning": [replace(group, opened=not i) for i, group in enumerate(learning)],
         "snapshots": [group for metric in metrics if (group := snapshot_curves(results, panel, metric))],

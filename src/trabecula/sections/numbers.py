@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from decimal import ROUND_DOWN, Decimal
 
+from trabecula.artifacts.label_budget import shots_of
+
 
 def present(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
@@ -33,7 +35,9 @@ def count(value: int | float | None) -> str:
 
 
 def share(fraction: float) -> str:
-    """0.1 -> "10 %"."""
+    """0.1 -> "10 %"; of k patients per class (`label_budget`) "5 per class"."""
+    if (shots := shots_of(fraction)) is not None:
+        return f"{shots:,}\N{NO-BREAK SPACE}per class"
     return f"{fraction * 100:.4g}\N{NO-BREAK SPACE}%"
 
 

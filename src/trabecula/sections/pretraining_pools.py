@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from trabecula.artifacts.label_budget import labels_used
 from trabecula.artifacts.results import Comparison, MetricRow
 from trabecula.figures.charts import Chart, PlotAxis, Series, axis_around
 from trabecula.objectives import title
@@ -145,7 +146,7 @@ class PoolComparison:
         arms = [*self.random, *self.arms]
         values = {arm.name: [self._value(arm, f) for f in self.fractions] for arm in arms}
         rows = [cells(*head, *values[name]) for name, head in heads.items()]
-        columns = ("Pool", "Patients", "Images seen", *(f"{share(f)} of labels" for f in self.fractions))
+        columns = ("Pool", "Patients", "Images seen", *(f"{labels_used(f)}" for f in self.fractions))
         mode = mode_name(self.panel.mode)
         heading = f"{metric_name(self.metric)} of {self.panel.task} by pretraining pool, {mode}"
         note = "Pools differ in their images alone: network, start, method, settings, batch and images seen, "

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trabecula.artifacts.encoder import has_encoder, read_encoder_card
+from trabecula.artifacts.label_budget import fewest_first
 from trabecula.artifacts.manifest import read_manifest
 from trabecula.artifacts.predictions import choice_rows
 from trabecula.artifacts.results import LabelSubset, TaskFlow
@@ -106,7 +107,10 @@ def _what(record: RunRecord, own: str, arms: Mapping[str, str]) -> str:
     words = [f"arm {arm}"] if arm else []
     if settings.get("task"):
         words.append(f"task {settings['task']}")
-    fractions = settings.get("fractions") or [settings.get("fraction")]
+    shots = settings.get("shots") or ()
+    counts = " and ".join(f"{k}" for k in (shots if isinstance(shots, list | tuple) else [shots]))
+    words += [f"{counts} patients per class"] if counts else []
+    fractions = settings.get("fractions", [None if shots else settings.get("fraction")])
     shares = " and ".join(share(f) for f in fractions if isinstance(f, int | float))
     words += [f"{shares} of labels"] if shares else []
     if isinstance(settings.get("seed"), int):
@@ -172,7 +176,7 @@ def _task_flow(results: Results, name: str, task: TaskFlow) -> dict[str, Any]:
     parts = {part: known[part] for part in dict.fromkeys(("train", "val", "test", *known)) if part in known}
     drawn = [s for s in results.flow.subsets if s.task == name]
     subsets = []
-    for fraction in sorted({s.fraction for s in drawn}):
+    for fraction in sorted({s.fraction for s in drawn}, key=fewest_first):
         rows = [s for s in drawn if s.fraction == fraction]
         seeds = len({s.seed for s in rows})
         train, val = _drawn(rows, "train"), _drawn(rows, "val")

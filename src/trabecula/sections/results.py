@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from trabecula.artifacts import results as files
+from trabecula.artifacts.label_budget import fewest_first
 from trabecula.artifacts.predictions import corner_of, snapshot_of
 from trabecula.artifacts.results import Comparison, EvaluatedEncoder, LabelMultiplier, MetricRow
 from trabecula.comparison.arms import PUBLISHED
@@ -144,7 +145,7 @@ class Results:
         return [arm for arm in self.arms if arm.architecture == architecture]
 
     def fractions(self, panel: Panel) -> list[float]:
-        return sorted({r.fraction for r in panel.of(self.summaries)})
+        return sorted({r.fraction for r in panel.of(self.summaries)}, key=fewest_first)
 
     def metric_names(self, panel: Panel) -> list[str]:
         """The panel's metrics, the headline first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trabecula.artifacts.label_budget import fewest_first, labels_used
 from trabecula.artifacts.results import SnapshotCurve, SnapshotPoint
 from trabecula.figures.charts import Chart, ChartGroup, PlotAxis, Series, short_count
 from trabecula.sections.formats import Entry, Table, arm_cells, cells
@@ -23,8 +24,8 @@ def snapshot_curves(results: Results, panel: Panel, metric: str) -> ChartGroup |
     title, charts = _title(panel, metric), []
     for architecture in results.architectures:
         own = [c for c in found if results.by_name[c.arm].architecture == architecture]
-        for fraction in sorted({c.fraction for c in own}):
-            name = f"{architecture_name(architecture)}, {share(fraction)} of labels"
+        for fraction in sorted({c.fraction for c in own}, key=fewest_first):
+            name = f"{architecture_name(architecture)}, {labels_used(fraction)}"
             curves = [c for c in own if c.fraction == fraction]
             charts.append(_chart(results, metric, title, name, curves))
     caption = (

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from trabecula.artifacts.label_budget import fewest_first, labels_used
 from trabecula.artifacts.results import Comparison, LabelMultiplier, MetricRow
 from trabecula.figures.charts import interval_bar
 from trabecula.sections import wording
@@ -45,7 +46,7 @@ def _labels_table(results: Results, panel: Panel, metrics: Sequence[str], fracti
         events = next((row.num_events for row in found if row), None)
         rows.append(cells(label_of(metric), count(events), *(result_cell(row, True) for row in found)))
     kind = metric_name(metrics[0].partition("[")[0])
-    title = f"{kind} of each label of {panel.title}, {share(fraction)} of labels"
+    title = f"{kind} of each label of {panel.title}, {labels_used(fraction)}"
     names = (f"{arm.network}, {arm.title}" for arm in arms)
     return Table(title, ("Label", "Test images with it", *names), rows)
 
@@ -70,7 +71,7 @@ def _results_table(results: Results, panel: Panel, metric: str) -> Table:
             place = sum(arm.family == "random" for arm in results.arms_of(architecture))
             own.insert(place, absent_imagenet(architecture, "ImageNet weights", ["not run"] * len(fractions)))
         rows += own
-    columns = (*_ARM, *(f"{share(f)} of labels" for f in fractions))
+    columns = (*_ARM, *(f"{labels_used(f)}" for f in fractions))
     return said_once(Table(f"{metric_name(metric)} of {panel.title}", columns, rows, shared, heads=2), 2)
 
 
@@ -189,7 +190,7 @@ def _grid(
     results: Results, title: str, found: Sequence[Any], shown: Callable[[Any], Entry], note: str
 ) -> Table:
     """A row for each arm, baseline and metric, in the order of the arms; fractions as columns."""
-    fractions, order = sorted({row.fraction for row in found}), list(results.by_name)
+    fractions, order = sorted({row.fraction for row in found}, key=fewest_first), list(results.by_name)
     several = len({row.metric for row in found}) > 1
     kinds = sorted(
         {(row.arm, row.baseline, row.metric) for row in found},
@@ -202,7 +203,7 @@ def _grid(
         values = (shown(of.get((name, baseline, metric, fraction))) for fraction in fractions)
         which = (metric_name(metric),) if several else ()
         rows.append(cells(*arm_cells(arm), _against(results, arm, baseline), *which, *values))
-    columns = (*_ARM, "Against", *["Metric"] * several, *(f"{share(f)} of labels" for f in fractions))
+    columns = (*_ARM, "Against", *["Metric"] * several, *(f"{labels_used(f)}" for f in fractions))
     return Table(title, columns, rows, note, heads=3 + several)
 
 
@@ -254,20 +255,22 @@ def _multiplier_cell(results: Results, row: LabelMultiplier | None) -> Entry:
 
 def subset_notes(results: Results, task: str) -> list[str]:
     """ "With 1 % of labels: few validation patients ...", what `evaluate` notes about the draws of labels."""
-    subsets = sorted(results.flow.subsets, key=lambda s: s.fraction)
+    subsets = sorted(results.flow.subsets, key=lambda s: fewest_first(s.fraction))
     notes = dict.fromkeys((s.fraction, s.note) for s in subsets if s.task == task and s.note)
-    return [f"With {share(fraction)} of labels: {note}" for fraction, note in notes]
+    return [f"With {labels_used(fraction)}: {note}" for fraction, note in notes]
 
 
 def fraction_table(results: Results, task: str) -> Table:
     """What was asked of the training pool, and what each seed drew."""
     train = results.flow.tasks[task].parts.get("train") if task in results.flow.tasks else None
     pool = f"{count(train['patients'])} training patients" if train else "training patients"
-    drawn = sorted((s for s in results.flow.subsets if s.task == task), key=lambda s: (s.fraction, s.seed))
+    own = [s for s in results.flow.subsets if s.task == task]
+    drawn = sorted(own, key=lambda s: (fewest_first(s.fraction), s.seed))
     rows = [
         cells(
-            f"{share(s.fraction)} of {pool}", str(s.seed), count(s.num_train_patients),
-            count(s.num_train_images), count(s.num_val_patients), count(s.num_val_images),
+            f"{share(s.fraction)}{' of' if s.fraction > 0 else ','} {pool}", str(s.seed),
+            count(s.num_train_patients), count(s.num_train_images), count(s.num_val_patients),
+            count(s.num_val_images),
         )
         for s in drawn
     ]  # fmt: skip

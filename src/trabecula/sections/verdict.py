@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from trabecula.artifacts.label_budget import fewest_first, labels_used
 from trabecula.artifacts.results import Comparison
 from trabecula.comparison import arms
 from trabecula.comparison.reach import reach_of_claims
@@ -125,8 +126,8 @@ def plateaus(results: Results, panel: Panel) -> list[str]:
         arm = results.by_name.get(row.arm)  # None of a snapshot
         if arm is not None and row.num_plateau:
             counts = found[f"{arm.network}, {arm.title}"]
-            labels = "" if counts else " of labels"
-            counts.append(f"{row.num_plateau} of {row.num_runs} with {share(row.fraction)}{labels}")
+            labels = share(row.fraction) if counts else labels_used(row.fraction)
+            counts.append(f"{row.num_plateau} of {row.num_runs} with {labels}")
     return [f"{arm} ({', '.join(counts)})" for arm, counts in found.items()]
 
 
@@ -150,7 +151,7 @@ def _line(results: Results, panel: Panel, arm: Arm, pairs: list[Comparison]) -> 
 def verdict_pair(pairs: Sequence[Comparison]) -> Comparison | None:
     """The comparison the sentence speaks of: at the smallest fraction that could be tested, if any."""
     known = [p for p in pairs if present(p.difference)]
-    return min(known, key=lambda p: (not wording.claim_of(p), p.fraction), default=None)
+    return min(known, key=lambda p: (not wording.claim_of(p), fewest_first(p.fraction)), default=None)
 
 
 def _sentence(results: Results, panel: Panel, arm: Arm, pair: Comparison | None) -> dict[str, str]:
@@ -212,5 +213,5 @@ def _others(results: Results, arm: Arm, own: list[Comparison]) -> list[str]:
         if pair and not (other.family == "random" and arm.name in smaller):
             name = "ImageNet weights" if other.family == "imagenet" else other.title
             reading = wording.read_difference(results, pair)
-            found.append(f"Against {name} at {share(pair.fraction)} of labels: {reading}.")
+            found.append(f"Against {name} at {labels_used(pair.fraction)}: {reading}.")
     return found

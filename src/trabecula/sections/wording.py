@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trabecula.artifacts.label_budget import labels_used
 from trabecula.artifacts.results import Comparison, LabelMultiplier, PlateauCount
-from trabecula.sections.numbers import count, interval, present, probability, share, signed, span, times
+from trabecula.sections.numbers import count, interval, present, probability, signed, span, times
 from trabecula.sections.results import Panel, Results
 
 CLAIMS = {"better": ("▲", "better"), "worse": ("▼", "worse"), "none": ("=", "no difference shown")}
@@ -129,7 +130,7 @@ def worth(row: LabelMultiplier | None, what: str = "") -> str:
 def labels_phrase(results: Results, task: str, fraction: float) -> str:
     """ "10 % of labels (231 patients)": training patients really drawn, a range where seeds differ."""
     drawn = [s.num_train_patients for s in results.flow.subsets if s.task == task and s.fraction == fraction]
-    labels = "all labels" if fraction == 1 else f"{share(fraction)} of labels"
+    labels = "all labels" if fraction == 1 else f"{labels_used(fraction)}"
     patients = span(drawn)
     return labels if patients == "–" else f"{labels} ({patients} training patients)"
 

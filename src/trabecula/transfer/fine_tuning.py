@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from trabecula.artifacts.classifier import HeadChoice, HiddenLayer
 from trabecula.artifacts.encoder import check_fit
+from trabecula.artifacts.label_budget import of_shots
 from trabecula.artifacts.manifest import read_manifest
 from trabecula.artifacts.search_result import ChosenSettings, SelectBy
 from trabecula.artifacts.splits import Subset, draw_subset, read_splits
@@ -72,6 +73,20 @@ class FewLabels(Record):
     """A task of tasks.json, a rule such as "kl >= 2", or a label column."""
     fraction: float = Field(1.0, gt=0, le=1)
     """Part of the labelled patients of train and val that is used."""
+    shots: int = Field(0, ge=0)
+    """In the place of `fraction`: labelled patients per class, in train and as many in val; a patient counts
+    for its worst class. Each seed draws others. 0: `fraction` counts."""
+
+    @model_validator(mode="after")
+    def _has_one_budget(self) -> Self:
+        if self.shots and self.fraction != 1:
+            raise ValueError("fraction and shots exclude each other: give one of them")
+        return self
+
+    @property
+    def budget(self) -> float:
+        """What is drawn, as `label_budget` writes it."""
+        return of_shots(self.shots) if self.shots else self.fraction
 
 
 class Tuning(Record):
@@ -177,7 +192,7 @@ def read_material(few: FewLabels, seed: int) -> Material:
     manifest, splits = read_manifest(few.manifest), read_splits(few.splits)
     task = find_task(few.task, manifest)
     labelled = truth(task, manifest).among(set(store.index["image_id"]), few.store, "not in the store")
-    subset = draw_subset(splits, labelled, few.fraction, seed)
+    subset = draw_subset(splits, labelled, few.budget, seed)
     rows = rows_of(store, labelled.image_ids)
     folder = few.encoder if few.encoder.is_dir() else few.encoder.parent
     return Material(manifest, splits, task, labelled, encoder, folder, store, subset, rows)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from trabecula.artifacts.label_budget import fewest_first, labels_used
 from trabecula.artifacts.predictions import corner_of
 from trabecula.artifacts.results import Comparison, MetricRow, TaskFlow
 from trabecula.sections import tables, wording
@@ -90,7 +91,7 @@ def _columns(results: Results, task: str, metric: str, arms: Sequence[Arm]) -> l
 
 def _order(column: ModeShare) -> tuple[float, int, str]:
     mode, fraction = column
-    return fraction, list(MODES).index(mode.partition(":")[0]), mode
+    return fewest_first(fraction), list(MODES).index(mode.partition(":")[0]), mode
 
 
 def column_name(column: ModeShare) -> str:
@@ -324,7 +325,7 @@ class ArmTable:
         rows = self._seed_rows(control)
         seeds = [other for other in rows if (other.mode, other.fraction) == ("probe", row.fraction)]
         stuck = sum(abs((other.value or 0.0) - chance) < _SAME for other in seeds)
-        words = f"{number(row.value)} ({interval(row.low, row.high)}) with {share(row.fraction)} of labels"
+        words = f"{number(row.value)} ({interval(row.low, row.high)}) with {labels_used(row.fraction)}"
         exactly = f", {stuck} of {len(seeds)} {_seeds_name(seeds)} at exactly {number(chance)}"
         return words + (exactly if stuck else "")
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from trabecula.artifacts.label_budget import labels_used
 from trabecula.artifacts.predictions import corner_of
 from trabecula.artifacts.results import MetricRow, TaskFlow
 from trabecula.artifacts.spectrum import read_spectrum
@@ -95,7 +96,7 @@ def _course_chart(
             ringed = True
             series.append(Series.of_rows([without], [left], style, "", ("whisker", "ring"), shift))
         values = (f"{number(row.value)} from {count(size)} images" for size, row in scores.items())
-        described.append(f"{share(fraction)} of labels: {', '.join(values)}")
+        described.append(f"{labels_used(fraction)}: {', '.join(values)}")
     ticks = [(left, "none"), *((size, count(size)) for size in arms)]
     x_axis = PlotAxis("pretraining images (log scale)", ticks, (left / 1.3, max(arms) * 1.3), log=True)
     images = _SOURCES.get(source, "mixed images")

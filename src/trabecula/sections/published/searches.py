@@ -10,6 +10,7 @@ from itertools import combinations, zip_longest
 from pathlib import Path
 from typing import Any
 
+from trabecula.artifacts.label_budget import fewest_first, labels_used
 from trabecula.artifacts.search_result import ChosenSettings, read_chosen, read_trials
 from trabecula.sections.formats import Cells, Table, arm_cells, cells
 from trabecula.sections.numbers import count, number, share
@@ -30,7 +31,7 @@ class HeadSearch:
 
     @property
     def name(self) -> str:
-        return f"{self.chosen.arm}, {share(self.chosen.fraction)} of labels"
+        return f"{self.chosen.arm}, {labels_used(self.chosen.fraction)}"
 
     @property
     def heads(self) -> list[list[Mapping[str, Any]]]:
@@ -123,7 +124,7 @@ def chosen_settings(results: Results, folders: Sequence[Path]) -> Table:
     """What the searches of fine-tuning chose, arm by arm (the space of section C.4.1 of Rajamohan 2026)."""
     rows, order = list[Cells](), list(results.by_name)
     found = [chosen for folder in folders if (chosen := read_chosen(folder)).arm in order]
-    for chosen in sorted(found, key=lambda c: (order.index(c.arm), c.fraction, c.task, c.seed)):
+    for chosen in sorted(found, key=lambda c: (order.index(c.arm), fewest_first(c.fraction), c.task, c.seed)):
         optimizer, epochs = chosen.settings.get("optimizer") or {}, chosen.settings.get("epochs")
         rates = (_short(optimizer.get(key)) for key in ("lr", "weight_decay"))
         shown = (optimizer.get("name"), *rates, epochs, optimizer.get("peak"))
