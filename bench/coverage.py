@@ -215,7 +215,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--sims", type=int, default=1000, help="data sets a condition")
     parser.add_argument("--resamples", type=int, default=1000, help="resamples a data set")
-    parser.add_argument("--patients", type=int, nargs="+", default=[50, 100, 400])
+    parser.add_argument("--patients", type=int, nargs="+", default=[30, 50, 100, 400])
     parser.add_argument("--areas", type=float, nargs="+", default=[0.70, 0.95])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 5, 10])
     parser.add_argument("--difference", action="store_true", help="two arms of equal AUROC, truth 0")

@@ -35,9 +35,15 @@ REFUSED = {
     "cohort --root nowhere": "nowhere: no such file or folder",
     "cohort --root empty": "empty: holds no file; --root is the folder of the images",
     "cohort --root films --table no_patient.csv": "no_patient.csv: no column 'patient_id' (columns: file, PatNr, kl), perhaps 'PatNr'; name it with -s columns.patient_id=COLUMN",
-    "cohort --root films --table numbers.xlsx -s 'pattern={patient_id:4}{side:1}.png'": "they agree but for leading zeros: save the table with its ids as text",
+    "cohort --root films --table numbers.xlsx -s 'pattern={patient_id:4}{side:1}.png' -s spellings_differ=true": "they agree but for leading zeros: save the table with its ids as text",
     "cohort --root films --table damaged.xlsx": "damaged.xlsx: not a readable .xlsx file (File is not a zip file); save it again, or as CSV",
-    "cohort --root films --table twice.csv": "twice.csv: path '0000L.png' is in rows 2, 3",
+    "cohort --root films --table twice.csv": "twice.csv: path '0000L.png' is in rows 2, 3; they differ in 'kl' ('0', '2'); the table needs one row an image",
+    "cohort --root films --table spelled.csv": "spelled.csv: one patient may stand under several spellings of the id: '0000' (row 2) and '0000.0' (row 3); write the id of one person in one way",
+    "cohort --root films --table excel.csv": "excel.csv: rows 2, 3 have the patient id '9.00E+06', in scientific notation and rounded: they may be several patients",
+    "cohort --root films --table headless.csv": "headless.csv: has no header: its first row is data (it names the file '0000L.png'); write a row with the columns' names above it",
+    "cohort --root films --table unnamed.csv": "unnamed.csv: column 3 has no name in the header; write a name into its first cell, or remove the column",
+    "split --manifest spellings.csv": "spellings.csv: one patient may stand under several spellings of the id: 'P1' (row 2) and 'p1' (row 3)",
+    "split --manifest nines.csv -s 'task=kl >= 2'": "rule 'kl >= 2': 'kl' is 9 in 1 rows, far from its other values, and the rule would take it for a number",
     "cohort --root films -s 'pattern={patient_id:9}.png'": "films: no file matches the pattern '{patient_id:9}.png'; the first image is '0000L.png'",
     "prepare --manifest nowhere": "nowhere: no such file or folder",
     "prepare --manifest empty": "empty/manifest.csv: no such manifest; write one with `trabecula cohort`",
@@ -209,7 +215,14 @@ def _tables(root: Path) -> None:
     rows = [(f"000{i}L.png", f"000{i}", str(i % 5)) for i in range(6)]
     (root / "plain.csv").write_text("file,patient_id,kl\n" + "".join(f"{','.join(row)}\n" for row in rows))
     (root / "no_patient.csv").write_text("file,PatNr,kl\n" + "".join(f"{','.join(row)}\n" for row in rows))
-    (root / "twice.csv").write_text("file,patient_id\n0000L.png,0000\n0000L.png,0000\n")
+    (root / "twice.csv").write_text("file,patient_id,kl\n0000L.png,0000,0\n0000L.png,0000,2\n")
+    (root / "spelled.csv").write_text("file,patient_id\n0000L.png,0000\n0000R.png,0000.0\n")
+    (root / "excel.csv").write_text("file,patient_id\n0000L.png,9.00E+06\n0000R.png,9.00E+06\n")
+    (root / "headless.csv").write_text("0000L.png,0\n0000R.png,1\n")
+    (root / "unnamed.csv").write_text("file,patient_id,,kl\n0000L.png,0000,1,2\n")
+    (root / "spellings.csv").write_text("image_id,patient_id,path\na,P1,a.png\nb,p1,b.png\n")
+    grades = (f"{k},{k},{k}.png,{kl}\n" for k, kl in enumerate("001239"))
+    (root / "nines.csv").write_text("".join(["image_id,patient_id,path,kl\n", *grades]))
     (root / "same_ids.csv").write_text("image_id,patient_id,path\na,1,x.png\na,2,y.png\n")
     (root / "patientless.csv").write_text("image_id,patient,path\na,1,x.png\n")
     (root / "damaged.xlsx").write_bytes(b"no archive")

@@ -231,7 +231,7 @@ GRADE = {"kind": "ordinal", "labels": ["kl"], "classes": ["0", "1", "2"]}
          r"patient_id '007' is in rows 2, 3; if each row is of one side, name the column that says it "
          r"with -s columns\.side=COLUMN \(columns: patient_id, Seite, kl\)"),
         ("image_id,kl\n007L,0\n007R,1\n007L,2\n", {}, r"image_id '007L' is in rows 2, 4"),
-        ("patient_id,side,kl\n7,L,0\n12,R,1\n", {},
+        ("patient_id,side,kl\n7,L,0\n12,R,1\n", {"spellings_differ": True},
          "the images are called '007 L', the rows '7 L'; they agree but for leading zeros"),
         ("file,patient_id\na.png,1\n", {}, "no row belongs to an image; by file name"),
         ("patient_id,side,kl\n007,1,0\n", {}, r"row 2 has a side that is neither left nor right \('1'\)"),

@@ -183,3 +183,32 @@ def test_a_models_folder_is_told_by_what_its_files_hold(tmp_path: Path) -> None:
         (tmp_path / name / "config.json").write_text('{"model_type": "vit"}')
         (tmp_path / name / "model.safetensors").write_text(content)
     assert identity(tmp_path / "a") == identity(tmp_path / "c") != identity(tmp_path / "b")
+
+
+def test_a_run_goes_on_with_other_threads_if_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays the run that it is; provenance.json says what computed it, in turn."""
+    out = tmp_path / "n"
+    do("number", out, threads=2)
+    before = (out / "config.json").read_bytes()
+    (out / "DONE").unlink()
+    with pytest.raises(InputError, match=r"threads was 2, now 1\).*go on with 1 all the same by --other-thr"):
+        do("number", out, threads=1)
+    with pytest.raises(InputError, match="value was ") as error:
+        do("number", out, threads=1, value=9)
+    assert "--other-threads" not in str(error.value)
+    capsys.readouterr()
+    config = verb_module("study_verbs.number").Config()
+    monkeypatch.setenv("TRABECULA_KERNELS", "off")
+    execute("study_verbs.number", config, out, 1, other_threads=True)
+    said = "note: this run was begun with 2 threads and goes on with 1: its last digits may differ\n"
+    assert capsys.readouterr().err == said
+    record = json.loads((out / "provenance.json").read_text())
+    assert (record["threads"], record["kernels"]) == ("2, then 1", "on, then off")
+    assert (out / "config.json").read_bytes() == before
+    (out / "DONE").unlink()
+    execute("study_verbs.number", config, out, 1, other_threads=True)
+    assert json.loads((out / "provenance.json").read_text())["threads"] == "2, then 1"
+    execute("study_verbs.number", config, tmp_path / "new", 1, other_threads=True)  # nothing to go on with
+    assert json.loads((tmp_path / "new" / "provenance.json").read_text())["threads"] == 1

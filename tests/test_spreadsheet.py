@@ -8,7 +8,7 @@ import openpyxl
 import pytest
 
 from trabecula.errors import InputError
-from trabecula.spreadsheet import read_table, row_numbers
+from trabecula.spreadsheet import read_sheet, read_table, row_numbers
 
 HEADER, ROWS = ["patient_id", "name", "kl"], [["0012", "Müller; A", "2"], ["0013", "", "NA"]]
 
@@ -68,6 +68,55 @@ def test_bad_tables(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(InputError, match=message):
         read_table(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "names", "said"),
+    [
+        (b",a,b\n0,x,1\n1,y,2\n", ["a", "b"], "counts the rows from 0 to 1"),  # pandas
+        (b'"","a","b"\n"1","x",1\n"2","y",2\n', ["a", "b"], "counts the rows from 1 to 2"),  # R
+        (b",a,b\n1,x,1\n0,y,2\n", ["a", "b"], "counts the rows"),  # after a shuffle
+        (b"a,,b\nx,,1\ny,,2\n", ["a", "b"], ""),
+    ],
+)
+def test_columns_without_a_name_that_say_nothing_are_left_out(tmp_path, content, names, said):
+    (tmp_path / "t.csv").write_bytes(content)
+    sheet = read_sheet(tmp_path / "t.csv")
+    assert list(sheet.table.columns) == names
+    assert sheet.table.to_numpy().tolist() == [["x", "1"], ["y", "2"]]
+    assert said in "".join(sheet.notes)
+    assert bool(said) == bool(sheet.notes)
+
+
+@pytest.mark.parametrize("first", [b"7,8", b"0,5", b"0,0", b"p,q", b"2,3"])
+def test_a_column_without_a_name_that_may_say_something_is_refused(tmp_path, first):
+    one, other = first.split(b",")
+    (tmp_path / "t.csv").write_bytes(b",a\n" + one + b",x\n" + other + b",y\n")
+    with pytest.raises(
+        InputError, match="column 1 has no name in the header; write a name into its first cell"
+    ):
+        read_table(tmp_path / "t.csv")
+
+
+def test_rows_are_counted_as_in_a_spreadsheet_program(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b'\n\na,b\n\n1,"x\ny"\n,\n2,z\n')
+    sheet = read_sheet(tmp_path / "t.csv")
+    assert sheet.rows == (5, 7)
+    assert sheet.table["a"].tolist() == ["1", "2"]
+    book = openpyxl.Workbook()
+    book.active.title = "Grades"
+    for row in ([], ["a"], [None], ["1"], [], ["2"]):
+        book.active.append(row)
+    book.save(tmp_path / "t.xlsx")
+    sheet = read_sheet(tmp_path / "t.xlsx")
+    assert (sheet.rows, sheet.name) == ((4, 6), f"{tmp_path / 't.xlsx'}, sheet 'Grades'")
+
+
+def test_missing_values_of_sas(tmp_path):
+    (tmp_path / "t.csv").write_text(
+        "a\n.: Missing Form/Incomplete Workbook\n0: Normal\n.A: Not Expected\n.5\n"
+    )
+    assert read_table(tmp_path / "t.csv")["a"].tolist() == ["0: Normal", ".5"]
 
 
 def test_missing_and_false_xlsx(tmp_path):

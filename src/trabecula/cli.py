@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import inspect
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ import typer
 
 from trabecula import __version__
 from trabecula.errors import InputError, TrabeculaError, disk_full
+from trabecula.stopping import Stopped, as_ctrl_c
 from trabecula.verbs import INPUTS, VERBS, Verb
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ app = typer.Typer(
 _SET = typer.Option("--set", "-s", metavar="KEY=VALUE", help="One setting; may be repeated.")
 Assignments = Annotated[list[str] | None, _SET]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; do nothing.")]
+_OTHER_THREADS = "Go on with a run begun with another number of threads; its last digits may differ."
+OtherThreads = Annotated[bool, typer.Option("--other-threads", help=_OTHER_THREADS)]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes or threads at a time.")]
 
 _NAME_ERRORS = (errno.ENOTDIR, errno.ENAMETOOLONG)
@@ -45,7 +47,7 @@ _DRIVE_ERRORS = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.ENXIO
 
 def main() -> None:
     """The entry point."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    as_ctrl_c()
     with one_line_errors():
         code = app(standalone_mode=False)
         sys.stdout.flush()  # here, where a reader that has seen enough is answered
@@ -65,8 +67,9 @@ def one_line_errors() -> Iterator[None]:
         yield
     except TrabeculaError as error:
         _stop(f"error: {error}", error.exit_code)
-    except KeyboardInterrupt:
-        _stop("stopped; run the same command again to go on", 130)
+    except KeyboardInterrupt as stop:
+        place = f" from {stop}" if isinstance(stop, Stopped) else ""
+        _stop(f"stopped; run the same command again to go on{place}", 130)
     except PermissionError as error:
         _stop(f"error: {error.filename}: not allowed; choose another folder or change its rights", 2)
     except BrokenPipeError:  # the program that reads the output has stopped reading
@@ -147,7 +150,7 @@ def run_verb(name: str, given: dict[str, Any]) -> None:
             raise InputError(f"trabecula {name}: give --out FOLDER for the result")
         else:
             already = f"{DONE_FILE} already: " if is_done(out) else ""
-            print(already + execute(name, config, out, threads))
+            print(already + execute(name, config, out, threads, other_threads=given["other_threads"]))
 
 
 def _values(name: str, cls: type[Record], given: dict[str, Any]) -> dict[str, Any]:
@@ -237,13 +240,15 @@ def _command(name: str, verb: Verb) -> Callable[..., None]:
         "seed": _option(int, "--seed", "Seed of everything random."),
         "device": _option(str, "--device", "cpu, cuda, cuda:1 or auto."),
         "workers": Workers,
+        "other_threads": OtherThreads,
         "dry_run": DryRun,
     }
 
     def command(**given: Any) -> None:
         run_verb(name, given)
 
-    keyword, defaults = inspect.Parameter.KEYWORD_ONLY, {"check": False, "dry_run": False}
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    defaults = dict.fromkeys(("check", "dry_run", "other_threads"), False)
     parameters = [
         inspect.Parameter(key, keyword, default=defaults.get(key), annotation=kind)
         for key, kind in options.items()
@@ -268,7 +273,7 @@ def study(
 ) -> None:
     """Run a recipe's whole grid of verbs, or what is missing of it."""
     with one_line_errors():
-        from trabecula.study import make_plan, run_study
+        from trabecula.study import few_seeds, make_plan, run_study
 
         if out is None and not dry_run:
             raise InputError("trabecula study: give --out FOLDER for the cells and the report")
@@ -276,7 +281,9 @@ def study(
         plan = make_plan(recipe, folder, assignments or [])
         if dry_run:
             _show_plan(plan, folder)
-        else:
+        for text in few_seeds(plan):
+            print(f"few seeds: {text}", flush=True)
+        if not dry_run:
             print(run_study(plan, folder, workers or max(1, cores() // plan.recipe.threads)))
 
 

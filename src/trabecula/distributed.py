@@ -45,6 +45,11 @@ def total(value: Tensor) -> Tensor:
     return value if world_size() == 1 else _Sum.apply(value)
 
 
+def any_rank(said: bool, device: torch.device) -> bool:
+    """Whether one rank or more says so: what ends work must end it on all of them after the same step."""
+    return said if world_size() == 1 else bool(_all_reduced(torch.tensor(float(said), device=device)))
+
+
 def gather_rows(rows: Tensor) -> Tensor:
     """(B, ...) on each rank to (B * ranks, ...) in the order of the global batch; no gradient."""
     if world_size() == 1:

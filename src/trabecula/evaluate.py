@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -19,6 +19,7 @@ from pydantic import Field
 
 from trabecula.artifacts import predictions as reading
 from trabecula.artifacts import results
+from trabecula.artifacts.imported_predictions import MODE, imported_table, read_imported
 from trabecula.artifacts.manifest import Manifest, read_manifest
 from trabecula.artifacts.predictions import ArmPredictions, snapshot_of
 from trabecula.artifacts.splits import FEW_VAL, PARTS, Splits, counts, read_splits
@@ -27,6 +28,7 @@ from trabecula.artifacts.tasks import find_task, truth
 from trabecula.comparison import arms as arms_
 from trabecula.comparison import leakage
 from trabecula.comparison.arms import ArmScores, ComparedArm, compare, compare_pools, multipliers
+from trabecula.comparison.reach import reach_of_claims
 from trabecula.comparison.snapshots import snapshot_curves
 from trabecula.config import Record
 from trabecula.errors import InputError
@@ -44,7 +46,8 @@ class Config(Record):
 
     renamed = {"lost_controls": "incomplete"}
     predictions: tuple[Path, ...]
-    """Folders with predictions.csv and choices.csv, as probe, finetune and predict write them."""
+    """Folders with the predictions and choices that probe, finetune and predict write, and tables of another
+    tool: `image_id` and a column of probabilities a class (see "Another tool's predictions" in the docs)."""
     manifest: Path
     """The manifest, or its folder: the truth is read from here."""
     splits: Path
@@ -78,9 +81,13 @@ class Config(Record):
 def run(config: Config, out: Run) -> str:
     """Evaluate every prediction of finished arms on the test part, once; snapshots on validation images."""
     manifest, splits = read_manifest(config.manifest), read_splits(config.splits)
-    table = _complete(reading.read_predictions(config.predictions), config.incomplete)
-    choices = _complete(reading.read_choices(config.predictions), config.incomplete)
+    imported = _import(config.predictions, manifest, splits)
+    own = [path for path in config.predictions if path not in imported.files]
+    leakage.check_manifest(own, manifest)
+    table = _complete(reading.read_predictions(own, imported.tables), config.incomplete)
+    choices = _complete(reading.read_choices(own), config.incomplete)
     cards = [c for c in arms_.read_cards(config.encoders) if not arms_.left_out(c["arm"], config.incomplete)]
+    cards += imported.cards(cards)
     leakage.check_parts(table, manifest, splits)
     leakage.check_cards(cards, splits.patients("test"), manifest)
     arms = arms_.decide_controls(arms_.arms_of(cards, table), config.incomplete)
@@ -120,7 +127,42 @@ def run(config: Config, out: Run) -> str:
     for name, (lost, labelled) in work.lost.items():
         notes += [f"{lost} of {labelled} labelled test images of {name} are not in the store"] if lost else []
     left_out = [f"left out: {arm.name} ({arm.reason})" for arm in config.incomplete]
-    return "; ".join([*notes, *arms_.upper_bounds(cards), *left_out])
+    return "; ".join([*notes, *arms_.upper_bounds(cards), *imported.notes(cards), *left_out])
+
+
+@dataclass(frozen=True)
+class _Imported:
+    """Predictions of other tools: path -> rows of held-out images, and how many others there were."""
+
+    files: Mapping[Path, tuple[pd.DataFrame, int]]
+
+    @property
+    def tables(self) -> list[pd.DataFrame]:
+        return [table for table, _ in self.files.values()]
+
+    def cards(self, known: Sequence[arms_.Card]) -> list[arms_.Card]:
+        """A card of every arm and pretraining seed without one: nothing is known but its name."""
+        given = {(card["arm"], card.get("seed", 0)) for card in known}
+        found = {pair: None for t in self.tables for pair in zip(t["arm"], t["pretrain_seed"], strict=True)}
+        return [
+            {"arm": arm, "architecture": MODE, "family": MODE, "seed": int(seed)}
+            for arm, seed in found
+            if (arm, seed) not in given
+        ]
+
+    def notes(self, cards: Sequence[arms_.Card]) -> list[str]:
+        unknown = sorted({card["arm"] for card in cards if card["family"] == MODE})
+        notes = [
+            f"whom {', '.join(unknown)} learned from is not known: make sure that it was no test patient"
+        ]
+        unused = sum(num for _, num in self.files.values())
+        more = [f"{unused} imported rows of training or unsplit patients are not used"] if unused else []
+        return (notes if unknown else []) + more
+
+
+def _import(paths: Sequence[Path], manifest: Manifest, splits: Splits) -> _Imported:
+    found = {path: imported_table(path) for path in paths}
+    return _Imported({path: read_imported(file, manifest, splits) for path, file in found.items() if file})
 
 
 def _complete(table: pd.DataFrame, incomplete: Sequence[results.IncompleteArm]) -> pd.DataFrame:
@@ -140,7 +182,10 @@ def _check_arms(arms: Sequence[ComparedArm], finished: Sequence[ComparedArm], co
         one = config.incomplete[0]
         raise InputError(f"every arm is incomplete, such as '{one.name}' ({one.reason}); nothing is left")
     if not finished:
-        raise InputError(f"every arm is a snapshot, such as '{arms[0].name}'; add one that is finished")
+        raise InputError(
+            f"every arm among the predictions is a snapshot, such as '{arms[0].name}'; snapshots are shown "
+            "beside finished arms only: add the predictions of one, such as the random arm"
+        )
 
 
 def _compared(pairs: Sequence[results.Comparison]) -> str:
@@ -151,7 +196,7 @@ def _compared(pairs: Sequence[results.Comparison]) -> str:
     return (
         f"{len(pairs)} comparison{'s' * (len(pairs) > 1)} with a baseline: {better} better, {worse} worse, "
         f"{rest} with no difference shown" + (f", {gone} not estimable" if gone else "")
-    )
+    ) + "".join(f"; {text}" for text in reach_of_claims(pairs))
 
 
 def _stuck(plateaus: Sequence[results.PlateauCount]) -> list[str]:

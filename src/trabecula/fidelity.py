@@ -253,13 +253,13 @@ def _parts(config: Config, card: GeneratorCard, folder: Path, store: Store) -> t
     splits = read_splits(config.splits)
     patients = store.index["patient_id"].to_numpy(dtype=str)
     real = np.array([not is_generated(patient) for patient in patients])
-    of = np.array([splits.of.get(patient, "train") for patient in patients])
+    of = np.array([splits.part(str(patient)) or "train" for patient in patients])
     seen = _seen(card, folder, patients)
     leaked = sorted(set(patients[(of != "train") & seen & real]))
     if leaked:
         raise InputError(
-            f"{config.splits}: patient '{leaked[0]}' is in {splits.of[leaked[0]]}, and the generator has "
-            f"seen {len(leaked)} of the held-out patients; give the splits that it was trained with"
+            f"{config.splits}: patient '{leaked[0]}' is in {splits.part(str(leaked[0]))}, and the generator "
+            f"has seen {len(leaked)} of the held-out patients; give the splits that it was trained with"
         )
     order = np.random.default_rng(config.seed).permutation(len(patients))
     parts = {name: order[((of == name) & real & (seen | (name != "train")))[order]] for name in PARTS}

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 
 from trabecula.artifacts.classifier import ClassifierCard
+from trabecula.artifacts.manifest import manifest_digest
 from trabecula.artifacts.predictions import BELOW_PROBE, PLATEAU, Origin, write_predictions
 from trabecula.artifacts.search_result import read_chosen
 from trabecula.config import dump
@@ -25,6 +26,8 @@ from trabecula.train.checkpoint import CHECKPOINT
 from trabecula.transfer import fine_tuning
 from trabecula.transfer.few_labels import choice_of, predict_held_out
 from trabecula.transfer.fine_tuning import Fitted, Material, Tuning
+
+NO_BETTER = "no checkpoint was better on validation than the probe it started from"
 
 
 class Labels(fine_tuning.FewLabels):
@@ -60,6 +63,15 @@ def workload(config: Config) -> dict[str, int]:
     return work | {"images seen at most": config.images}
 
 
+def label_seeds(config: Config) -> dict[tuple[str, str, float], int]:
+    """Label seeds by task, mode and fraction: a study warns where there are few."""
+    return {(config.task, _mode(config), config.fraction): 1}
+
+
+def _mode(config: Config) -> str:
+    return f"finetune:{config.variant}" if config.variant else "finetune"
+
+
 def run(config: Config, out: Run) -> str:
     """Write predictions.csv, choices.csv and, if kept, the classifier."""
     tuning: Tuning = config
@@ -71,7 +83,10 @@ def run(config: Config, out: Run) -> str:
     if chosen is not None:
         chosen.check(material.task.name or config.task, material.splits.patients("test"))
     out.log("subset", **material.subset.record)
-    out.used(device=str(device), precision=precision_on(device, tuning.precision))
+    out.used(
+        device=str(device), precision=precision_on(device, tuning.precision),
+        manifest=manifest_digest(config.manifest),
+    )  # fmt: skip
     objective, fitted = fine_tuning.tune(tuning, material, config.seed, device, out / CHECKPOINT)
     out.log("fitted", images_seen=fitted.images_seen, loss=fitted.loss, points=fitted.points,
             train_loss=fitted.train_loss, constant_loss=fitted.constant_loss)  # fmt: skip
@@ -103,11 +118,7 @@ def _notes(
         losses = f"{fitted.train_loss:.3g}, of the class frequencies alone {fitted.constant_loss:.3g}"
         notes.append(f"{PLATEAU} (training loss {losses})")
     if fine_tuning.starts_at_probe(tuning):
-        return (
-            notes
-            if fitted.images_seen
-            else [*notes, "no checkpoint was better than the probe it started from"]
-        )
+        return notes + [NO_BETTER] * (fitted.images_seen == 0)
     start = material.probe_start(tuning.class_weight, tuning.centre_crop, device)
     if fine_tuning.is_below(objective, material, tuning, start, device):
         notes.append(f"{BELOW_PROBE} (validation loss {fitted.loss:.3g})")
@@ -121,7 +132,7 @@ def _card(
     encoder, store = material.encoder.card, material.store
     origin = Origin(
         task=material.task.name or config.task, arm=encoder.name,
-        mode=f"finetune:{config.variant}" if config.variant else "finetune",
+        mode=_mode(config),
         fraction=config.fraction, seed=config.seed, pretrain_seed=encoder.seed,
     )  # fmt: skip
     choice = choice_of(material, material.subset, notes, tuning.class_weight, images_seen=fitted.images_seen)

@@ -6,13 +6,22 @@ decomposed letters are each one patient: programs that write tables change them 
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
+from trabecula.errors import InputError
+
 _WHOLE = re.compile(r"(\d+)(?:\.0*)?")
+_SHOWN = re.compile(r"\d(?:[.,](\d+))?E\+(\d\d)")
 _SCIENTIFIC = re.compile(r"\d+(?:\.\d+)?[eE]\+?(\d{1,2})")
+
+
+SPELLINGS_REMEDY = (
+    "write the id of one person in one way; if they are different people, set spellings_differ=true"
+)
 
 
 def canonical(patient_id: str) -> str:
@@ -34,6 +43,12 @@ def canonical(patient_id: str) -> str:
     return text
 
 
+def rounded(patient_id: str) -> bool:
+    """Whether the id looks as a spreadsheet program shows a number that it rounded, as `9.00E+06`."""
+    shown = _SHOWN.fullmatch(patient_id.strip())
+    return shown is not None and len(shown[1] or "") < int(shown[2])
+
+
 def in_scientific_notation(patient_id: str) -> bool:
     """Whether a spreadsheet program may have rounded the id to a few digits, as `9.00E+06`."""
     return _SCIENTIFIC.fullmatch(patient_id.strip()) is not None
@@ -45,3 +60,36 @@ def spelled_alike(patient_ids: Iterable[str]) -> list[tuple[str, ...]]:
     for patient in patient_ids:
         spellings.setdefault(canonical(patient), set()).add(patient)
     return sorted(tuple(sorted(some)) for some in spellings.values() if len(some) > 1)
+
+
+def check_spellings(patient_ids: Sequence[str], places: Sequence[str], where: str) -> None:
+    """Refuse ids that are one patient in several spellings.
+
+    `places`: where in `where` each id stands, such as "row 7" or the name of a file.
+
+    Raises:
+        InputError: with the spellings of the first such patient and where they stand.
+    """
+    alike = spelled_alike(patient_ids)
+    if not alike:
+        return
+    said = []
+    for spelling in alike[0]:
+        its = [place for place, one in zip(places, patient_ids, strict=True) if one == spelling]
+        more = f" and {len(its) - 3} more" if len(its) > 3 else ""
+        said.append(f"'{spelling}' ({', '.join(its[:3])}{more})")
+    others = f"; so may {len(alike) - 1} more" if len(alike) > 1 else ""
+    raise InputError(
+        f"{where}: one patient may stand under several spellings of the id: {' and '.join(said)}{others}; "
+        f"{SPELLINGS_REMEDY}"
+    )
+
+
+def told_apart(patient_ids: Sequence[str]) -> list[str]:
+    """The ids, each that is like another but for its spelling with an ending of its own, such as "7~7902ba".
+
+    So no later comparison takes these people for one.
+    """
+    several = {spelling for alike in spelled_alike(patient_ids) for spelling in alike}
+    ends = {one: f"{one}~{hashlib.sha256(one.encode()).hexdigest()[:6]}" for one in several}
+    return [ends.get(patient, patient) for patient in patient_ids]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from trabecula.artifacts.manifest import Manifest, read_manifest
-from trabecula.artifacts.store import REJECTED_FILE, write_rejected, write_store
+from trabecula.artifacts.store import REJECTED_FILE, write_fingerprints, write_rejected, write_store
 from trabecula.config import NoEffectOnResult, Record, digest
 from trabecula.data.shards import Shard, ShardRow, decode_shards, done_record, record_path
 from trabecula.errors import InputError
@@ -20,6 +20,7 @@ from trabecula.progress import Meter
 from trabecula.readers import Readers
 from trabecula.readers.rendering import PERCENTILES, VERSION, Rendering
 from trabecula.run import Run
+from trabecula.stopping import Stopped
 
 _SHARD_BYTES = 1 << 28  # 256 MiB: what a worker holds in memory
 _GONE = "no such file"  # the decoder's reason
@@ -45,7 +46,7 @@ class Config(Record):
     flip_side: Literal["", "L", "R"] = "R"
     """Images of this side are mirrored, so that all show one side; empty: none."""
     shard_images: int = Field(1024, ge=1)
-    """Images per file of the store, at most; also what a killed run loses."""
+    """Images per file of the store, at most; also what a killed run loses. Ctrl-C waits for a file's end."""
     workers: Annotated[int, NoEffectOnResult()] = Field(1, ge=1)
     """Processes that decode; the store does not depend on it."""
     readers: Readers = Readers()
@@ -71,9 +72,12 @@ def run(config: Config, out: Run) -> str:
         _stop_if_gone(manifest, [row for row in range(len(manifest)) if _is_gone(manifest.resolve(row))])
     with Meter("prepare", len(manifest), "images") as meter:
         meter.skip(sum(len(r["rows"]) + len(r["rejected"]) for r in records))
-        for record in decode_shards(todo, rendering, config.readers, out.path, config.workers):
-            records.append(record)
-            meter.add(len(record["rows"]) + len(record["rejected"]))
+        try:
+            for record in decode_shards(todo, rendering, config.readers, out.path, config.workers):
+                records.append(record)
+                meter.add(len(record["rows"]) + len(record["rejected"]))
+        except KeyboardInterrupt:
+            raise Stopped(f"{meter.done:,} images" if meter.done else "the start") from None
     records.sort(key=lambda record: int(record["number"]))
     gone = [row for record in records for row, reason in record["rejected"] if reason == _GONE]
     try:
@@ -147,6 +151,8 @@ def _write(config: Config, manifest: Manifest, records: Sequence[dict[str, Any]]
     columns = ["image_id", "patient_id", *(name for name in _CARRIED if name in table.columns)]
     flipped = ["1" if sides[row] and sides[row] == config.flip_side else "0" for row in rows]
     index = table[columns].iloc[rows].assign(flipped=flipped)
+    prints = [value for record in records for value in record["prints"]]
+    write_fingerprints(out.path, index["image_id"].tolist(), prints)
     write_store(
         out.path, index,
         size=config.size, channels=config.channels, bits=config.bits, fit=config.fit,

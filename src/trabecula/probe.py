@@ -21,7 +21,7 @@ from torch import Tensor
 
 from trabecula.artifacts.classifier import LinearProbe, write_probes
 from trabecula.artifacts.features import read_features
-from trabecula.artifacts.manifest import read_manifest
+from trabecula.artifacts.manifest import manifest_digest, read_manifest
 from trabecula.artifacts.predictions import Origin, probe_mode, write_predictions
 from trabecula.artifacts.splits import FEW_VAL, Subset, draw_subset, read_splits
 from trabecula.artifacts.tasks import find_task, truth
@@ -65,6 +65,12 @@ def workload(config: Config) -> dict[str, int]:
     return {"linear probes": probes, "strengths": probes * config.num_strengths}
 
 
+def label_seeds(config: Config) -> dict[tuple[str, str, float], int]:
+    """Label seeds by task, mode and fraction: a study warns where there are few."""
+    tasks, num = (config.task,) if isinstance(config.task, str) else config.task, len(set(config.seeds))
+    return {(task, "probe", fraction): num for task in tasks for fraction in config.fractions}
+
+
 @dataclass(frozen=True)
 class _Embedded(LabelledImages):
     """One task's labelled images and their features."""
@@ -84,6 +90,7 @@ def run(config: Config, out: Run) -> str:
     if not card.arm:
         raise InputError(f"{config.features}: features of no arm; give those that `trabecula embed` wrote")
     manifest, splits = read_manifest(config.manifest), read_splits(config.splits)
+    out.used(manifest=manifest_digest(config.manifest))
     specs = (config.task,) if isinstance(config.task, str) else config.task
     tasks = [(spec, find_task(spec, manifest)) for spec in specs]
     frames: list[pd.DataFrame] = []

@@ -12,10 +12,21 @@ from typing import ClassVar
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
+from rich.text import Text
 
 _EVERY_S = 15.0  # plain lines: often enough to see life, rare enough for a log file
 _LISTENER_EVERY_S = 1.0
+_WIDE = 120  # columns of a terminal
 
 
 class Meter:
@@ -37,12 +48,8 @@ class Meter:
 
     def __enter__(self) -> Meter:
         if Meter.listener is None and sys.stderr.isatty():
-            left = [TimeRemainingColumn()] if self.even else []
-            texts = TextColumn(self.unit), TextColumn("{task.fields[rate]}")
-            columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *texts, *left
-            self._bar = Progress(*columns, console=Console(stderr=True))
+            self._bar = _bar(self.label, self.total, self.unit, self.even, Console(stderr=True))
             self._bar.start()
-            self._bar.add_task(self.label, total=self.total, rate="")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -82,6 +89,32 @@ class Meter:
             pace += "" if left_s is None else f", {duration(left_s)} left"
             line = f"{self.label}: {self.done:,}/{self.total:,} {self.unit}{pace}"
             print(f"{line} {note}".rstrip(" ,"), file=sys.stderr, flush=True)
+
+
+class _Note(ProgressColumn):
+    """Rate and remarks, cut off where the line ends: all before them stays whole."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["rate"], no_wrap=True, overflow="ellipsis")
+
+
+def _bar(label: str, total: int, unit: str, even: bool, console: Console) -> Progress:
+    """A bar of one line: the counts first, what is least needed last."""
+    width = 40 if console.width >= _WIDE else 12
+    left = [TimeRemainingColumn()] if even else []
+    counts = MofNCompleteColumn(table_column=Column(no_wrap=True))
+    texts = TextColumn("{task.description}", markup=False), counts, TextColumn(unit)
+    bar = Progress(*texts, BarColumn(width), *left, _Note(), console=console)
+    bar.add_task(shortened(label, 28), total=total, rate="")
+    return bar
+
+
+def shortened(name: str, width: int) -> str:
+    """A name of this many letters at most, left out in its middle: beginning and end tell names apart."""
+    if len(name) <= width:
+        return name
+    end = (width - 1) // 2
+    return f"{name[: width - 1 - end]}…{name[len(name) - end :]}"
 
 
 @contextmanager

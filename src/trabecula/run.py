@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import trabecula
+from trabecula import kernels
 from trabecula.artifacts import run_record
 from trabecula.artifacts.run_record import RunRecord, read_run, run_id
 from trabecula.config import Record, digest, dump, inputs, suggest, without_effect
@@ -59,6 +60,7 @@ def verb_module(verb: str) -> Any:
     """The module of a verb: a plain name is one of Trabecula's, a dotted one any importable module.
 
     A verb's module has a `Config` (a Record) and `run(config, out) -> summary`. For studies it may have:
+    `label_seeds(config)`, (task, mode, fraction) -> how many label seeds its predictions have;
     `workload(config)`, quantity -> count, such as {"pretrainings": 1, "images seen": 200_000};
     `check(config, made)`, which raises InputError if the config does not suit the configs of the cells that
     are to make its inputs (input's name -> config);
@@ -76,20 +78,29 @@ def verb_module(verb: str) -> Any:
     return module
 
 
-def execute(verb: str, config: Record, out: Path, threads: int = 1, wait: float = 0.0) -> str:
+def execute(
+    verb: str, config: Record, out: Path, threads: int = 1, wait: float = 0.0, other_threads: bool = False
+) -> str:
     """Do one verb into one folder, or resume it, or find it done; returns its one-line summary.
 
+    other_threads: a run that was begun with another number of threads goes on with this one. It stays the run
+    that it is, and provenance.json records both numbers.
     Another process that works in this folder is waited for, `wait` seconds. An InputError if the folder holds
     something else, another config or another's work; a RunError for a full disk or a diverged training.
     """
     module = verb_module(verb)
     try:
         record = recorded(verb, config, threads)
+        if other_threads:
+            record = _as_begun(out, record)
         with _opened(out, record, wait) as done:
             if done is not None:
                 return done
             run = Run(out, threads)
-            run_record.write_run(out, record, provenance(config))
+            if record.threads != threads:
+                begun = f"this run was begun with {record.threads} threads and goes on with {threads}"
+                print(f"note: {begun}: its last digits may differ", file=sys.stderr, flush=True)
+            run_record.write_run(out, record, provenance(config) | {"threads": threads})
             if "torch" in sys.modules:
                 sys.modules["torch"].set_num_threads(threads)
             try:
@@ -106,6 +117,13 @@ def execute(verb: str, config: Record, out: Path, threads: int = 1, wait: float 
         raise
 
 
+def _as_begun(out: Path, record: RunRecord) -> RunRecord:
+    """The record of the run in the folder if only its threads are other ones; else the one given."""
+    begun = read_run(out) if run_record.is_started(out) else record
+    same = record.model_copy(update={"threads": begun.threads})
+    return record if begun.differences(same) else same
+
+
 @contextmanager
 def _opened(out: Path, record: RunRecord, wait: float) -> Iterator[str | None]:
     """Hold the folder's lock; gives the summary if the run is done already."""
@@ -117,6 +135,8 @@ def _opened(out: Path, record: RunRecord, wait: float) -> Iterator[str | None]:
             # A run that failed before it wrote anything leaves its folder to a corrected command.
             if differing and not _RECORDS.issuperset(files):
                 tail = "choose another --out, or remove the folder"
+                if _as_begun(out, record) != record:  # only the threads differ
+                    tail += f", or go on with {record.threads} all the same by --other-threads"
                 raise InputError(f"{out}: holds a run of another config ({differing}); {tail}")
         summary = run_record.summary_of(out)
         if summary is None:
@@ -166,12 +186,14 @@ def recorded(
 
 def provenance(config: Record) -> dict[str, Any]:
     """Code, versions and machine: recorded beside a run, no part of its identity."""
-    packages = ("torch", "torchvision", "timm", "numpy", "scipy", "pandas", "scikit-learn", "pillow")
+    readers = ("pillow", "tifffile", "imagecodecs")
+    packages = ("torch", "torchvision", "timm", "numpy", "scipy", "pandas", "scikit-learn", *readers)
     return {
         "trabecula": trabecula.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
+        "kernels": kernels.choice(),
         "packages": {name: installed(name) for name in packages},
         "inputs": {key: [str(path) for path in paths] for key, paths in inputs(config).items()},
     }

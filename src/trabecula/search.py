@@ -19,6 +19,7 @@ from trabecula.config import NoEffectOnResult, dump
 from trabecula.nets.devices import choose_device, precision_on
 from trabecula.progress import Meter
 from trabecula.run import Run
+from trabecula.stopping import Stopped
 from trabecula.transfer.fine_tuning import FewLabels, read_material
 from trabecula.transfer.search_space import Preset, applied, flat, resolve, touched
 from trabecula.transfer.trials import Pruner, Sampler, SettingsSearch, best, opened
@@ -77,14 +78,18 @@ def run(config: Config, out: Run) -> str:
     material, device = read_material(config, config.seed), choose_device(config.device)
     out.log("subset", **material.subset.record)
     out.used(device=str(device), precision=precision_on(device, tuning.precision))
-    search = SettingsSearch(tuning, space, material, config.seed, config.sampler, config.pruner, device)
+    kinds = config.sampler, config.pruner
+    search = SettingsSearch(tuning, space, material, config.seed, *kinds, device, out.path)
     url, name = config.storage or f"sqlite:///{(out / _STORAGE).absolute()}", str(run_id(out.path))
     meter = Meter("searching", config.trials, "trials")
     with opened(url, name, search.by, config.pruner) as study, meter:
         trials = search.made(study)[: config.trials]  # those of a search that was killed
         meter.skip(len(trials))
         while len(trials) < config.trials:
-            trial = search.make(study, len(trials))
+            try:
+                trial = search.make(study, len(trials))
+            except Stopped as stop:
+                raise Stopped(f"{stop} of trial {len(trials) + 1} of {config.trials}") from None
             trials.append(trial)
             out.log("trial", **vars(trial))
             meter.add(1, f"last {trial.state}, val loss {trial.loss:.3g} metric {trial.metric:.3g}")

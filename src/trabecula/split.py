@@ -11,15 +11,27 @@ import numpy as np
 from pydantic import Field
 
 from trabecula.artifacts.generated import generated, keep_in_train
+from trabecula.artifacts.label_values import number
 from trabecula.artifacts.manifest import Manifest, read_manifest
-from trabecula.artifacts.rules import number
-from trabecula.artifacts.splits import PARTS, Splits, assign, counts, read_splits, worst_class, write_splits
+from trabecula.artifacts.rules import of_images, rows_have
+from trabecula.artifacts.splits import (
+    PARTS,
+    Splits,
+    assign,
+    counts,
+    read_splits,
+    spellings_differ,
+    worst_class,
+    write_record,
+    write_splits,
+)  # fmt: skip
 from trabecula.artifacts.tasks import Truth, find_task, truth
 from trabecula.config import Record
+from trabecula.data.copies import NOT_FOUND
 from trabecula.data.leaks import check as check_leaks
 from trabecula.errors import InputError
+from trabecula.patient_ids import check_spellings
 from trabecula.run import Run
-from trabecula.spreadsheet import row_numbers
 
 _MOST_CLASSES = 6  # whose images the summary counts one by one
 
@@ -52,6 +64,9 @@ class Config(Record):
     """Splits whose patients never move; new ones fill the smallest part."""
     seed: int = 0
     """Of the hash that orders the patients."""
+    spellings_differ: bool = False
+    """Patient ids that differ in spelling alone, such as 007 and 7 or P1 and p1, are different people, which
+    the splits remember. Without it they are refused: tables often write one id in several ways."""
     check: bool = False
     """Look for leaks in `splits` instead of writing any."""
     splits: Path | None = None
@@ -69,6 +84,9 @@ def run(config: Config, out: Run) -> str:
     if config.check:
         return _check(config, manifest, out)
     _validate(config)
+    if not config.spellings_differ:
+        places = [f"row {manifest.row_number(row)}" for row in range(len(manifest))]
+        check_spellings(manifest.table["patient_id"].tolist(), places, str(manifest.path))
     labelled = truth(find_task(config.task, manifest), manifest) if config.task else None
     silent = _silent(config, manifest, labelled)
     strata = _strata(config, manifest, labelled)
@@ -77,7 +95,9 @@ def run(config: Config, out: Run) -> str:
     keep_in_train(of, manifest.path)
     splits = Splits(of)
     summary = {part: _summary(part, splits, manifest, labelled) for part in PARTS}
-    out.write_json("splits.json", {"task": config.task, "seed": config.seed, "parts": summary})
+    record = {"task": config.task, "seed": config.seed, "parts": summary}
+    differ = {"spellings_differ": True} if config.spellings_differ else {}
+    write_record(out.path, {**record, **differ})
     write_splits(out.path, splits)
     notes = _notes(summary, manifest)
     for note in notes:
@@ -113,9 +133,11 @@ def _notes(summary: dict[str, dict[str, Any]], manifest: Manifest) -> list[str]:
 def _check(config: Config, manifest: Manifest, out: Run) -> str:
     if config.splits is None:
         raise InputError("split --check: give the splits to look at (--splits FOLDER)")
-    found = check_leaks(manifest, config.splits, config.encoders, config.pools)
+    differ = config.spellings_differ or spellings_differ(config.splits)
+    found = check_leaks(manifest, config.splits, config.encoders, config.pools, differ)
     leaks = found.leaks
-    out.write_json("check.json", {"leaks": leaks, "unchecked": found.unchecked, "notes": found.notes})
+    notes = [*found.notes, *found.by_bytes, NOT_FOUND]
+    out.write_json("check.json", {"leaks": leaks, "unchecked": found.unchecked, "notes": notes})
     if leaks:
         more = f"; and {len(leaks) - 5} more in check.json" if len(leaks) > 5 else ""
         text = f"{len(leaks)} leak{'s' * (len(leaks) > 1)}: {'; '.join(leaks[:5])}{more}"
@@ -123,7 +145,7 @@ def _check(config: Config, manifest: Manifest, out: Run) -> str:
     if found.unchecked:
         raise InputError(f"no leak found, but not all could be checked: {'; '.join(found.unchecked)}")
     looked = [f"{len(manifest):,} images", f"{len(config.encoders)} encoders", f"{len(config.pools)} pools"]
-    return "; ".join([f"no leak in {', '.join(looked)}", *found.notes])
+    return "; ".join([f"no leak in {', '.join(looked)}", *notes])
 
 
 def _validate(config: Config) -> None:
@@ -162,15 +184,17 @@ def _silent(config: Config, manifest: Manifest, labelled: Truth | None) -> set[s
         return made
     known = [labelled, *(truth(task, manifest) for task in manifest.tasks.values())]
     heard = {patient for one in known for patient in one.patient_ids.tolist()}
-    kept = set(read_splits(config.existing).of) if config.existing else set()
-    return made | (patients - heard - kept)
+    old = read_splits(config.existing) if config.existing else Splits({})
+    return made | {patient for patient in patients - heard if old.part(patient) is None}
 
 
 def _assign(config: Config, manifest: Manifest, strata: dict[str, str]) -> dict[str, str]:
     fractions = (config.train, config.val, config.test)
     if config.existing is not None:
-        old = read_splits(config.existing).of  # also whom this manifest lacks: they may be in a store
-        return old | assign(strata, fractions, config.seed, old)
+        old = read_splits(config.existing)
+        known = {patient: part for patient in strata if (part := old.part(patient))}
+        new = assign(strata, fractions, config.seed, old.of | known)
+        return old.of | new  # also whom this manifest lacks: they may be in a store
     if not config.column:
         return assign(strata, fractions, config.seed)
     given = _given(config, manifest)
@@ -189,10 +213,12 @@ def _given(config: Config, manifest: Manifest) -> dict[str, str]:
     unknown = [i for i, value in enumerate(table[name]) if value not in meaning]
     if unknown:
         values = ", ".join(repr(value) for value in sorted({table[name].iloc[i] for i in unknown})[:5])
-        where = f"{manifest.path}: {row_numbers([i + 2 for i in unknown])} a '{name}' of no known part"
-        raise InputError(f'{where} ({values}); say what it means: parts = {{value = "train", ...}}')
+        where = f"{manifest.path}: {rows_have(unknown, manifest.rows)} a '{name}' of no known part"
+        images = of_images(table, unknown)
+        raise InputError(f'{where} ({values}); say what it means: parts = {{value = "train", ...}}{images}')
     of: dict[str, tuple[str, int]] = {}
-    for row, (patient, value) in enumerate(zip(table["patient_id"], table[name], strict=True), 2):
+    for place, (patient, value) in enumerate(zip(table["patient_id"], table[name], strict=True)):
+        row = manifest.row_number(place)
         part, first = of.setdefault(patient, (meaning[value], row))
         if part != meaning[value]:
             both = f"in {part} (row {first}) and in {meaning[value]} (row {row})"

@@ -1,7 +1,7 @@
 """Tables: read as people keep them (CSV of any dialect, or .xlsx), every cell as text; written as CSV.
 
 Nothing is guessed about values: ids keep their leading zeros, and what a program wrote for "no
-value" (empty, NA, NaN, NULL ...) becomes the empty text.
+value" (empty, NA, NaN, NULL, SAS's "." and ".A: text" ...) becomes the empty text.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import datetime
 import io
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,38 +21,112 @@ import pandas as pd
 from trabecula.errors import InputError
 
 _NO_VALUE = {"", "na", "n/a", "#n/a", "nan", "null", "<na>"}
+_SAS_MISSING = re.compile(r"\.[A-Z_]?(: .*)?", re.S)  # ".", and OAI's ".: Missing Form/Incomplete Workbook"
+
+
+IMAGE_SUFFIX = re.compile(
+    r"(?<=.)(\.(png|jpe?g|tiff?|bmp|gif|webp|jp2|pgm|ppm|dcm|dicom|nii|nii\.gz|mha|mhd|nrrd|npy))+$", re.I
+)
+"""The ending of an image's name, doubled ones such as `.dcm.png` too; no other text behind a dot is one."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table as it was read, and where it stands in its file.
+
+    `rows`: of each row of the table, its number as a spreadsheet program counts (blank rows count, and a
+    cell of several lines is in one row). `name`: the file, and a workbook's sheet. `notes`: on what was left.
+    """
+
+    table: pd.DataFrame
+    rows: tuple[int, ...]
+    name: str
+    notes: tuple[str, ...] = ()
 
 
 def read_table(path: Path) -> pd.DataFrame:
+    """The table of `read_sheet` alone."""
+    return read_sheet(path).table
+
+
+def read_sheet(path: Path, header: bool = True) -> Sheet:
     """Read a table: columns and cells are stripped text, "" where there is no value, index 0..n-1.
 
-    Comma, semicolon or tab (seen in the header); UTF-8 with or without a byte-order mark, else Windows-1252;
-    or the first sheet of an .xlsx file. An InputError unless the header names each column, and each once.
+    Comma, semicolon or tab (seen in the header); UTF-8 with or without a byte-order mark, else
+    Windows-1252; or the first sheet of an .xlsx file. A first column without a name that counts the rows, as
+    pandas and R write it, is dropped, and so are empty columns without a name. Without `header` the first row
+    is data, and the columns are called "1", "2" and so on.
+
+    Raises:
+        InputError: no such file, no header, a column named twice or not at all, rows longer than the header.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such table")
-    rows = _read_xlsx(path) if path.suffix.lower() in (".xlsx", ".xlsm") else _read_csv(path)
-    if not rows or not any(cell.strip() for cell in rows[0]):
-        raise InputError(f"{path}: is empty; its first row must name the columns")
-    names = [name.strip() for name in rows[0]]
-    while names and not names[-1]:
-        names.pop()
-    if unnamed := [str(i + 1) for i, name in enumerate(names) if not name]:
-        raise InputError(f"{path}: column {', '.join(unnamed)} has no name in the header")
+    workbook = path.suffix.lower() in (".xlsx", ".xlsm")
+    sheet, cells = _read_xlsx(path) if workbook else ("", _read_csv(path))
+    place = f"{path}, sheet '{sheet}'" if sheet else str(path)
+    found = [(number, [_value(cell) for cell in row]) for number, row in enumerate(cells, 1)]
+    found = [(number, row) for number, row in found if any(row)]
+    if not found:
+        raise InputError(f"{place}: is empty; its first row must name the columns")
+    width = max(len(row) for _, row in found)
+    if header:
+        names = [cell.strip() for cell in cells[found[0][0] - 1]]
+        found = found[1:]
+        while names and not names[-1]:
+            names.pop()
+    else:
+        names = [str(column + 1) for column in range(width)]
+    if bad := [number for number, row in found if any(row[len(names) :])]:
+        raise InputError(f"{place}: {row_numbers(bad)} more cells than the header's {len(names)} columns")
+    body = [(row + [""] * len(names))[: len(names)] for _, row in found]
+    dropped, notes = _nameless(names, body)
+    kept = [column for column in range(len(names)) if column not in dropped]
+    names = [names[column] for column in kept]
+    _check_header(place, names, [column + 1 for column in kept])
+    table = pd.DataFrame([[row[column] for column in kept] for row in body], columns=names, dtype="str")
+    return Sheet(table, tuple(number for number, _ in found), place, notes)
+
+
+def _value(cell: str) -> str:
+    text = cell.strip()
+    return "" if text.lower() in _NO_VALUE or _SAS_MISSING.fullmatch(text) else text
+
+
+def _nameless(names: Sequence[str], body: Sequence[Sequence[str]]) -> tuple[set[int], tuple[str, ...]]:
+    """Columns without a name that can be left out, and what to say of it."""
+    dropped = {
+        column for column, name in enumerate(names) if not name and not any(row[column] for row in body)
+    }
+    if names and not names[0] and 0 not in dropped:
+        first = sorted(int(row[0]) if row[0].isdecimal() else -1 for row in body)
+        if first in (list(range(len(body))), list(range(1, len(body) + 1))):
+            said = f"the first column has no name and counts the rows from {first[0]} to {first[-1]}"
+            return dropped | {0}, (f"{said}; it is left out",)
+    return dropped, ()
+
+
+def _check_header(place: str, names: Sequence[str], numbers: Sequence[int]) -> None:
+    """Refuse a header that cannot name the columns; `numbers`: their places in the file, from 1."""
+    way = (
+        "write a row with the columns' names above it, or give their numbers: "
+        "-s columns.path=1 -s columns.label=2"
+    )
+    if data := [name for name in names if IMAGE_SUFFIX.search(name)]:
+        raise InputError(
+            f"{place}: has no header: its first row is data (it names the file '{data[0]}'); {way}"
+        )
+    if unnamed := [str(number) for name, number in zip(names, numbers, strict=True) if not name]:
+        raise InputError(
+            f"{place}: column {', '.join(unnamed)} has no name in the header; write a name into its first "
+            f"cell, or remove the column; if the first row is data, {way}"
+        )
     if twice := sorted({name for name in names if names.count(name) > 1}):
         names_twice = ", ".join(f"'{name}'" for name in twice)
-        raise InputError(f"{path}: the header names {names_twice} more than once; rename one of them")
-    cells, bad = [], []
-    for number, row in enumerate(rows[1:], start=2):  # the header is row 1, as in a spreadsheet program
-        values = ["" if cell.strip().lower() in _NO_VALUE else cell.strip() for cell in row]
-        if not any(values):
-            continue
-        if any(values[len(names) :]):
-            bad.append(number)
-        cells.append((values + [""] * len(names))[: len(names)])
-    if bad:
-        raise InputError(f"{path}: {row_numbers(bad)} more cells than the header's {len(names)} columns")
-    return pd.DataFrame(cells, columns=names, dtype="str")
+        raise InputError(
+            f"{place}: the header names {names_twice} more than once; rename one of them; if the first row "
+            f"is data, {way}"
+        )
 
 
 def csv_text(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
@@ -66,12 +141,19 @@ def table_text(table: pd.DataFrame) -> str:
     return csv_text(table.columns, table.itertuples(index=False, name=None))
 
 
-def row_numbers(rows: list[int]) -> str:
+def row_numbers(rows: Sequence[int]) -> str:
     """Row numbers for a person: "row 7 has", "rows 3, 4, 9 and 12 more have"."""
     shown = ", ".join(str(row) for row in rows[:5])
     if len(rows) == 1:
         return f"row {shown} has"
     return f"rows {shown}{f' and {len(rows) - 5} more' if len(rows) > 5 else ''} have"
+
+
+def images_named(image_ids: Sequence[str]) -> str:
+    """Images for a person: "image 'a'", "images 'a', 'b', 'c' and 12 more"."""
+    shown = ", ".join(f"'{image}'" for image in image_ids[:3])
+    more = f" and {len(image_ids) - 3} more" if len(image_ids) > 3 else ""
+    return f"image{'s' * (len(image_ids) > 1)} {shown}{more}"
 
 
 def _read_csv(path: Path) -> list[list[str]]:
@@ -96,7 +178,8 @@ def _read_csv(path: Path) -> list[list[str]]:
         raise InputError(f"{path}: not a readable CSV table: {error}") from None
 
 
-def _read_xlsx(path: Path) -> list[list[str]]:
+def _read_xlsx(path: Path) -> tuple[str, list[list[str]]]:
+    """The name of the first sheet, and its cells."""
     import openpyxl  # slow to import, and few tables need it
 
     try:
@@ -104,8 +187,9 @@ def _read_xlsx(path: Path) -> list[list[str]]:
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
         raise InputError(f"{path}: not a readable .xlsx file ({error}); save it again, or as CSV") from None
     try:
-        rows = book.worksheets[0].iter_rows()
-        return [[_cell_text(cell.value, cell.number_format) for cell in row] for row in rows]
+        sheet = book.worksheets[0]
+        rows = sheet.iter_rows()
+        return sheet.title, [[_cell_text(cell.value, cell.number_format) for cell in row] for row in rows]
     finally:
         book.close()
 

@@ -17,6 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from trabecula.artifacts.run_record import is_started, summary_of
 from trabecula.config import to_toml
@@ -26,8 +27,10 @@ from trabecula.grid.cells import Cell, Plan, plan
 from trabecula.grid.executors import Outcome, RunningCell, make_executor, run_cells
 from trabecula.grid.incomplete import without_failed
 from trabecula.grid.time_left import TimeLeft, kind_of, read_durations, workload, write_duration
-from trabecula.progress import Meter, rounded, steps
+from trabecula.metrics.bootstrap import MIN_SEEDS
+from trabecula.progress import Meter, rounded, shortened, steps
 from trabecula.recipe import not_run_lines, read_recipe
+from trabecula.run import verb_module
 
 _OWN_FILES = {"recipe.toml", "cells.json", "cells", "logs", ".lock", "report.html", "tables", "figures"}
 _SHOWN_FAILURES = 5
@@ -76,6 +79,28 @@ def remaining_work(study: Plan, out: Path) -> list[str]:
     if total := sum(map(sum, took.values())):
         without = f", without {', '.join(unknown)}" if unknown else ""
         lines.append(f"time of what is known: about {rounded(total)} on one worker{without}")
+    return lines
+
+
+def few_seeds(study: Plan) -> list[str]:
+    """Of each stage that predicts: how few seeds it has, where claims cannot be for new ones."""
+    lines = []
+    for stage, cells in study.stages.items():
+        seeds = Counter[tuple[Any, ...]]()
+        for cell in cells:
+            verb = verb_module(cell.verb)
+            for place, num in (verb.label_seeds(cell.config) if hasattr(verb, "label_seeds") else {}).items():
+                seeds[(cell.arms, *place)] += num
+        few: dict[int, set[float]] = defaultdict(set)
+        for (*_, fraction), num in seeds.items():
+            if num < MIN_SEEDS:
+                few[num].add(fraction)
+        for num, fractions in sorted(few.items()):
+            shares = ", ".join(f"{100 * fraction:g} %" for fraction in sorted(fractions))
+            lines.append(
+                f"{stage}: {_counted(num, 'seeds')} with {shares} of labels; claims will be for the networks "
+                f"trained here only, label multipliers without intervals; for new seeds it needs {MIN_SEEDS}"
+            )
     return lines
 
 
@@ -145,7 +170,9 @@ def _running_note(running: Sequence[RunningCell]) -> str:
         return ""
     first = running[0]
     left = "" if first.left_s is None or first.spent_s < _SETTLED_S else f" ({rounded(first.left_s)} left)"
-    return f"running: {first.cell.name}{left}" + (f" and {len(running) - 1} more" if len(running) > 1 else "")
+    return f"running: {shortened(first.cell.name, 24)}{left}" + (
+        f" and {len(running) - 1} more" if len(running) > 1 else ""
+    )
 
 
 def _report_rest(study: Plan, outcome: Outcome, workers: int, out: Path) -> str:

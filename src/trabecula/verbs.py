@@ -133,7 +133,7 @@ INPUTS = {
     "manifest": "manifest.csv, or its folder (written by cohort).",
     "metrics": "metrics.json, or its folder (written by evaluate).",
     "pools": "Manifests, stores or tables that pretraining reads",
-    "predictions": "Folders written by probe, finetune or predict",
+    "predictions": "Folders written by probe, finetune or predict, for evaluate also another tool's CSV",
     "results": "A folder written by evaluate.",
     "root": "The folder that holds the images.",
     "runs": "The run folders behind the results",

@@ -245,3 +245,43 @@ def test_unknown_specs():
         find_task("age > 50", m)
     with pytest.raises(InputError, match="column 'one' holds 1 class"):
         find_task("one", m)
+
+
+@pytest.mark.parametrize("code", ["9", "99", "-9", "8888"])
+@pytest.mark.parametrize("rule", ["kl >= 2", "kl < 1"])
+def test_a_code_for_not_known_is_no_grade(code, rule):
+    cells = ["0", "1", "2", "3", "0", "1", "2", "3", code]
+    m = manifest(kl=cells)
+    with pytest.raises(
+        InputError, match=rf"'kl' is {code} in 1 rows, far from .*eligible = \"kl != {code}\""
+    ):
+        truth(find_task(rule, m), m)
+    with pytest.raises(InputError, match=f"column 'kl' is {code} in 1 rows, far from"):
+        find_task("kl", m)
+    known = Task(name="t", positive=rule, eligible=f"kl != {code}")
+    assert len(truth(known, m)) == 8
+    named = find_task(f"{rule} and kl <= {code}" if code != "-9" else f"{rule} and kl >= -9", m)
+    assert len(truth(named, m)) == 9  # the user says that it is a value
+
+
+def test_spellings_of_a_class_are_one_class():
+    m = manifest(kl=["yes", "Yes", "no", "YES ", "yes"])
+    assert find_task("kl", m).classes == ("no", "yes")
+    assert truth(find_task("kl", m), m).y.tolist() == [1, 1, 0, 1, 1]
+    assert truth(find_task("kl == YES", m), m).y.tolist() == [1, 1, 0, 1, 1]
+    m = manifest(kl=["true", "FALSE", "True", "0", "1"])
+    assert find_task("kl", m).kind == "binary"
+    assert truth(find_task("kl", m), m).y.tolist() == [1, 0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("column", "written"),
+    [("nodule and mass", "`nodule and mass`"), ("patient's age", "patient's age"), ("a=b", "`a=b`"),
+     ("patient's age", "`patient's age`"), ("x >= 2 and y", "`x >= 2 and y`"), ("is in", "`is in`"),
+     ("`tick`", "`tick`")],
+)  # fmt: skip
+def test_names_of_columns_in_rules(column, written):
+    m = manifest(**{column: ["0", "2", "3"], "kl": ["1", "1", "0"]})
+    task = find_task(f"{written} >= 2 and kl == 1", m)
+    assert truth(task, m).y.tolist() == [0, 1, 0]
+    assert find_task(written, m).labels == (column,)

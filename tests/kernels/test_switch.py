@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trabecula.artifacts.store import Store
-from trabecula.config import build
+from trabecula.config import Record, build
 from trabecula.data.batches import Stream
 from trabecula.errors import InputError
 from trabecula.kernels import NAMES, VARIABLE, conv, enabled, linear
@@ -21,6 +21,7 @@ from trabecula.nets.input_gradient import piecewise_linear
 from trabecula.objectives import find
 from trabecula.objectives.adversarial import Adversarial
 from trabecula.objectives.objective import Setting
+from trabecula.run import provenance
 
 CALLED = ("matmul", "_kernel_product", "_patches")
 
@@ -99,3 +100,11 @@ def test_off_leaves_the_input_gradient_to_autograd(monkeypatch: pytest.MonkeyPat
     assert piecewise_linear(Critic(1, 32)) is not None
     monkeypatch.setenv(VARIABLE, "off")
     assert piecewise_linear(Critic(1, 32)) is None
+
+
+def test_the_variable_is_part_of_a_runs_provenance(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, recorded in ((None, "on"), ("off", "off"), ("matmul,linear", "matmul,linear")):
+        monkeypatch.delenv("TRABECULA_KERNELS", raising=False)
+        if value:
+            monkeypatch.setenv("TRABECULA_KERNELS", value)
+        assert provenance(Record())["kernels"] == recorded

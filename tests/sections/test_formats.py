@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from trabecula.sections.formats import Entry, Table, said_in_title, said_once
+import pytest
+
+from trabecula.sections.formats import Entry, Table, said_in_title, said_once, tex, to_latex
 
 NOTE = "fewer than 5 patients in a class: no interval"
 
@@ -41,3 +43,26 @@ def test_a_heading_that_is_the_same_in_every_row_stands_in_the_title() -> None:
         heads=2,
     )
     assert said_in_title(other, 1) == other
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("kl >= 2", r"kl $\geq$ 2"), ("kl <= 2", r"kl $\leq$ 2"), ("kl != 2", r"kl $\neq$ 2"),
+        ("a < b > c", "a $<$ b $>$ c"), ("kl≥2", r"kl$\geq$2"), ("50 % & x_1 #2", r"50 \% \& x\_1 \#2"),
+        ("a|b", r"a\textbar{}b"), ("~^\\", r"\textasciitilde{}\textasciicircum{}\textbackslash{}"),
+        ("{x} $y$", r"\{x\} \$y\$"), ("0.8 ± 0.1 µm²", r"0.8 $\pm$ 0.1 $\mu$m$^2$"), ("a\nb", "a b"),
+        ("κ → ∞", r"$\kappa$ $\to$ $\infty$"), ('"x"', "''x''"),
+        ("[0.1, 0.2]", "{}[0.1, 0.2]"), ("*", "{}*"), ("x [0.1] *", "x [0.1] *"),
+    ],
+)  # fmt: skip
+def test_signs_are_escaped_for_latex(text: str, wanted: str) -> None:
+    assert tex(text) == wanted
+
+
+def test_rules_are_rules_in_every_place_of_a_latex_table() -> None:
+    table = Table("kl >= 2", ("Task >= 1", "AUROC"), [(Entry("[x] >= 3"), Entry("1", strong=True))], "n <= 4")
+    text = to_latex([table])
+    for part in (r"\caption{kl $\geq$ 2. n $\leq$ 4}", r"Task $\geq$ 1 &", r"{}[x] $\geq$ 3 &"):
+        assert part in text
+    assert "$=" not in text

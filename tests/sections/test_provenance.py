@@ -39,3 +39,27 @@ def test_every_run_names_its_arm(tmp_path: Path) -> None:
         "dd": "arm critic-wgan_gp, task kl2, 25 % of labels, seed 1",
         "ee": "arm critic-wgan_gp, task kl2, 25 % and 100 % of labels",
     }
+
+
+def test_software_and_machine_stand_once_whatever_single_runs_used(tmp_path: Path) -> None:
+    """A run that computes nothing on a device records none; kernels are shown where they are not all on."""
+    machine = {"trabecula": "1.0", "python": "3.11", "cpus": 2, "packages": {"torch": "2"}}
+    own = [{"kernels": "on"}, {"device": "cpu", "kernels": "on"}, {"device": "cpu", "kernels": "on"}]
+
+    def shown(*own: dict[str, str]) -> list[tuple[dict[str, str], int]]:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        text = [json.dumps({**machine, **values}) for values in own]
+        runs = [_run(folder / f"r{i}", "embed", {}, {}, {"provenance.json": t}) for i, t in enumerate(text)]
+        found: list[tuple[dict[str, str], int]] = read_runs(runs)["environments"]
+        return found
+
+    ((environment, num),) = shown(*own)
+    assert num == 3
+    assert environment == {"trabecula": "1.0", "python": "3.11", "cpus": "2", "torch": "2", "device": "cpu"}
+    ((environment, _),) = shown(*own, {"device": "cuda", "kernels": "off"})
+    assert environment["device"] == "cpu (2 of 4 runs), cuda (1 of 4 runs)"
+    assert environment["kernels"] == "off (1 of 4 runs), on (3 of 4 runs)"
+    ((environment, _),) = shown({"kernels": "off"})
+    assert environment["kernels"] == "off"
+    assert [num for _, num in shown({"cpus": "4"}, {}, {})] == [2, 1]

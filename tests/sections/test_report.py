@@ -153,7 +153,9 @@ def test_the_last_line_says_better_and_worse_and_what_is_not_told(study: Config,
     assert min(kinds[kind] for kind in ("better", "worse", "none", "gone")) > 0
     assert told == (
         f"report.html: 72 comparisons with random initialisation: {kinds['better']} better, "
-        f"{kinds['worse']} worse, {kinds['none']} with no difference shown, {kinds['gone']} not estimable"
+        f"{kinds['worse']} worse, {kinds['none']} with no difference shown, {kinds['gone']} not estimable; "
+        f"{kinds['better'] + kinds['worse']} claims are for these 3 trained networks of each arm only, "
+        "not for new ones"
     )
     assert "72 comparisons of a pretrained network with the same network" in visible(
         (tmp_path / "out/report.html").read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from trabecula import cli, embed, evaluate, export, finetune, pretrain, probe, s
 from trabecula.artifacts.encoder import read_encoder_card as encoder_card
 from trabecula.artifacts.patient_hashes import key_name, site_key
 from trabecula.run import execute
+from trabecula.summaries import run_card
 from trabecula.summaries.run_card import RunCard, read_card, read_study
 
 runner = CliRunner()
@@ -243,6 +245,38 @@ def test_a_study_tells_its_stages(tmp_path: Path) -> None:
     (tmp_path / "cells" / "c").mkdir()
     (tmp_path / "cells" / "c" / "DONE").write_text("done\n")
     assert read_study(tmp_path).commands == [f"trabecula show {tmp_path / 'cells' / 'b'}"]
+
+
+def test_the_next_command_names_what_the_runs_know(tmp_path: Path) -> None:
+    """By way of the runs it was made from; a path with a space stays one word."""
+    of = {
+        "cohort": {}, "split": {"manifest": "cohort"}, "my store": {"manifest": "cohort"},
+        "moco": {"store": "my store", "splits": "split"},
+        "features": {"encoder": "moco", "store": "my store"},
+        "probe": {"features": "features", "manifest": "cohort", "splits": "split"},
+        "results": {"predictions": "probe", "encoders": "moco", "manifest": "cohort", "splits": "split"},
+    }  # fmt: skip
+    for name, inputs in of.items():
+        (tmp_path / name).mkdir()
+        given = {key: [str(tmp_path / value)] for key, value in inputs.items()}
+        (tmp_path / name / "provenance.json").write_text(json.dumps({"inputs": given}))
+    record = {"verb": "split", "settings": {"task": "kl >= 2"}}
+    (tmp_path / "split" / "config.json").write_text(json.dumps(record))
+    at = {name: quote(str(tmp_path / name)) for name in of}
+    assert run_card._report(tmp_path / "results") == (
+        f"trabecula report --results {at['results']} --manifest {at['cohort']} --runs {at['probe']} "
+        f"--runs {at['moco']} --runs {at['features']} --store {at['my store']} --out REPORT"
+    )
+    assert at["my store"].startswith("'")
+    assert run_card._evaluate(tmp_path / "probe") == (
+        f"trabecula evaluate --predictions {at['probe']} --encoders {at['moco']} --manifest {at['cohort']} "
+        f"--splits {at['split']} --out RESULTS"
+    )
+    assert run_card._inputs(tmp_path / "features", "manifest", "splits") == (
+        f"--manifest {at['cohort']} --splits {at['split']}"
+    )
+    assert run_card._task(tmp_path / "features") == "-s 'task=\"kl >= 2\"'"
+    assert run_card._task(tmp_path / "cohort") == "-s 'task=\"RULE\"'"
 
 
 def test_a_torn_log_and_card_are_no_defect(runs: Path, tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_a_run_that_stays_on_the_plateau_says_so(hospital: Path, root: Path, tmp
     for name, lr in (("still", 1e-12), ("moves", 1e-3)):
         config = finetune.Config(
             **few(hospital, root, "random"), optimizer={"lr": lr}, images=480, batch_size=12, patience=99,
-            precision="float32", augment=False, keep=False,
+            precision="float32", augment=False, keep=False, head_start="random",
         )  # fmt: skip
         said = execute("finetune", config, tmp_path / name)
         notes.append(pd.read_csv(tmp_path / name / "choices.csv", keep_default_na=False)["note"][0])

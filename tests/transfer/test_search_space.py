@@ -87,7 +87,9 @@ def test_the_protocol_of_rajamohan() -> None:
     assert optimizer.schedule == "one_cycle"
     assert optimizer.lr == found[0]["optimizer.lr"]
     kept = touched("rajamohan", {"views": {"flip": 0.5}}, space)
-    assert kept == ["epochs", "patience", "select", "optimizer", "views", "centre_crop"]
+    assert kept == [
+        "epochs", "patience", "select", "head_start", "optimizer", "class_weight", "views", "centre_crop",
+    ]  # fmt: skip
     assert tuning.centre_crop == 224 / 256
 
 

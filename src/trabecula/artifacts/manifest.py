@@ -16,12 +16,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from trabecula.artifacts.rules import FIRST_ROW, rows_have
 from trabecula.artifacts.tasks import Task
 from trabecula.config import build, dump, suggest
 from trabecula.errors import InputError
-from trabecula.files import read_json, write_atomically, write_json
+from trabecula.files import read_json, sha256_of, write_atomically, write_json
 from trabecula.readers.reader import Box, Source
-from trabecula.spreadsheet import csv_text, read_table, row_numbers, table_text
+from trabecula.spreadsheet import csv_text, read_sheet, table_text
 
 FILE, TASKS_FILE = "manifest.csv", "tasks.json"
 MISSING_FILE, SKIPPED_FILE = "missing.csv", "skipped.csv"
@@ -31,14 +32,37 @@ _MOST_PROBLEMS = 10
 
 
 @dataclass(frozen=True)
+class Origin:
+    """The table of a user that images were joined with.
+
+    `name`: its file, and the sheet of a workbook. `rows`: of each image, the row there, 0 if it has none.
+    `columns`: those that came from it.
+    """
+
+    name: str
+    rows: tuple[int, ...]
+    columns: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """A table with one row per image (every column text, index 0..n-1) and the file it came from."""
+    """A table with one row per image (every column text, index 0..n-1) and the file it came from.
+
+    `rows`: their numbers in that file, as a spreadsheet program counts; () where they follow the header.
+    `origin`: while it is made, the table that some of its columns were read from.
+    """
 
     table: pd.DataFrame
     path: Path
+    rows: tuple[int, ...] = ()
+    origin: Origin | None = None
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def row_number(self, row: int) -> int:
+        """The number in the file of that row (a position, 0..n-1), counted as a spreadsheet program does."""
+        return self.rows[row] if self.rows else row + FIRST_ROW
 
     def resolve(self, row: int) -> Path:
         """The file of the image of that row (a position, 0..n-1)."""
@@ -48,6 +72,19 @@ class Manifest:
         """Where the pixels of that row's image are."""
         page, box = (self.table[name].iloc[row] if name in self.table else "" for name in ("page", "box"))
         return Source(self.resolve(row), int(page) if page else None, parse_box(box) if box else None)
+
+    def path_named(self, columns: Sequence[str]) -> str:
+        """The file that a message on these columns names: the one that the user can correct."""
+        origin = self._origin_of(columns)
+        return origin.name if origin else str(self.path)
+
+    def rows_named(self, columns: Sequence[str]) -> tuple[int, ...]:
+        """The number of each row in that file, 0 where it has none; () where they follow the header."""
+        origin = self._origin_of(columns)
+        return origin.rows if origin else self.rows
+
+    def _origin_of(self, columns: Sequence[str]) -> Origin | None:
+        return self.origin if self.origin and set(columns) <= self.origin.columns else None
 
     @cached_property
     def tasks(self) -> dict[str, Task]:
@@ -65,11 +102,17 @@ def read_manifest(path: Path) -> Manifest:
     path = path / FILE if path.is_dir() else path
     if not path.exists():
         raise InputError(f"{path}: no such manifest; write one with `trabecula cohort`")
-    return _checked(Manifest(read_table(path), path))
+    sheet = read_sheet(path)
+    return _checked(Manifest(sheet.table, path, sheet.rows))
+
+
+def manifest_digest(path: Path) -> str:
+    """sha256 of a manifest, or that in a folder: predictions record it, and are judged by no other one."""
+    return sha256_of(path / FILE if path.is_dir() else path)
 
 
 def _checked(manifest: Manifest) -> Manifest:
-    problems = _problems(manifest.table)
+    problems = _problems(manifest)
     if problems:
         shown = "; ".join(problems[:_MOST_PROBLEMS])
         more = len(problems) - _MOST_PROBLEMS
@@ -77,20 +120,21 @@ def _checked(manifest: Manifest) -> Manifest:
     return manifest
 
 
-def _problems(table: pd.DataFrame) -> list[str]:
+def _problems(manifest: Manifest) -> list[str]:
+    table = manifest.table
     known = [str(name) for name in table.columns]
     absent = [name for name in NEEDED if name not in known]
     problems = [f"no column '{name}'{suggest(name, known)}" for name in absent]
     if not len(table):
         return [*problems, "holds no image, only a header"]
     for name in set(NEEDED) - set(absent):
-        empty = [i + 2 for i, cell in enumerate(table[name]) if not cell]
+        empty = [i for i, cell in enumerate(table[name]) if not cell]
         if empty:
-            problems.append(f"{row_numbers(empty)} no {name}")
+            problems.append(f"{rows_have(empty, manifest.rows)} no {name}")
     if "image_id" in known:
-        for value, rows in table.groupby("image_id", sort=False).indices.items():
-            if len(rows) > 1 and value:
-                numbers = ", ".join(str(row + 2) for row in sorted(rows))
+        for value, places in table.groupby("image_id", sort=False).indices.items():
+            if len(places) > 1 and value:
+                numbers = ", ".join(str(manifest.row_number(row)) for row in sorted(places))
                 problems.append(f"image_id '{value}' is in rows {numbers}")
     for name, fits, needed in (
         ("side", lambda cell: cell in ("L", "R"), "L or R"),
@@ -98,9 +142,9 @@ def _problems(table: pd.DataFrame) -> list[str]:
         ("box", parse_box, "four whole numbers, left top right bottom"),
     ):
         cells = table[name] if name in known else ()
-        bad = [i + 2 for i, cell in enumerate(cells) if cell and not fits(cell)]
+        bad = [i for i, cell in enumerate(cells) if cell and not fits(cell)]
         if bad:
-            problems.append(f"{row_numbers(bad)} a {name} that is not {needed}")
+            problems.append(f"{rows_have(bad, manifest.rows)} a {name} that is not {needed}")
     return problems
 
 

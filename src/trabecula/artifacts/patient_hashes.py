@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from trabecula.errors import InputError
+from trabecula.patient_ids import canonical
 
 SITE_KEY = "TRABECULA_SITE_KEY"
 
@@ -65,8 +66,15 @@ def _create(path: Path) -> None:
 
 
 def mark(patient_ids: Iterable[str], key: bytes) -> list[str]:
-    """HMAC-SHA256 of each patient id, its first 32 hex digits (128 bit), in the order given."""
-    return [hmac.digest(key, str(patient).encode(), "sha256").hex()[:32] for patient in patient_ids]
+    """HMAC-SHA256 of each patient id, its first 32 hex digits (128 bit), in the order given.
+
+    All spellings of an id have one mark: that of its canonical form.
+    """
+    return [_mark(canonical(str(patient)), key) for patient in patient_ids]
+
+
+def _mark(text: str, key: bytes) -> str:
+    return hmac.digest(key, text.encode(), "sha256").hex()[:32]
 
 
 def key_name(key: bytes) -> str:
@@ -77,10 +85,13 @@ def key_name(key: bytes) -> str:
 def seen_among(patients: Iterable[str], card: Mapping[str, Any]) -> list[str] | None:
     """Those of the patients whom a card lists, sorted; None: its hashes are of another site's key.
 
+    Cards of earlier versions have hashes of ids as they were written; both are looked for.
+
     `card`: with "patients", hashes of those it has seen, and "patients_key", the name of their key.
     """
     key = site_key()
     if card.get("patients_key") != key_name(key):
         return None
     ids, listed = sorted(set(patients)), set(card["patients"])
-    return [patient for patient, one in zip(ids, mark(ids, key), strict=True) if one in listed]
+    marks = zip(ids, mark(ids, key), strict=True)
+    return [patient for patient, one in marks if one in listed or _mark(patient, key) in listed]

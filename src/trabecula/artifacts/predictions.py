@@ -161,9 +161,13 @@ class ArmPredictions:
         return np.where(total > 0, corrected / np.where(total > 0, total, 1.0), self.p)
 
 
-def read_predictions(folders: Sequence[Path]) -> pd.DataFrame:
-    """All predictions, typed, p_ columns of other tasks NaN; a prediction made twice is refused."""
+def read_predictions(folders: Sequence[Path], others: Sequence[pd.DataFrame] = ()) -> pd.DataFrame:
+    """All predictions, typed, p_ columns of other tasks NaN; a prediction made twice is refused.
+
+    `others`: of other tools, as `read_imported` gives them.
+    """
     tables = [_read(folder, PREDICTIONS, (*_TEXT, "fraction", "seed", "pretrain_seed")) for folder in folders]
+    tables += others
     if not tables:
         raise InputError("no predictions are given; name folders that probe, finetune or predict wrote")
     table = pd.concat(tables, ignore_index=True)
@@ -185,6 +189,8 @@ def read_predictions(folders: Sequence[Path]) -> pd.DataFrame:
 def read_choices(folders: Sequence[Path]) -> pd.DataFrame:
     """All choices, typed; `threshold` stays text. Two choices for one run are refused."""
     tables = [_read(folder, CHOICES, (*RUN, "threshold", *COUNTS)) for folder in folders]
+    if not tables:
+        return pd.DataFrame(columns=[*RUN, "threshold", *COUNTS])
     table = pd.concat(tables, ignore_index=True)
     table = table.drop_duplicates([*RUN, "threshold", *COUNTS])
     twice = table[table.duplicated(RUN)]

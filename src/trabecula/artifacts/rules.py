@@ -1,14 +1,15 @@
 """Rules on a table's cells: one comparison or several joined by "and".
 
 `kl >= 2`, `kl in 0,1,2 and side == L`, `age != ''`. Comparison is numeric where the rule gives a
-number, else by text; nothing is evaluated as code.
+number, else by text, in which case and blanks do not count; nothing is evaluated as code. A column whose name
+holds signs or " and " stands in backticks.
 """
 
 from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,26 +17,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from trabecula.artifacts.label_values import counted, missing_codes, number, same
 from trabecula.config import suggest
 from trabecula.errors import InputError
-from trabecula.spreadsheet import row_numbers
+from trabecula.spreadsheet import images_named, row_numbers
 
 _COMPARE: Mapping[str, Any] = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 _CLAUSE = re.compile(r"\s*(`[^`]+`|[^<>=!`]+?)\s*(>=|<=|==|!=|>|<|=|\bnot in\b|\bin\b)\s*(.*?)\s*", re.S)
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_QUOTED = re.compile(r"(?<!\w)'[^']*'|(?<!\w)\"[^\"]*\"")  # not the apostrophe of "patient's age"
+_SET_ASIDE = re.compile(rf"`[^`]*`|{_QUOTED.pattern}")  # may hold " and "
 FIRST_ROW = 2  # a table's first row of values, counted as a spreadsheet does
-
-
-def number(text: str) -> float | None:
-    """A cell as a number, None where it is none ("", "nan", "A")."""
-    return float(text) if _NUMBER.fullmatch(text) else None
-
-
-def same(cell: str, value: str) -> bool:
-    """Equal as numbers where both are numbers ("2.0" and "2"), else equal as text."""
-    a, b = number(cell), number(value)
-    return a == b if a is not None and b is not None else cell == value
 
 
 @dataclass(frozen=True)
@@ -74,11 +65,16 @@ class Rule:
         return tuple(dict.fromkeys(clause.column for clause in self.clauses))
 
     def holds(
-        self, table: pd.DataFrame, among: npt.ArrayLike = True, where: str = ""
+        self,
+        table: pd.DataFrame,
+        among: npt.ArrayLike = True,
+        where: str = "",
+        rows: Sequence[int] = (),
     ) -> npt.NDArray[np.bool_]:
         """Where the rule holds, (n,), `among` these rows; an empty cell satisfies only `== ''`, `!= value`.
 
-        A cell of these rows that is no number and is compared as one is refused, beginning with `where`.
+        A cell of these rows that is no number and is compared as one is refused; the message begins with
+        `where` and gives the images and `rows`, the numbers of the table's rows in their file.
         """
         result = np.array(np.broadcast_to(among, len(table)), dtype=bool)
         asked = np.flatnonzero(result)
@@ -87,20 +83,61 @@ class Rule:
             bad = [int(i) for i in asked if not clause.fits(cells[i])]
             if bad:
                 values = sorted({cells[i] for i in bad})[:5]
+                start = f"{where}: " if where else ""
                 raise InputError(
-                    f"{where + ': ' if where else ''}rule '{self.text}': "
-                    f"{row_numbers([i + FIRST_ROW for i in bad])} no number in '{clause.column}' "
+                    f"{start}rule '{self.text}': {rows_have(bad, rows)} no number in '{clause.column}' "
                     f"({', '.join(map(repr, values))}); correct these cells, or empty them to leave them out"
+                    f"{of_images(table, bad)}"
                 )
             known = {cell: clause.holds(cell) for cell in set(cells)}
             result &= np.array([known[cell] for cell in cells], dtype=bool)
         return result
 
+    def check_codes(self, table: pd.DataFrame, among: npt.ArrayLike, where: str) -> None:
+        """Refuse an order over a column in which a number far from others, such as 9, may mean "not known".
+
+        A value that the rule names itself is taken for a number.
+        """
+        rows = np.flatnonzero(np.broadcast_to(among, len(table)))
+        for clause in self.clauses:
+            if clause.sign not in _COMPARE or number(clause.values[0]) is None:
+                continue
+            column = clause.column
+            cells = cells_of(table, column, f"rule '{self.text}'")
+            named = [value for one in self.clauses if one.column == column for value in one.values]
+            far = missing_codes(counted(cells[i] for i in rows))
+            code = next((code for code in far if not any(same(code, value) for value in named)), None)
+            if code is not None:
+                bad = [int(i) for i in rows if same(cells[i], code)]
+                raise InputError(
+                    f"{where}: rule '{self.text}': '{column}' is {code} in {len(bad)} rows, far from its "
+                    "other values, and the rule would take it for a number; if it means that the value is "
+                    "not known, empty these cells, or leave them out with the task's "
+                    f'eligible = "{column} != {code}"; if it is a '
+                    f"value, say so in the rule: {column} <= {code}{of_images(table, bad)}"
+                )
+
+
+def rows_have(positions: Sequence[int], rows: Sequence[int] = ()) -> str:
+    """Rows of a table for a person, "row 7 has"; `rows`: numbers in the file, 0 where there is none."""
+    known = [rows[i] if rows else i + FIRST_ROW for i in positions]
+    numbers = sorted(set(known) - {0})
+    if not numbers:
+        return f"{len(known)} image{'s have' if len(known) > 1 else ' has'}"
+    return row_numbers(numbers)
+
+
+def of_images(table: pd.DataFrame, positions: Sequence[int]) -> str:
+    """The tail of a message that names the images of these rows."""
+    if "image_id" not in table.columns:
+        return ""
+    return f" ({images_named([str(table['image_id'].iloc[i]) for i in positions])})"
+
 
 def parse_rule(text: str) -> Rule:
     """Read a rule, refusing one of which a part is no comparison."""
-    quoted = _QUOTED.findall(text)  # set aside: it may hold " and "
-    bare = _QUOTED.sub("\0", text)
+    quoted = _SET_ASIDE.findall(text)
+    bare = _SET_ASIDE.sub("\0", text)
     left = iter(quoted)
     parts = [re.sub("\0", lambda _: next(left), part) for part in re.split(r"\s+and(?:\s+|$)", bare)]
     return Rule(text.strip(), tuple(_clause(part, text) for part in parts))
@@ -117,7 +154,7 @@ def _clause(part: str, rule: str) -> Clause:
     ):
         raise InputError(
             f"rule '{rule}': '{part.strip()}' is no comparison; write for example kl >= 2, "
-            "kl in 0,1,2 or kl != ''"
+            "kl in 0,1,2 or kl != ''; a column whose name holds signs or 'and' stands in backticks"
         )
     sign = {"=": "=="}.get(found[2], found[2])
     raw = found[3].split(",") if sign in ("in", "not in") else [found[3]]
@@ -127,6 +164,8 @@ def _clause(part: str, rule: str) -> Clause:
 
 def cells_of(table: pd.DataFrame, column: str, where: str) -> list[str]:
     """A column's cells; `where`: what lacks it if there is none."""
+    if column not in table.columns and f"`{column}`" in table.columns:  # backticks that are of the name
+        column = f"`{column}`"
     if column not in table.columns:
         known = [str(name) for name in table.columns]
         raise InputError(f"{where}: no column '{column}' in the manifest{suggest(column, known)}")

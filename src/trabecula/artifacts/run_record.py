@@ -19,6 +19,7 @@ from trabecula.errors import InputError
 from trabecula.files import read_json, write_atomically, write_json
 
 CONFIG_FILE, PROVENANCE_FILE, LOG_FILE, DONE_FILE = "config.json", "provenance.json", "log.jsonl", "DONE"
+_MAY_CHANGE = ("device", "kernels", "threads")  # while a run is stopped
 _WRITER = "the run's own command"
 
 
@@ -68,9 +69,18 @@ def _leaves(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def write_run(folder: Path, record: RunRecord, provenance: dict[str, Any]) -> None:
-    """Write config.json, with the id, and provenance.json."""
+    """Write config.json, with the id, and provenance.json; of a run that goes on, what it used before too."""
+    before = read_provenance(folder) if run_id(folder) == record.id else {}
+    used = {key: _then(before.get(key), provenance.get(key)) for key in _MAY_CHANGE}
     write_json(folder / CONFIG_FILE, {**dump(record), "id": record.id})
-    write_json(folder / PROVENANCE_FILE, provenance)
+    write_json(folder / PROVENANCE_FILE, provenance | {key: value for key, value in used.items() if value})
+
+
+def _then(before: Any, now: Any) -> Any:
+    """ "2, then 1": what a run used in turn, of which its last bits may tell."""
+    if before is None or now is None:
+        return now if before is None else before
+    return before if str(before).split(", then ")[-1] == str(now) else f"{before}, then {now}"
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -121,7 +131,9 @@ def read_provenance(folder: Path) -> dict[str, Any]:
 
 def add_provenance(folder: Path, **values: str) -> None:
     """Add what was found out while the run went on."""
-    write_json(folder / PROVENANCE_FILE, {**read_provenance(folder), **values})
+    before = read_provenance(folder)
+    used = {key: _then(before.get(key), value) for key, value in values.items() if key in _MAY_CHANGE}
+    write_json(folder / PROVENANCE_FILE, before | values | used)
 
 
 def log(folder: Path, event: str, **values: Any) -> None:

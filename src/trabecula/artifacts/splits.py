@@ -11,6 +11,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,33 @@ from trabecula.artifacts.generated import keep_in_train
 from trabecula.artifacts.tasks import Truth
 from trabecula.config import suggest
 from trabecula.errors import InputError
-from trabecula.files import write_atomically
-from trabecula.spreadsheet import csv_text, read_table
+from trabecula.files import read_json, write_atomically, write_json
+from trabecula.patient_ids import canonical
+from trabecula.spreadsheet import csv_text, read_sheet
 
-FILE = "splits.csv"
+FILE, RECORD_FILE = "splits.csv", "splits.json"
 PARTS = ("train", "val", "test")
 FEW_VAL = 10  # fewer validation patients than these are mentioned in the notes: 1 % of the knees are 6
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Which part each patient is in."""
+    """Which part each patient is in: `of` by the id as it is written, `part` by any spelling."""
 
     of: dict[str, str]
+
+    @cached_property
+    def _of_form(self) -> dict[str, str]:
+        """The part by canonical id; where spellings are in several parts, test before val before train."""
+        of: dict[str, str] = {}
+        for patient, part in self.of.items():
+            form = canonical(patient)
+            of[form] = max(of.get(form, part), part, key=PARTS.index)
+        return of
+
+    def part(self, patient: str) -> str | None:
+        """The part of a patient, also under another spelling of the id; None of one who is in none."""
+        return self.of.get(patient) or self._of_form.get(canonical(patient))
 
     def patients(self, part: str) -> list[str]:
         """The patients of a part, sorted."""
@@ -41,19 +56,27 @@ class Splits:
 
     def rows(self, part: str, patient_ids: Iterable[str]) -> npt.NDArray[np.bool_]:
         """(n,) where the patient is in the part; patients without a part are in none."""
-        return np.array([self.of.get(str(patient)) == part for patient in patient_ids], dtype=bool)
+        return np.array([self.part(str(patient)) == part for patient in patient_ids], dtype=bool)
 
 
 def read_splits(path: Path) -> Splits:
-    """Read splits.csv, or that of a folder; a patient in two parts and a held-out generator are refused."""
+    """Read splits.csv, or that of a folder; a patient in two parts and a held-out generator are refused.
+
+    Two spellings of an id in two parts are one patient, unless `split` was told that they differ.
+    """
     rows = split_rows(path)
     problems = [f"row {row}: patient '{p}' has split '{s}'" for row, p, s in rows if s not in PARTS]
     if problems:
         raise InputError(f"{path}: {problems[0]}; a split is train, val or test")
+    form = str if spellings_differ(path) else canonical
     of: dict[str, str] = {}
+    first: dict[str, tuple[str, str]] = {}
     for row, patient, part in rows:
-        if of.setdefault(patient, part) != part:
-            raise InputError(f"{path}: row {row}: patient '{patient}' is in {of[patient]} and in {part}")
+        of[patient] = part
+        other, its = first.setdefault(form(patient), (patient, part))
+        if its != part:
+            also = f", spelled '{other}'," if other != patient else ""
+            raise InputError(f"{path}: row {row}: patient '{patient}'{also} is in {its} and in {part}")
     if not of:
         raise InputError(f"{path}: holds no patient")
     keep_in_train(of, path)
@@ -65,13 +88,23 @@ def write_splits(folder: Path, splits: Splits) -> None:
     write_atomically(folder / FILE, csv_text(("patient_id", "split"), sorted(splits.of.items())))
 
 
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write splits.json: how the splits were made, and what each part holds."""
+    write_json(folder / RECORD_FILE, record)
+
+
+def spellings_differ(path: Path) -> bool:
+    """Whether `split` was told that ids which differ in spelling alone are different people."""
+    record = (path if path.is_dir() else path.parent) / RECORD_FILE
+    return record.exists() and bool(read_json(record, "`trabecula split`").get("spellings_differ"))
+
+
 def together(splits: Iterable[Splits]) -> Splits:
     """Splits as one: whoever any of them holds out, in test before val, is held out."""
-    of: dict[str, str] = {}
-    for its in splits:
-        for patient, part in its.of.items():
-            of[patient] = max(of.get(patient, part), part, key=PARTS.index)
-    return Splits(of)
+    every = list(splits)
+    patients = {patient for its in every for patient in its.of}
+    parts = {patient: [part for its in every if (part := its.part(patient))] for patient in patients}
+    return Splits({patient: max(its, key=PARTS.index) for patient, its in parts.items()})
 
 
 def split_rows(path: Path) -> list[tuple[int, str, str]]:
@@ -79,12 +112,13 @@ def split_rows(path: Path) -> list[tuple[int, str, str]]:
     path = path / FILE if path.is_dir() else path
     if not path.exists():
         raise InputError(f"{path}: no such splits; write them with `trabecula split`")
-    table = read_table(path)
+    sheet = read_sheet(path)
+    table = sheet.table
     for name in ("patient_id", "split"):
         if name not in table.columns:
             raise InputError(f"{path}: no column '{name}'{suggest(name, list(table.columns))}")
-    pairs = zip(table["patient_id"], table["split"], strict=True)
-    return [(i + 2, str(patient), str(part)) for i, (patient, part) in enumerate(pairs)]
+    triples = zip(sheet.rows, table["patient_id"], table["split"], strict=True)
+    return [(row, str(patient), str(part)) for row, patient, part in triples]
 
 
 def _key(seed: int | str, patient: str) -> str:
@@ -168,7 +202,7 @@ def draw_subset(splits: Splits, truth: Truth, fraction: float, seed: int) -> Sub
     """
     if not 0 < fraction <= 1:
         raise InputError(f"fraction {fraction}: must be above 0 and at most 1")
-    if not any(patient in splits.of for patient in truth.patient_ids):
+    if not any(splits.part(str(patient)) for patient in truth.patient_ids):
         raise InputError(
             f"no labelled patient is in the splits (the labels have '{truth.patient_ids[0]}', the splits "
             f"'{min(splits.of)}'); are they of this manifest?"

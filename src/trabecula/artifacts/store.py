@@ -3,6 +3,8 @@
     store.json          intensity, size, channels, bits, preprocessing hash, manifest hash, counts
     images-00000.npy    uint8 or uint16 (N, C, H, W), and so on, in the order of index.csv
     index.csv           image_id, patient_id, side, cohort ..., flipped ("1": mirrored)
+    fingerprints.csv    image_id, pixels: digest of the image before it was scaled, by which copies are found;
+                        not in samples, nor in older stores
     rejected.csv        path, reason
 
 `preprocessing` is the digest of all that decides pixels and of nothing else: two cohorts prepared
@@ -37,8 +39,10 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 RECORD_FILE, INDEX_FILE, REJECTED_FILE = "store.json", "index.csv", "rejected.csv"
+FINGERPRINTS_FILE = "fingerprints.csv"
 _SIDE = "flip_side"  # decides pixels only where images name their side
-_DECIDING = ("size", "channels", "bits", "fit", "intensity", "spacing", _SIDE, "raster")
+_READERS = "raster"  # the version of the pixels that they give
+_DECIDING = ("size", "channels", "bits", "fit", "intensity", "spacing", _SIDE, _READERS)
 
 
 def shard_file(number: int) -> str:
@@ -123,6 +127,23 @@ def read_store_record(path: Path) -> StoreRecord:
             f"{file}: store format {values.get('format')}, this version reads {FORMAT}; prepare it again"
         )
     return build(StoreRecord, values, str(file))
+
+
+def write_fingerprints(folder: Path, image_ids: Sequence[str], prints: Sequence[str]) -> None:
+    """Write fingerprints.csv, a row an image."""
+    rows = zip(image_ids, prints, strict=True)
+    write_atomically(folder / FINGERPRINTS_FILE, csv_text(("image_id", "pixels"), rows))
+
+
+def read_fingerprints(path: Path) -> dict[str, str]:
+    """Fingerprint of each image of a store, by image_id; empty where none were written."""
+    file = (path if path.is_dir() else path.parent) / FINGERPRINTS_FILE
+    if not file.exists():
+        return {}
+    table = read_table(file)
+    if not {"image_id", "pixels"} <= set(table.columns):
+        raise InputError(f"{file}: needs the columns image_id, pixels; run `trabecula prepare` again")
+    return dict(zip(table["image_id"], table["pixels"], strict=True))
 
 
 def is_store(path: Path) -> bool:
@@ -240,10 +261,16 @@ def check_prepared(store: Store, path: Path, whose: str, wanted: str, settings: 
     if not wanted or store.preprocessing == wanted:
         return
     hashes = f"preprocessing is {store.preprocessing[:12] or 'not known'}, wanted {wanted[:12]}"
+    remedy = "prepare these images with the settings of that store"
+    versions = {one[_READERS] for one in (settings, store.prepared) if _READERS in one}
+    if len(versions) > 1:
+        remedy = (
+            "raster is the version of the readers, of which another one may give other pixels: prepare all "
+            "images and pretrain with one version of Trabecula"
+        )
     raise InputError(
         f"{path}: prepared in another way than the images of {whose}: "
-        f"{'; '.join(differing(store.prepared, settings)) or hashes}; "
-        "prepare these images with the settings of that store"
+        f"{'; '.join(differing(store.prepared, settings)) or hashes}; {remedy}"
     )
 
 

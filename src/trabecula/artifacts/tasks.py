@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import model_validator
 
-from trabecula.artifacts.rules import FIRST_ROW, cells_of, number, parse_rule, same
+from trabecula.artifacts.label_values import counted, missing_codes, same
+from trabecula.artifacts.rules import cells_of, of_images, parse_rule, rows_have
 from trabecula.config import Record, suggest
 from trabecula.errors import InputError
-from trabecula.spreadsheet import row_numbers
 
 if TYPE_CHECKING:
     from trabecula.artifacts.manifest import Manifest
@@ -149,12 +149,15 @@ def find_task(spec: str, manifest: Manifest) -> Task:
     """The task of that name in tasks.json, or one from a shorthand.
 
     `kl >= 2` (a rule) is a binary task; `kl` (a column) has that column's values as its classes, and is
-    binary where they are 0 and 1. A column in which "|" stands between names, such as NIH's `Finding Labels`,
-    is a multilabel task of the names in it.
+    binary where they are 0 and 1 or true and false. Spellings of a value that differ in case or blanks are
+    one class, named by the commonest. A column in which "|" stands between names, such as NIH's
+    `Finding Labels`, is a multilabel task of the names in it.
     """
     spec = " ".join(spec.split())
     if spec in manifest.tasks:
         return manifest.tasks[spec]
+    if re.fullmatch("`[^`]+`", spec) and spec not in manifest.table.columns:
+        spec = spec.strip("`")
     if spec in manifest.table.columns:
         cells = sorted(set(manifest.table[spec]) - {""})
         if any(_BETWEEN in cell for cell in cells):
@@ -162,7 +165,14 @@ def find_task(spec: str, manifest: Manifest) -> Task:
             return Task(
                 name=spec, kind="multilabel", labels=(spec,), separator=_BETWEEN, classes=tuple(sorted(named))
             )
-        values = sorted({_canonical(cell) for cell in cells} - {"-1"}, key=_natural)
+        counts = counted(manifest.table[spec])
+        values = [value for value in counts if value != "-1"]
+        if codes := missing_codes(counts):
+            raise InputError(
+                f"{manifest.path}: column '{spec}' is {codes[0]} in {counts[codes[0]]} rows, far from its "
+                "other values; if it means that the value is not known, empty these cells; if it is a class, "
+                "define the task with its classes"
+            )
         if len(values) < 2:
             raise InputError(
                 f"{manifest.path}: column '{spec}' holds {len(values)} class; a task needs two or more"
@@ -178,34 +188,27 @@ def find_task(spec: str, manifest: Manifest) -> Task:
     raise InputError(f"{manifest.path}: no task or column '{spec}'{suggest(spec, known)}")
 
 
-def _canonical(cell: str) -> str:
-    value = number(cell)
-    return str(int(value)) if value is not None and value.is_integer() else cell
-
-
-def _natural(text: str) -> tuple[bool, float, str]:
-    value = number(text)
-    return value is None, value or 0.0, text
-
-
 def truth(task: Task, manifest: Manifest) -> Truth:
     """The rows that carry a label under the task, in the manifest's order; of two classes at least."""
-    table, where = manifest.table, f"{manifest.path}: task '{task.name}'"
+    table, where = manifest.table, f"{manifest.path_named(task.columns)}: task '{task.name}'"
+    named = manifest.rows_named(task.columns)
     exclusions: dict[str, int] = {}
     keep = np.ones(len(table), dtype=bool)
     if task.eligible:
-        keep = parse_rule(task.eligible).holds(table, where=where)
+        rule = parse_rule(task.eligible)
+        keep = rule.holds(table, where=where, rows=manifest.rows_named(rule.columns))
+        rule.check_codes(table, True, where)
         exclusions[f"not eligible ({task.eligible})"] = int((~keep).sum())
     if task.kind == "multilabel":
         if task.separator:
-            y = _named(task, table, keep, where)
+            y = _named(task, table, keep, where, named)
         else:
-            y = np.stack([_finding(task, name, table, keep, where) for name in task.labels], axis=1)
+            y = np.stack([_finding(task, name, table, keep, where, named) for name in task.labels], axis=1)
         masked = (y < 0).all(axis=1)
         exclusions["no finding labelled"] = int((keep & masked).sum())
         keep &= ~masked
     else:
-        y, reasons = _classes(task, table, keep, where)
+        y, reasons = _classes(task, table, keep, where, named)
         exclusions |= {reason: int((keep & rows).sum()) for reason, rows in reasons.items()}
         keep &= y >= 0
     rows = np.flatnonzero(keep)
@@ -220,7 +223,9 @@ def truth(task: Task, manifest: Manifest) -> Truth:
     )
 
 
-def _classes(task: Task, table: pd.DataFrame, keep: Mask, where: str) -> tuple[Ints, dict[str, Mask]]:
+def _classes(
+    task: Task, table: pd.DataFrame, keep: Mask, where: str, rows: Sequence[int]
+) -> tuple[Ints, dict[str, Mask]]:
     """Class index of every row, -1 where it has none, and where each reason for that applies."""
     columns = {name: cells_of(table, name, where) for name in task.columns}
     cells = list(zip(*columns.values(), strict=True))
@@ -229,9 +234,13 @@ def _classes(task: Task, table: pd.DataFrame, keep: Mask, where: str) -> tuple[I
     certain = keep & ~empty & ~uncertain
     for name in task.labels:  # at most one
         if task.classes or not task.positive:
-            y = _index(columns[name], task.classes or ("0", "1"), certain, f"{where}: column '{name}'")
+            y = _index(
+                columns[name], task.classes or ("0", "1"), certain, table, rows, f"{where}: column '{name}'"
+            )
     if task.positive:
-        y = np.where(certain, parse_rule(task.positive).holds(table, certain, where), -1)
+        rule = parse_rule(task.positive)
+        y = np.where(certain, rule.holds(table, certain, where, rows), -1)
+        rule.check_codes(table, certain, where)
     _fill(task, y, empty, uncertain)
     return y, {
         "label missing": empty & (y < 0),
@@ -251,31 +260,38 @@ def _is_uncertain(task: Task, cell: str) -> bool:
     return same(cell, task.uncertain_value) and not any(same(cell, name) for name in task.classes)
 
 
-def _index(cells: Sequence[str], allowed: Sequence[str], check: Mask, where: str) -> Ints:
+def _index(
+    cells: Sequence[str],
+    allowed: Sequence[str],
+    check: Mask,
+    table: pd.DataFrame,
+    rows: Sequence[int],
+    where: str,
+) -> Ints:
     """Position of each cell among the allowed values, -1 elsewhere; problems only where `check`."""
     place = {cell: next((i for i, name in enumerate(allowed) if same(cell, name)), -1) for cell in set(cells)}
     y = np.array([place[cell] for cell in cells], dtype=np.int64)
-    bad = np.flatnonzero(check & (y < 0))
-    if len(bad):
-        values = ", ".join(repr(value) for value in sorted({cells[int(i)] for i in bad})[:5])
+    bad = np.flatnonzero(check & (y < 0)).tolist()
+    if bad:
+        values = ", ".join(repr(value) for value in sorted({cells[i] for i in bad})[:5])
         raise InputError(
-            f"{where}: {row_numbers([int(i) + FIRST_ROW for i in bad])} a label outside the task ({values}); "
-            f"allowed: {', '.join(allowed)}"
+            f"{where}: {rows_have(bad, rows)} a label outside the task ({values}); "
+            f"allowed: {', '.join(allowed)}{of_images(table, bad)}"
         )
     return np.where(check, y, -1)
 
 
-def _finding(task: Task, name: str, table: pd.DataFrame, keep: Mask, where: str) -> Ints:
+def _finding(task: Task, name: str, table: pd.DataFrame, keep: Mask, where: str, rows: Sequence[int]) -> Ints:
     """One column of a multilabel task: 1 present, 0 absent, -1 masked."""
     cells = cells_of(table, name, where)
     empty = np.array([not cell for cell in cells])
     uncertain = np.array([same(cell, task.uncertain_value) for cell in cells]) & ~empty
-    y = _index(cells, ("0", "1"), keep & ~empty & ~uncertain, f"{where}: column '{name}'")
+    y = _index(cells, ("0", "1"), keep & ~empty & ~uncertain, table, rows, f"{where}: column '{name}'")
     _fill(task, y, empty, uncertain)
     return y
 
 
-def _named(task: Task, table: pd.DataFrame, keep: Mask, where: str) -> Ints:
+def _named(task: Task, table: pd.DataFrame, keep: Mask, where: str, rows: Sequence[int]) -> Ints:
     """(n, L) of a column that names the findings that are there: 1 named, 0 not, -1 where it is empty."""
     cells = cells_of(table, task.labels[0], where)
     parts = {cell: {name.strip() for name in cell.split(task.separator)} for cell in set(cells) - {""}}
@@ -284,14 +300,13 @@ def _named(task: Task, table: pd.DataFrame, keep: Mask, where: str) -> Ints:
     bad = [i for i, cell in enumerate(cells) if keep[i] and unknown.get(cell)]
     if bad:
         values = sorted({name for i in bad for name in unknown[cells[i]]})
-        rows = row_numbers([i + FIRST_ROW for i in bad])
-        start = f"{where}: column '{task.labels[0]}': {rows} "
+        start = f"{where}: column '{task.labels[0]}': {rows_have(bad, rows)} "
         if values == [task.negative]:
-            raise InputError(f"{start}'{task.negative}' beside a finding")
+            raise InputError(f"{start}'{task.negative}' beside a finding{of_images(table, bad)}")
         found = ", ".join(map(repr, values[:5])) + (f" and {len(values) - 5} more" if len(values) > 5 else "")
         raise InputError(
             f"{start}a finding outside the task ({found}); known: {', '.join(task.classes)}; name those that "
-            "are not asked for in 'ignored'"
+            f"are not asked for in 'ignored'{of_images(table, bad)}"
         )
     row = {cell: [int(name in names) for name in task.classes] for cell, names in parts.items()}
     row[""] = [0 if task.missing == "negative" else -1] * len(task.classes)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
+from trabecula.artifacts.manifest import Origin
 from trabecula.artifacts.tasks import Task
 from trabecula.config import Record, suggest
 from trabecula.errors import InputError
@@ -26,12 +29,23 @@ DEFAULT = "folder"
 
 @dataclass
 class FoundImages:
-    """What a data set holds: a row an image, `path` as it is on this machine."""
+    """What a data set holds: a row an image, `path` as it is on this machine.
+
+    `origin`: the user's table that some columns came from, with the row there of each image.
+    """
 
     table: pd.DataFrame
+    origin: Origin | None = None
     notes: list[str] = field(default_factory=list)
     missing: list[tuple[int, str]] = field(default_factory=list)  # (row of the table, its key)
     skipped: list[str] = field(default_factory=list)  # files that are not taken
+
+    def keep(self, rows: npt.NDArray[np.bool_]) -> None:
+        """Leave out the images where the mask (n,) is false."""
+        self.table = self.table[rows].reset_index(drop=True)
+        if self.origin:
+            numbers = tuple(n for n, kept in zip(self.origin.rows, rows, strict=True) if kept)
+            self.origin = replace(self.origin, rows=numbers)
 
 
 class CohortSettings(Record):
@@ -46,6 +60,9 @@ class CohortSettings(Record):
     prefix: str = ""
     """Put before every patient id, such as "nih-", so that the patients of two hospitals that number theirs
     alike are not taken for the same people; the columns and paths keep their ids."""
+    spellings_differ: bool = False
+    """Patient ids that differ in spelling alone, such as 007 and 7 or P1 and p1, are different people, and
+    get endings that tell them apart. Without it they are refused: tables write an id in several ways."""
     tasks: dict[str, Task] = {}
     """Tasks by name; each is checked against the labels at once."""
 

@@ -13,17 +13,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from trabecula.artifacts.manifest import MISSING_FILE, SKIPPED_FILE
-from trabecula.cohorts import CohortSettings, FoundImages
+from trabecula.artifacts.rules import rows_have
+from trabecula.cohorts import CohortSettings, FoundImages, joining
+from trabecula.cohorts.joining import composed, without_suffix
 from trabecula.config import suggest
 from trabecula.errors import InputError
-from trabecula.spreadsheet import read_table, row_numbers
+from trabecula.patient_ids import canonical, check_spellings, in_scientific_notation, rounded
+from trabecula.spreadsheet import Sheet, read_sheet, row_numbers
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm"}
 _KNOWN_AS = {
@@ -40,6 +43,7 @@ _SIDES = {
     **dict.fromkeys(("l", "left", "lt", "li", "links", "gauche", "izquierda", "izquierdo"), "L"),
     **dict.fromkeys(("r", "right", "rt", "re", "rechts", "droite", "droit", "derecha", "derecho"), "R"),
 }
+_WORDS = {"path": "file name"}
 _FILE = "\0file"  # a column name no table has: the file's path below the root
 
 
@@ -51,7 +55,8 @@ class Folder(CohortSettings):
     pattern: str = ""
     """What the paths below root say, such as `{part}/{kl}/{patient_id:7}{side:1}.png`."""
     columns: dict[str, str] = {}
-    """The table's own column names by the manifest's: `columns.patient_id="ID"`, `columns.path="File"`."""
+    """The table's own column names by the manifest's: `columns.patient_id="ID"`, `columns.path="File"`. Of a
+    table without a header their numbers from 1: `columns.path=2`."""
 
     def find_images(self) -> FoundImages:
         """The folder's images, with or without a pattern and a table; see the base class."""
@@ -65,22 +70,40 @@ class Folder(CohortSettings):
         if pattern and "side" in images.columns:
             images["side"] = _sides_of_paths(images)
         found = FoundImages(images, skipped=skipped)
+        _once(found, root)
         if skipped and pattern:
             found.notes.append(f"{len(skipped)} files do not match the pattern ({SKIPPED_FILE})")
         if self.table is not None:
-            _join(found, self.table, self.columns)
+            _join(found, self.table, self.columns, self.spellings_differ)
         _finish(found, root, alone=not pattern)
         return found
 
 
 def list_files(root: Path) -> list[str]:
-    """Every file below the root, hidden ones left out, as a sorted path with '/'."""
-    files = []
-    for folder, inner, names in os.walk(root):
-        inner[:] = [name for name in inner if not name.startswith(".")]
-        below = Path(folder).relative_to(root)
-        files += [(below / name).as_posix() for name in names if not name.startswith(".")]
-    return sorted(files)
+    """Every file below the root, hidden ones left out, as a sorted path with '/'.
+
+    Linked folders are followed, but for those that lead back to a folder above.
+
+    Raises:
+        InputError: a folder that cannot be read.
+    """
+    return sorted(_files_below(root, "", (os.path.realpath(root),)))
+
+
+def _files_below(folder: Path, before: str, above: tuple[str, ...]) -> Iterator[str]:
+    """before: the folder's path below the root. above: the real paths of it and the folders above it."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if not entry.name.startswith(".")]
+    except PermissionError:
+        raise InputError(f"{folder}: the folder cannot be read; ask for the right to read it") from None
+    for entry in found:
+        if not entry.is_dir():
+            yield before + entry.name
+            continue
+        real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(above[-1], entry.name)
+        if not any(one == real or one.startswith(real.rstrip(os.sep) + os.sep) for one in above):
+            yield from _files_below(Path(entry.path), f"{before}{entry.name}/", (*above, real))
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
@@ -104,12 +127,12 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"pattern '{pattern}': {{{twice[0]}}} is in it twice")
-    return re.compile("".join(parts), re.S)
+    return re.compile(composed("".join(parts)), re.S)
 
 
 def _match(root: Path, files: list[str], pattern: str) -> tuple[pd.DataFrame, list[str]]:
     expression = compile_pattern(pattern)
-    matches = [(file, expression.fullmatch(file)) for file in files]
+    matches = [(file, expression.fullmatch(composed(file))) for file in files]
     rows = [{_FILE: file, **match.groupdict()} for file, match in matches if match]
     if not rows:
         raise InputError(f"{root}: no file matches the pattern '{pattern}'; {_first(files, pattern)}")
@@ -142,69 +165,97 @@ def _by_folder(root: Path, files: list[str]) -> tuple[pd.DataFrame, list[str]]:
     return table, [file for file in files if file not in set(images)]
 
 
-def _join(found: FoundImages, path: Path, columns: Mapping[str, str]) -> None:
-    """Put the table's columns beside the images."""
-    whole = read_table(path)
-    table, known = _named(whole, path, columns), list(whole.columns)  # the names as the file has them
+def _join(found: FoundImages, path: Path, columns: Mapping[str, str], differ: bool) -> None:
+    """Put the table's columns beside the images; `differ`: ids are compared as they are written."""
+    sheet = _read(path, columns)
+    table, known = _named(sheet, columns), list(sheet.table.columns)  # the names as the file has them
+    found.notes += sheet.notes
     if not len(table):
-        raise InputError(f"{path}: holds no row, only a header")
-    images = found.table
+        raise InputError(f"{sheet.name}: holds no row, only a header")
     if "side" in table.columns:
-        table["side"] = sides(table["side"], str(path))
-    if "patient_id" not in table.columns and "patient_id" not in images.columns:
+        table["side"] = sides(table["side"], sheet.name, sheet.rows)
+    if "patient_id" not in table.columns and "patient_id" not in found.table.columns:
         raise InputError(
-            f"{path}: no column 'patient_id' (columns: {', '.join(known)}){_likely(known)}; name it with "
-            "-s columns.patient_id=COLUMN"
+            f"{sheet.name}: no column 'patient_id' (columns: {', '.join(known)}){_likely(known)}; name it "
+            "with -s columns.patient_id=COLUMN"
         )
-    key, of_images, of_table = _keys(images, table, path)
-    place: dict[str, int] = {}
-    repeated: dict[str, list[int]] = {}
-    for row, value in enumerate(of_table):
-        if value in place:
-            repeated.setdefault(value, [place[value] + 2]).append(row + 2)
-        place.setdefault(value, row)
-    if repeated:
-        value, rows = next(iter(repeated.items()))
-        more = f" (and {len(repeated) - 1} more)" if len(repeated) > 1 else ""
-        hint = ""
-        if key == "patient_id" and "side" not in table.columns:
-            hint = "; if each row is of one side, name the column that says it with -s columns.side=COLUMN "
-            hint += f"(columns: {', '.join(known)})"
-        raise InputError(f"{path}: {key} '{value}' is in rows {', '.join(map(str, rows))}{more}{hint}")
-    rows_of_images = [place.get(value, -1) for value in of_images]
-    if max(rows_of_images) < 0:
+    match = _match_rows(found.table, table, sheet, differ)
+    hint = ""
+    if match.key == "patient_id" and "side" not in table.columns:
+        hint = "; if each row is of one side, name the column that says it with -s columns.side=COLUMN "
+        hint += f"(columns: {', '.join(known)})"
+    table, merged = joining.one_row_an_image(match, table, sheet, hint)
+    found.notes += [note for note in (match.note, merged) if note]
+    if "patient_id" in table.columns and not differ:
+        found.notes += _check_ids(table["patient_id"].tolist(), sheet)
+    if max(match.rows) < 0:
+        images, rows = match.of_images, match.of_table
         raise InputError(
-            f"{path}: no row belongs to an image; by {key} the images are called '{of_images[0]}', "
-            f"the rows '{of_table[0]}'{_zeros(of_images, of_table)}"
+            f"{sheet.name}: no row belongs to an image; by {_WORDS.get(match.key, match.key)} the images are "
+            f"called '{images[0]}', the rows '{rows[0]}'{_zeros(images, rows)}"
         )
-    used = set(rows_of_images)
-    found.missing = [(row + 2, value) for row, value in enumerate(of_table) if row not in used]
-    _take(found, table.drop(columns=["path"], errors="ignore"), rows_of_images, path)
+    found.missing = [(sheet.rows[row], match.of_table[row]) for row in match.without_image]
+    joining.take(
+        found, table.drop(columns=["path"], errors="ignore"), match, sheet, found.table[_FILE].tolist()
+    )
     patients = found.table["patient_id"]  # those without are left out, with a note, later
-    alone = sum(row < 0 and patient != "" for row, patient in zip(rows_of_images, patients, strict=True))
+    alone = sum(row < 0 and patient != "" for row, patient in zip(match.rows, patients, strict=True))
     if alone:
         found.notes.append(f"{alone} images have no row in the table and stay unlabelled")
     if found.missing:
         found.notes.append(f"{len(found.missing)} rows of the table have no file ({MISSING_FILE})")
 
 
-def _named(table: pd.DataFrame, path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
+def _read(path: Path, columns: Mapping[str, str]) -> Sheet:
+    """The table; where `columns` gives numbers that are no names in its first row, that row is data."""
+    if not columns or not all(given.isdecimal() for given in columns.values()):
+        return read_sheet(path)
+    whole = read_sheet(path, header=False)
+    first = set(whole.table.iloc[0])
+    return read_sheet(path) if set(columns.values()) <= first else whole
+
+
+def _check_ids(ids: list[str], sheet: Sheet) -> list[str]:
+    """Refuse ids of one patient in several spellings, or rounded ones in several rows; notes on others."""
+    check_spellings(ids, [f"row {row}" for row in sheet.rows], sheet.name)
+    shown = {patient: [] for patient in ids if in_scientific_notation(patient)}  # type: dict[str, list[int]]
+    for row, patient in zip(sheet.rows, ids, strict=True):
+        if patient in shown:
+            shown[patient].append(row)
+    how = (
+        "a spreadsheet program rounds long numbers so; show the column as whole numbers there and save again"
+    )
+    for patient, rows in shown.items():
+        if rounded(patient) and len(rows) > 1:
+            numbers = row_numbers(rows)
+            raise InputError(
+                f"{sheet.name}: {numbers} the patient id '{patient}', in scientific notation and rounded: "
+                f"they may be several patients; {how}"
+            )
+    if not shown:
+        return []
+    patient, rows = next(iter(shown.items()))
+    many = f" and {len(shown) - 1} more are" if len(shown) > 1 else " is"
+    return [f"patient id '{patient}' (row {rows[0]}){many} in scientific notation: {how}"]
+
+
+def _named(sheet: Sheet, columns: Mapping[str, str]) -> pd.DataFrame:
     """The table under the manifest's column names."""
-    known = [str(name) for name in table.columns]
+    known = [str(name) for name in sheet.table.columns]
     for wanted, given in columns.items():
         if given not in known:
-            raise InputError(f"{path}: no column '{given}' (for {wanted}){suggest(given, known)}")
+            raise InputError(f"{sheet.name}: no column '{given}' (for {wanted}){suggest(given, known)}")
     renamed = {given: wanted for wanted, given in columns.items()}
     lower = {name.lower(): name for name in reversed(known)}
     for wanted, words in _KNOWN_AS.items():
         hits = [lower[word] for word in words if word in lower and lower[word] not in renamed]
         if wanted not in columns and hits:
             renamed[hits[0]] = wanted
-    result = table.rename(columns=renamed)
+    result = sheet.table.rename(columns=renamed)
     names = [str(name) for name in result.columns]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise InputError(f"{path}: two columns would be called '{twice[0]}'; see the setting 'columns'")
+        raise InputError(f"{sheet.name}: two columns would be called '{twice[0]}'; see the setting 'columns'")
     return result
 
 
@@ -220,60 +271,29 @@ def _zeros(of_images: list[str], of_table: list[str]) -> str:
     return ""
 
 
-def _keys(images: pd.DataFrame, table: pd.DataFrame, path: Path) -> tuple[str, list[str], list[str]]:
-    """What joins images and rows: the key's name, and its value for each image and each row."""
-    files = list(images[_FILE])
+def _match_rows(images: pd.DataFrame, table: pd.DataFrame, sheet: Sheet, differ: bool) -> joining.Match:
+    """Which row belongs to which image."""
+    files = images[_FILE].tolist()
     if "path" in table.columns:
-        cells = [cell.replace("\\", "/").removeprefix("./") for cell in table["path"]]
-        kinds = [
-            ("path", lambda p: p),
-            ("file name", lambda p: Path(p).name),
-            ("file name without suffix", lambda p: Path(p).stem),
-        ]
-        options = [(key, [*map(short, files)], [*map(short, cells)]) for key, short in kinds]
-        best = max(options, key=lambda option: len(set(option[2]) & set(option[1])))
-        key, names, rows = best if set(best[1]) & set(best[2]) else options[1]
-        if key != "path":
-            _unique(names, files, path)
-        return key, names, rows
-    if "image_id" in table.columns:
-        stems = list(images["image_id"]) if "image_id" in images.columns else [Path(f).stem for f in files]
-        _unique(stems, files, path)
-        return "image_id", stems, list(table["image_id"])
-    if "patient_id" in images.columns and "patient_id" in table.columns:
-        shared = ["patient_id"] + (["side"] if "side" in images.columns and "side" in table.columns else [])
-        join = [[" ".join(row) for row in part[shared].to_numpy().tolist()] for part in (images, table)]
-        return "+".join(shared), join[0], join[1]
+        return joining.by_path("path", files, table["path"].tolist(), sheet.name)
+    if "image_id" in table.columns and "image_id" not in images.columns:
+        return joining.by_path("image_id", files, table["image_id"].tolist(), sheet.name)
+    shared = [name for name in ("patient_id", "side") if name in images.columns and name in table.columns]
+    keys = ["image_id"] if "image_id" in table.columns else shared
+    if keys and keys != ["side"]:
+        of_images, of_table = ([*part[keys].itertuples(index=False, name=None)] for part in (images, table))
+        form = canonical if keys == shared and not differ else composed
+        return joining.by_value("+".join(keys), of_images, of_table, form)
+    names = [str(name) for name in table.columns]
+    good = [name for name in names if joining.names_files(files, table[name].tolist())]
+    name = good[0] if good else "COLUMN"
     raise InputError(
-        f"{path}: nothing says which row belongs to which image; name the column of file names with "
-        "-s columns.path=COLUMN, or give a pattern with {patient_id}"
+        f"{sheet.name}: nothing says which row belongs to which image; name the column of file names with "
+        f"-s columns.path={name}, or give a pattern with {{patient_id}}"
     )
 
 
-def _unique(names: list[str], files: list[str], path: Path) -> None:
-    count = Counter(names)
-    twice = [file for name, file in zip(names, files, strict=True) if count[name] > 1]
-    if twice:
-        raise InputError(
-            f"{path}: names files without their folders, but '{twice[0]}' and '{twice[1]}' share a name; "
-            "write the path below the root in the table"
-        )
-
-
-def _take(found: FoundImages, table: pd.DataFrame, rows: list[int], path: Path) -> None:
-    for name in table.columns:
-        cells = table[name].tolist()
-        values = [cells[row] if row >= 0 else "" for row in rows]
-        if name not in found.table.columns:
-            found.table[name] = pd.Series(values, dtype="str")
-            continue
-        for row, file, old, new in zip(rows, found.table[_FILE], found.table[name], values, strict=True):
-            if new and new != old:
-                where = f"the path of '{file}' says '{old}'"
-                raise InputError(f"{path}: row {row + 2} says {name} '{new}', {where}")
-
-
-def sides(cells: pd.Series[str], where: str) -> list[str]:
+def sides(cells: pd.Series[str], where: str, rows: Sequence[int] = ()) -> list[str]:
     """ "Right", "R", "1: Right", "left knee", "rechts", "gauche" ... as R and L; "" stays.
 
     Raises:
@@ -284,7 +304,7 @@ def sides(cells: pd.Series[str], where: str) -> list[str]:
     if bad:
         values = ", ".join(repr(value) for value in sorted({str(cells.iloc[row]) for row in bad})[:5])
         raise InputError(
-            f"{where}: {row_numbers([row + 2 for row in bad])} a side that is neither left nor right "
+            f"{where}: {rows_have(bad, rows)} a side that is neither left nor right "
             f"({values}); write L or R (a bare 1 or 2 means different sides in different data sets)"
         )
     return [side or "" for side in result]
@@ -310,9 +330,9 @@ def _finish(found: FoundImages, root: Path, alone: bool) -> None:
     if "patient_id" not in table.columns:
         if not alone:
             raise InputError("the pattern gives no {patient_id}, and no table does: patients must be known")
-        stems = [Path(file).stem for file in files]
+        stems = [without_suffix(Path(composed(file)).name) for file in files]
         # equal names in two folders count as two patients
-        table["patient_id"] = stems if len(set(stems)) == len(stems) else _without_suffix(files)
+        table["patient_id"] = stems if len(set(stems)) == len(stems) else _image_names(files)
         found.notes.append(
             "no patient ids: each image counts as its own patient; give a pattern if that is wrong"
         )
@@ -320,12 +340,45 @@ def _finish(found: FoundImages, root: Path, alone: bool) -> None:
     if nameless.any():
         found.notes.append(f"{int(nameless.sum())} images of no known patient are left out ({SKIPPED_FILE})")
         found.skipped += [file for file, drop in zip(files, nameless, strict=True) if drop]
-        found.table = table = table[~nameless].reset_index(drop=True)
-        files = table[_FILE].tolist()
+        found.keep(~nameless.to_numpy())
+        table, files = found.table, found.table[_FILE].tolist()
     if "image_id" not in table.columns or (table["image_id"] == "").any():
         table["image_id"] = _image_ids(table, files)
     table["path"] = [str(root / file) for file in files]
     del table[_FILE]
+
+
+def _once(found: FoundImages, root: Path) -> None:
+    """Of a file that links give several paths keep the first.
+
+    Raises:
+        InputError: the paths of one file say different things.
+    """
+    table = found.table
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for row, file in enumerate(table[_FILE]):
+        rows_of[os.path.realpath(root / file)].append(row)
+    again = [rows for rows in rows_of.values() if len(rows) > 1]
+    if not again:
+        return
+    said = [name for name in table.columns if name != _FILE]
+    for rows in again:
+        for name in said:
+            values = list(dict.fromkeys(table[name].iloc[rows]))
+            if len(values) > 1:
+                cells = table[name].iloc[rows].tolist()
+                first, second = (table[_FILE].iloc[rows[cells.index(value)]] for value in values[:2])
+                raise InputError(
+                    f"{root}: '{first}' and '{second}' are one file (by a link), and their paths say {name} "
+                    f"'{values[0]}' and '{values[1]}'; remove a link, or give a pattern that only one matches"
+                )
+    first, second = (table[_FILE].iloc[row] for row in again[0][:2])
+    found.notes.append(
+        f"{sum(map(len, again)) - len(again)} paths are links to files that are there already, and are not "
+        f"counted ('{second}' is '{first}')"
+    )
+    extra = {row for rows in again for row in rows[1:]}
+    found.table = table[[row not in extra for row in range(len(table))]].reset_index(drop=True)
 
 
 def _image_ids(table: pd.DataFrame, files: list[str]) -> list[str]:
@@ -334,10 +387,10 @@ def _image_ids(table: pd.DataFrame, files: list[str]) -> list[str]:
     for name in ("visit_month", "view"):
         if name in table.columns and not ids.is_unique:
             ids = ids + "_" + table[name]
-    return [str(value) for value in ids] if ids.is_unique else _without_suffix(files)
+    return [str(value) for value in ids] if ids.is_unique else _image_names(files)
 
 
-def _without_suffix(files: list[str]) -> list[str]:
+def _image_names(files: list[str]) -> list[str]:
     """Paths without their endings; with them where two files differ in nothing else."""
-    bare = [file.removesuffix(Path(file).suffix) for file in files]
-    return bare if len(set(bare)) == len(bare) else files
+    bare = [without_suffix(composed(file)) for file in files]
+    return bare if len(set(bare)) == len(bare) else [composed(file) for file in files]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from trabecula.artifacts.manifest import Manifest
+from trabecula.artifacts.manifest import Manifest, manifest_digest
 from trabecula.artifacts.patient_hashes import key_name, seen_among, site_key
-from trabecula.artifacts.rules import FIRST_ROW
+from trabecula.artifacts.run_record import read_provenance
 from trabecula.artifacts.splits import Splits
 from trabecula.errors import InputError
+from trabecula.patient_ids import canonical
 
 
 def check_cards(cards: Iterable[Mapping[str, Any]], patients: Iterable[str], manifest: Manifest) -> None:
@@ -56,7 +58,7 @@ def check_parts(predictions: pd.DataFrame, manifest: Manifest, splits: Splits) -
             f"{manifest.path}: has no image '{unknown.iloc[0]}' that a prediction names "
             f"({unknown.nunique()} such images); give the manifest the predictions were made with"
         )
-    parts = patients.map(lambda patient: splits.of.get(patient, "none"))
+    parts = patients.map(lambda patient: splits.part(patient) or "none")
     for part in ("test", "val"):
         wrong = (pairs["split"] == part) & (parts != part)
         if wrong.any():
@@ -64,6 +66,21 @@ def check_parts(predictions: pd.DataFrame, manifest: Manifest, splits: Splits) -
             raise InputError(
                 f"predictions call {_named(seen, manifest)} {part}, the splits say "
                 f"{', '.join(sorted(set(parts[wrong])))}; give the splits the predictions were made with"
+            )
+
+
+def check_manifest(folders: Iterable[Path], manifest: Manifest) -> None:
+    """Refuse predictions that were made with another manifest: its labels and patients may be other ones.
+
+    `folders`: run folders of predictions; one without a record of it, as of `predict`, passes.
+    """
+    given = manifest_digest(manifest.path)
+    for folder in folders:
+        made_with = read_provenance(folder if folder.is_dir() else folder.parent).get("manifest", given)
+        if made_with != given:
+            raise InputError(
+                f"{folder}: its predictions were made with another manifest than {manifest.path} (sha256 "
+                f"{made_with[:8]}, not {given[:8]}); give that one, or predict again with this one"
             )
 
 
@@ -89,6 +106,9 @@ def check_predicted(
 
 def _named(patients: list[str], manifest: Manifest) -> str:
     """ "patient 'a' (manifest row 7) and 3 more patients"."""
-    rows = manifest.table.index[manifest.table["patient_id"] == patients[0]]
-    first = f"patient '{patients[0]}' (manifest row {int(rows[0]) + FIRST_ROW})"
-    return first + (f" and {len(patients) - 1} more patients" if len(patients) > 1 else "")
+    ids, wanted = manifest.table["patient_id"], canonical(patients[0])
+    row = next((row for row, patient in enumerate(ids) if canonical(patient) == wanted), None)
+    number = "not in the manifest" if row is None else f"manifest row {manifest.row_number(row)}"
+    return f"patient '{patients[0]}' ({number})" + (
+        f" and {len(patients) - 1} more patients" if len(patients) > 1 else ""
+    )

@@ -20,6 +20,7 @@ from trabecula.artifacts.store import Store, rows_of
 from trabecula.artifacts.tasks import Task, find_task, truth
 from trabecula.config import suggest
 from trabecula.errors import InputError
+from trabecula.patient_ids import canonical
 
 Rows = NDArray[np.int64]
 
@@ -77,9 +78,8 @@ def pretraining_pool(
     cohorts: values of the store's column `cohort` that are taken; empty: all.
     fraction: of the pool's patients, at least one; smaller fractions of a seed are inside larger ones.
     """
-    held_out = set(splits.patients("val")) | set(splits.patients("test"))
     patients = store.index["patient_id"].to_numpy()
-    free = np.array([patient not in held_out for patient in patients], dtype=bool)
+    free = ~(splits.rows("val", patients) | splits.rows("test", patients))
     if not free.any():
         raise InputError("pretrain: every image belongs to a validation or test patient; none is left")
     if cohorts and not (free := free & _of(store, cohorts)).any():
@@ -140,7 +140,7 @@ def with_fields(
         found = labelled.among(rows)
         rows, patients, fields["labels"] = found.rows, sorted(set(found.patients)), found.y
     if "patient" in names:
-        ids = store.index["patient_id"].to_numpy(dtype=str)[rows]
+        ids = [canonical(patient) for patient in store.index["patient_id"].iloc[rows]]
         fields["patient"] = np.unique(ids, return_inverse=True)[1]
     missing = [name for name in names if name not in fields]
     if missing:
@@ -189,7 +189,9 @@ def _of_unknown(store: Store, patients: Sequence[str]) -> bool:
 def strangers(store: Store, splits: Splits) -> str:
     """What to say of stores of real images whose patients are all unknown to the splits; "" of others."""
     real = {str(number): part for number, part in enumerate(store.parts, 1) if part.record.generated is None}
-    unknown = [number for number, part in real.items() if set(part.index["patient_id"]).isdisjoint(splits.of)]
+    unknown = [
+        number for number, part in real.items() if not any(map(splits.part, set(part.index["patient_id"])))
+    ]
     which = "them" if len(store.parts) == 1 else f"store {' and '.join(unknown)}"
     return f"; none of {which} is in the splits, are they of this store?" if unknown else ""
 

@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,8 @@ from trabecula.grid.cells import Cell
 from trabecula.grid.executors import Event, job
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+_GRACE_S, _TELL_S, _POLL_S = 60.0, 3.0, 0.05
+_STOPPING = f"stopping: cells keep how far they are, {_GRACE_S:.0f} s at most; Ctrl-C again stops at once"
 
 
 class LocalExecutor:
@@ -64,9 +67,24 @@ class LocalExecutor:
         return found
 
     def stop(self) -> None:
-        for worker in self._processes:
-            worker.end()
-        self._processes.clear()
+        """Cells that run may first keep how far they are, such as a training its checkpoint."""
+        busy = [worker for worker in self._processes if worker.cell is not None]
+        try:
+            for worker in busy:
+                worker.ask_to_end()
+            began, told = time.monotonic(), False
+            while any(worker.process.poll() is None for worker in busy):
+                waited_s = time.monotonic() - began
+                if waited_s > _GRACE_S:
+                    break
+                if waited_s > _TELL_S and not told:
+                    told = True
+                    print(_STOPPING, file=sys.stderr, flush=True)
+                time.sleep(_POLL_S)
+        finally:
+            for worker in self._processes:
+                worker.end()
+            self._processes.clear()
 
 
 class _Worker:
@@ -109,6 +127,10 @@ class _Worker:
         if replies and replies[-1]["kind"] != "time left":
             self.cell = None
         return [Event(cell.id, **reply) for reply in replies]
+
+    def ask_to_end(self) -> None:
+        """Its cell ends as by Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
 
     def end(self) -> None:
         """Kill the process and whatever it started; its cell resumes in the next run."""

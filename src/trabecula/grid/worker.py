@@ -59,7 +59,9 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study's own process handles Ctrl-C
+    # The study asks by SIGINT; a SIGTERM to all processes of a job reaches it too, and once is enough.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     follow(int(sys.argv[1]))
     jobs = os.fdopen(os.dup(0), "r", encoding="utf-8")
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -71,8 +73,11 @@ def main() -> None:
         replies.flush()
 
     Meter.listener = lambda left_s: reply({"kind": "time left", "seconds": left_s})
-    for line in jobs:
-        reply(run_job(json.loads(line)))
+    try:
+        for line in jobs:
+            reply(run_job(json.loads(line)))
+    except KeyboardInterrupt:  # the study was stopped; the cell has kept what it could
+        sys.exit(130)
 
 
 if __name__ == "__main__":

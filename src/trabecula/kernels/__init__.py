@@ -20,13 +20,23 @@ def enabled(name: str) -> bool:
     Raises:
         InputError: the variable has another value.
     """
+    chosen = choice()
+    return chosen == "on" or name in chosen.split(",")
+
+
+def choice() -> str:
+    """What the variable says: on, off or names, as provenance.json records it.
+
+    Raises:
+        InputError: the variable has another value.
+    """
     chosen = os.environ.get(VARIABLE) or "on"
     if chosen in ("on", "off"):
-        return chosen == "on"
+        return chosen
     names = chosen.split(",")
     unknown = sorted(set(names) - set(NAMES))
     if unknown:
         raise InputError(
             f"{VARIABLE}: {', '.join(unknown)} is not a kernel; set on, off or names of {', '.join(NAMES)}"
         )
-    return name in names
+    return chosen

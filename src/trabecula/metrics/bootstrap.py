@@ -34,7 +34,12 @@ MIN_PATIENTS = 5  # of the smaller class: below, a spread over patients cannot b
 TOO_FEW = f"fewer than {MIN_PATIENTS} patients in a class: no interval"
 MIN_RESAMPLES = 20  # of those in which the value exists
 NO_SPREAD = "not estimable: no resample differs"
-_ROUNDING = 1e-12  # a spread below it is arithmetic, not patients
+NO_INTERVAL = "no resample differs: no interval"
+FEW_SEEDS = f"fewer than {MIN_SEEDS} seeds: no interval"
+SPEAKS_OF = "speaks of "
+"""How a note begins whose interval and claim are for the very models that were trained."""
+ROUNDING = 1e-12
+"""A spread at most this part of the values that it is of is rounding: it counts as none."""
 
 
 @np.errstate(invalid="ignore", divide="ignore")
@@ -63,9 +68,9 @@ class Layout:
         return {
             "plain": "",
             "crossed": "over new pretrainings, label seeds and patients",
-            "encoders": f"speaks of these {pretrainings} encoders: over new label seeds and patients",
-            "labels": f"speaks of these {labels} label seeds: over new pretrainings and patients",
-            "models": f"speaks of these {self.order.size} trained models: over new patients",
+            "encoders": f"{SPEAKS_OF}these {pretrainings} encoders: over new label seeds and patients",
+            "labels": f"{SPEAKS_OF}these {labels} label seeds: over new pretrainings and patients",
+            "models": f"{SPEAKS_OF}these {self.order.size} trained models: over new patients",
         }[self.kind]
 
     def averaged(self, table: Array) -> Floats:
@@ -92,6 +97,11 @@ def layout_of(units: Sequence[Unit]) -> Layout:
         (True, True): "crossed", (False, True): "encoders", (True, False): "labels", (False, False): "models",
     }  # fmt: skip
     return Layout(kinds[enough], np.array([[at[p, s] for s in labels] for p in pretrainings]))
+
+
+def has_enough_seeds(units: Sequence[Unit]) -> bool:
+    """Whether resamples of these units say how far new seeds would move a mean."""
+    return len(units) >= MIN_SEEDS and layout_of(units).kind != "models"
 
 
 def resample(patients: ArrayLike, num_resamples: int, seed: int) -> Array:
@@ -173,7 +183,8 @@ def variance(values: Floats, draws: Floats, df_patients: float) -> tuple[float, 
     are crossed: patients + seeds - (their interaction, which both of them hold), after the analysis of
     variance of a two-way layout (Owen, Ann. Appl. Stat. 2007; 1: 386-411, shows that draws of both
     together count the interaction up to three times). Degrees of freedom after Satterthwaite,
-    Biometrics Bulletin 1946; 2: 110-114.
+    Biometrics Bulletin 1946; 2: 110-114; no fewer than the smaller of its two parts has: the formula is for
+    sums, and where chance makes the interaction large it can give a fraction of one.
     """
     num = values.size
     over_patients = float(draws.mean(axis=1).var(ddof=1))
@@ -187,7 +198,7 @@ def variance(values: Floats, draws: Floats, df_patients: float) -> tuple[float, 
     total = over_patients + between - interaction
     # the two estimates whose sum this is: one over patients only, one over seeds
     df = total**2 / ((over_patients - interaction) ** 2 / df_patients + between**2 / (num - 1))
-    return total, df
+    return total, max(df, min(df_patients, num - 1.0))
 
 
 def crossed_variance(values: Floats, draws: Floats, df_patients: float) -> tuple[float, float]:
@@ -197,7 +208,8 @@ def crossed_variance(values: Floats, draws: Floats, df_patients: float) -> tuple
     Patients + seeds - interaction as in `variance`, with seeds in a random-effects two-way layout:
     (MS_pretraining + MS_label - MS_residual) / (P L). What patients add to each mean square is estimated
     from the same layout of the draws' variances. Chance may make the difference smaller than one of its
-    terms: it is never taken smaller than the larger of the two.
+    terms: it is never taken smaller than the larger of the two. Degrees of freedom as in `variance`, no fewer
+    than patients, pretrainings or label seeds have.
     """
     num, df = np.array(values.shape), np.array(values.shape) - 1.0
     over_patients = float(draws.mean(axis=(1, 2)).var(ddof=1))
@@ -216,14 +228,19 @@ def crossed_variance(values: Floats, draws: Floats, df_patients: float) -> tuple
     if between <= interaction:
         return over_patients, df_patients
     total = over_patients + between - interaction
-    return total, total**2 / ((over_patients - interaction) ** 2 / df_patients + spread)
+    satterthwaite = total**2 / ((over_patients - interaction) ** 2 / df_patients + spread)
+    return total, max(satterthwaite, min(df_patients, float(df.min())))
 
 
 def interval(
     values: ArrayLike, draws: ArrayLike, df_patients: float, level: float = 0.95,
-    scale: Scale = "logit", units: Sequence[Unit] | None = None,
+    scale: Scale = "logit", units: Sequence[Unit] | None = None, magnitude: float = 0.0,
 ) -> Interval:  # fmt: skip
     """Student's t interval on a transformed scale with a bootstrap standard error.
+
+    A value at the end of its range (all right, all wrong) has exact binomial limits. Any other value that no
+    resample changes has no interval: the draws tell nothing of its spread, and a width of zero would read as
+    a proof.
 
     Args:
         values: (S,) the metric of each seed on the data. draws: (R, S) under resamples of patients;
@@ -232,6 +249,7 @@ def interval(
         scale: "logit" for metrics in [0, 1], "fisher" (atanh) in [-1, 1], "log" for errors from 0 up,
             "identity" for differences.
         units: (S,) pretraining and label seed of each; None takes seeds that share nothing.
+        magnitude: of the numbers that the values are differences of, whose rounding is no spread.
     """
     point, table = np.atleast_1d(np.asarray(values, float)), np.asarray(draws, float)
     table = table.reshape(len(table), point.size)
@@ -244,41 +262,42 @@ def interval(
     layout = Layout("plain", np.arange(point.size)[None]) if units is None else layout_of(units)
     estimate = crossed_variance if layout.kind == "crossed" else variance
     total, df = estimate(layout.averaged(point), layout.averaged(table), df_patients)
-    error = float(np.sqrt(total))
-    quantile = float(stats.t.ppf((1 + level) / 2, df))
-    low, high, note = _bounds(value, error, quantile, scale, (1 - level) / 2, df_patients + 1)
+    error, tail = float(np.sqrt(total)), (1 - level) / 2
+    if scale == "fisher":
+        magnitude = 1.0  # a kappa is a difference from 1
+    varies = error > ROUNDING * max(magnitude, _largest(point, table))
+    step = float(stats.t.ppf(1 - tail, df)) * error if varies else nan
+    low, high, note = _bounds(value, step, scale, tail, df_patients + 1)
     note = "; ".join(filter(None, [layout.note, note]))
     return Interval(value, low, high, error, df, sd, point.size, note)
 
 
+def _largest(*tables: Floats) -> float:
+    """The largest absolute value that is a number; 0 where there is none."""
+    return max((float(np.abs(t[np.isfinite(t)]).max(initial=0)) for t in tables), default=0.0)
+
+
 def _bounds(
-    value: float, error: float, quantile: float, scale: Scale, tail: float, num_patients: float
+    value: float, step: float, scale: Scale, tail: float, num_patients: float
 ) -> tuple[float, float, str]:
-    if scale == "identity":
-        return value - quantile * error, value + quantile * error, ""
+    """Limits of a value and a note; `step`: half the width as it stands, NaN where no resample differs."""
+    if scale in ("logit", "fisher"):  # work on [0, 1]: atanh(v) is half the logit of (1 + v) / 2
+        share, width = (value, step) if scale == "logit" else ((1 + value) / 2, step / 2)
+        if share <= ROUNDING or share >= 1 - ROUNDING:  # all patients right, or all wrong
+            low, high = (
+                (0.0, 1 - tail ** (1 / num_patients)) if share < 0.5 else (tail ** (1 / num_patients), 1.0)
+            )
+            note = "at the end of its range: exact binomial limits"
+        else:
+            centre, width = np.log(share / (1 - share)), width / (share * (1 - share))
+            low, high = (float(1 / (1 + np.exp(-(centre + sign * width)))) for sign in (-1, 1))
+            note = NO_INTERVAL if np.isnan(step) else ""
+        return (low, high, note) if scale == "logit" else (2 * low - 1, 2 * high - 1, note)
+    if np.isnan(step) or (scale == "log" and value <= 0):
+        return nan, nan, NO_INTERVAL
     if scale == "log":
-        if value <= 0 or error == 0:
-            return value, value, "no spread over patients"
-        step = quantile * error / value
-        return value * float(np.exp(-step)), value * float(np.exp(step)), ""
-    # work on [0, 1]: atanh(v) is half the logit of (1 + v) / 2
-    share, spread = (value, error) if scale == "logit" else ((1 + value) / 2, error / 2)
-    if share <= 0 or share >= 1 or error == 0:
-        low, high, note = _at_bound(share, tail, num_patients)
-    else:
-        centre, step = np.log(share / (1 - share)), quantile * spread / (share * (1 - share))
-        low, high = (float(1 / (1 + np.exp(-(centre + sign * step)))) for sign in (-1, 1))
-        note = ""
-    return (low, high, note) if scale == "logit" else (2 * low - 1, 2 * high - 1, note)
-
-
-def _at_bound(share: float, tail: float, num_patients: float) -> tuple[float, float, str]:
-    """No resample differs: the exact binomial limits for as many patients, each all right or wrong."""
-    right = round(share * num_patients)
-    wrong = num_patients - right
-    low = float(stats.beta.ppf(tail, right, wrong + 1)) if right > 0 else 0.0
-    high = float(stats.beta.ppf(1 - tail, right + 1, wrong)) if wrong > 0 else 1.0
-    return low, high, "no spread over patients: exact binomial limits"
+        return value * float(np.exp(-step / value)), value * float(np.exp(step / value)), ""
+    return value - step, value + step, ""
 
 
 @dataclass(frozen=True)
@@ -299,18 +318,29 @@ def difference(
     Args:
         values, baseline_values: (S,) of the same seeds in the same order.
         draws, baseline_draws: (R, S) under the same draws of patients.
-    Where no resample differs (both arms all right, say) the data tell nothing of the spread: a width of
-    zero would read as a proof.
+    Where no resample differs (both arms all right, say, or both call one class) the data tell nothing of the
+    spread: a width of zero would read as a proof. With fewer than `MIN_SEEDS` seeds the note says that claim
+    and interval are for these trained networks.
     """
     own, base = np.atleast_1d(np.asarray(values, float)), np.atleast_1d(np.asarray(baseline_values, float))
     if own.shape != base.shape:
         raise ValueError(f"{own.size} seeds against {base.size}: pair the seeds first")
-    apart = np.asarray(draws, float) - np.asarray(baseline_draws, float)
-    found = interval(own - base, apart, df_patients, level, "identity", units)
-    if found.error <= _ROUNDING:
+    drawn, base_drawn = np.asarray(draws, float), np.asarray(baseline_draws, float)
+    magnitude = _largest(own, base, drawn, base_drawn)
+    found = interval(own - base, drawn - base_drawn, df_patients, level, "identity", units, magnitude)
+    if found.error <= ROUNDING * magnitude:
         return Difference(found.value, nan, nan, nan, found.num_seeds, NO_SPREAD)
-    p = float(2 * stats.t.sf(abs(found.value) / found.error, found.df)) if np.isfinite(found.error) else nan
-    return Difference(found.value, found.low, found.high, p, found.num_seeds, found.note)
+    if not np.isfinite(found.error):
+        return Difference(found.value, found.low, found.high, nan, found.num_seeds, found.note)
+    p = float(2 * stats.t.sf(abs(found.value) / found.error, found.df))
+    note = found.note or (these_networks(found.num_seeds) if found.num_seeds < MIN_SEEDS else "")
+    return Difference(found.value, found.low, found.high, p, found.num_seeds, note)
+
+
+def these_networks(num_seeds: int) -> str:
+    """The note of a comparison of few seeds: whom interval and claim are for."""
+    whom = "this 1 trained network" if num_seeds == 1 else f"these {num_seeds} trained networks"
+    return f"{SPEAKS_OF}{whom} of each arm: over new patients, not new seeds"
 
 
 def holm(p_values: ArrayLike) -> Floats:
@@ -385,8 +415,8 @@ def label_multiplier(
     low, high = (float(v) for v in np.quantile(each, [tail, 1 - tail], method="nearest"))
     table = np.column_stack([own, base])
     table = table[np.isfinite(table).all(axis=1)]
-    alike = np.isfinite(low) and high - low <= _ROUNDING
-    if alike or np.ptp(table, axis=0).max() <= _ROUNDING:
+    alike = np.isfinite([low, high]).all() and high - low <= ROUNDING * abs(high)
+    if alike or np.ptp(table, axis=0).max() <= ROUNDING * _largest(table):
         return Multiplier(nan, nan, nan, "", NO_SPREAD)
     first, last = (float(np.exp(np.clip(v, x[0], x[-1])) / at) for v in (low, high))
     return Multiplier(ratio, 0.0 if low == -inf else first, inf if high == inf else last, censored)
@@ -394,12 +424,13 @@ def label_multiplier(
 
 def _read(x: Floats, curves: Floats, values: Floats) -> Floats:
     """First x at which each (R, F) non-decreasing curve reaches its (R,) value; -inf, inf outside."""
-    position = (curves < values[:, None]).sum(axis=1)  # first point that reaches the value
+    rounding = ROUNDING * np.abs(values)  # a value that equals a point of the curve reaches it
+    position = (curves < (values - rounding)[:, None]).sum(axis=1)  # first point that reaches the value
     upper = np.clip(position, 1, x.size - 1) if x.size > 1 else np.zeros_like(position)
     rows, lower = np.arange(len(curves)), np.maximum(upper - 1, 0)
     rise = curves[rows, upper] - curves[rows, lower]
     share = np.divide(values - curves[rows, lower], rise, out=np.zeros_like(rise), where=rise > 0)
     inside = x[lower] + np.clip(share, 0, 1) * (x[upper] - x[lower])
     found = np.where(position >= x.size, inf, inside)
-    found = np.where(values < curves[:, 0], -inf, found)
+    found = np.where(values < curves[:, 0] - rounding, -inf, found)
     return np.where(np.isnan(curves).any(axis=1) | np.isnan(values), nan, found)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from trabecula.metrics.bootstrap import MIN_PATIENTS, Array, Floats, Ints, Scale, ratio
+from trabecula.metrics.bootstrap import MIN_PATIENTS, ROUNDING, Array, Floats, Ints, Scale, ratio
 
 Weights = Array | None
 """(R, n); None: all ones, R = 1."""
@@ -188,7 +188,7 @@ def degrees_of_freedom(sample: Sample, metric: str, draws: Sequence[Mapping[str,
     labels = averaged(sample)
     spread = np.mean([[np.nanvar(draw[f"auroc[{label}]"]) for label in labels] for draw in draws], axis=0)
     each = np.array([_patients(sample, label) - 1.0 for label in labels])
-    if not spread.any():
+    if not (spread > ROUNDING**2).any():
         return least
     carrying = {patient for label in labels for patient in min(sample.sides[label], key=len)}
     return min(float(spread.sum() ** 2 / (spread**2 / each).sum()), len(carrying) - 1.0)
@@ -306,6 +306,8 @@ def accuracy(y: ArrayLike, p: ArrayLike, weights: Weights = None) -> Floats:
 def balanced_accuracy(y: ArrayLike, p: ArrayLike, weights: Weights = None) -> Floats:
     """Mean over the classes with images of the share called right (argmax); y (n,), p (n, K)."""
     truth = np.asarray(y)
+    if not truth.size:
+        return np.full(1 if weights is None else len(weights), np.nan)
     hit = (_called(p) == truth).astype(np.float64)
     members = (truth[:, None] == np.unique(truth)).astype(np.float64)  # (n, K)
     num = members.shape[1]
@@ -357,7 +359,7 @@ def quadratic_kappa(y: ArrayLike, p: ArrayLike, weights: Weights = None) -> Floa
     sums = _sums(weights, np.stack([np.ones_like(a), a, b, a * a, b * b, (a - b) ** 2], axis=1))
     _, ea, eb, eaa, ebb, observed = ratio(sums, sums[:, :1]).T
     expected = eaa + ebb - 2 * ea * eb
-    return np.where(expected > 1e-12, 1 - ratio(observed, expected), np.nan)
+    return np.where(expected > ROUNDING * (eaa + ebb), 1 - ratio(observed, expected), np.nan)
 
 
 def mean_absolute_error(y: ArrayLike, p: ArrayLike, weights: Weights = None) -> Floats:
@@ -389,6 +391,8 @@ def calibration_error(
     arXiv 1904.01685, section 3.2): bins of equal width are nearly empty in a small test part.
     """
     confidence, event = confidence_and_event(y, p)
+    if not confidence.size:
+        return np.full(1 if weights is None else len(weights), np.nan)
     bins = bins_of(confidence, num_bins)
     gap = np.zeros((confidence.size, bins.max() + 1))
     gap[np.arange(confidence.size), bins] = event - confidence
@@ -442,10 +446,16 @@ def _by_image(weights: Weights, num: int) -> Array:
 
 
 def _sums(weights: Weights, columns: Floats) -> Floats:
-    """Weighted sums of the (n, C) columns under each weight vector: one product, (R, C)."""
+    """Weighted sums of the (n, C) columns under each weight vector: one product, (R, C).
+
+    Single precision is exact for counts of whole numbers; anything else is summed in double precision, or
+    rounding would look like a spread over patients.
+    """
     if weights is None:
         return np.asarray(columns.sum(axis=0, keepdims=True))
     by_image = _by_image(weights, columns.shape[0])
+    if (columns != np.rint(columns)).any():
+        by_image = by_image.astype(np.float64)
     return np.asarray((columns.astype(by_image.dtype).T @ by_image).T.astype(np.float64))
 
 

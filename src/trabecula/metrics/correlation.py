@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trabecula.errors import InputError
-from trabecula.metrics.bootstrap import Array, Floats
+from trabecula.metrics.bootstrap import ROUNDING, Array, Floats
 
 _TIE = 1e-7  # correlations are sums of single-precision products
+_SINGLE_ROUNDING = 1e-6  # a unit that changes by less of its size does not change: activations are float32
 
 
 def permuted_labels(y: Array, patient_ids: Sequence[str] | Array, num: int, seed: int) -> Floats:
@@ -68,10 +69,12 @@ class CorrelationSums:
     """Correlations of units with a label y (n,) and its permutations (P, n); activations come in batches."""
 
     def __init__(self, y: Array, permuted: Floats) -> None:
+        if not np.size(y):
+            raise ValueError("there is no label")
         labels = np.vstack([np.asarray(y, dtype=np.float64)[None], permuted])
         centred = labels - labels[0].mean()
         norm = np.sqrt((centred[0] ** 2).sum())
-        if not norm > 0:
+        if np.ptp(labels[0]) <= ROUNDING * np.abs(labels[0]).max():
             raise ValueError("every label is the same")
         self._labels = (centred / norm).astype(np.float32)  # (P + 1, n), each with sum 0 and norm 1
         self._done = 0
@@ -100,7 +103,8 @@ class CorrelationSums:
         if self._done != num:
             raise ValueError(f"{self._done} of {num} images were taken")
         spread = np.sqrt(np.maximum(self._squares - self._sum**2 / num, 0))
-        moves = (self._high > self._low) & (spread > 0)
+        size = np.maximum(np.abs(self._low), np.abs(self._high))
+        moves = (self._high - self._low > _SINGLE_ROUNDING * size) & (spread > 0)
         r = np.full((len(moves), len(self._labels)), np.nan)
         # The labels sum to 0 only up to single precision: take their part of the mean out again.
         rest = self._labels.sum(1, dtype=np.float64)

@@ -21,6 +21,8 @@ def roc(y: ArrayLike, p: ArrayLike, weights: Array | None = None) -> Floats:
     NaN for weights that leave a class out.
     """
     truth, score = np.asarray(y), np.asarray(p, float)
+    if not truth.size:
+        return np.full((1 if weights is None else len(weights), GRID.size), np.nan)
     order = np.argsort(-score, kind="stable")
     corners = np.concatenate([[0], 1 + np.flatnonzero(np.append(np.diff(score[order]) != 0, True))])
     by_image = np.ones((truth.size, 1)) if weights is None else weights.T
@@ -72,6 +74,8 @@ def reliability(
     y (n,), probabilities a (n,) or (n, K) for each seed, weights (R, n) draws of patients. Of each bin
     predicted, observed, low, high, num_images (a seed's mean number of images).
     """
+    if not np.size(y):
+        return []
     pairs = np.array([confidence_and_event(y, p) for p in probabilities])
     stated, came_true = pairs[:, 0], pairs[:, 1]  # (S, n) each
     bins = bins_of(stated.ravel(), num_bins).reshape(stated.shape)

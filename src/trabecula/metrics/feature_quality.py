@@ -20,8 +20,10 @@ def effective_rank(features: Array) -> float:
     """exp(entropy) of the singular values of the centred features (n, d), as parts of their sum.
 
     r equal ones give r; features that are all the same give 0. Centred, as a mean that all images share
-    would count as one more direction and hide how many the images use.
+    would count as one more direction and hide how many the images use. NaN without an image.
     """
+    if not len(features):
+        return float("nan")
     gram = _gram(features)
     centred = gram - gram.mean(0) - gram.mean(1)[:, None] + gram.mean()
     values = _singular(centred)
@@ -30,6 +32,8 @@ def effective_rank(features: Array) -> float:
 
 def rankme(features: Array) -> float:
     """RankMe, arXiv 2210.02885, equation 1: as `effective_rank`, of features (n, d) that are not centred."""
+    if not len(features):
+        return float("nan")
     return _entropy_rank(_singular(_gram(features)), _EPSILON)
 
 
@@ -44,8 +48,10 @@ def spread(features: Array) -> float:
     """Standard deviation of the unit features, mean over dimensions, times sqrt(d).
 
     1 where directions are drawn without order, 0 where all are the same (arXiv 2011.10566, section 4.1, where
-    it stands against 1 / sqrt(d)). features (n, d); a row of zeros stays one.
+    it stands against 1 / sqrt(d)). features (n, d); a row of zeros stays one. NaN without an image.
     """
+    if not len(features):
+        return float("nan")
     unit = unit_rows(features.astype(np.float64))
     return float(unit.std(0).mean() * np.sqrt(unit.shape[1]))
 
@@ -71,6 +77,8 @@ def vote(features: Array, y: Ints, patients: Array, k: int) -> Ints:
     Nearest by the angle between features. Where other patients have fewer than `k` images, all of them vote.
     -1 where there is no other patient. features (n, d), y (n,) classes from 0, patients (n,).
     """
+    if not len(features):
+        return np.empty(0, np.int64)
     unit = unit_rows(features.astype(np.float32))
     near = unit @ unit.T
     own = patients[:, None] == patients[None, :]

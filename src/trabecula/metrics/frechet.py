@@ -56,6 +56,8 @@ def frechet_distance(first: Array, second: Array, product: Floats | None = None)
         norm = _by_squares(cross, total) if min(cross.shape) > ALWAYS_SVD else None
     else:
         alive = a.any(axis=0) & b.any(axis=0)  # other columns add nothing to the product
+        if not alive.any():
+            return total
         a, b = (x if alive.all() else x[:, alive] for x in (a, b))
         norm = _by_covariance(a, b, total)
         if norm is None:

@@ -97,11 +97,11 @@ class KernelSums:
         if self._marks:
             each = unbiased(**self.of_subsets, n=self._subset_size, m=self._subset_size)
             mean, sd = float(np.mean(each)), float(np.std(each))
-        clusters = np.unique(patients, return_inverse=True)[1]
-        without = [self._without("reals", clusters, sums), self._without("fakes", np.arange(m), sums)]
-        least = min(map(len, without))
-        if least < MIN_PATIENTS:
+        names, clusters = np.unique(patients, return_inverse=True)
+        least = min(len(names), m)
+        if least < MIN_PATIENTS:  # without one of two there is no pair left
             return KernelDistance(value, nan, nan, nan, mean, sd, TOO_FEW)
+        without = [self._without("reals", clusters, sums), self._without("fakes", np.arange(m), sums)]
         spreads = [(len(x) - 1) / len(x) * float(np.square(x - x.mean()).sum()) for x in without]
         error = float(np.sqrt(sum(spreads)))
         step = float(stats.t.ppf((1 + level) / 2, least - 1)) * error

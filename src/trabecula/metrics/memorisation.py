@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from trabecula.errors import InputError
 from trabecula.metrics.bootstrap import MIN_PATIENTS, Estimate, Floats, Ints, ratio, resample
 from trabecula.metrics.fidelity import checked, patients_of
 from trabecula.metrics.manifold import squared_distances
@@ -194,7 +195,12 @@ def critic_gap(
     """Means of the scores (n,), (m,), (f,) and the gap with an interval over patients.
 
     The interval is Student's t with cluster-robust variances of the two means (Liang and Zeger 1986).
+
+    Raises:
+        InputError: no score of one of the three.
     """
+    if not (np.size(train) and np.size(held_out) and np.size(fakes)):
+        raise InputError("the gap of a critic needs scores of training, held-out and generated images")
     means, variances, num = [], [], []
     for scores, patients in ((train, train_patients), (held_out, held_out_patients)):
         x = np.asarray(scores, dtype=np.float64)

@@ -32,7 +32,15 @@ TABLE = {
     "raster": FileKind(
         "raster:Raster",
         (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"),
-        ((0, b"\x89PNG"), (0, b"\xff\xd8\xff"), (0, b"II*\0"), (0, b"MM\0*"), (0, b"BM")),
+        (
+            (0, b"\x89PNG"),
+            (0, b"\xff\xd8\xff"),
+            (0, b"II*\0"),
+            (0, b"MM\0*"),
+            (0, b"II+\0"),
+            (0, b"MM\0+"),
+            (0, b"BM"),
+        ),
     ),
 }
 """The readers by name, which is also the key of their settings."""

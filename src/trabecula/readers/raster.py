@@ -9,16 +9,18 @@ from __future__ import annotations
 import errno
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import Field
 
+from trabecula.readers import jpeg, png, tiff
 from trabecula.readers.reader import Reader, Rejected, Source, crop
+from trabecula.readers.samples import check_page, check_size, flatten
 
-_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+_FORMATS = ("PNG", "JPEG", "BMP")
 _THE_FILES_FAULT = {errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.EINVAL}
 
 
@@ -29,9 +31,9 @@ class Raster(Reader):
     """Larger images are rejected by their header, before they fill the memory."""
 
     def read(self, source: Source) -> npt.NDArray[Any]:
-        """(H, W) or (H, W, 3), uint8, uint16, or float32 for deeper files.
+        """(H, W) or (H, W, 3), uint8, uint16, or float32 for deeper files; dark is low.
 
-        EXIF orientation is applied before the box; palettes are resolved, transparency is put on black.
+        The orientation is applied before the box; palettes are resolved, transparency is put on black.
 
         Raises:
             Rejected: with the reason.
@@ -43,12 +45,14 @@ class Raster(Reader):
                 return crop(_decode(source.path, source.page, self.max_pixels), source.box)
         except Rejected:
             raise
+        except UnidentifiedImageError:
+            raise Rejected("not a readable PNG, JPEG, TIFF or BMP image") from None
         except OSError as error:
             if error.errno is not None and error.errno not in _THE_FILES_FAULT:
                 raise
             raise Rejected(_reason(error)) from None
         except Exception as error:  # a decoder fed with noise raises anything
-            raise Rejected(f"damaged file: {_reason(error)}") from None
+            raise Rejected(_reason(error)) from None
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
@@ -58,9 +62,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         known = {errno.ENOENT: "no such file", errno.EISDIR: "is a folder"}
         return known.get(error.errno, error.strerror or "cannot be read")
-    if isinstance(error, UnidentifiedImageError):
-        return "not a readable PNG, JPEG, TIFF or BMP image"
-    return " ".join(str(error).split())[:120] or type(error).__name__
+    return "damaged file: " + (" ".join(str(error).split())[:120] or type(error).__name__)
 
 
 def _decode(path: Path, page: int | None, max_pixels: int) -> npt.NDArray[Any]:
@@ -70,40 +72,27 @@ def _decode(path: Path, page: int | None, max_pixels: int) -> npt.NDArray[Any]:
             raise Rejected("a DICOM file; export it as PNG or TIFF")
         if not head:
             raise Rejected("an empty file")
-        file.seek(0)
-        with Image.open(file, formats=_FORMATS) as image:
-            _check_size(image, max_pixels)
-            frames = getattr(image, "n_frames", 1)
-            if page is not None:
-                if page > frames:
-                    raise Rejected(f"has no page {page}, only {frames}")
-                image.seek(page - 1)
-                _check_size(image, max_pixels)
-            elif frames > 1 and image.format not in ("JPEG", "MPO"):  # phones store a preview in a JPEG
-                raise Rejected(f"holds {frames} images, one is needed; say which in the column 'page'")
-            return _pixels(ImageOps.exif_transpose(image))
+        if head.startswith(tiff.SIGNATURES):
+            return tiff.read_tiff(file, page, max_pixels)
+        pixels = None
+        if head.startswith(png.SIGNATURE):
+            pixels = png.read_png(file, page, max_pixels)
+        elif head.startswith(b"\xff\xd8\xff"):
+            pixels = jpeg.read_jpeg(file, page, max_pixels)
+        return _by_pillow(file, page, max_pixels) if pixels is None else pixels
 
 
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    if image.width * image.height > max_pixels:
-        raise Rejected(f"{image.width} x {image.height} pixels, more than the limit of {max_pixels:,}")
-
-
-def _pixels(image: Image.Image) -> npt.NDArray[Any]:
-    if image.mode.startswith("I;16"):
-        return np.asarray(image).astype(np.uint16)
-    if image.mode in ("I", "F"):
-        deep = np.asarray(image)
-        if image.mode == "I" and deep.min() >= 0 and deep.max() <= 65535:
-            return deep.astype(np.uint16)
-        if not np.isfinite(deep).all():
-            raise Rejected("holds values that are not finite")
-        return deep.astype(np.float32)
+def _by_pillow(file: BinaryIO, page: int | None, max_pixels: int) -> npt.NDArray[Any]:
+    """A BMP, or a page of a PNG or JPEG that holds several images."""
+    file.seek(0)
+    with Image.open(file, formats=_FORMATS) as opened:
+        check_size(*opened.size, max_pixels)
+        check_page(page, getattr(opened, "n_frames", 1))
+        if page is not None and page > 1:
+            opened.seek(page - 1)
+            check_size(*opened.size, max_pixels)
+        image = ImageOps.exif_transpose(opened)
     if image.mode in ("1", "L"):
         return np.asarray(image.convert("L"))
-    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        flat = Image.new("RGB", image.size)
-        flat.paste(image, mask=image.getchannel("A"))
-        image = flat
-    return np.asarray(image.convert("RGB"))
+    alpha = image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info
+    return flatten(np.asarray(image.convert("RGBA" if alpha else "RGB")))

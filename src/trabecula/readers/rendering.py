@@ -14,7 +14,7 @@ from trabecula.readers.reader import Rejected
 Fit = Literal["crop", "pad", "stretch"]
 Intensity = Literal["percentile", "as-is"]
 PERCENTILES = (0.5, 99.5)
-VERSION = 1  # of the pixels that raster files give: part of the preprocessing hash
+VERSION = 2  # of the pixels that raster files give: part of the preprocessing hash
 
 
 @dataclass(frozen=True)

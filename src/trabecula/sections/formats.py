@@ -15,7 +15,10 @@ _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$",
     "−": r"$-$", "×": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$", "–": "--", "·": r"$\cdot$",
-    "∞": r"$\infty$", "†": r"\dag{}", "▲": "", "▼": "", "\N{NO-BREAK SPACE}": "~",
+    "∞": r"$\infty$", "†": r"\dag{}", "▲": "", "▼": "", "\N{NO-BREAK SPACE}": "~", "|": r"\textbar{}",
+    '"': "''", "≠": r"$\neq$", "≈": r"$\approx$", "±": r"$\pm$", "→": r"$\to$", "²": "$^2$", "³": "$^3$",
+    "°": r"$^\circ$", "µ": r"$\mu$", "μ": r"$\mu$", "κ": r"$\kappa$", "ρ": r"$\rho$", "τ": r"$\tau$",
+    "½": r"$\frac{1}{2}$", "\N{NARROW NO-BREAK SPACE}": r"\,", "\N{THIN SPACE}": r"\,", "\n": " ",
 }  # fmt: skip
 
 
@@ -162,5 +165,7 @@ def _latex(table: Table) -> str:
 
 
 def tex(text: str) -> str:
-    """Escape for LaTeX."""
-    return "".join(_TEX.get(letter, letter) for letter in text)
+    """Escape for LaTeX; the signs of a rule, such as "kl >= 2", become those of print."""
+    text = text.replace(">=", "≥").replace("<=", "≤").replace("!=", "≠")
+    after_a_row = "{}" if text.startswith(("[", "*")) else ""  # which `\\` takes for its own argument
+    return after_a_row + "".join(_TEX.get(letter, letter) for letter in text)

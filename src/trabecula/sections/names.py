@@ -9,7 +9,7 @@ from trabecula.artifacts.results import EvaluatedEncoder
 from trabecula.objectives import title
 from trabecula.sections.numbers import share
 
-MODES = {"probe": "linear probe", "finetune": "fine-tuning"}
+MODES = {"probe": "linear probe", "finetune": "fine-tuning", "imported": "another tool's predictions"}
 FAMILY_NAMES = {
     "random": "random initialisation", "imagenet": "ImageNet weights", "weights": "given weights",
 }  # fmt: skip

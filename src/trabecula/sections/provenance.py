@@ -21,6 +21,9 @@ from trabecula.sections.results import Results
 from trabecula.sections.section import Block, Section
 from trabecula.sections.tables import fraction_table, subset_notes
 
+_CHOSEN = ("device", "kernels", "threads")
+"""What a run's own provenance.json records: TRABECULA_KERNELS is shown where it is not "on", threads where
+they changed."""
 _ABSOLUTE = re.compile(r"(?<![\w.:~])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\",:;=]+)+[/\\]?")
 
 
@@ -59,10 +62,27 @@ def read_runs(folders: Sequence[Path]) -> dict[str, Any]:
         config = _without_paths({**dump(record), "id": id_ or None})
         text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
         runs.append(RunEntry(record.verb, id_[:12], without_paths(_what(record, arms[id_], arms)), text))
-    machines = (json.dumps(_environment(read_provenance(folder)), sort_keys=True) for folder in folders)
-    environments = [(json.loads(text), num) for text, num in sorted(Counter(machines).items())]
     runs.sort(key=lambda run: (run.verb, run.what, run.id, run.config))
-    return {"runs": runs, "environments": environments}
+    return {"runs": runs, "environments": _environments([read_provenance(folder) for folder in folders])}
+
+
+def _environments(machines: Sequence[dict[str, Any]]) -> list[tuple[dict[str, str], int]]:
+    """Software and machine, and the number of its runs; what single runs chose is counted within it."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for machine in machines:
+        groups.setdefault(json.dumps(_environment(machine), sort_keys=True), []).append(machine)
+    found = []
+    for text, own in sorted(groups.items()):
+        chosen = {}
+        for key in _CHOSEN:
+            counts = Counter(str(machine[key]) for machine in own if machine.get(key) is not None)
+            shown = [f"{value} ({num} of {len(own)} runs)" for value, num in sorted(counts.items())]
+            unchanged = {one for one in counts if "then" not in one}
+            usual = {"kernels": {"on"}, "threads": unchanged}.get(key, set())
+            if set(counts) - usual:
+                chosen[key] = ", ".join(shown if len(counts) > 1 else counts)
+        found.append(({**json.loads(text), **chosen}, len(own)))
+    return found
 
 
 def _own_arm(folder: Path, record: RunRecord) -> str:
@@ -96,7 +116,7 @@ def _what(record: RunRecord, own: str, arms: Mapping[str, str]) -> str:
 
 def _environment(machine: dict[str, Any]) -> dict[str, str]:
     packages = machine.get("packages") or {}
-    shown = {k: machine.get(k) for k in ("trabecula", "python", "platform", "cpus", "device")}
+    shown = {k: machine.get(k) for k in ("trabecula", "python", "platform", "cpus")}
     return {k: str(v) for k, v in {**shown, **packages}.items() if v is not None}
 
 

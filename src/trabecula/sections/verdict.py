@@ -8,6 +8,7 @@ from typing import Any
 
 from trabecula.artifacts.results import Comparison
 from trabecula.comparison import arms
+from trabecula.comparison.reach import reach_of_claims
 from trabecula.metrics.bootstrap import MIN_SEEDS
 from trabecula.sections import wording
 from trabecula.sections.names import architecture_name, metric_name, mode_name
@@ -89,7 +90,8 @@ def in_a_line(results: Results) -> str:
         for row in tally(results)
         if row["number"] or row["claim"] != "unknown"
     ]
-    return f"{total} comparison{'s' * (total > 1)} with random initialisation: {', '.join(counts)}"
+    told = f"{total} comparison{'s' * (total > 1)} with random initialisation: {', '.join(counts)}"
+    return "; ".join([told, *reach_of_claims(against_random(results))])
 
 
 def verdicts(results: Results) -> list[dict[str, Any]]:

@@ -5,16 +5,18 @@ Reads the artifacts; no weights are loaded, no statistic is computed, and no pat
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from trabecula.artifacts import classifier, encoder, features, generator, predictions, results, store
 from trabecula.artifacts.results import MetricRow
-from trabecula.artifacts.run_record import is_done, read_log, read_provenance
+from trabecula.artifacts.run_record import is_done, is_started, read_log, read_provenance, read_run
 from trabecula.artifacts.training import read_training
 from trabecula.comparison.arms import taught_by
 from trabecula.config import dump, read_toml
@@ -30,6 +32,7 @@ from trabecula.summaries.model_card import describe_pixels, image_kind
 Row = Mapping[str, Any]
 
 _MONITORS = (("rank", "effective rank", 1), ("spread", "spread", 3), ("knn", "neighbours", 3))
+_PARENTS = ("predictions", "features", "classifier", "encoder", "store")  # inputs that runs are made from
 _LONG = 12  # lines of a part: more are counted
 _INITS = {"random": "random weights", "weights": "given weights", "encoder": "another encoder's weights"}
 
@@ -54,17 +57,41 @@ def record(file: Path) -> dict[str, Any]:
 
 
 def input_path(folder: Path, key: str) -> str:
-    """Where an input of this run lay, or of the store or features that it was made from; "" if not known."""
+    """Where an input of this run lay, or of the runs that it was made from; "" if not known."""
     given = read_provenance(folder).get("inputs") or {}
     if given.get(key):
         return str(given[key][0])
-    made_from = [Path(path) for parent in ("features", "store") for path in given.get(parent) or ()]
+    made_from = [Path(path) for parent in _PARENTS for path in given.get(parent) or ()]
     return next(filter(None, (input_path(path, key) for path in made_from)), "")
+
+
+def _task(folder: Path) -> str:
+    """The task by which the patients were split, as an option; RULE where none is known."""
+    splits = Path(input_path(folder, "splits") or folder)
+    task = read_run(splits).settings.get("task") if is_started(splits) else None
+    return "-s " + quote(f"task={json.dumps(task if isinstance(task, str) and task else 'RULE')}")
+
+
+def _report(folder: Path) -> str:
+    """The report of an evaluation, with the runs behind it and the store of its pictures."""
+    given = read_provenance(folder).get("inputs") or {}
+    behind = [Path(path) for key in ("predictions", "encoders") for path in given.get(key) or ()]
+    features = [path for run in behind if (path := input_path(run, "features"))]
+    options = [("runs", path) for path in dict.fromkeys([*map(str, behind), *features])]
+    options += [("store", path)] if (path := input_path(folder, "store")) else []
+    known = "".join(f" --{key} {quote(path)}" for key, path in options)
+    return f"trabecula report --results {_quoted(folder)} {_inputs(folder, 'manifest')}{known} --out REPORT"
+
+
+def _quoted(folder: Path) -> str:
+    """A path as a shell takes it for one word."""
+    return quote(str(folder))
 
 
 def _inputs(folder: Path, *keys: str) -> str:
     """Options for a command: "--store runs/store --splits SPLITS", in capitals what is not known."""
-    return " ".join(f"--{key} {input_path(folder, key) or key.upper()}" for key in keys)
+    known = {key: input_path(folder, key) for key in keys}
+    return " ".join(f"--{key} {quote(path) if path else key.upper()}" for key, path in known.items())
 
 
 def duration(folder: Path) -> str:
@@ -123,7 +150,7 @@ def _evaluation(folder: Path) -> RunCard:
     none = f"none: {tested} of {len(comparisons.pairs)} comparisons could be tested"
     made.add("claims", _more(claims) if claims else none)
     made.add("intervals", f"{metrics.level * 100:.4g} %, {count(metrics.num_resamples)} resamples")
-    made.commands = [f"trabecula report --results {folder} {_inputs(folder, 'manifest')} --out REPORT"]
+    made.commands = [_report(folder)]
     return made
 
 
@@ -152,9 +179,9 @@ def read_study(folder: Path) -> RunCard:
         made.add("not run", text)
     made.add("report", str(folder / "report.html") if (folder / "report.html").exists() else "none yet")
     evaluations = [cell["folder"] for cell in cells.get("cells", ()) if cell["verb"] == "evaluate"]
-    made.commands = [f"trabecula show {folder / its}" for its in evaluations[:1]]
+    made.commands = [f"trabecula show {_quoted(folder / its)}" for its in evaluations[:1]]
     if not stages or not all(map(all, stages.values())):
-        made.commands = [f"trabecula study {recipe} --out {folder}"]
+        made.commands = [f"trabecula study {_quoted(recipe)} --out {_quoted(folder)}"]
     return made
 
 
@@ -182,11 +209,11 @@ def _encoder(folder: Path) -> RunCard:
     others = {generator.CARD_FILE: "a generator", encoder.CRITIC_FILE: "its critic",
               generator.SAMPLES_FILE: "samples", "snapshots": "snapshots on the way"}  # fmt: skip
     made.add("also here", ", ".join(text for name, text in others.items() if (folder / name).exists()))
-    labelled = f"{_inputs(folder, 'store', 'manifest', 'splits')} -s 'task=\"RULE\"'"
+    labelled = f"{_inputs(folder, 'store', 'manifest', 'splits')} {_task(folder)}"
     made.commands = [
-        f"trabecula embed --encoder {folder} {_inputs(folder, 'store')} --out FEATURES",
-        f"trabecula finetune --encoder {folder} {labelled} --out CLASSIFIER",
-        f"trabecula export --encoder {folder} --out EXPORT",
+        f"trabecula embed --encoder {_quoted(folder)} {_inputs(folder, 'store')} --out FEATURES",
+        f"trabecula finetune --encoder {_quoted(folder)} {labelled} --out CLASSIFIER",
+        f"trabecula export --encoder {_quoted(folder)} --out EXPORT",
     ]
     return made
 
@@ -294,16 +321,17 @@ def _classifier(folder: Path) -> RunCard:
     made.add("time", duration(folder))
     made.add("note", str(choice.get("note") or ""))
     made.commands = [
-        f"trabecula predict --classifier {folder} --store STORE --out PREDICTED",
-        _evaluate(folder, input_path(folder, "encoder")),
-        f"trabecula export --classifier {folder} --out EXPORT",
+        f"trabecula predict --classifier {_quoted(folder)} --store STORE --out PREDICTED",
+        _evaluate(folder),
+        f"trabecula export --classifier {_quoted(folder)} --out EXPORT",
     ]
     return made
 
 
-def _evaluate(folder: Path, encoders: str) -> str:
-    inputs = f"--encoders {encoders or 'ENCODER'} {_inputs(folder, 'manifest', 'splits')}"
-    return f"trabecula evaluate --predictions {folder} {inputs} --out RESULTS"
+def _evaluate(folder: Path) -> str:
+    encoder = input_path(folder, "encoder")
+    inputs = f"--encoders {quote(encoder) if encoder else 'ENCODER'} {_inputs(folder, 'manifest', 'splits')}"
+    return f"trabecula evaluate --predictions {_quoted(folder)} {inputs} --out RESULTS"
 
 
 def _labels(origin: Row, choice: Row) -> str:
@@ -330,7 +358,7 @@ def _choices(folder: Path) -> RunCard:
     for note, num in notes.most_common(_LONG):
         made.add("note", f"{note} ({num} of {len(rows)})" if len(rows) > 1 else note)
     made.add("time", duration(folder))
-    made.commands = [_evaluate(folder, "")]
+    made.commands = [_evaluate(folder)]
     return made
 
 
@@ -339,8 +367,8 @@ def _features(folder: Path) -> RunCard:
     made = RunCard(f"{card.get('arm')}: features of {count(card.get('num'))} images")
     made.add("features", f"{count(card.get('num_features'))}, pool {card.get('pool')}, {card.get('dtype')}")
     made.add("region", "" if card.get("region", "all") == "all" else str(card["region"]))
-    inputs = f"{_inputs(folder, 'manifest')} --splits SPLITS -s 'task=\"RULE\"'"
-    made.commands = [f"trabecula probe --features {folder} {inputs} --out PROBE"]
+    inputs = f"{_inputs(folder, 'manifest', 'splits')} {_task(folder)}"
+    made.commands = [f"trabecula probe --features {_quoted(folder)} {inputs} --out PROBE"]
     return made
 
 
@@ -350,7 +378,8 @@ def _store(folder: Path) -> RunCard:
     made.add("images", f"{image_kind(card['channels'])}, {card.get('size')} px, {card.get('bits')} bits")
     rejected = card.get("num_rejected") or 0
     made.add("rejected", f"{rejected:,}, see {store.REJECTED_FILE}" if rejected else "none")
-    made.commands = [f"trabecula pretrain --store {folder} --splits SPLITS -s objective=moco --out ENCODER"]
+    inputs = f"--store {_quoted(folder)} --splits SPLITS"  # a store knows no splits
+    made.commands = [f"trabecula pretrain {inputs} -s objective=moco --out ENCODER"]
     return made
 
 

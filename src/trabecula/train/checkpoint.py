@@ -49,7 +49,10 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any] | Non
 
 @dataclass
 class Checkpoint:
-    """The checkpoint of a run, written every so many seconds at most; without a path there is none."""
+    """The checkpoint of a run, written every so many seconds at most; without a path there is none.
+
+    means: what the loop has summed since the last point; step: at which the file stands, 0 without one.
+    """
 
     path: Path | None
     seconds: float
@@ -57,7 +60,9 @@ class Checkpoint:
     optimizers: Mapping[str, torch.optim.Optimizer]
     memory: dict[str, Any]
     precision: str
+    means: dict[str, Any] = field(default_factory=dict)
     saved: float = field(default_factory=time.monotonic)
+    step: int = 0
 
     def resume(self, device: torch.device) -> int:
         """Put it back; gives the steps done, 0 where there is none.
@@ -76,19 +81,22 @@ class Checkpoint:
             optimizer.load_state_dict(state["optimizers"][name])
         self.memory.clear()
         self.memory.update(state["memory"])
-        return int(state["step"])
+        self.means.update(state.get("means", {}))  # earlier versions wrote checkpoints at points only
+        self.step = int(state["step"])
+        return self.step
 
-    def save(self, step: int) -> None:
-        """Write it, whole or not at all, if it is time to; one there before stays until then.
+    def save(self, step: int, now: bool = False) -> None:
+        """Write it, whole or not at all, if it is time to or `now`; one there before stays until then.
 
         Raises:
             OSError: the disk is full.
         """
-        if self.path is None or distributed.rank() != 0 or time.monotonic() - self.saved < self.seconds:
+        due = now or time.monotonic() - self.saved >= self.seconds
+        if self.path is None or distributed.rank() != 0 or not due:
             return
         self.saved = time.monotonic()
         state = {
-            "step": step, "precision": self.precision, "memory": self.memory,
+            "step": step, "precision": self.precision, "memory": self.memory, "means": self.means,
             "objective": self.objective.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
         }  # fmt: skip
@@ -99,6 +107,7 @@ class Checkpoint:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, self.path)
+            self.step = step
         except RuntimeError as error:
             if isinstance(error.__context__, OSError):  # torch's writer hides the system's reason
                 raise error.__context__ from None

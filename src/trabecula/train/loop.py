@@ -9,7 +9,8 @@ decides between points goes into `memory`, which travels in the checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ from trabecula.kernels.linear import use_product_linears
 from trabecula.nets.devices import Precision, autocast, precision_on
 from trabecula.nets.norm import use_global_batch_norm
 from trabecula.objectives.objective import Group, Objective, Steps, Update
+from trabecula.stopping import Stopped, stop_later
 from trabecula.train.checkpoint import Checkpoint, seconds_between
+from trabecula.train.crowding import Crowding
 from trabecula.train.memory import kept_memory
 
 
@@ -43,19 +46,18 @@ class Point:
 
 @dataclass
 class _Means:
-    """Means since they were last taken, kept on the device until then."""
+    """Means since they were last taken; name -> sum, which stays on the device until then, and count."""
 
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
+    sums: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
 
     def add(self, name: str, value: Tensor) -> None:
         value = value.detach().float()
-        self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.counts[name] = self.counts.get(name, 0) + 1
+        total, count = self.sums.get(name, (None, 0))
+        self.sums[name] = value if total is None else total + value, count + 1
 
     def take(self) -> dict[str, float]:
-        means = {name: float(self.sums[name]) / self.counts[name] for name in sorted(self.sums)}
-        self.sums, self.counts = {}, {}
+        means = {name: float(total) / count for name, (total, count) in sorted(self.sums.items())}
+        self.sums.clear()
         return means
 
 
@@ -76,10 +78,12 @@ def train(
     The checkpoint is written after the consumer has handled a point, so what it put into `memory`
     (plain values and tensors) is in it; at most one in `save_s` seconds (by default $TRABECULA_SAVE_S or 30),
     since how often it is written changes no result. With a checkpoint at hand, training goes on from there.
+    The first Ctrl-C or SIGTERM ends training after the step that is being made, with a checkpoint of it.
 
     Raises:
         InputError: accumulation with a loss that mixes rows, or batches without a field it learns from.
         RunError: a loss or a gradient is not finite; the last checkpoint stays.
+        Stopped: by a signal; says from how many images the same call goes on.
     """
     if accumulate > 1 and objective.batch_coupled:
         raise InputError(
@@ -103,17 +107,31 @@ def train(
     point_steps = max(every // step_images, 1)
     means, memory = _Means(), memory if memory is not None else {}
     seconds, used = seconds_between() if save_s is None else save_s, precision_on(stream.device, precision)
-    kept = Checkpoint(checkpoint, seconds, objective, optimizers, memory, used)
-    step = kept.resume(stream.device)
-    with kept_memory():
+    kept = Checkpoint(checkpoint, seconds, objective, optimizers, memory, used, means.sums)
+    step, crowding = kept.resume(stream.device), Crowding(stream.device)
+    with kept_memory(), _stoppable(kept, step_images) as asked:
         while step < num_steps and not memory.get("stopped"):
             objective.train()
             batches = [stream.batch(step * objective.batches + i) for i in range(objective.batches)]
             _one_step(objective, groups, optimizers, batches, step, num_steps, precision, accumulate, means)
             step += 1
+            crowding.look()
             if step % point_steps == 0 or step == num_steps:
                 yield Point(step * step_images, means.take(), step == num_steps)
                 kept.save(step)
+            if distributed.any_rank(asked(), stream.device):
+                kept.save(step, now=True)
+                raise KeyboardInterrupt
+
+
+@contextmanager
+def _stoppable(kept: Checkpoint, step_images: int) -> Iterator[Callable[[], bool]]:
+    """`stop_later`, and whatever stops the loop says from where it will go on."""
+    try:
+        with stop_later() as asked:
+            yield asked
+    except KeyboardInterrupt:
+        raise Stopped(f"{kept.step * step_images:,} images" if kept.step else "the start") from None
 
 
 def _one_step(

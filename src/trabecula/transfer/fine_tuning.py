@@ -318,10 +318,13 @@ def fit(
     Raises:
         RunError: the validation loss was never finite.
     """
-    memory: dict[str, Any] = {"best": None, "waited": 0, "points": 0, "train_loss": float("inf"), "spent": 0}
-    ended = False
+    memory: dict[str, Any] = {
+        "best": None, "waited": 0, "points": 0, "train_loss": float("inf"), "spent": 0, "checks": [],
+        "ended": False,
+    }  # fmt: skip
+    told = 0  # checks that `should_stop` has seen: of a training that goes on, those before come again
     if keep_start:
-        objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as `train` has it
+        objective.to(memory_format=torch.channels_last)  # as `train` has it
         _keep_if_best(memory, objective, 0, *measure(objective, validation, stream.device), select)
     with Meter(label, images, "images") if label else nullcontext() as meter:
         for point in train(
@@ -334,10 +337,12 @@ def fit(
             memory["train_loss"] = min(memory["train_loss"], point.scalars["all/loss"])
             memory["spent"] = point.images
             _keep_if_best(memory, objective, point.images, loss, metric, select)
-            ended = should_stop is not None and should_stop(memory["points"], loss, metric)
-            memory["stopped"] = ended or memory["waited"] >= patience
+            memory.setdefault("checks", []).append((loss, metric))
+            told = _tell(should_stop, memory, told)
+            memory["stopped"] = memory["ended"] or memory["waited"] >= patience
             if meter:
                 meter.add(point.images - meter.done, f"val loss {loss:.3g} metric {metric:.3g}")
+    _tell(should_stop, memory, told)
     best = memory["best"]
     if not np.isfinite(best["loss"]):
         raise RunError(
@@ -348,8 +353,17 @@ def fit(
     constant = objective.constant_loss(np.asarray(stream.fields["labels"]))
     return Fitted(
         best["images"], best["loss"], best["metric"], memory["points"], memory["spent"],
-        memory["train_loss"], constant, ended,
+        memory["train_loss"], constant, memory.get("ended", False),
     )  # fmt: skip
+
+
+def _tell(should_stop: ShouldStop | None, memory: dict[str, Any], told: int) -> int:
+    """Ask `should_stop` after each check that it has not seen; gives their number."""
+    checks = memory.setdefault("checks", [])  # checkpoints of earlier versions have none
+    if should_stop is not None:
+        for number, (loss, metric) in enumerate(checks[told:], start=told + 1):
+            memory["ended"] = should_stop(number, loss, metric)
+    return len(checks)
 
 
 def _keep_if_best(

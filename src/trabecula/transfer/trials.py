@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,8 +27,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from trabecula.artifacts.predictions import PLATEAU
 from trabecula.artifacts.search_result import SelectBy, Trial
+from trabecula.config import digest
 from trabecula.errors import InputError, RunError
 from trabecula.random_numbers import mix
+from trabecula.train.checkpoint import CHECKPOINT
 from trabecula.transfer.fine_tuning import Material, Tuning, make_objective, task_metric, tune
 from trabecula.transfer.search_space import SearchSpace, applied
 
@@ -49,6 +52,7 @@ class SettingsSearch:
     sampler: Sampler
     pruner: Pruner
     device: torch.device
+    folder: Path  # of the search; the checkpoint of the trial being made lies in one of its own there
 
     @property
     def by(self) -> SelectBy:
@@ -86,15 +90,23 @@ class SettingsSearch:
             make_objective(tuning, self.material, self.seed)  # first, as what tune refuses may be no setting
         except InputError as error:  # two settings may exclude each other, and another draw does not
             return _stored(study, trial, replace(done, state="invalid", note=str(error)), by)
+        # named by its settings: a trial that was stopped is drawn again, and goes on from its checkpoint
+        kept = self.folder / f"trial-{digest(values)[:12]}"
+        kept.mkdir(exist_ok=True)
         try:
-            _, fitted = tune(tuning, self.material, self.seed, self.device, should_stop=should_stop, label="")
+            _, fitted = tune(
+                tuning, self.material, self.seed, self.device, kept / CHECKPOINT, should_stop=should_stop,
+                label="",
+            )  # fmt: skip
             state = "pruned" if fitted.ended else "complete"
             note = PLATEAU if fitted.stayed_at_chance else ""
             images = fitted.images_seen, fitted.images_spent
             done = Trial(-1, state, fitted.loss, fitted.metric, *images, note, values)
         except RunError as error:  # a rate too high is an answer, not the end of the search
             done = replace(done, note=str(error))
-        return _stored(study, trial, done, by)
+        done = _stored(study, trial, done, by)
+        shutil.rmtree(kept)
+        return done
 
 
 def _stored(study: optuna.Study, trial: optuna.Trial, done: Trial, by: SelectBy) -> Trial:
