@@ -102,6 +102,7 @@ def test_two_views(plain: Any, width: int, store: Store) -> None:
     objective, stream = make(plain.__name__, store, "timm:resnet10t", **sizes, **VIEWS)
     if plain is byol:
         disturb(objective.target)  # type: ignore[arg-type]
+        objective.double()  # its second step is a hundred times as wrong in float32
     check_steps(objective, stream, plain, (0.2, 0.7))
 
 
