@@ -94,3 +94,9 @@ def test_bad_keys(monkeypatch):
     monkeypatch.setenv("TRABECULA_SITE_KEY", " ")
     with pytest.raises(InputError, match="TRABECULA_SITE_KEY: the site key is empty"):
         site_key()
+
+
+def test_every_spelling_has_the_mark_of_the_canonical_form():
+    # printf p7 | openssl dgst -sha256 -hmac k; printf 7 | ...
+    assert set(mark(["P7", "p7", "\uff307", "p7 "], b"k")) == {"a5565225f40da93ac6214fd20a27e896"}
+    assert set(mark(["007", "7", "7.0", "\uff17"], b"k")) == {"9c737d163bcd1315bb695b00262e3ba4"}

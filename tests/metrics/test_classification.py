@@ -113,6 +113,9 @@ def test_youden_threshold_is_the_best_of_all_cuts():
 
     assert gain(found) == pytest.approx(max(gain(t) for t in np.linspace(0, 1, 1001)), abs=1e-12)
     assert ours.youden_threshold([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9]) == pytest.approx(0.5)
+    # of the equally good cuts 0.15 and 0.725 that nearest to 0.5, on either side of it
+    assert ours.youden_threshold([0, 1, 0, 1], [0.1, 0.2, 0.7, 0.75]) == pytest.approx(0.725)
+    assert ours.youden_threshold([0, 1, 0, 1], [0.2, 0.5, 0.8, 0.9]) == pytest.approx(0.35)
     with pytest.raises(ValueError, match="both classes"):
         ours.youden_threshold([1, 1], [0.2, 0.3])
 

@@ -23,6 +23,7 @@ from trabecula.objectives import find
 from trabecula.objectives.adversarial import Adversarial
 from trabecula.objectives.gan_r1 import GanR1Config, zero_gradient_penalty
 from trabecula.objectives.objective import Setting, Update
+from trabecula.objectives.optim import Optimizer
 from trabecula.objectives.r3gan import R3GanConfig
 from trabecula.objectives.sn_gan import SnGan, SnGanConfig
 from trabecula.objectives.wgan import WganConfig
@@ -213,6 +214,35 @@ def test_both_penalties_anneal(store: Store) -> None:
         assert added == pytest.approx(gamma * (update.scalars["r1"] + update.scalars["r2"]).item(), rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("progress", "half_life"), [(0.0, 0), (0.25, 50 * (1 - 0.5**0.5)), (0.5, 50), (1, 100)]
+)
+def test_the_half_life_of_the_average_rises_from_none(
+    progress: float, half_life: float, store: Store
+) -> None:
+    objective, stream = make("r3gan", store, ema=0.5 ** (1 / 100))
+    objective.updates.fill_(10**6)  # far beyond the ramp of short runs
+    averaged = cast("nn.Module", objective.averaged)
+    before = [w.clone() for w in averaged.parameters()]
+    for update in objective.step([stream.batch(0)], progress):
+        if update.group == "generator":
+            for weight in objective.generator.parameters():
+                weight.data.add_(1.0)
+    moved = 1 - 0.5 ** (1 / half_life) if half_life else 1.0
+    for old, new in zip(before, averaged.parameters(), strict=True):
+        torch.testing.assert_close(new, old + moved, rtol=0, atol=1e-5)
+
+
+def test_the_second_beta_moves_and_the_extra_moves_of_r1_change_both_its_ends(store: Store) -> None:
+    cycle = Optimizer(betas=(0.9, 0.9), beta2_end=0.99, schedule="one_cycle")
+    assert [cycle.at(step, 4)["betas"][1] for step in (0, 2, 4)] == pytest.approx([0.9, 0.945, 0.99])
+    lazy = make("gan_r1", store, lazy=3, critic={"betas": (0.0, 0.9), "beta2_end": 0.99})[0]
+    adam = lazy.groups()["critic"].optimizer
+    assert (adam.betas[1], adam.beta2_end) == pytest.approx((0.9**0.75, 0.99**0.75))
+    with pytest.raises(InputError, match="'beta2_end' belongs to adam and adamw, not to rmsprop"):
+        make("wgan", store, critic={"name": "rmsprop", "beta2_end": 0.99})
+
+
 def test_defaults_are_those_of_the_papers() -> None:
     clipped, r1, sn, r3 = WganConfig(), GanR1Config(), SnGanConfig(), R3GanConfig()
     assert (clipped.clip, clipped.critic.name, clipped.critic.lr, clipped.critic_steps) == (
@@ -224,8 +254,11 @@ def test_defaults_are_those_of_the_papers() -> None:
     assert (r1.gamma, r1.lazy, r1.critic_steps) == (10.0, 16, 1)
     assert (sn.critic.lr, sn.critic.betas, sn.critic_steps) == (2e-4, (0.0, 0.9), 5)
     assert (r3.gamma, r3.gamma_end, r3.latent, r3.critic_steps) == (2.0, 0.2, 64, 1)
-    assert r3.ema == pytest.approx(0.5 ** (64 / 10_000), abs=1e-4)
-    assert [r3.critic.rate(t) for t in (0, 1)] == pytest.approx([2e-4, 5e-5])
+    assert r3.ema == pytest.approx(0.5 ** (256 / 500_000), abs=1e-6)
+    for adam in (r3.critic, r3.generator):
+        assert [adam.at(step, 4)["lr"] for step in (0, 2, 4)] == pytest.approx([2e-4, 1.25e-4, 5e-5])
+        assert [adam.at(step, 4)["betas"][1] for step in (0, 2, 4)] == pytest.approx([0.9, 0.945, 0.99])
+        assert {adam.at(step, 4)["betas"][0] for step in range(5)} == {0.0}
     assert [config.ema for config in (clipped, r1, sn)] == [0, 0, 0]
 
 

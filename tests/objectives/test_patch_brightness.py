@@ -73,3 +73,38 @@ def test_blank_surroundings_give_a_blank_patch() -> None:
     mask = torch.tensor([[False] * 4 + [True] + [False] * 4])
     filled = fill_in(pixels, torch.randn(1, 9, 16, dtype=torch.float64), mask, 4, (3, 3))
     assert float((filled - 0.25).abs().max()) < 0.02
+
+
+def test_levels_are_the_least_squares_fit_written_out() -> None:
+    """Unknown a and b of each hidden patch: seams of a + b v, and the surroundings' mean and deviation."""
+    patch, grid = 4, (3, 4)
+    generator = np.random.default_rng(0)
+    v, hidden = generator.normal(0.5, 1, (12, 16)), generator.permutation(12) < 6
+    place = np.stack(np.unravel_index(np.arange(12), grid), 1)
+    equations, wanted = [], []
+
+    def equation(terms: list[tuple[int, int, float]], value: float, weight: float) -> None:
+        row = np.zeros((12, 2))
+        for which, column, factor in terms:
+            row[which, column] += factor
+        known = row[~hidden, 1].sum()  # visible patches are as they are: a = 0, b = 1
+        equations.append(weight**0.5 * row[hidden].ravel())
+        wanted.append(weight**0.5 * (value - known))
+
+    for i, j in ((i, j) for i in range(12) for j in range(12)):
+        step = tuple(place[j] - place[i])
+        if step in ((0, 1), (1, 0)):
+            a, b = v[i].reshape(4, 4), v[j].reshape(4, 4)
+            sides = (a[:, 3], b[:, 0]) if step == (0, 1) else (a[3], b[0])
+            for ours, theirs in zip(*sides, strict=True):
+                equation([(i, 0, 1), (i, 1, ours), (j, 0, -1), (j, 1, -theirs)], 0, 1 / 4)
+    for i in hidden.nonzero()[0]:
+        near = np.exp(-((place[i] - place[~hidden]) ** 2).sum(1) / (2 * 1.5**2))
+        near /= near.sum()
+        equation([(i, 0, 1)], near @ v[~hidden].mean(1), 0.01)
+        equation([(i, 1, 1)], near @ v[~hidden].std(1), 3.0)
+    level = np.linalg.lstsq(np.array(equations), np.array(wanted), rcond=None)[0].reshape(-1, 2)
+    assert (level[:, 1] > 0).all()  # else it would be cut off at 0
+    expected = level[:, :1] + level[:, 1:] * v[hidden]
+    filled = fill_in(*(torch.from_numpy(x[None]) for x in (v, v, hidden)), patch, grid)
+    np.testing.assert_allclose(filled[0].numpy()[hidden], expected, rtol=1e-8)

@@ -115,16 +115,18 @@ class Adversarial(Objective):
         return on_real, on_fake
 
     @torch.no_grad()
-    def average(self) -> None:
+    def average(self, decay: float | None = None) -> None:
         """Move the averaged generator; called once a step, after the generator moved.
 
-        The decay is at most 0.5^(1 / (0.05 n)) after n updates: a half-life of a twentieth of the run so far
-        (the ramp of StyleGAN2-ADA, Karras et al. 2020, arXiv 2006.06676).
+        decay: of this step; by default that of the settings. After n updates it is at most
+            0.5^(1 / (0.05 n)), a half-life of a twentieth of the run so far (the ramp of StyleGAN2-ADA,
+            Karras et al. 2020, arXiv 2006.06676).
         """
         self.updates += 1
         if self.averaged is None:
             return
-        ema(self.averaged, self.generator, min(self.config.ema, 0.5 ** (20 / int(self.updates))))
+        decay = self.config.ema if decay is None else decay
+        ema(self.averaged, self.generator, min(decay, 0.5 ** (20 / int(self.updates))))
         # Norm statistics are not averaged: those of the generator itself are up to date.
         for mean, buffer in zip(self.averaged.buffers(), self.generator.buffers(), strict=True):
             mean.copy_(buffer)

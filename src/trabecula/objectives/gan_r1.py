@@ -50,8 +50,9 @@ class GanR1(CriticGan):
         groups, lazy = super().groups(), self.config.lazy
         if lazy > 1:
             given, part = groups["critic"].optimizer, lazy / (lazy + 1)
-            betas = (given.betas[0] ** part, given.betas[1] ** part)
-            changed = given.model_copy(update={"lr": given.lr * part, "betas": betas})
+            raised = {"betas": (given.betas[0] ** part, given.betas[1] ** part)}
+            raised |= {"beta2_end": given.beta2_end**part} if given.beta2_end is not None else {}
+            changed = given.model_copy(update={"lr": given.lr * part, **raised})
             groups["critic"] = Group(groups["critic"].weights, changed)
         return groups
 

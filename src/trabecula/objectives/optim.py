@@ -27,6 +27,8 @@ class Optimizer(Record):
     """Learning rate at its highest."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Adam's decay rates."""
+    beta2_end: float | None = Field(None, ge=0, lt=1)
+    """What Adam's second decay rate goes to over the budget, along half a cosine; none: it stays."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Momentum of SGD and LARS."""
     trust_coefficient: float = Field(0.001, gt=0)
@@ -86,15 +88,21 @@ class Optimizer(Record):
             raise ValueError(f"'peak' belongs to schedule one_cycle, not to {self.schedule}")
         if self.name != "lars" and self.trust_coefficient != 0.001:
             raise ValueError(f"'trust_coefficient' belongs to lars, not to {self.name}")
+        if self.beta2_end is not None and self.name not in ("adam", "adamw"):
+            raise ValueError(f"'beta2_end' belongs to adam and adamw, not to {self.name}")
         return self
 
     def at(self, step: int, num_steps: int, lr_scale: float = 1.0) -> dict[str, Any]:
-        """What a step of the torch optimizer uses: "lr", and of one_cycle "momentum" or "betas".
+        """What a step of the torch optimizer uses: "lr", and where they change "momentum" or "betas".
 
         step: from 0; num_steps: of the whole budget; lr_scale: of the group of weights.
         """
+        beta2 = self.betas[1]
+        if self.beta2_end is not None:
+            beta2 = _between(beta2, self.beta2_end, step / num_steps)
         if self.schedule != "one_cycle":
-            return {"lr": lr_scale * self.rate(step / num_steps)}
+            lr = lr_scale * self.rate(step / num_steps)
+            return {"lr": lr} if self.beta2_end is None else {"lr": lr, "betas": (self.betas[0], beta2)}
         highest = self.lr * self.peak
         first, last = highest / _FIRST, highest / _FIRST / _LAST
         top, end = _RISE * num_steps - 1, num_steps - 1
@@ -106,7 +114,7 @@ class Optimizer(Record):
             lr, momentum = _between(highest, last, t), _between(_MOMENTUM[1], _MOMENTUM[0], t)
         if self.name in ("sgd", "lars"):
             return {"lr": lr_scale * lr, "momentum": momentum}
-        return {"lr": lr_scale * lr, "betas": (momentum, self.betas[1])}
+        return {"lr": lr_scale * lr, "betas": (momentum, beta2)}
 
     def rate(self, progress: float) -> float:
         """The learning rate when `progress` (0 to 1) of the budget is spent; not of one_cycle."""
