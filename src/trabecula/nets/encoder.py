@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from trabecula.artifacts import encoder as on_disk
 from trabecula.artifacts.encoder import EncoderCard, Family, Init, Pool, PoolChoice, Stem, read_encoder_card
-from trabecula.artifacts.weights import read_weights
+from trabecula.artifacts.weights import plain_name, read_weights
 from trabecula.errors import InputError
 from trabecula.files import sha256_of
 from trabecula.nets.backbone import Backbone, build_backbone, per_channel, resolve
 from trabecula.nets.critic import Critic, is_critic
-from trabecula.nets.published import AUTO, Published, find_published
-from trabecula.nets.weights import load_weights, mismatch
+from trabecula.nets.published import AUTO, Published, find_published, names_imagenet
+from trabecula.nets.weights import fit, load_weights, mismatch
 
 
 class Encoder(nn.Module):
@@ -134,8 +134,8 @@ def starting_point(architecture: str, init: Init, weights: Path | None, weights_
         architecture = read_encoder_card(weights).architecture
     family: Family = "random"
     if init == "weights":
-        name = published.name if published is not None else weights_name
-        is_imagenet = published.is_imagenet if published is not None else name == "imagenet"
+        is_imagenet = published.is_imagenet if published is not None else names_imagenet(weights_name)
+        name = published.name if published is not None else weights_name or _file_name(weights)
         family, label = "imagenet" if is_imagenet else "weights", name.partition("@")[0].rpartition("/")[2]
         return StartingPoint(resolve(architecture), family, label, published)
     if init == "encoder" and weights is not None:
@@ -144,10 +144,15 @@ def starting_point(architecture: str, init: Init, weights: Path | None, weights_
     return StartingPoint(resolve(architecture), family, init, published)
 
 
+def _file_name(weights: Path | None) -> str:
+    """What weights are called whose file is all that is known of them."""
+    return plain_name(weights) if weights is not None else ""
+
+
 def make_encoder(
     architecture: str, channels: int, size: int, stem: Stem = "native", pool: PoolChoice = "auto",
     init: Init = "random", weights: Path | None = None, seed: int = 0, name: str = "",
-    weights_name: str = "imagenet",
+    weights_name: str = "", weights_prefix: str = "",
 ) -> Encoder:  # fmt: skip
     """An encoder from random weights, a local weights file, or another encoder's folder.
 
@@ -160,17 +165,20 @@ def make_encoder(
             hub stands for) or "encoder" (a folder).
         weights: the file or folder; needed unless `init` is "random" or the weights lie on the hub.
         name: of the arm; made of architecture and initialisation where "".
-        weights_name: what the file is: "imagenet", or any other name.
+        weights_name: what the weights are called; "" for their file's or folder's name. A file is taken for
+            ImageNet's only where this name says so ("imagenet").
+        weights_prefix: of the network's keys in the file; "" for the only one that fits.
 
     Raises:
         InputError: an unknown architecture, weights missing or of another network, a bad pooling.
     """
     start = starting_point(architecture, init, weights, weights_name)
     backbone = build_backbone(start.architecture, channels, size, stem, seed)
-    begun = _begin(backbone, start.published, init, weights, weights_name)
+    begun = _begin(backbone, start.published, init, weights, weights_name, weights_prefix)
     chosen, width = pooling(backbone, pool)
+    arm = start.label if start.family == "weights" else start.family
     card = EncoderCard(
-        name=name or f"{backbone.architecture.replace(':', '-')}-{start.family}", family=start.family,
+        name=name or "-".join((backbone.architecture.replace(":", "-"), arm)), family=start.family,
         architecture=backbone.architecture, channels=channels, size=size, stem=stem,
         pool=chosen, num_features=width, init=init, seed=seed, **begun,
     )  # fmt: skip
@@ -178,19 +186,21 @@ def make_encoder(
 
 
 def _begin(
-    backbone: Backbone, published: Published | None, init: Init, weights: Path | None, weights_name: str
-) -> dict[str, Any]:
+    backbone: Backbone, published: Published | None, init: Init, weights: Path | None, weights_name: str,
+    weights_prefix: str,
+) -> dict[str, Any]:  # fmt: skip
     """Put the starting weights into a backbone; gives what a card says of them, and its mean and std."""
     if published is not None:
         mean = per_channel(published.mean or backbone.mean, backbone.in_channels)
         std = per_channel(published.std or backbone.std, backbone.in_channels)
-        return {"mean": mean, "std": std, "weights": published.load(backbone) if init == "weights" else ""}
+        called, prefix = published.load(backbone, weights_prefix) if init == "weights" else ("", "")
+        return {"mean": mean, "std": std, "weights": called, "weights_prefix": prefix}
     if weights is None:
         return {"mean": backbone.mean, "std": backbone.std}
     if init == "weights":
-        load_weights(backbone, weights)
-        digest = sha256_of(weights)
-        return {"mean": backbone.mean, "std": backbone.std, "weights": f"{weights_name} sha256:{digest}"}
+        prefix = load_weights(backbone, weights, weights_prefix)
+        called = f"{weights_name or _file_name(weights)} sha256:{sha256_of(weights)}"
+        return {"mean": backbone.mean, "std": backbone.std, "weights": called, "weights_prefix": prefix}
     parent, file = read_encoder_card(weights), on_disk.weights_file(weights)
     differing = [
         f"{key} is {getattr(parent, key)}, wanted {getattr(backbone, key)}"
@@ -199,14 +209,14 @@ def _begin(
     ]
     if differing:
         raise InputError(f"{weights}: another network than the one to start: {'; '.join(differing)}")
-    load_weights(backbone, file)
+    fit(backbone, read_weights(file), str(file))
     return {**{key: getattr(parent, key) for key in _INHERITED}, "parent": sha256_of(file)}
 
 
 # An encoder that starts from another has seen what that one saw: its patients above all.
 _INHERITED = (
-    "mean", "std", "objective", "weights", "settings", "store", "preprocessing", "prepared", "images_seen",
-    "patients", "patients_key", "labels", "num_labelled_patients", "batch_size",
+    "mean", "std", "objective", "weights", "weights_prefix", "settings", "store", "preprocessing", "prepared",
+    "images_seen", "patients", "patients_key", "labels", "num_labelled_patients", "batch_size",
 )  # fmt: skip
 
 
@@ -218,7 +228,8 @@ def load_encoder(path: Path) -> Encoder:
     """
     card = read_encoder_card(path)
     backbone = build_backbone(card.architecture, card.channels, card.size, card.stem)
-    load_weights(backbone, on_disk.weights_file(path))
+    file = on_disk.weights_file(path)
+    fit(backbone, read_weights(file), str(file))
     _, width = pooling(backbone, card.pool)
     if width != card.num_features:
         raise InputError(
