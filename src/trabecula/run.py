@@ -76,13 +76,13 @@ def verb_module(verb: str) -> Any:
     return module
 
 
-def execute(verb: str, config: Record, out: Path, threads: int = 1, wait: float = 0.0) -> str:
+def execute(verb: str, config: Record, out: str | Path, threads: int = 1, wait: float = 0.0) -> str:
     """Do one verb into one folder, or resume it, or find it done; returns its one-line summary.
 
     Another process that works in this folder is waited for, `wait` seconds. An InputError if the folder holds
     something else, another config or another's work; a RunError for a full disk or a diverged training.
     """
-    module = verb_module(verb)
+    module, out = verb_module(verb), Path(out)
     try:
         record = recorded(verb, config, threads)
         with _opened(out, record, wait) as done:

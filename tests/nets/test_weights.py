@@ -197,7 +197,7 @@ def test_a_copy_of_our_weights_without_its_card_is_refused(tmp_path: Path) -> No
     for name in ("mine.safetensors", "run/renamed.safetensors", "hub/model.safetensors"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(tmp_path / "run" / "encoder.safetensors", tmp_path / name)
-        with pytest.raises(InputError, match="without its card encoder.json.* with init = encoder") as caught:
+        with pytest.raises(InputError, match=r"without its card.* with init = encoder") as caught:
             small(init="weights", weights=tmp_path / name)
         assert "\n" not in str(caught.value)
     (tmp_path / "hub" / "config.json").write_text('{"architecture": "resnet18"}')

@@ -115,9 +115,10 @@ def _holds_objects(path: Path, error: Exception) -> InputError:
     what = f" ({found[1]} is in it)" if found else ""
     return InputError(
         f"{path}: holds code or objects, not only tensors, and is not loaded, as that could run "
-        f"anything{what}; where you trust it, load it with x = torch.load(FILE, weights_only=False) and convert it "
-        "with safetensors.torch.save_file(part, 'weights.safetensors'), where part is x.state_dict() of a whole "
-        "model, and of a checkpoint the entry that holds the tensors, such as x['state_dict'] or x['model']"
+        f"anything{what}; where you trust it, load it with x = torch.load(FILE, weights_only=False) and "
+        "convert it with safetensors.torch.save_file(part, 'weights.safetensors'), where part is "
+        "x.state_dict() of a whole model, and of a checkpoint the entry with the tensors, such as "
+        "x['state_dict'] or x['model']"
     )
 
 

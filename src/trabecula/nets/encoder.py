@@ -8,11 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from trabecula.artifacts import encoder as on_disk
 from trabecula.artifacts.encoder import EncoderCard, Family, Init, Pool, PoolChoice, Stem, read_encoder_card
+from trabecula.artifacts.store import to_float
 from trabecula.artifacts.weights import plain_name, read_weights
 from trabecula.errors import InputError
 from trabecula.files import sha256_of
@@ -43,6 +46,12 @@ class Encoder(nn.Module):
         Raises:
             InputError: another number of channels than the card's.
         """
+        if not isinstance(images, Tensor) or not images.is_floating_point():
+            kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+            raise InputError(
+                f"encoder '{self.card.name}' takes a float tensor in [0, 1], got {kind}; its `embed(images)` "
+                "takes arrays and uint8 too"
+            )
         if images.ndim != 4 or images.shape[1] != self.card.channels:
             raise InputError(
                 f"encoder '{self.card.name}' takes images of {self.card.channels} channels as (B, C, H, W), "
@@ -55,8 +64,17 @@ class Encoder(nn.Module):
         return self.backbone.maps(self.normalise(images))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) in [0, 1] -> (B, num_features)."""
+        """(B, C, H, W) in [0, 1] -> (B, num_features).
+
+        Raises:
+            InputError: no float tensor, or one of another size or other channels; `embed` checks values too.
+        """
         x = self.normalise(images)
+        if images.shape[2:] != (self.card.size, self.card.size):
+            size, side = " x ".join(map(str, images.shape[2:])), self.card.size
+            raise InputError(
+                f"images are {size} px, encoder '{self.card.name}' takes {side} x {side}; resize them"
+            )
         if self.card.pool == "token":
             return self.backbone.pooled(x)
         maps = self.backbone.maps(x)
@@ -64,6 +82,26 @@ class Encoder(nn.Module):
             return maps.flatten(1)
         mean = maps.mean((2, 3))
         return mean if self.card.pool == "mean" else torch.cat([mean, maps.amax((2, 3))], dim=1)
+
+    @torch.inference_mode()
+    def embed(self, images: ArrayLike | Tensor, batch_size: int = 256) -> Tensor:
+        """Features of your own images, as `trabecula embed` makes them: (N, num_features) float32 on the CPU.
+
+        images: an array or tensor (N, C, H, W), or (N, H, W) and (H, W) of grey images, or a list of images.
+            uint8 and uint16 are scaled to [0, 1], float values are in [0, 1] already. `normalise` follows.
+        batch_size: images at a time.
+
+        Raises:
+            InputError: another size, other channels, values out of range, or none at all.
+        """
+        x = _checked(images, self.card)
+        was_training, device = self.training, self.mean.device
+        self.eval()
+        try:
+            parts = [self(to_float(part).to(device, self.mean.dtype)) for part in x.split(batch_size)]
+        finally:
+            self.train(was_training)
+        return torch.cat(parts).float().cpu()
 
     def with_pool(self, pool: PoolChoice) -> Encoder:
         """The same layers under another pooling; "auto" keeps this one."""
@@ -75,6 +113,57 @@ class Encoder(nn.Module):
     def save(self, folder: Path, card: EncoderCard | None = None, images: int = 0) -> None:  # noqa: ARG002
         """Write weights and card, its own by default; `images` of this training, which the card counts."""
         on_disk.write_encoder(folder, card or self.card, self.backbone.net.state_dict())
+
+
+def _checked(images: ArrayLike | Tensor, card: EncoderCard) -> Tensor:
+    """Images of a user as (N, C, S, S), of uint8, uint16 or float: those of the card, or an InputError."""
+    whose, side = f"encoder '{card.name}'", card.size
+    x = _as_tensor(images, whose)
+    if x.ndim == 2:
+        x = x[None]
+    if x.ndim == 3:
+        x = x[:, None]
+    wanted = f"(N, {card.channels}, {side}, {side})"
+    if x.ndim != 4 or not len(x):
+        raise InputError(f"{whose} takes images as {wanted}, these are {tuple(x.shape)}")
+    if x.shape[1] != card.channels:
+        last = "; their channels are last: move them with images.transpose(0, 3, 1, 2)"
+        hint = last if x.shape[3] == card.channels != side else ""
+        raise InputError(f"{whose} takes images as {wanted}, these have {x.shape[1]} channels{hint}")
+    if x.shape[2:] != (side, side):
+        size = f"{x.shape[2]} x {x.shape[3]} px, {whose} takes {side} x {side}"
+        raise InputError(f"images are {size}; resize them, as `trabecula prepare -s size={side}` does")
+    if x.dtype not in (torch.uint8, torch.uint16):
+        if not x.is_floating_point():
+            kind = str(x.dtype).removeprefix("torch.")
+            raise InputError(f"images of {kind} have no known range: give uint8, uint16, or float in [0, 1]")
+        low, high = float(x.min()), float(x.max())
+        if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # not a number is out of range too
+            raise InputError(
+                f"images have values from {low:g} to {high:g}, {whose} takes float values in [0, 1]; scale "
+                "them, or give uint8, which is scaled here"
+            )
+    return x
+
+
+_ROUNDING = 1e-4
+"""By which float images may leave [0, 1]."""
+
+
+def _as_tensor(images: ArrayLike | Tensor, whose: str) -> Tensor:
+    """An array, a tensor, or a list of either, as a tensor that shares memory where it can."""
+    if isinstance(images, Tensor):
+        return images.detach()
+    if isinstance(images, list | tuple) and images and all(isinstance(one, Tensor) for one in images):
+        images = [np.asarray(cast("Tensor", one).detach().cpu()) for one in images]
+    try:
+        array = np.asarray(images)
+        if array.dtype.byteorder != "=":
+            array = array.astype(array.dtype.newbyteorder("="))
+        return torch.from_numpy(np.ascontiguousarray(array))
+    except (TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{whose} takes an array or a tensor of images of one size ({reason})") from None
 
 
 def pooling(backbone: Backbone, pool: PoolChoice) -> tuple[Pool, int]:
@@ -220,12 +309,13 @@ _INHERITED = (
 )  # fmt: skip
 
 
-def load_encoder(path: Path) -> Encoder:
+def load_encoder(path: str | Path) -> Encoder:
     """Read an encoder: its folder, or either file in it.
 
     Raises:
         InputError: no encoder there, a card of a newer format, or weights that do not fit the card.
     """
+    path = Path(path)
     card = read_encoder_card(path)
     backbone = build_backbone(card.architecture, card.channels, card.size, card.stem)
     file = on_disk.weights_file(path)
@@ -239,7 +329,7 @@ def load_encoder(path: Path) -> Encoder:
     return Encoder(card, backbone)
 
 
-def load_critic(folder: Path) -> Critic:
+def load_critic(folder: str | Path) -> Critic:
     """Read a critic, ready to score images in [-1, 1] as its encoder's `normalise` gives them.
 
     Its `blocks` are the network of the encoder in the same folder.
@@ -247,6 +337,7 @@ def load_critic(folder: Path) -> Critic:
     Raises:
         InputError: no critic there, or an output layer that does not fit the encoder.
     """
+    folder = Path(folder)
     file = folder / on_disk.CRITIC_FILE
     if not file.exists():
         raise InputError(

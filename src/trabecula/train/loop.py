@@ -67,7 +67,7 @@ def train(
     every: int,
     precision: Precision = "auto",
     accumulate: int = 1,
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     save_s: float | None = None,
     memory: dict[str, Any] | None = None,
 ) -> Iterator[Point]:
@@ -103,7 +103,7 @@ def train(
     point_steps = max(every // step_images, 1)
     means, memory = _Means(), memory if memory is not None else {}
     seconds, used = seconds_between() if save_s is None else save_s, precision_on(stream.device, precision)
-    kept = Checkpoint(checkpoint, seconds, objective, optimizers, memory, used)
+    kept = Checkpoint(Path(checkpoint) if checkpoint else None, seconds, objective, optimizers, memory, used)
     step = kept.resume(stream.device)
     with kept_memory():
         while step < num_steps and not memory.get("stopped"):
