@@ -140,7 +140,10 @@ def _check_arms(arms: Sequence[ComparedArm], finished: Sequence[ComparedArm], co
         one = config.incomplete[0]
         raise InputError(f"every arm is incomplete, such as '{one.name}' ({one.reason}); nothing is left")
     if not finished:
-        raise InputError(f"every arm is a snapshot, such as '{arms[0].name}'; add one that is finished")
+        raise InputError(
+            f"every arm among the predictions is a snapshot, such as '{arms[0].name}'; snapshots are shown "
+            "beside finished arms only: add the predictions of one, such as the random arm"
+        )
 
 
 def _compared(pairs: Sequence[results.Comparison]) -> str:
