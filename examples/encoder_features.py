@@ -2,23 +2,21 @@
 
     python examples/encoder_features.py runs/moco
 
-An encoder takes images in [0, 1] and brings its own normalisation; its card says what it is and has seen.
+An encoder brings its own normalisation and says what size it takes; its card says what it is and has seen.
 """
 
 import sys
-from pathlib import Path
 
-import torch
+import numpy as np
 
 from trabecula import load_encoder
 
-encoder = load_encoder(Path(sys.argv[1])).eval()
+encoder = load_encoder(sys.argv[1])
 card = encoder.card
-images = torch.rand(4, card.channels, card.size, card.size)  # (B, C, H, W): your images, as float in [0, 1]
-with torch.inference_mode():
-    features = encoder(images)  # (B, D)
-    maps = encoder.maps(images)  # (B, K, h, w)
+generator = np.random.default_rng(0)
+# (N, C, H, W): your images, as uint8 or as float in [0, 1]
+images = generator.integers(0, 256, (4, card.channels, card.size, card.size), dtype=np.uint8)
+features = encoder.embed(images)  # (N, D), a tensor
 print(
-    f"{card.name} ({card.architecture}, {card.images_seen:,} images seen): {tuple(features.shape)} features,"
+    f"{card.name} ({card.architecture}, {card.images_seen:,} images seen): {tuple(features.shape)} features"
 )
-print(f"maps {tuple(maps.shape)}")

@@ -106,7 +106,7 @@ def _encoder(path: Path, config: Config, out: Run) -> str:
     if config.rgb:
         encoder = exported.widened(encoder)
     card, forms, folder = _without_patients(encoder.card), exported.formats_of(encoder), out / HUB
-    write_weights(folder / exported.WEIGHTS_FILE, encoder.backbone.net.state_dict(), {"format": "pt"})
+    write_weights(folder / exported.WEIGHTS_FILE, encoder.backbone.net.state_dict(), "encoder")
     write_encoder_card(folder, card)
     record: dict[str, Any] = {
         "arm": card.name, "architecture": card.architecture, "num_features": card.num_features,

@@ -29,7 +29,7 @@ from trabecula.monitors.monitor import Watched
 from trabecula.nets.backbone import build_backbone, resolve
 from trabecula.nets.devices import Precision, choose_device, precision_on
 from trabecula.nets.encoder import StartingPoint, make_encoder, pooling, starting_point
-from trabecula.nets.published import is_hub_name, stands_for_weights
+from trabecula.nets.published import is_hub_name, names_imagenet, stands_for_weights
 from trabecula.objectives import TABLE, find
 from trabecula.objectives.objective import Setting, outweighed
 from trabecula.run import Run
@@ -79,8 +79,12 @@ class Config(Record):
     """For init = weights: a safetensors or state-dict file in timm's or torchvision's layout, or a model's
     folder in the format of transformers, timm or `export`; a model on the hub needs none. For init =
     encoder: a folder written by an earlier `pretrain`."""
-    weights_name: str = "imagenet"
-    """What the weights file was trained on; arms of "imagenet" are the ImageNet baseline."""
+    weights_name: str = ""
+    """What the weights are called, by default as their file or folder. A plain file is the ImageNet baseline
+    only where this says imagenet."""
+    weights_prefix: str = ""
+    """Prefix of the network's keys in the weights file, such as "teacher.backbone.", where several fit; by
+    default the only one that fits."""
     pool_cohorts: tuple[str, ...] = ()
     """Cohorts whose images are learned from, by the manifest's column `cohort`; empty: all."""
     pool_fraction: float = Field(1.0, gt=0, le=1)
@@ -130,6 +134,8 @@ class Config(Record):
         if self.objective != "none" and "labels" in find(self.objective).fields and not self.task:
             needed = "give task, such as 'kl >= 2', and manifest"
             raise ValueError(f"{self.objective} learns from labels: {needed}")
+        if self.weights_prefix and self.init != "weights":
+            raise ValueError("weights_prefix is of a weights file: set init = weights, or leave it out")
         if 0 < self.snapshots < self.every:
             raise ValueError(f"snapshots are taken at points: set every to {self.snapshots} or less")
         return self
@@ -141,11 +147,12 @@ def run(config: Config, out: Run) -> str:
     encoder = make_encoder(
         architecture=config.architecture, channels=store.channels, size=store.size, stem=config.stem,
         pool=config.pool, init=config.init, weights=config.weights, seed=config.seed,
-        weights_name=config.weights_name,
+        weights_name=config.weights_name, weights_prefix=config.weights_prefix,
     )  # fmt: skip
     start = starting_point(config.architecture, config.init, config.weights, config.weights_name)
     encoder.card = encoder.card.model_copy(update=_arm_of(config, start))
     pools.check_key(encoder.card, config.weights, store)
+    _tell_of_weights(config, encoder.card, out)
     if config.objective == "none":
         encoder.save(out.path, card := pools.card_after(encoder.card, store, config.seed))
         whose = {"random": "random", "weights": "given", "encoder": "another encoder's"}[config.init]
@@ -194,6 +201,19 @@ def run(config: Config, out: Run) -> str:
     return summary + warnings + foreign + ("" if card.patients else unknown)
 
 
+def _tell_of_weights(config: Config, card: EncoderCard, out: Run) -> None:
+    """Say what was left off the keys of a weights file, and how a file becomes the ImageNet baseline."""
+    if config.init != "weights":
+        return
+    if card.weights_prefix:
+        out.log("weights", prefix=card.weights_prefix)
+        text = f"the keys of {config.weights} were read without their prefix '{card.weights_prefix}'"
+        print(f"note: {text}", file=sys.stderr, flush=True)
+    if card.family == "weights" and not config.weights_name and "imagenet" in str(config.weights).lower():
+        text = "its name alone does not make it the ImageNet baseline; set weights_name = imagenet if it is"
+        print(f"note: {config.weights}: {text}", file=sys.stderr, flush=True)
+
+
 def workload(config: Config) -> dict[str, int]:
     """What a run will do, as far as its settings say it: quantity -> count."""
     if config.objective == "none" or config.images == 0:
@@ -222,9 +242,9 @@ def _build(architecture: str, channels: Any, size: Any, stem: Stem, pool: PoolCh
 
 def arm(config: Config) -> dict[str, Any]:
     """Name, architecture and family that the encoder's card will have, of absent weights by the settings."""
-    weights: Family = "imagenet" if config.weights_name == "imagenet" else "weights"
+    weights: Family = "imagenet" if names_imagenet(config.weights_name) else "weights"
     families: dict[Init, Family] = {"random": "random", "weights": weights, "encoder": "pretrained"}
-    label = config.weights_name if config.init == "weights" else config.init
+    label = (config.weights_name or "weights") if config.init == "weights" else config.init
     start = StartingPoint(config.architecture, families[config.init], label)
     with suppress(InputError):
         start = start._replace(architecture=resolve(config.architecture))

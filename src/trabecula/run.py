@@ -79,7 +79,12 @@ def verb_module(verb: str) -> Any:
 
 
 def execute(
-    verb: str, config: Record, out: Path, threads: int = 1, wait: float = 0.0, other_threads: bool = False
+    verb: str,
+    config: Record,
+    out: str | Path,
+    threads: int = 1,
+    wait: float = 0.0,
+    other_threads: bool = False,
 ) -> str:
     """Do one verb into one folder, or resume it, or find it done; returns its one-line summary.
 
@@ -88,7 +93,7 @@ def execute(
     Another process that works in this folder is waited for, `wait` seconds. An InputError if the folder holds
     something else, another config or another's work; a RunError for a full disk or a diverged training.
     """
-    module = verb_module(verb)
+    module, out = verb_module(verb), Path(out)
     try:
         record = recorded(verb, config, threads)
         if other_threads:

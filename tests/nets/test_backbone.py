@@ -121,12 +121,21 @@ def test_seed_decides_the_weights_and_nothing_else_moves() -> None:
 
 
 @pytest.mark.parametrize(
-    "architecture", ["timm:convnext_atto", "torchvision:efficientnet_b0", "torchvision:swin_t"]
+    ("architecture", "size"),
+    [
+        ("timm:convnext_atto", 64),
+        ("timm:swin_tiny_patch4_window7_224", 224),
+        ("timm:mobilevit_xxs", 64),
+        ("timm:nest_tiny", 224),
+        ("timm:repghostnet_050", 64),  # a dropout of its own forward
+        ("torchvision:efficientnet_b0", 64),
+        ("torchvision:swin_t", 64),
+    ],
 )
-def test_training_mode_draws_no_random_numbers(architecture: str) -> None:
-    backbone = build_backbone(architecture, 1, 64).train()
+def test_training_mode_draws_no_random_numbers(architecture: str, size: int) -> None:
+    backbone = build_backbone(architecture, 1, size).train()
     before = torch.get_rng_state()
-    backbone(torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0)))
+    backbone(torch.randn(2, 1, size, size, generator=torch.Generator().manual_seed(0)))
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -12,6 +12,7 @@ import torch
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from trabecula.artifacts.encoder import EncoderCard, read_encoder_card
 from trabecula.artifacts.weights import read_weights
@@ -237,12 +238,19 @@ def test_a_random_arm_is_a_function_of_its_seed() -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "family"), [("imagenet", "imagenet"), ("radimagenet", "weights")])
-def test_a_weights_arm_names_its_file(name: str, family: str, tmp_path: Path) -> None:
-    small(seed=9).save(tmp_path)
-    (tmp_path / "encoder.json").unlink()  # with its card it is an encoder's folder, not a plain file
-    file = tmp_path / "encoder.safetensors"
-    encoder = small(init="weights", weights=file, weights_name=name)
+@pytest.mark.parametrize(
+    ("given", "name", "family"),
+    [
+        ("imagenet", "imagenet", "imagenet"),
+        ("radimagenet", "radimagenet", "weights"),
+        ("", "net-imagenet", "weights"),  # a file's own name makes no baseline
+    ],
+)
+def test_a_weights_arm_names_its_file(given: str, name: str, family: str, tmp_path: Path) -> None:
+    file = tmp_path / "net-imagenet.safetensors"
+    save_file(small(seed=9).backbone.net.state_dict(), file)
+    encoder = small(init="weights", weights=file, weights_name=given)
+    assert encoder.card.name == f"critic-4-8-{name}"
     assert torch.equal(encoder(torch.ones(1, 1, 16, 16)), small(seed=9)(torch.ones(1, 1, 16, 16)))
     assert encoder.card.family == family
     assert encoder.card.weights == f"{name} sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"

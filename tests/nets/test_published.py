@@ -368,7 +368,7 @@ def test_a_name_on_the_hub_is_its_snapshots_folder(tmp_path: Path, monkeypatch: 
     encoder = make_encoder("hf:some/vit@v2", 3, 32, init="weights")
     assert asked == [("some/vit", "v2", False)]  # no pickle is fetched where there is a safetensors file
     assert encoder.card.weights.startswith("some/vit@0123456789ab sha256:")
-    assert starting_point("hf:some/vit@v2", "weights", snapshot, "imagenet").label == "vit"
+    assert starting_point("hf:some/vit@v2", "weights", snapshot, "").label == "vit"
     local: Encoder = make_encoder("hf:some/vit@v2", 3, 32, init="weights", weights=snapshot)
     assert len(asked) == 1
     assert local.card.weights.startswith("some/vit@v2 sha256:")

@@ -82,7 +82,7 @@ class ClassifierCard(PredictorCard):
 
 def write_classifier(folder: Path, card: ClassifierCard, state: Mapping[str, Tensor]) -> None:
     """Write the weights, then the card."""
-    write_weights(folder / WEIGHTS_FILE, state)
+    write_weights(folder / WEIGHTS_FILE, state, "classifier")
     write_json(folder / CARD_FILE, dump(card))
 
 
@@ -137,7 +137,7 @@ def write_probes(folder: Path, features: FeaturesCard, probes: Sequence[LinearPr
     """Write the weights, then the card."""
     keyed = [(f"{index:04d}", probe) for index, probe in enumerate(probes)]
     tensors = {f"{key}.{name}": value for key, probe in keyed for name, value in probe.tensors.items()}
-    write_weights(folder / _PROBE_WEIGHTS_FILE, tensors)
+    write_weights(folder / _PROBE_WEIGHTS_FILE, tensors, "probe")
     cards = tuple(
         ProbeCard(key=key, task=p.task, class_names=p.task.class_names, origin=p.origin, choice=p.choice)
         for key, p in keyed

@@ -63,6 +63,7 @@ class EncoderCard(NetworkCard):
     init: Init = "random"
     family: Family = "random"  # the initialisation by which arms are compared; weights: not ImageNet's
     weights: str = ""  # name and sha256 of the weights file it started from
+    weights_prefix: str = ""  # with which its weights are called in that file, such as "teacher.backbone."
     parent: str = ""  # sha256 of the weights of the encoder it started from; "" where it started from none
     settings: dict[str, Any] = Field(default_factory=dict)  # resolved config of its pretraining
     store: str = ""  # id of the store it was pretrained on
@@ -113,13 +114,13 @@ def write_encoder_card(folder: Path, card: EncoderCard) -> None:
 def write_encoder(folder: Path, card: EncoderCard, state: Mapping[str, Tensor]) -> None:
     """Write the weights, then the card, each whole or not at all; the same encoder gives the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_weights(folder / WEIGHTS_FILE, state)
+    write_weights(folder / WEIGHTS_FILE, state, "encoder")
     write_encoder_card(folder, card)
 
 
 def write_critic(folder: Path, output: Mapping[str, Tensor]) -> None:
     """Write a critic's output layer (its "weight" and "bias") beside the encoder whose maps it reads."""
-    write_weights(folder / CRITIC_FILE, {f"output.{key}": value for key, value in output.items()})
+    write_weights(folder / CRITIC_FILE, {f"output.{key}": value for key, value in output.items()}, "critic")
 
 
 def read_encoder_card(path: Path) -> EncoderCard:

@@ -51,7 +51,7 @@ def has_generator(folder: Path) -> bool:
 
 def write_generator(folder: Path, card: GeneratorCard, state: Mapping[str, Tensor]) -> None:
     """Write the weights, then the card, each whole or not at all."""
-    write_weights(folder / WEIGHTS_FILE, state)
+    write_weights(folder / WEIGHTS_FILE, state, "generator")
     write_json(folder / CARD_FILE, dump(card))
 
 

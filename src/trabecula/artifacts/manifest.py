@@ -92,7 +92,7 @@ class Manifest:
         return read_tasks(self.path.parent / TASKS_FILE)
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: str | Path) -> Manifest:
     """Read and check a manifest; `path` is the CSV or the folder it is in.
 
     Raises:

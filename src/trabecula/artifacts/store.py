@@ -115,8 +115,9 @@ def read_rejected(folder: Path) -> list[tuple[str, str]]:
     return list(zip(table["path"], table["reason"], strict=True))
 
 
-def read_store_record(path: Path) -> StoreRecord:
+def read_store_record(path: str | Path) -> StoreRecord:
     """The record of a store; `path` is its folder or one of its files. An unfinished store has none."""
+    path = Path(path)
     folder = path if path.is_dir() else path.parent
     file = folder / RECORD_FILE
     if not file.exists():
@@ -161,7 +162,20 @@ class Store:
     are these, in the order of their rows; else it is made of itself alone.
     """
 
-    def __init__(self, path: Path, record: StoreRecord, joined: Sequence[Store] = ()) -> None:
+    def __init__(
+        self, path: str | Path, record: StoreRecord | None = None, joined: Sequence[Store] = ()
+    ) -> None:
+        """Open a store; `path` is its folder or its store.json. `record` and `joined`: of one made of others.
+
+        Raises:
+            InputError: no store, an unfinished one, or one of another format.
+        """
+        path = Path(path)
+        if record is None:
+            record, path = read_store_record(path), path if path.is_dir() else path.parent
+            for shard in record.shards:
+                if not (path / shard.file).exists():
+                    raise InputError(f"{path / shard.file}: is missing; prepare the store again")
         self.path, self.record, self._joined = path, record, tuple(joined)
         self.size, self.channels, self.bits = record.size, record.channels, record.bits
         self.preprocessing = record.preprocessing
@@ -169,18 +183,9 @@ class Store:
         self._maps: dict[int, npt.NDArray[Any]] = {}
 
     @classmethod
-    def open(cls, path: Path) -> Store:
-        """Open a store; `path` is its folder or its store.json.
-
-        Raises:
-            InputError: no store, an unfinished one, or one of another format.
-        """
-        path = Path(path)
-        record, folder = read_store_record(path), path if path.is_dir() else path.parent
-        for shard in record.shards:
-            if not (folder / shard.file).exists():
-                raise InputError(f"{folder / shard.file}: is missing; prepare the store again")
-        return cls(folder, record)
+    def open(cls, path: str | Path) -> Store:
+        """Open a store; the same as `Store(path)`."""
+        return cls(path)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -218,8 +223,10 @@ class Store:
             raise InputError(f"{file}: has {len(table)} rows for {len(self)} images; prepare the store again")
         return table
 
-    def read(self, rows: npt.NDArray[np.integer[Any]] | Sequence[int] | slice) -> torch.Tensor:
+    def read(self, rows: npt.ArrayLike | slice) -> torch.Tensor:
         """Copy images out of the memory map: uint8 or uint16 (B, C, H, W), in the order asked for.
+
+        rows: numbers from 0, of an array, a tensor or a list; a slice; or a mask (N,).
 
         Raises:
             IndexError: a row outside the store.
@@ -229,7 +236,12 @@ class Store:
 
         if isinstance(rows, slice):
             rows = np.arange(len(self))[rows]
-        wanted = np.asarray(rows, dtype=np.int64).reshape(-1)
+        chosen = np.asarray(rows)
+        if chosen.dtype == np.bool_:  # a mask; read as numbers it would be rows 0 and 1
+            if chosen.shape != (len(self),):
+                raise IndexError(f"a mask of shape {chosen.shape} for a store of {len(self)} images")
+            chosen = np.flatnonzero(chosen)
+        wanted = chosen.astype(np.int64).reshape(-1)
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"rows {wanted.min()}..{wanted.max()} of a store of {len(self)} images")
         shape = (len(wanted), self.channels, self.size, self.size)
@@ -306,13 +318,13 @@ def _joined(parts: Sequence[Store]) -> Store:
     return Store(parts[0].path, leading.record.model_copy(update={"shards": tuple(shards)}), parts)
 
 
-def open_stores(first: Path, more: Sequence[Path] = ()) -> Store:
+def open_stores(first: str | Path, more: Sequence[str | Path] = ()) -> Store:
     """Open a store, or several as one; these must have been prepared alike and be given once."""
     store = Store.open(first)
     if not more:
         return store
     parts = [store, *(Store.open(path) for path in more)]
-    paths = [first, *more]
+    paths = [Path(path) for path in (first, *more)]
     for number, (part, path) in enumerate(zip(parts, paths, strict=True)):
         if part.id in [other.id for other in parts[:number]]:
             raise InputError(f"{path}: is given twice; its images would be drawn more often than the others")

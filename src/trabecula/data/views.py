@@ -97,7 +97,7 @@ class View(NamedTuple):
     affine: Tensor  # (B, 2, 3) float32: output pixel coordinates (x, y, 1) to input pixel coordinates (x, y)
 
 
-def view(images: Tensor, random: RowRandom, config: Views) -> View:
+def view(images: Tensor | np.ndarray, random: RowRandom, config: Views) -> View:
     """One augmented view of each image.
 
     The numbers drawn from `random` depend on the config alone, never on their values: `uniform(13)`,
@@ -106,7 +106,7 @@ def view(images: Tensor, random: RowRandom, config: Views) -> View:
     images: (B, C, H, W), uint8 or uint16; brightness and contrast act on all channels jointly.
     random: numbers whose row b depends on the identity of image b only.
     """
-    source = to_unit(images)
+    source = to_unit(torch.as_tensor(images))
     draws = random.uniform(_DRAWS).to(source.device)  # (B, 13)
     height, width = source.shape[-2:]
     if height == width == config.size and not config.moves_pixels:

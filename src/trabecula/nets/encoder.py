@@ -8,18 +8,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from trabecula.artifacts import encoder as on_disk
 from trabecula.artifacts.encoder import EncoderCard, Family, Init, Pool, PoolChoice, Stem, read_encoder_card
-from trabecula.artifacts.weights import read_weights
+from trabecula.artifacts.store import to_float
+from trabecula.artifacts.weights import plain_name, read_weights
 from trabecula.errors import InputError
 from trabecula.files import sha256_of
 from trabecula.nets.backbone import Backbone, build_backbone, per_channel, resolve
 from trabecula.nets.critic import Critic, is_critic
-from trabecula.nets.published import AUTO, Published, find_published
-from trabecula.nets.weights import load_weights, mismatch
+from trabecula.nets.published import AUTO, Published, find_published, names_imagenet
+from trabecula.nets.weights import fit, load_weights, mismatch
 
 
 class Encoder(nn.Module):
@@ -43,6 +46,12 @@ class Encoder(nn.Module):
         Raises:
             InputError: another number of channels than the card's.
         """
+        if not isinstance(images, Tensor) or not images.is_floating_point():
+            kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+            raise InputError(
+                f"encoder '{self.card.name}' takes a float tensor in [0, 1], got {kind}; its `embed(images)` "
+                "takes arrays and uint8 too"
+            )
         if images.ndim != 4 or images.shape[1] != self.card.channels:
             raise InputError(
                 f"encoder '{self.card.name}' takes images of {self.card.channels} channels as (B, C, H, W), "
@@ -55,8 +64,17 @@ class Encoder(nn.Module):
         return self.backbone.maps(self.normalise(images))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) in [0, 1] -> (B, num_features)."""
+        """(B, C, H, W) in [0, 1] -> (B, num_features).
+
+        Raises:
+            InputError: no float tensor, or one of another size or other channels; `embed` checks values too.
+        """
         x = self.normalise(images)
+        if images.shape[2:] != (self.card.size, self.card.size):
+            size, side = " x ".join(map(str, images.shape[2:])), self.card.size
+            raise InputError(
+                f"images are {size} px, encoder '{self.card.name}' takes {side} x {side}; resize them"
+            )
         if self.card.pool == "token":
             return self.backbone.pooled(x)
         maps = self.backbone.maps(x)
@@ -64,6 +82,26 @@ class Encoder(nn.Module):
             return maps.flatten(1)
         mean = maps.mean((2, 3))
         return mean if self.card.pool == "mean" else torch.cat([mean, maps.amax((2, 3))], dim=1)
+
+    @torch.inference_mode()
+    def embed(self, images: ArrayLike | Tensor, batch_size: int = 256) -> Tensor:
+        """Features of your own images, as `trabecula embed` makes them: (N, num_features) float32 on the CPU.
+
+        images: an array or tensor (N, C, H, W), or (N, H, W) and (H, W) of grey images, or a list of images.
+            uint8 and uint16 are scaled to [0, 1], float values are in [0, 1] already. `normalise` follows.
+        batch_size: images at a time.
+
+        Raises:
+            InputError: another size, other channels, values out of range, or none at all.
+        """
+        x = _checked(images, self.card)
+        was_training, device = self.training, self.mean.device
+        self.eval()
+        try:
+            parts = [self(to_float(part).to(device, self.mean.dtype)) for part in x.split(batch_size)]
+        finally:
+            self.train(was_training)
+        return torch.cat(parts).float().cpu()
 
     def with_pool(self, pool: PoolChoice) -> Encoder:
         """The same layers under another pooling; "auto" keeps this one."""
@@ -75,6 +113,57 @@ class Encoder(nn.Module):
     def save(self, folder: Path, card: EncoderCard | None = None, images: int = 0) -> None:  # noqa: ARG002
         """Write weights and card, its own by default; `images` of this training, which the card counts."""
         on_disk.write_encoder(folder, card or self.card, self.backbone.net.state_dict())
+
+
+def _checked(images: ArrayLike | Tensor, card: EncoderCard) -> Tensor:
+    """Images of a user as (N, C, S, S), of uint8, uint16 or float: those of the card, or an InputError."""
+    whose, side = f"encoder '{card.name}'", card.size
+    x = _as_tensor(images, whose)
+    if x.ndim == 2:
+        x = x[None]
+    if x.ndim == 3:
+        x = x[:, None]
+    wanted = f"(N, {card.channels}, {side}, {side})"
+    if x.ndim != 4 or not len(x):
+        raise InputError(f"{whose} takes images as {wanted}, these are {tuple(x.shape)}")
+    if x.shape[1] != card.channels:
+        last = "; their channels are last: move them with images.transpose(0, 3, 1, 2)"
+        hint = last if x.shape[3] == card.channels != side else ""
+        raise InputError(f"{whose} takes images as {wanted}, these have {x.shape[1]} channels{hint}")
+    if x.shape[2:] != (side, side):
+        size = f"{x.shape[2]} x {x.shape[3]} px, {whose} takes {side} x {side}"
+        raise InputError(f"images are {size}; resize them, as `trabecula prepare -s size={side}` does")
+    if x.dtype not in (torch.uint8, torch.uint16):
+        if not x.is_floating_point():
+            kind = str(x.dtype).removeprefix("torch.")
+            raise InputError(f"images of {kind} have no known range: give uint8, uint16, or float in [0, 1]")
+        low, high = float(x.min()), float(x.max())
+        if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # not a number is out of range too
+            raise InputError(
+                f"images have values from {low:g} to {high:g}, {whose} takes float values in [0, 1]; scale "
+                "them, or give uint8, which is scaled here"
+            )
+    return x
+
+
+_ROUNDING = 1e-4
+"""By which float images may leave [0, 1]."""
+
+
+def _as_tensor(images: ArrayLike | Tensor, whose: str) -> Tensor:
+    """An array, a tensor, or a list of either, as a tensor that shares memory where it can."""
+    if isinstance(images, Tensor):
+        return images.detach()
+    if isinstance(images, list | tuple) and images and all(isinstance(one, Tensor) for one in images):
+        images = [np.asarray(cast("Tensor", one).detach().cpu()) for one in images]
+    try:
+        array = np.asarray(images)
+        if array.dtype.byteorder != "=":
+            array = array.astype(array.dtype.newbyteorder("="))
+        return torch.from_numpy(np.ascontiguousarray(array))
+    except (TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{whose} takes an array or a tensor of images of one size ({reason})") from None
 
 
 def pooling(backbone: Backbone, pool: PoolChoice) -> tuple[Pool, int]:
@@ -134,8 +223,8 @@ def starting_point(architecture: str, init: Init, weights: Path | None, weights_
         architecture = read_encoder_card(weights).architecture
     family: Family = "random"
     if init == "weights":
-        name = published.name if published is not None else weights_name
-        is_imagenet = published.is_imagenet if published is not None else name == "imagenet"
+        is_imagenet = published.is_imagenet if published is not None else names_imagenet(weights_name)
+        name = published.name if published is not None else weights_name or _file_name(weights)
         family, label = "imagenet" if is_imagenet else "weights", name.partition("@")[0].rpartition("/")[2]
         return StartingPoint(resolve(architecture), family, label, published)
     if init == "encoder" and weights is not None:
@@ -144,10 +233,15 @@ def starting_point(architecture: str, init: Init, weights: Path | None, weights_
     return StartingPoint(resolve(architecture), family, init, published)
 
 
+def _file_name(weights: Path | None) -> str:
+    """What weights are called whose file is all that is known of them."""
+    return plain_name(weights) if weights is not None else ""
+
+
 def make_encoder(
     architecture: str, channels: int, size: int, stem: Stem = "native", pool: PoolChoice = "auto",
     init: Init = "random", weights: Path | None = None, seed: int = 0, name: str = "",
-    weights_name: str = "imagenet",
+    weights_name: str = "", weights_prefix: str = "",
 ) -> Encoder:  # fmt: skip
     """An encoder from random weights, a local weights file, or another encoder's folder.
 
@@ -160,17 +254,20 @@ def make_encoder(
             hub stands for) or "encoder" (a folder).
         weights: the file or folder; needed unless `init` is "random" or the weights lie on the hub.
         name: of the arm; made of architecture and initialisation where "".
-        weights_name: what the file is: "imagenet", or any other name.
+        weights_name: what the weights are called; "" for their file's or folder's name. A file is taken for
+            ImageNet's only where this name says so ("imagenet").
+        weights_prefix: of the network's keys in the file; "" for the only one that fits.
 
     Raises:
         InputError: an unknown architecture, weights missing or of another network, a bad pooling.
     """
     start = starting_point(architecture, init, weights, weights_name)
     backbone = build_backbone(start.architecture, channels, size, stem, seed)
-    begun = _begin(backbone, start.published, init, weights, weights_name)
+    begun = _begin(backbone, start.published, init, weights, weights_name, weights_prefix)
     chosen, width = pooling(backbone, pool)
+    arm = start.label if start.family == "weights" else start.family
     card = EncoderCard(
-        name=name or f"{backbone.architecture.replace(':', '-')}-{start.family}", family=start.family,
+        name=name or "-".join((backbone.architecture.replace(":", "-"), arm)), family=start.family,
         architecture=backbone.architecture, channels=channels, size=size, stem=stem,
         pool=chosen, num_features=width, init=init, seed=seed, **begun,
     )  # fmt: skip
@@ -178,19 +275,21 @@ def make_encoder(
 
 
 def _begin(
-    backbone: Backbone, published: Published | None, init: Init, weights: Path | None, weights_name: str
-) -> dict[str, Any]:
+    backbone: Backbone, published: Published | None, init: Init, weights: Path | None, weights_name: str,
+    weights_prefix: str,
+) -> dict[str, Any]:  # fmt: skip
     """Put the starting weights into a backbone; gives what a card says of them, and its mean and std."""
     if published is not None:
         mean = per_channel(published.mean or backbone.mean, backbone.in_channels)
         std = per_channel(published.std or backbone.std, backbone.in_channels)
-        return {"mean": mean, "std": std, "weights": published.load(backbone) if init == "weights" else ""}
+        called, prefix = published.load(backbone, weights_prefix) if init == "weights" else ("", "")
+        return {"mean": mean, "std": std, "weights": called, "weights_prefix": prefix}
     if weights is None:
         return {"mean": backbone.mean, "std": backbone.std}
     if init == "weights":
-        load_weights(backbone, weights)
-        digest = sha256_of(weights)
-        return {"mean": backbone.mean, "std": backbone.std, "weights": f"{weights_name} sha256:{digest}"}
+        prefix = load_weights(backbone, weights, weights_prefix)
+        called = f"{weights_name or _file_name(weights)} sha256:{sha256_of(weights)}"
+        return {"mean": backbone.mean, "std": backbone.std, "weights": called, "weights_prefix": prefix}
     parent, file = read_encoder_card(weights), on_disk.weights_file(weights)
     differing = [
         f"{key} is {getattr(parent, key)}, wanted {getattr(backbone, key)}"
@@ -199,26 +298,28 @@ def _begin(
     ]
     if differing:
         raise InputError(f"{weights}: another network than the one to start: {'; '.join(differing)}")
-    load_weights(backbone, file)
+    fit(backbone, read_weights(file), str(file))
     return {**{key: getattr(parent, key) for key in _INHERITED}, "parent": sha256_of(file)}
 
 
 # An encoder that starts from another has seen what that one saw: its patients above all.
 _INHERITED = (
-    "mean", "std", "objective", "weights", "settings", "store", "preprocessing", "prepared", "images_seen",
-    "patients", "patients_key", "labels", "num_labelled_patients", "batch_size",
+    "mean", "std", "objective", "weights", "weights_prefix", "settings", "store", "preprocessing", "prepared",
+    "images_seen", "patients", "patients_key", "labels", "num_labelled_patients", "batch_size",
 )  # fmt: skip
 
 
-def load_encoder(path: Path) -> Encoder:
+def load_encoder(path: str | Path) -> Encoder:
     """Read an encoder: its folder, or either file in it.
 
     Raises:
         InputError: no encoder there, a card of a newer format, or weights that do not fit the card.
     """
+    path = Path(path)
     card = read_encoder_card(path)
     backbone = build_backbone(card.architecture, card.channels, card.size, card.stem)
-    load_weights(backbone, on_disk.weights_file(path))
+    file = on_disk.weights_file(path)
+    fit(backbone, read_weights(file), str(file))
     _, width = pooling(backbone, card.pool)
     if width != card.num_features:
         raise InputError(
@@ -228,7 +329,7 @@ def load_encoder(path: Path) -> Encoder:
     return Encoder(card, backbone)
 
 
-def load_critic(folder: Path) -> Critic:
+def load_critic(folder: str | Path) -> Critic:
     """Read a critic, ready to score images in [-1, 1] as its encoder's `normalise` gives them.
 
     Its `blocks` are the network of the encoder in the same folder.
@@ -236,6 +337,7 @@ def load_critic(folder: Path) -> Critic:
     Raises:
         InputError: no critic there, or an output layer that does not fit the encoder.
     """
+    folder = Path(folder)
     file = folder / on_disk.CRITIC_FILE
     if not file.exists():
         raise InputError(

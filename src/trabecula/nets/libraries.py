@@ -64,6 +64,7 @@ def timm_source(name: str, channels: int, size: int) -> BuiltNetwork:
             f"timm:{name} cuts images into patches of {patches.patch_size[0]} px, and {size} px is not a "
             "multiple of it; choose another size, or write another patch size into the name"
         )
+    _silence(net)
     use_small_map_convolutions(net)
     described: dict[str, Any] = net.pretrained_cfg  # type: ignore[assignment]
     return BuiltNetwork(
@@ -73,6 +74,23 @@ def timm_source(name: str, channels: int, size: int) -> BuiltNetwork:
         num_prefix_tokens=int(getattr(net, "num_prefix_tokens", 0)),
         mean=tuple(described.get("mean") or IMAGENET_MEAN), std=tuple(described.get("std") or IMAGENET_STD),
     )  # fmt: skip
+
+
+def _silence(net: nn.Module) -> None:
+    """Switch off dropout and stochastic depth.
+
+    They would draw from torch's global generator, and a training step here draws its random numbers from the
+    batch alone. A layer of timm is known by what its rate is called: drop_prob (DropPath, DropBlock2d), prob
+    (PatchDropout), or drop_rate, which a network's own forward passes on to `F.dropout`.
+    """
+    for module in net.modules():
+        if isinstance(module, (nn.modules.dropout._DropoutNd, ops.StochasticDepth)):
+            module.p = 0.0
+        if isinstance(module, nn.MultiheadAttention):
+            module.dropout = 0.0
+        for name in ("drop_prob", "prob", "drop_rate"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
 
 
 def _listed(value: Any) -> tuple[str, ...]:
@@ -103,9 +121,6 @@ def torchvision_names() -> tuple[str, ...]:
 def torchvision_source(name: str, channels: int, size: int) -> BuiltNetwork:
     """One network for `channels` x `size` x `size` px.
 
-    Dropout and stochastic depth are switched off: they would draw from the global generator, and
-    a training step here draws its random numbers from the batch alone.
-
     Raises:
         InputError: its features cannot be had before the classifier.
     """
@@ -114,11 +129,7 @@ def torchvision_source(name: str, channels: int, size: int) -> BuiltNetwork:
     for child in CLASSIFIERS:
         if hasattr(net, child):
             setattr(net, child, nn.Identity())
-    for module in net.modules():
-        if isinstance(module, (nn.Dropout, ops.StochasticDepth)):
-            module.p = 0.0
-        if isinstance(module, nn.MultiheadAttention):
-            module.dropout = 0.0
+    _silence(net)
     first = next(key for key, module in net.named_modules() if isinstance(module, nn.Conv2d))
     _set_channels(net, first, channels)
     use_small_map_convolutions(net)

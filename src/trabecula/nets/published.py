@@ -25,7 +25,7 @@ from torch import Tensor
 
 from trabecula.artifacts.encoder import CARD_FILE, EXPORTED_FILE, WEIGHTS_FILE, has_encoder, read_encoder_card
 from trabecula.artifacts.patient_hashes import key_name, site_key
-from trabecula.artifacts.weights import read_weights
+from trabecula.artifacts.weights import read_weights, refuse_own
 from trabecula.errors import InputError
 from trabecula.files import read_json, sha256_of
 from trabecula.nets.backbone import Backbone, resolve
@@ -56,10 +56,10 @@ class Published:
     @property
     def is_imagenet(self) -> bool:
         """Whether the weights are of ImageNet, by their name."""
-        return bool(_IMAGENET.search(self.name))
+        return names_imagenet(self.name)
 
-    def load(self, backbone: Backbone) -> str:
-        """Put the weights into a backbone; gives their name and sha256, for a card.
+    def load(self, backbone: Backbone, prefix: str = "") -> tuple[str, str]:
+        """Put the weights into a backbone; gives their name and sha256, and their prefix, for a card.
 
         Raises:
             InputError: no weights there, a pickle with more than tensors, weights of another network, or
@@ -71,15 +71,20 @@ class Published:
                 f"{self.folder}: an encoder of this site: start from the folder that `pretrain` wrote, with "
                 "init = encoder, so that the patients it has seen stay known"
             )
-        state, sha256 = _read(self.folder)
+        state, sha256 = _read(self.folder, own=card is not None)
         if "model_type" in self.config:
             from trabecula.nets import from_transformers
 
             state = from_transformers.convert(self.config, state, str(self.folder))
         elif self.config:
             state = _as_timm_loads(backbone, state)
-        fit(backbone, state, str(self.folder))
-        return f"{self.name} sha256:{sha256}"
+        prefix = fit(backbone, state, str(self.folder), prefix)
+        return f"{self.name} sha256:{sha256}", prefix
+
+
+def names_imagenet(name: str) -> bool:
+    """Whether the name of some weights says that they are of ImageNet."""
+    return bool(_IMAGENET.search(name))
 
 
 def is_hub_name(architecture: str) -> bool:
@@ -176,8 +181,11 @@ def _json(file: Path) -> dict[str, Any]:
     return read_json(file, "timm or transformers") if file.is_file() else {}
 
 
-def _read(folder: Path) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a folder, and the sha256 of the file; of several, that of their hashes by name."""
+def _read(folder: Path, own: bool) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a folder, and the sha256 of the file; of several, that of their hashes by name.
+
+    own: whether a card of this program lies beside them; without one, files of this program are refused.
+    """
     files = [folder / name for name in _WEIGHTS if (folder / name).is_file()][:1]
     if not files:
         places = _json(folder / _INDEX).get("weight_map") or {}
@@ -186,6 +194,8 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], str]:
         raise InputError(f"{folder}: no weights there: model.safetensors is needed")
     state: dict[str, Tensor] = {}
     for file in files:
+        if not own:
+            refuse_own(file)
         state |= read_weights(file)
     hashes = [sha256_of(file) for file in files]
     whole = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
@@ -203,7 +213,7 @@ def _as_timm_loads(backbone: Backbone, state: dict[str, Tensor]) -> dict[str, Te
 def find_published(architecture: str, init: str, weights: Path | None, weights_name: str) -> Published | None:
     """The published network that an arm with these settings starts from; None for one that starts otherwise.
 
-    "imagenet", the default of `weights_name`, says nothing: then the weights have the network's name.
+    Where `weights_name` is "", the weights have the network's name.
 
     Raises:
         InputError: a name on the hub without weights asked for, or with a file beside it; no such folder.
@@ -228,7 +238,7 @@ def find_published(architecture: str, init: str, weights: Path | None, weights_n
     held = published.architecture
     if not stands_for_weights(architecture) and held != (wanted := resolve(architecture)):
         raise InputError(f"{folder}: holds {held}, not {wanted}: set architecture = {AUTO}")
-    return published if weights_name == "imagenet" else replace(published, name=weights_name)
+    return replace(published, name=weights_name) if weights_name else published
 
 
 def _model_folder(weights: Path) -> Path | None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trabecula.artifacts.weights import read_weights
+from trabecula.artifacts.weights import read_weights, refuse_own
 from trabecula.errors import InputError
 from trabecula.nets.backbone import Backbone
 
@@ -26,23 +26,30 @@ _COMMON = (
 )  # fmt: skip
 
 
-def load_weights(backbone: Backbone, path: Path) -> None:
-    """Put a local weights file into a backbone: every key of both is used, or nothing is loaded.
+def load_weights(backbone: Backbone, path: Path, prefix: str = "") -> str:
+    """Put somebody's weights file into a backbone: every key of both is used, or nothing is loaded.
 
-    The file's own classifier is left out, as a backbone has none. For the stem "sum" the kernels that see an
-    RGB image are summed over its three channels: the same result as showing a grey image three times, where
-    mean and std are equal over the channels. Position embeddings of a vision transformer are resampled where
-    its images have another size.
+    The keys may have one prefix more than the network's, such as "module." or "teacher.backbone."; it is left
+    off, with all keys of the file that do not have it, and returned. The file's own classifier is left out: a
+    backbone has none. For the stem "sum" the kernels that see an RGB image are summed over its three
+    channels: the same result as showing a grey image three times, where mean and std are equal over the
+    channels. Position embeddings of a vision transformer are resampled where its images have another size.
+
+    prefix: the one to take where several fit; "" for the only one.
 
     Raises:
-        InputError: keys or shapes that differ, named, with the common network that the file does fit.
+        InputError: keys or shapes that differ, named, with the common network that the file does fit; several
+            prefixes that fit; values that are not finite; a file that was written here.
     """
-    fit(backbone, read_weights(path), str(path))
+    refuse_own(path)
+    return fit(backbone, read_weights(path), str(path), prefix)
 
 
-def fit(backbone: Backbone, state: Mapping[str, Tensor], where: str) -> None:
-    """`load_weights` for tensors already read; `where` starts the error's line."""
+def fit(backbone: Backbone, state: Mapping[str, Tensor], where: str, prefix: str = "") -> str:
+    """`load_weights` for tensors already read, of this program too; `where` starts the error's line."""
     own = backbone.net.state_dict()
+    prefix = _find_prefix(backbone, state, where, prefix)
+    state = _under(prefix, state)
     given = _body(backbone, state)
     first = f"{backbone.first_conv}.weight"
     # files older than torch 0.4.1, torchvision's own ResNets among them, do not count batches
@@ -55,7 +62,64 @@ def fit(backbone: Backbone, state: Mapping[str, Tensor], where: str) -> None:
         only_stem = first in own and not mismatch(own, {**given, first: own[first]})
         advice = _advice(backbone, state, only_stem)
         raise InputError(f"{where}: does not fit {backbone.architecture}: {problem}; {advice}")
+    wrong = [key for key, value in given.items() if not value.isfinite().all()]
+    if wrong:
+        raise InputError(
+            f"{where}: {len(wrong)} of {len(given)} tensors have values that are not finite ({few(wrong)}): "
+            "the training that wrote them has diverged, or the file is damaged; use an earlier checkpoint"
+        )
     backbone.net.load_state_dict(given, strict=True)
+    return prefix
+
+
+# What a method evaluates, by its authors' code, where it also keeps a moving average under another name: MoCo
+# (main_lincls.py of versions 1 and 2), MoCo v3.
+_EVALUATED = {"encoder_k.": "encoder_q.", "momentum_encoder.": "base_encoder."}
+
+
+def _find_prefix(backbone: Backbone, state: Mapping[str, Tensor], where: str, asked: str) -> str:
+    """The prefix under which the file has all keys of the network; "" where it has them as they are."""
+    own = _names(backbone.net.state_dict())
+    if asked:
+        asked = asked.removesuffix(".") + "."
+        if not _under(asked, state):
+            raise InputError(
+                f"{where}: no key begins with weights_prefix '{asked}'; they begin {few(list(state))}"
+            )
+        return asked
+    found = prefixes(own, state)
+    whole = [prefix for prefix in found if own <= _under(prefix, state).keys()]
+    if "" in whole:
+        return ""
+    exact = [prefix for prefix in whole if not other_keys(backbone, _under(prefix, state))] or whole
+    averages = {prefix.replace(q, k) for prefix in exact for k, q in _EVALUATED.items() if q in prefix}
+    left = [prefix for prefix in exact if prefix not in averages]
+    if len(left) > 1:
+        names = ", ".join(f"'{prefix}'" for prefix in left)
+        raise InputError(
+            f"{where}: holds {len(left)} networks that fit {backbone.architecture}, with the prefixes "
+            f"{names}; choose one, such as weights_prefix = '{left[-1]}'"
+        )
+    return (left or (found if len(found) == 1 else [""]))[0]
+
+
+def prefixes(names: Collection[str], keys: Iterable[str]) -> list[str]:
+    """What stands before the longest of the names in the keys that end with it, in their order."""
+    longest = max(names, key=len)
+    return [
+        key.removesuffix(longest)
+        for key in keys
+        if key.endswith(longest) and (key == longest or key.endswith(f".{longest}"))
+    ]
+
+
+def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose keys have this prefix, without it."""
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _names(keys: Iterable[str]) -> set[str]:
+    return {key for key in keys if not key.endswith(_COUNTER)}
 
 
 def _body(backbone: Backbone, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -66,8 +130,7 @@ def _body(backbone: Backbone, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def other_keys(backbone: Backbone, state: Mapping[str, Tensor]) -> bool:
     """Whether a file's keys are not the network's, whatever their shapes."""
-    own = {key for key in backbone.net.state_dict() if not key.endswith(_COUNTER)}
-    return own != {key for key in _body(backbone, state) if not key.endswith(_COUNTER)}
+    return _names(backbone.net.state_dict()) != _names(_body(backbone, state))
 
 
 def _positions(backbone: Backbone, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -110,8 +173,6 @@ def _advice(backbone: Backbone, state: Mapping[str, Tensor], only_stem: bool) ->
     """What to do about a file that does not fit."""
     if only_stem and backbone.in_channels == 1 and backbone.stem == "native":
         return "the file is for RGB images: set stem = 'sum' or 'repeat'"
-    if all(key.startswith("module.") for key in state):
-        return "the keys start with 'module.', as a DDP wrapper saves them: save model.module.state_dict()"
     right = guess(state)
     if right and right.partition(":")[2] != backbone.architecture.partition(":")[2]:
         return f"its keys are those of {right}: set architecture = '{right}'"
@@ -119,7 +180,7 @@ def _advice(backbone: Backbone, state: Mapping[str, Tensor], only_stem: bool) ->
 
 
 def guess(state: Mapping[str, Tensor]) -> str | None:
-    """The common torchvision network that a state dict fits, without regard to its classifier's size."""
+    """The common torchvision network that a state dict fits, under any prefix and with any classifier."""
     from torchvision import models
 
     from trabecula.nets.libraries import CLASSIFIERS
@@ -128,10 +189,10 @@ def guess(state: Mapping[str, Tensor]) -> str | None:
         kept = (item for item in tensors.items() if item[0].partition(".")[0] not in CLASSIFIERS)
         return {(key, tuple(value.shape)) for key, value in kept if value.ndim}
 
-    given = body(state)
     for name in _COMMON:
         with torch.device("meta"):
             net: nn.Module = models.get_model(name, weights=None)
-        if body(net.state_dict()) == given:
+        own = body(net.state_dict())
+        if any(body(_under(prefix, state)) == own for prefix in prefixes([key for key, _ in own], state)):
             return f"torchvision:{name}"
     return None

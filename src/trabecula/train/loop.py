@@ -69,7 +69,7 @@ def train(
     every: int,
     precision: Precision = "auto",
     accumulate: int = 1,
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     save_s: float | None = None,
     memory: dict[str, Any] | None = None,
 ) -> Iterator[Point]:
@@ -106,7 +106,8 @@ def train(
     num_steps, point_steps = -(-images // step_images), max(every // step_images, 1)
     means, memory = _Means(), memory if memory is not None else {}
     seconds, used = seconds_between() if save_s is None else save_s, precision_on(stream.device, precision)
-    kept = Checkpoint(checkpoint, seconds, objective, optimizers, memory, used, means.sums)
+    path = None if checkpoint is None else Path(checkpoint)
+    kept = Checkpoint(path, seconds, objective, optimizers, memory, used, means.sums)
     step, crowding = kept.resume(stream.device), Crowding(stream.device)
     with kept_memory(), _stoppable(kept, step_images) as asked:
         while step < num_steps and not memory.get("stopped"):
