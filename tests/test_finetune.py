@@ -21,7 +21,7 @@ from trabecula.nets.encoder import make_encoder
 from trabecula.objectives.classify import Classify, ClassifyConfig
 from trabecula.objectives.objective import Setting
 from trabecula.run import execute
-from trabecula.transfer import fine_tuning
+from trabecula.transfer import few_labels, fine_tuning
 from trabecula.transfer.few_labels import thresholds
 from trabecula.transfer.fine_tuning import Validation, fit
 
@@ -230,10 +230,9 @@ def test_thresholds_fall_back_where_validation_has_one_class() -> None:
 
 
 def test_balanced_weights() -> None:
-    assert fine_tuning.balanced_weights(np.array([0, 0, 0, 1]), 2) == pytest.approx((4 / 6, 2.0))
-    assert fine_tuning.balanced_weights(np.array([[1, 1], [0, 1], [0, -1], [0, 0]]), 2) == pytest.approx(
-        (3.0, 0.5)
-    )
+    assert few_labels.balanced_weights(np.array([0, 0, 0, 1]), 2) == pytest.approx([4 / 6, 2.0])
+    findings = np.array([[1, 1], [0, 1], [0, -1], [0, 0]])
+    assert few_labels.balanced_weights(findings, 2) == pytest.approx([3.0, 0.5])
 
 
 def test_the_kept_classifier_holds_the_scale_of_its_features(tuned: Path) -> None:

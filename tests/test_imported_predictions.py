@@ -96,9 +96,9 @@ def test_arms_seeds_and_fractions_are_columns_if_they_are_there(study, other, tm
         (lambda t: t.assign(p_1=t["p_1"].where(t.index != 3, t["p_1"] + 0.02).clip(0, 1)), "row 5 has prob"),
         (lambda t: t.assign(p_0=t["p_0"].where(t.index > 1, 0), p_1=t["p_1"].where(t.index > 1, 0)),
          r"rows 2, 3 have probabilities that do not sum to 1 within 0.005 \(the first sums to 0\)"),
-        (lambda t: t.assign(p_1=t["p_1"].where(t.index != 0, np.nan)), "row 2 has a prob.* no number"),
-        (lambda t: t.assign(p_1=t["p_1"].astype(object).where(t.index != 0, "a")), "row 2 has .* no number"),
-        (lambda t: t.assign(p_1=t["p_1"].where(t.index != 7, np.inf)), "row 9 has a prob.* no number"),
+        (lambda t: t.assign(p_1=t["p_1"].where(t.index != 0, np.nan)), "row 2 has a prob.* not a finite"),
+        (lambda t: t.assign(p_1=t["p_1"].astype(object).where(t.index != 0, "a")), "row 2 .* not a finite"),
+        (lambda t: t.assign(p_1=t["p_1"].where(t.index != 7, np.inf)), "row 9 has a prob.* not a finite"),
         (lambda t: t.assign(p_0=100 * t["p_0"], p_1=100 * t["p_1"]), "outside 0 to 1; divide per cent"),
         (lambda t: t.assign(p_0=1.2, p_1=-0.2), "outside 0 to 1"),
         (lambda t: pd.concat([t, t.iloc[[4, 6]]]),
@@ -119,6 +119,15 @@ def test_what_cannot_be_right_is_refused_with_its_rows(study, other, tmp_path, c
     with pytest.raises(InputError, match=message) as caught:
         _evaluate(study, tmp_path, change(other))
     assert "\n" not in str(caught.value)
+
+
+def test_rows_are_those_of_the_file_where_it_has_blank_lines(study, other, tmp_path):
+    lines = other.assign(p_1=other["p_1"].where(other.index != 3, 0.0)).to_csv(index=False).splitlines()
+    (tmp_path / "deep tool.csv").write_text("\n".join([lines[0], "", *lines[1:3], "", *lines[3:]]))
+    root, _ = study
+    config = config_of(root, ()).model_copy(update={"predictions": (tmp_path / "deep tool.csv",)})
+    with pytest.raises(InputError, match=rf"row 7 has prob.* image '{other['image_id'][3]}'"):
+        execute("evaluate", config, tmp_path / "out")
 
 
 def test_three_digits_are_enough_and_training_images_are_counted(study, other, tmp_path):

@@ -25,6 +25,7 @@ GROUND = (
     "distributed",
     "errors",
     "files",
+    "packages",
     "patient_ids",
     "progress",
     "random_numbers",

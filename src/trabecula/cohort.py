@@ -16,7 +16,7 @@ from trabecula.artifacts.label_values import counted, far_values, same, spelled_
 from trabecula.artifacts.manifest import FILE, Manifest, write_left_out, write_manifest
 from trabecula.artifacts.tasks import Task, Truth, truth
 from trabecula.errors import InputError
-from trabecula.patient_ids import check_spellings, told_apart
+from trabecula.patient_ids import check_spellings, distinguished
 from trabecula.run import Run
 from trabecula.spreadsheet import images_named
 
@@ -35,7 +35,7 @@ def run(config: cohorts.CohortSettings, out: Run) -> str:
             raise InputError(f"name '{config.name}': the data already has a column 'cohort'; leave one away")
         table["cohort"] = config.name
     if config.spellings_differ:
-        table["patient_id"] = told_apart(table["patient_id"].tolist())
+        table["patient_id"] = distinguished(table["patient_id"].tolist())
     else:
         check_spellings(table["patient_id"].tolist(), *_places(found, config.root))
     table["patient_id"] = config.prefix + table["patient_id"]

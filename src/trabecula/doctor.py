@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -18,10 +16,9 @@ from rich.table import Table
 import trabecula
 from trabecula.artifacts.patient_hashes import SITE_KEY, key_file
 from trabecula.nets.devices import choose_device, precision_on
-from trabecula.run import installed
+from trabecula.packages import extras, has_extra, installed, required
 
 _GIB = 2**30
-_NOT_FOR_USERS = ("dev", "docs")
 
 
 def examine(out: Path) -> None:
@@ -36,10 +33,8 @@ def findings(out: Path) -> Iterator[tuple[str, str]]:
     """(what was examined, what was found)."""
     yield "trabecula", trabecula.__version__
     yield "python", f"{platform.python_version()} on {platform.platform()}"
-    for line in metadata.requires("trabecula") or []:
-        if "extra ==" not in line:
-            name, wanted = _parts(line)
-            yield name, installed(name) or f"missing: python -m pip install '{name}{wanted}'"
+    for name, wanted in required().items():
+        yield name, installed(name) or f"missing: python -m pip install '{name}{wanted}'"
     yield "extras", _extras()
     yield "torch threads", f"{torch.get_num_threads()} of {os.cpu_count()} logical cores"
     gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
@@ -55,20 +50,12 @@ def findings(out: Path) -> Iterator[tuple[str, str]]:
         yield what, _folder(folder)
 
 
-def _parts(requirement: str) -> tuple[str, str]:
-    name = re.match(r"[A-Za-z0-9._-]+", requirement)
-    text = name.group() if name else requirement
-    return text, requirement[len(text) :].partition(";")[0].strip()
-
-
 def _extras() -> str:
     """Each extra as installed, or the command that installs it."""
-    found = []
-    names = metadata.metadata("trabecula").get_all("Provides-Extra") or []
-    for extra in (name for name in names if name not in _NOT_FOR_USERS):
-        lines = [line for line in metadata.requires("trabecula") or [] if f'extra == "{extra}"' in line]
-        whole = all(installed(name) for name, _ in map(_parts, lines))
-        found.append(f"{extra}: " + ("installed" if whole else f"python -m pip install 'trabecula[{extra}]'"))
+    found = [
+        f"{name}: " + ("installed" if has_extra(name) else f"python -m pip install 'trabecula[{name}]'")
+        for name in extras()
+    ]
     return "\n".join(found) or "none are offered"
 
 

@@ -85,7 +85,7 @@ def check_spellings(patient_ids: Sequence[str], places: Sequence[str], where: st
     )
 
 
-def told_apart(patient_ids: Sequence[str]) -> list[str]:
+def distinguished(patient_ids: Sequence[str]) -> list[str]:
     """The ids, each that is like another but for its spelling with an ending of its own, such as "7~7902ba".
 
     So no later comparison takes these people for one.

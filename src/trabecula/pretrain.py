@@ -74,7 +74,8 @@ class Config(Record):
     pool: PoolChoice = "auto"
     """How feature maps become a vector; auto is flatten for the critic (den Boer 2025), mean otherwise."""
     init: Init = "random"
-    """Where the weights start."""
+    """Where the weights start: random; a file, a folder or a model on the hub (weights); ImageNet weights of
+    timm:tf_efficientnet_lite0, from the extra `imagenet` (package); or an earlier run (encoder)."""
     weights: Path | None = None
     """For init = weights: a safetensors or state-dict file in timm's or torchvision's layout, or a model's
     folder in the format of transformers, timm or `export`; a model on the hub needs none. For init =
@@ -155,7 +156,7 @@ def run(config: Config, out: Run) -> str:
     _tell_of_weights(config, encoder.card, out)
     if config.objective == "none":
         encoder.save(out.path, card := pools.card_after(encoder.card, store, config.seed))
-        whose = {"random": "random", "weights": "given", "encoder": "another encoder's"}[config.init]
+        whose = {"random": "random", "encoder": "another encoder's"}.get(config.init, "given")
         return f"{card.name}: {card.num_features} features of {whose} weights, no pretraining"
     if config.splits is None:
         raise InputError("pretrain: give the splits file, so that validation and test patients stay out")
@@ -229,6 +230,8 @@ def check(config: Config, made: Mapping[str, Record]) -> None:
         if None not in (given, needed) and given != needed:
             differing = f"{key} is {json.dumps(given)}, wanted {json.dumps(needed)}"
             raise InputError(f"'also': {differing}; prepare both stores with the same settings")
+    if config.init == "package":  # known before anything is made
+        starting_point(config.architecture, config.init, config.weights, config.weights_name)
     channels, size = getattr(store, "channels", None), getattr(store, "size", None)
     if None not in (channels, size) and not stands_for_weights(config.architecture):
         _build(config.architecture, channels, size, config.stem, config.pool)
@@ -243,8 +246,11 @@ def _build(architecture: str, channels: Any, size: Any, stem: Stem, pool: PoolCh
 def arm(config: Config) -> dict[str, Any]:
     """Name, architecture and family that the encoder's card will have, of absent weights by the settings."""
     weights: Family = "imagenet" if names_imagenet(config.weights_name) else "weights"
-    families: dict[Init, Family] = {"random": "random", "weights": weights, "encoder": "pretrained"}
-    label = (config.weights_name or "weights") if config.init == "weights" else config.init
+    families: dict[Init, Family] = {
+        "random": "random", "weights": weights, "package": "imagenet", "encoder": "pretrained",
+    }  # fmt: skip
+    given = {"weights": "weights", "package": "imagenet"}.get(config.init)
+    label = (config.weights_name or given) if given else config.init
     start = StartingPoint(config.architecture, families[config.init], label)
     with suppress(InputError):
         start = start._replace(architecture=resolve(config.architecture))

@@ -119,7 +119,7 @@ def shortened(name: str, width: int) -> str:
 
 @contextmanager
 def steps(label: str, first_s: float = 4.0, every_s: float = _EVERY_S) -> Iterator[Callable[[str], None]]:
-    """What is being done, where nobody knows how long it takes: `with steps("checking x") as begin: ...`.
+    """Show work of unknown length: `with steps("checking x") as begin: ...`.
 
     A line that moves on a terminal; elsewhere nothing of what is quick, the first plain line after `first_s`
     seconds, then one every `every_s`.

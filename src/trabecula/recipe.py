@@ -25,9 +25,11 @@ from pydantic import Field
 
 from trabecula.config import Record, assign, build, leaves, read_toml, suggest
 from trabecula.errors import InputError
+from trabecula.packages import has_extra
 
 _NOT_SETTINGS = ("verb", "axes")
 _SKIP = "skip_if_missing"
+_EXTRA = re.compile(r"trabecula\[(\w+)\]")  # of the package, as pip names it
 _REFERENCE = re.compile(r"@([^/\[\]]+)(?:\[([^\]]*)\])?(?:/(.*))?")
 EVERY = "*"  # "@*": every stage that does not itself wait for this one
 
@@ -179,8 +181,8 @@ def _named_axis(
             if fixed := [key for key in _NOT_SETTINGS if key in given]:
                 raise InputError(f"{at}.{stage}.{fixed[0]} can't vary along an axis")
             varied[stage] = {}
-        if (needed := changes.get(_SKIP)) is not None and not Path(str(needed)).exists():
-            missing[label] = f"{needed} is not there"
+        if lack := _lacking(changes.get(_SKIP)):
+            missing[label] = lack
         else:
             kept[label] = {stage: dict(leaves(given)) for stage, given in settings.items()}
     if not kept:
@@ -191,11 +193,21 @@ def _named_axis(
     return Axis(name, tuple(kept), tuple({**varied, **settings} for settings in kept.values()))
 
 
+def _lacking(needed: object) -> str:
+    """Why an arm is skipped whose `skip_if_missing` names a file or an extra; "" where it is not."""
+    if needed is None:
+        return ""
+    if extra := _EXTRA.fullmatch(str(needed)):
+        there = has_extra(extra[1])
+        return "" if there else f"{needed} is not installed: python -m pip install '{needed}'"
+    return "" if Path(str(needed)).exists() else f"{needed} is not there"
+
+
 def not_run_lines(values: Mapping[str, Any], not_run: Mapping[str, str]) -> list[str]:
     """A line for each reason in `not_run`: the arms that read the missing file, then their controls.
 
-    A control names the file in `skip_if_missing` and does not read it: random weights of a network, say,
-    that is in the study only to be compared with ImageNet's. `values`: the recipe's TOML.
+    A control names the file or extra in `skip_if_missing` and does not read it: random weights of a network,
+    say, that is in the study only to be compared with ImageNet's. `values`: the recipe's TOML.
     """
     changes = {label: table for axis in (values.get("axes") or {}).values() for label, table in axis.items()}
     lines = []
@@ -210,7 +222,9 @@ def not_run_lines(values: Mapping[str, Any], not_run: Mapping[str, str]) -> list
 
 def _reads_file(changes: Mapping[str, Any]) -> bool:
     needed = changes.get(_SKIP)
-    return needed is None or sum(value == needed for _, value in leaves(changes)) > 1
+    if needed is None or _EXTRA.fullmatch(str(needed)):
+        return needed is None or any(value == "package" for _, value in leaves(changes))
+    return sum(value == needed for _, value in leaves(changes)) > 1
 
 
 @dataclass(frozen=True)

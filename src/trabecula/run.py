@@ -14,7 +14,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from trabecula.artifacts.run_record import RunRecord, read_run, run_id
 from trabecula.config import Record, digest, dump, inputs, suggest, without_effect
 from trabecula.errors import InputError, disk_full
 from trabecula.files import locked, make_folder, sha256_of, sweep, write_atomically, write_json
+from trabecula.packages import installed
 from trabecula.verbs import VERBS
 
 _RECORDS = {run_record.CONFIG_FILE, run_record.PROVENANCE_FILE, run_record.LOG_FILE, ".lock"}
@@ -202,11 +202,3 @@ def provenance(config: Record) -> dict[str, Any]:
         "packages": {name: installed(name) for name in packages},
         "inputs": {key: [str(path) for path in paths] for key, paths in inputs(config).items()},
     }
-
-
-def installed(package: str) -> str | None:
-    """The version of an installed package; None of one that is not."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

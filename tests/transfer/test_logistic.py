@@ -13,7 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from trabecula.transfer import conjugate_gradients, logistic
-from trabecula.transfer.logistic import Problem, StrengthPath, balanced_weights, solve
+from trabecula.transfer.few_labels import balanced_weights
+from trabecula.transfer.logistic import Problem, StrengthPath, solve
 
 STRENGTHS = (1e-5, 1e-3, 1e-1, 1.0, 1e2, 1e5)
 HARD = ("random", "separable", "one image per class", "duplicates", "constant features", "missing class",
@@ -43,7 +44,7 @@ def problem(case: str, num_classes: int, seed: int = 0, weighted: bool = False) 
     if case == "scaled":
         X *= np.logspace(-3, 2, d)
     labels = torch.from_numpy(y.astype(np.int64))
-    weights = balanced_weights(labels, num_classes) if weighted else None
+    weights = torch.from_numpy(balanced_weights(labels.numpy(), num_classes))[labels] if weighted else None
     return Problem(torch.from_numpy(X), labels, num_classes, weights)
 
 
@@ -209,9 +210,9 @@ def test_weights_count_images() -> None:
 def test_balanced_weights_are_those_of_sklearn() -> None:
     from sklearn.utils.class_weight import compute_sample_weight
 
-    labels = torch.tensor([0, 0, 0, 2, 2, 3])
-    expected = compute_sample_weight("balanced", labels.numpy())
-    np.testing.assert_allclose(balanced_weights(labels, 5).numpy(), expected, rtol=1e-12)
+    labels = np.array([0, 0, 0, 2, 2, 3])
+    expected = compute_sample_weight("balanced", labels)
+    np.testing.assert_allclose(balanced_weights(labels, 5)[labels], expected, rtol=1e-12)
 
 
 def test_saved_weights_are_the_solution() -> None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from trabecula import finetune, pretrain, split
 from trabecula.errors import InputError
+from trabecula.nets.encoder import make_encoder
 from trabecula.objectives.classify import Classify
 from trabecula.run import execute
 from trabecula.transfer.fine_tuning import (
@@ -24,7 +25,7 @@ from trabecula.transfer.fine_tuning import (
     read_material,
     tune,
 )
-from trabecula.transfer.probe_start import below, features_of
+from trabecula.transfer.probe_start import below, features_of, started
 
 CPU = torch.device("cpu")
 FEW_STEPS = {"images": 16, "batch_size": 8, "every": 8, "precision": "float32", "augment": False}
@@ -93,6 +94,19 @@ def test_batch_norms_begin_with_the_statistics_of_the_labelled_images(hospital: 
     torch.testing.assert_close(norm.running_mean, seen[0].mean((0, 2, 3)), rtol=1e-3, atol=1e-5)
     untouched = next(p for p in known.encoder.modules() if isinstance(p, nn.BatchNorm2d)).running_mean
     assert not untouched.any()  # the encoder itself stays as it was
+
+
+def test_statistics_where_single_images_leave_none() -> None:
+    """At 32 px the last maps of a ResNet are single positions: a batch of one image has no variance there."""
+    encoder = make_encoder("timm:resnet10t", 1, 32)
+    images = torch.rand(5, 1, 32, 32)
+    in_parts, whole = (started(encoder, images.split(size)) for size in (2, 5))
+    last = [[m for m in e.modules() if isinstance(m, nn.BatchNorm2d)][-1] for e in (in_parts, whole)]
+    assert all(norm.running_mean.any() for norm in last)
+    assert not torch.equal(last[0].running_mean, last[1].running_mean)  # a mean over batches of 2 and 3
+    alone = started(encoder, images[:1].split(1))
+    for norm in (m for m in alone.modules() if isinstance(m, nn.BatchNorm2d)):
+        assert not norm.running_mean.any()
 
 
 def test_what_comes_out_is_never_worse_on_validation_than_the_probe(hospital: Path, root: Path) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Stem = Literal["native", "sum", "repeat"]
 Pool = Literal["mean", "mean+max", "flatten", "token"]
 PoolChoice = Literal["auto", "mean", "mean+max", "flatten", "token"]
-Init = Literal["random", "weights", "encoder"]
+Init = Literal["random", "weights", "package", "encoder"]
 Family = Literal["random", "imagenet", "weights", "pretrained"]
 
 FORMAT = 1

@@ -8,7 +8,6 @@ manifest; what cannot be right is refused with the rows of the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,11 @@ from numpy.typing import NDArray
 from trabecula.artifacts.label_budget import is_budget
 from trabecula.artifacts.manifest import Manifest
 from trabecula.artifacts.predictions import CHOICES, PREDICTIONS, cohorts_of
-from trabecula.artifacts.rules import FIRST_ROW
 from trabecula.artifacts.splits import Splits
 from trabecula.artifacts.tasks import Task, find_task
 from trabecula.config import suggest
 from trabecula.errors import InputError
-from trabecula.spreadsheet import read_table, row_numbers
+from trabecula.spreadsheet import read_sheet, row_numbers
 
 MODE = "imported"
 """The mode, architecture and family of arms of which only predictions are known."""
@@ -51,7 +49,8 @@ def read_imported(file: Path, manifest: Manifest, splits: Splits) -> tuple[pd.Da
         InputError: rows that do not sum to 1 (see `SUM_TOLERANCE`), values that are no numbers or not in
             [0, 1], images twice or not in the manifest, no test image, a missing column, an unknown task.
     """
-    table = read_table(file)
+    sheet = read_sheet(file)
+    table = sheet.table.set_index(pd.Index(sheet.rows))  # errors name the rows of the file
     if "image_id" not in table:
         raise InputError(f"{file}: no column 'image_id'{suggest('image_id', list(table.columns))}")
     if not len(table):
@@ -62,13 +61,13 @@ def read_imported(file: Path, manifest: Manifest, splits: Splits) -> tuple[pd.Da
     table["task"] = _filled(table, "task", _only_task(file, table, manifest))
     numbers = {key: _number(file, table, key) for key in _DEFAULTS}
     row_of = pd.Index(manifest.table["image_id"]).get_indexer(pd.Index(table["image_id"]))
-    _refuse(file, table["image_id"] == "", "no image_id")
-    _refuse(file, row_of < 0, f"an image that {manifest.path} does not have", table["image_id"])
+    _refuse(file, table, table["image_id"] == "", "no image_id")
+    _refuse(file, table, row_of < 0, f"an image that {manifest.path} does not have")
     key = ["image_id", "task", "arm", "seed", "pretrain_seed", "fraction"]
     twice = table.duplicated(key, keep=False)
-    _refuse(file, twice, "an image that is predicted more than once", table["image_id"])
+    _refuse(file, table, twice, "an image that is predicted more than once")
     wrong = ~np.array([is_budget(value) for value in numbers["fraction"]], dtype=bool)
-    _refuse(file, wrong, "a fraction that is not in (0, 1], nor -k for k patients per class")
+    _refuse(file, table, wrong, "a fraction that is not in (0, 1], nor -k for k patients per class")
     patients = manifest.table["patient_id"].to_numpy()[row_of]
     frames, parts = [], np.array([splits.of.get(str(patient), "") for patient in patients])
     for task_name in dict.fromkeys(table["task"]):
@@ -111,7 +110,7 @@ def _number(file: Path, table: pd.DataFrame, column: str) -> NDArray[np.float64]
     values = pd.to_numeric(table[column], errors="coerce").to_numpy(np.float64)
     whole = column == "fraction" or (np.isfinite(values) & (values == np.floor(values)) & (values >= 0))
     kind = "number" if column == "fraction" else "whole number from 0"
-    _refuse(file, ~(np.isfinite(values) & whole), f"no {kind} in column '{column}'")
+    _refuse(file, table, ~(np.isfinite(values) & whole), f"no {kind} in column '{column}'")
     return values
 
 
@@ -128,26 +127,23 @@ def _probabilities(file: Path, table: pd.DataFrame, task: Task) -> NDArray[np.fl
             )
         columns.append(column)
     p: NDArray[np.float64] = table[columns].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
-    at, images = table.index, table["image_id"]
-    _refuse(file, ~np.isfinite(p).all(axis=1), "a probability that is no number", images, at)
+    _refuse(file, table, ~np.isfinite(p).all(axis=1), "a probability that is not a finite number")
     outside = ((p < 0) | (p > 1)).any(axis=1)
     advice = "; divide per cent by 100, and give probabilities, not scores" if outside.any() else ""
-    _refuse(file, outside, f"a probability outside 0 to 1{advice}", images, at)
+    _refuse(file, table, outside, f"a probability outside 0 to 1{advice}")
     if task.kind != "multilabel":
         wrong = np.abs(p.sum(axis=1) - 1) > SUM_TOLERANCE
         first = f"{p[np.argmax(wrong)].sum():.4g}" if wrong.any() else ""
         text = f"probabilities that do not sum to 1 within {SUM_TOLERANCE} (the first sums to {first})"
-        _refuse(file, wrong, text, images, at)
+        _refuse(file, table, wrong, text)
     return p
 
 
-def _refuse(
-    file: Path, bad: Any, what: str, images: pd.Series[Any] | None = None, at: Iterable[int] | None = None
-) -> None:
-    """An error that names the bad rows as a spreadsheet counts, and the first image."""
-    where = np.flatnonzero(np.asarray(bad))
-    if not where.size:
+def _refuse(file: Path, table: pd.DataFrame, bad: Any, what: str) -> None:
+    """An error that names the bad rows as a spreadsheet program counts, and the first image."""
+    wrong = table[np.asarray(bad, dtype=bool)]
+    if not len(wrong):
         return
-    numbers = list(at) if at is not None else list(range(len(np.asarray(bad))))
-    first = f" (the first is image '{images.iloc[where[0]]}')" if images is not None else ""
-    raise InputError(f"{file}: {row_numbers([numbers[int(i)] + FIRST_ROW for i in where])} {what}{first}")
+    image = wrong["image_id"].iloc[0]
+    first = f" (the first is image '{image}')" if image else ""
+    raise InputError(f"{file}: {row_numbers([int(row) for row in wrong.index])} {what}{first}")

@@ -73,7 +73,7 @@ class Rule:
     ) -> npt.NDArray[np.bool_]:
         """Where the rule holds, (n,), `among` these rows; an empty cell satisfies only `== ''`, `!= value`.
 
-        A cell of these rows that is no number and is compared as one is refused; the message begins with
+        A cell of these rows that is compared as a number and is none is refused; the message begins with
         `where` and gives the images and `rows`, the numbers of the table's rows in their file.
         """
         result = np.array(np.broadcast_to(among, len(table)), dtype=bool)

@@ -159,7 +159,7 @@ def _corrected(
     ]
     unsure = [row["class"] for row in rows if row["high"] - row["low"] > WIDE]
     if unsure:
-        text += f"; how much of {', '.join(unsure)} there is cannot be told by these calls"
+        text += f"; the calls do not determine the share of {', '.join(unsure)}"
     return {"corrected": rows, "correction": text, "misfit": misfit}
 
 

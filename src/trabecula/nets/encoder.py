@@ -193,6 +193,9 @@ def pooling(backbone: Backbone, pool: PoolChoice) -> tuple[Pool, int]:
     return chosen, backbone.num_features * factor
 
 
+_GIVEN = ("weights", "package")  # inits with weights of somebody else
+
+
 class StartingPoint(NamedTuple):
     """Where an encoder's weights start, as its card will say it; no weights are read.
 
@@ -222,7 +225,7 @@ def starting_point(architecture: str, init: Init, weights: Path | None, weights_
     elif architecture == AUTO and weights is not None:
         architecture = read_encoder_card(weights).architecture
     family: Family = "random"
-    if init == "weights":
+    if init in _GIVEN:
         is_imagenet = published.is_imagenet if published is not None else names_imagenet(weights_name)
         name = published.name if published is not None else weights_name or _file_name(weights)
         family, label = "imagenet" if is_imagenet else "weights", name.partition("@")[0].rpartition("/")[2]
@@ -251,8 +254,8 @@ def make_encoder(
         channels, size: of the images, px.
         stem, pool: see `build_backbone` and `pooling`.
         init: "random", "weights" (a file in the library's own layout, a model's folder, or what a name on the
-            hub stands for) or "encoder" (a folder).
-        weights: the file or folder; needed unless `init` is "random" or the weights lie on the hub.
+            hub stands for), "package" (the ImageNet weights of the extra `imagenet`) or "encoder" (a folder).
+        weights: the file or folder; for "weights", unless they lie on the hub, and for "encoder".
         name: of the arm; made of architecture and initialisation where "".
         weights_name: what the weights are called; "" for their file's or folder's name. A file is taken for
             ImageNet's only where this name says so ("imagenet").
@@ -282,7 +285,7 @@ def _begin(
     if published is not None:
         mean = per_channel(published.mean or backbone.mean, backbone.in_channels)
         std = per_channel(published.std or backbone.std, backbone.in_channels)
-        called, prefix = published.load(backbone, weights_prefix) if init == "weights" else ("", "")
+        called, prefix = published.load(backbone, weights_prefix) if init in _GIVEN else ("", "")
         return {"mean": mean, "std": std, "weights": called, "weights_prefix": prefix}
     if weights is None:
         return {"mean": backbone.mean, "std": backbone.std}

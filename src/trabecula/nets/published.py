@@ -218,6 +218,12 @@ def find_published(architecture: str, init: str, weights: Path | None, weights_n
     Raises:
         InputError: a name on the hub without weights asked for, or with a file beside it; no such folder.
     """
+    if init == "package":
+        if weights is not None:
+            raise InputError("init 'package' takes no weights: leave 'weights' out, or set init = weights")
+        from trabecula.nets.packaged import find_packaged
+
+        return find_packaged(resolve(architecture), weights_name)
     named = is_hub_name(architecture)
     if named and init != "weights":
         raise InputError(

@@ -34,7 +34,10 @@ Row = Mapping[str, Any]
 _MONITORS = (("rank", "effective rank", 1), ("spread", "spread", 3), ("knn", "neighbours", 3))
 _PARENTS = ("predictions", "features", "classifier", "encoder", "store")  # inputs that runs are made from
 _LONG = 12  # lines of a part: more are counted
-_INITS = {"random": "random weights", "weights": "given weights", "encoder": "another encoder's weights"}
+_INITS = {
+    "random": "random weights", "weights": "given weights", "package": "weights of a package",
+    "encoder": "another encoder's weights",
+}  # fmt: skip
 
 
 @dataclass

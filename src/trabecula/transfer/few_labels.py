@@ -40,6 +40,19 @@ def is_balanced(class_weight: ClassWeight, task: Task) -> bool:
     return class_weight == "balanced" or (class_weight == "auto" and task.kind in ("multiclass", "ordinal"))
 
 
+def balanced_weights(y: NDArray[np.int64], num_classes: int) -> NDArray[np.float64]:
+    """Weight of each class (K,): n / (number of present classes * n_class), scikit-learn's "balanced".
+
+    An absent class has the weight of one with a single image. For labels, y (n, L): the odds of a negative
+    (L,), which weigh the positives.
+    """
+    if y.ndim == 2:
+        return (y == 0).sum(0) / np.maximum((y == 1).sum(0), 1)
+    counts = np.bincount(y, minlength=num_classes)
+    weights: NDArray[np.float64] = len(y) / ((counts > 0).sum() * np.maximum(counts, 1))
+    return weights
+
+
 def class_frequencies(task: Task, y: NDArray[np.int64]) -> tuple[float, ...]:
     """Of the (n,) training labels; () for labels that are no classes."""
     if task.kind == "multilabel" or not len(y):

@@ -39,7 +39,7 @@ from trabecula.objectives.objective import Setting
 from trabecula.objectives.optim import Optimizer
 from trabecula.progress import Meter
 from trabecula.train.loop import train
-from trabecula.transfer.few_labels import ClassWeight, LabelledImages, is_balanced
+from trabecula.transfer.few_labels import ClassWeight, LabelledImages, balanced_weights, is_balanced
 from trabecula.transfer.linear_probe import ProbeData, ProbeSettings, fit_probes
 from trabecula.transfer.probe_start import ProbeStart, below, features_of, started
 
@@ -258,9 +258,10 @@ def with_chosen(tuning: Tuning, chosen: ChosenSettings, seed: int) -> Tuning:
 def make_objective(tuning: Tuning, material: Material, seed: int) -> Classify:
     """Encoder and head before training, on the CPU; the critic's head is its own if it was pretrained."""
     task, y = material.task, material.labelled.y[material.subset.train]
+    balanced = is_balanced(tuning.class_weight, task)
     settings = ClassifyConfig(
         kind="multilabel" if task.kind == "multilabel" else "single", num_classes=task.num_outputs,
-        class_weights=balanced_weights(y, task.num_outputs) if is_balanced(tuning.class_weight, task) else (),
+        class_weights=tuple(balanced_weights(y, task.num_outputs).tolist()) if balanced else (),
         head=tuning.head, augment=tuning.augment, views=tuning.views, optimizer=tuning.optimizer,
     )  # fmt: skip
     card = material.encoder.card
@@ -276,14 +277,6 @@ def make_objective(tuning: Tuning, material: Material, seed: int) -> Classify:
     if tuning.head == "critic" and card.family != "random":
         objective.head.output.load_state_dict(load_critic(material.folder).output.state_dict())
     return objective
-
-
-def balanced_weights(y: NDArray[np.int64], num_classes: int) -> tuple[float, ...]:
-    """n / (K n_k) for classes; for labels the odds of a negative, which weigh the positives."""
-    if y.ndim == 2:
-        return tuple(((y == 0).sum(0) / np.maximum((y == 1).sum(0), 1)).tolist())
-    counts = np.bincount(y, minlength=num_classes)
-    return tuple((len(y) / (num_classes * np.maximum(counts, 1))).tolist())
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from torch import Tensor
 from trabecula.artifacts.tasks import Task
 from trabecula.config import Record
 from trabecula.metrics.classification import auroc_macro, balanced_accuracy
-from trabecula.transfer.few_labels import ClassWeight, is_balanced
-from trabecula.transfer.logistic import Problem, StrengthPath, balanced_weights, solve, standardisation
+from trabecula.transfer.few_labels import ClassWeight, balanced_weights, is_balanced
+from trabecula.transfer.logistic import Problem, StrengthPath, solve, standardisation
 
 _TIE = 1e-6  # validation log-losses closer than the solver's tolerance are equal
 _PIECE = 5  # strengths solved between two looks at the validation scores
@@ -156,9 +156,11 @@ def _unsolved(settings: ProbeSettings, task: Task, data: ProbeData, balanced: bo
 
 def _problems(x: Tensor, y: NDArray[np.int64], num_classes: int, balanced: bool) -> Iterator[Problem]:
     for column in y.T if y.ndim == 2 else y[None]:
-        known = torch.from_numpy(np.flatnonzero(column >= 0)).to(x.device)
-        labels = torch.from_numpy(column).to(x.device)[known]
-        weights = balanced_weights(labels, num_classes) if balanced else None
+        rows = np.flatnonzero(column >= 0)
+        known, labels = (torch.from_numpy(values).to(x.device) for values in (rows, column[rows]))
+        weights = None
+        if balanced:
+            weights = torch.from_numpy(balanced_weights(column[rows], num_classes)).to(x.device)[labels]
         yield Problem(x if len(known) == len(x) else x[known], labels, num_classes, weights)
 
 

@@ -119,12 +119,6 @@ def standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.where(std > 1e-7 * mean.abs(), std, 1.0)
 
 
-def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:
-    """n / (number of present classes * n_class) for each image: scikit-learn's "balanced"."""
-    counts = torch.bincount(labels, minlength=num_classes)
-    return (len(labels) / ((counts > 0).sum() * counts.clamp(min=1)).double())[labels]
-
-
 def solve(
     problems: Sequence[Problem], strengths: Sequence[float], tolerance: float = 1e-4,
     inner: torch.dtype = torch.float32, after: Sequence[StrengthPath] = (),

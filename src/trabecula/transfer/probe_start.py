@@ -7,7 +7,8 @@ updates bend good features towards noise; from the probe they improve what is al
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,10 +50,14 @@ class ProbeStart:
 def started(encoder: Encoder, images: Iterable[Tensor]) -> Encoder:
     """A copy whose batch norms have the statistics of these images, as training would see them.
 
-    A random network's own, 0 and 1, fit no image; those of a pretrained one are of its pretraining.
+    A random network's own, 0 and 1, fit no image; those of a pretrained one are of its pretraining. One image
+    alone has no variance where maps are single positions: the copy then keeps its own statistics.
     """
-    encoder = copy.deepcopy(encoder)
+    encoder, batches = copy.deepcopy(encoder), _of_two_or_more(images)
+    first = next(batches)
     norms = [part for part in encoder.modules() if isinstance(part, _BatchNorm)]
+    if len(first) < 2:
+        return encoder.eval()
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
@@ -62,11 +67,25 @@ def started(encoder: Encoder, images: Iterable[Tensor]) -> Encoder:
         for norm in norms:
             norm.train()
         with torch.no_grad(), exact():
-            for part in images:
-                encoder(part)
+            for batch in itertools.chain([first], batches):
+                encoder(batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return encoder.eval()
+
+
+def _of_two_or_more(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The batches; one that holds a single image goes with the one before it."""
+    held: Tensor | None = None
+    for batch in batches:
+        if held is not None and len(batch) == 1:
+            held = torch.cat([held, batch])
+            continue
+        if held is not None:
+            yield held
+        held = batch
+    if held is not None:
+        yield held
 
 
 @torch.inference_mode()
