@@ -29,7 +29,8 @@ def test_every_tensor_finds_its_place() -> None:
     """Keys by their names, against the order of both networks' state dicts: two ways, one result."""
     found = read_weights(find_packaged(ARCHITECTURE).folder)
     ours, net = as_timm(found), timm.create_model("tf_efficientnet_lite0")
-    assert len(ours) == len(found) == len(net.state_dict()) == 247
+    assert len([key for key in ours if not key.endswith("num_batches_tracked")]) == 247
+    assert len(ours) == len(found)
     assert list(ours) == list(net.state_dict())
     assert [value.shape for value in ours.values()] == [value.shape for value in net.state_dict().values()]
     net.load_state_dict(ours)
@@ -63,13 +64,14 @@ def test_a_grey_encoder_starts_from_it_and_says_so(tmp_path: Path, store: Store)
     encoder = load_encoder(tmp_path / "out")
     card = encoder.card
     assert (card.family, card.init) == ("imagenet", "package")
-    assert card.name == "timm-tf_efficientnet_lite0-imagenet"
+    assert card.name == "tf_efficientnet_lite0-imagenet"
     assert card.weights == f"imagenet sha256:{packaged.SHA256}"
     assert card.mean == card.std == (0.5, 0.5, 0.5)
     assert "features of given weights" in said
     assert pretrain.arm(config) == {key: getattr(card, key) for key in ("name", "architecture", "family")}
     wanted = as_timm(read_weights(find_packaged(ARCHITECTURE).folder))
-    assert all(torch.equal(v, wanted[key]) for key, v in encoder.backbone.net.state_dict().items())
+    found = encoder.backbone.net.state_dict()
+    assert all(torch.equal(found[key], v) for key, v in wanted.items() if "classifier" not in key)
     random = make_encoder(ARCHITECTURE, 1, store.size, stem="repeat")
     images = store.read([0, 1])
     assert not torch.allclose(random.embed(images), encoder.embed(images))
@@ -84,7 +86,7 @@ def test_other_networks_and_a_missing_extra_are_one_line_each(
         make_encoder(ARCHITECTURE, 1, 64, stem="repeat", init="package", weights=tmp_path / "w.pt")
     broken = tmp_path / "w.pth"
     torch.save({"a": torch.zeros(1)}, broken)
-    monkeypatch.setattr(metadata.Distribution, "locate_file", lambda *_: broken)
+    monkeypatch.setattr(metadata.PathDistribution, "locate_file", lambda *_: broken)
     with pytest.raises(InputError, match="not the weights that were tested"):
         make_encoder(ARCHITECTURE, 1, 64, stem="repeat", init="package")
     monkeypatch.setattr(packaged, "_PACKAGE", "no-such-package")

@@ -51,7 +51,7 @@ def refuse_own(path: Path) -> None:
         raise _damaged(path, error) from None
     if kind == "encoder":
         raise InputError(
-            f"{path}: an encoder that Trabecula wrote, without its card encoder.json, which lists the "
+            f"{path}: an encoder that Trabecula wrote, without its card, which lists the "
             "patients that it has seen; give the folder that it comes from: with init = encoder where "
             "`pretrain` wrote it, with init = weights where another site's `export` did"
         )

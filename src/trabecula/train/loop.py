@@ -106,8 +106,7 @@ def train(
     num_steps, point_steps = -(-images // step_images), max(every // step_images, 1)
     means, memory = _Means(), memory if memory is not None else {}
     seconds, used = seconds_between() if save_s is None else save_s, precision_on(stream.device, precision)
-    path = None if checkpoint is None else Path(checkpoint)
-    kept = Checkpoint(path, seconds, objective, optimizers, memory, used, means.sums)
+    kept = Checkpoint(checkpoint and Path(checkpoint), seconds, objective, optimizers, memory, used, means.sums)
     step, crowding = kept.resume(stream.device), Crowding(stream.device)
     with kept_memory(), _stoppable(kept, step_images) as asked:
         while step < num_steps and not memory.get("stopped"):
