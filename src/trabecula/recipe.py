@@ -224,7 +224,7 @@ def _reads_file(changes: Mapping[str, Any]) -> bool:
     needed = changes.get(_SKIP)
     if needed is None or _EXTRA.fullmatch(str(needed)):
         return needed is None or any(value == "package" for _, value in leaves(changes))
-    return sum(value == needed for _, value in leaves(changes)) > 1
+    return [value for _, value in leaves(changes)].count(needed) > 1
 
 
 @dataclass(frozen=True)

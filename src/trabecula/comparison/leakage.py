@@ -98,7 +98,7 @@ def check_predicted(
         absent = [patient for image, patient in pairs if image not in made]
         if absent:
             raise InputError(
-                f"arm '{arm}' ({mode}, {labels_used(float(fraction))}, seed {seed}): no prediction for "
+                f"arm '{arm}' ({mode}, {labels_used(float(str(fraction)))}, seed {seed}): no prediction for "
                 f"{len(absent)} of {len(pairs)} test images, of {_named([*dict.fromkeys(absent)], manifest)}"
                 "; if they were made with other splits it may have been trained on that patient: make them "
                 "anew with these splits (images that cannot be predicted are taken out by the task's "

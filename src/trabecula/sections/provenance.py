@@ -180,7 +180,10 @@ def _task_flow(results: Results, name: str, task: TaskFlow) -> dict[str, Any]:
         rows = [s for s in drawn if s.fraction == fraction]
         seeds = len({s.seed for s in rows})
         train, val = _drawn(rows, "train"), _drawn(rows, "val")
-        subsets.append({"requested": share(fraction), "train": train, "val": val, "num_seeds": seeds})
+        joined = " of" if fraction > 0 else ", from"
+        subsets.append(
+            {"requested": share(fraction), "joined": joined, "train": train, "val": val, "num_seeds": seeds}
+        )
     classes = list(dict.fromkeys(c for part in parts.values() for c in part.get("per_class") or {}))
     return {
         "name": name, "kind": task.kind, "exclusions": task.exclusions, "parts": parts, "classes": classes,

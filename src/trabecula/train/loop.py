@@ -76,9 +76,8 @@ def train(
     """Train until `images` are seen; yield a Point about every `every` images and at the end.
 
     The checkpoint is written after the consumer has handled a point, so what it put into `memory`
-    (plain values and tensors) is in it; at most one in `save_s` seconds (by default $TRABECULA_SAVE_S or 30),
-    since how often it is written changes no result. With a checkpoint at hand, training goes on from there.
-    The first Ctrl-C or SIGTERM ends training after the step that is being made, with a checkpoint of it.
+    (plain values and tensors) is in it; at most one in `save_s` seconds (by default $TRABECULA_SAVE_S or 30).
+    Training goes on from one that is there. Ctrl-C or SIGTERM ends it after the present step, with one of it.
 
     Raises:
         InputError: accumulation with a loss that mixes rows, or batches without a field it learns from.
@@ -106,7 +105,8 @@ def train(
     num_steps, point_steps = -(-images // step_images), max(every // step_images, 1)
     means, memory = _Means(), memory if memory is not None else {}
     seconds, used = seconds_between() if save_s is None else save_s, precision_on(stream.device, precision)
-    kept = Checkpoint(checkpoint and Path(checkpoint), seconds, objective, optimizers, memory, used, means.sums)
+    file = Path(checkpoint) if checkpoint is not None else None
+    kept = Checkpoint(file, seconds, objective, optimizers, memory, used, means.sums)
     step, crowding = kept.resume(stream.device), Crowding(stream.device)
     with kept_memory(), _stoppable(kept, step_images) as asked:
         while step < num_steps and not memory.get("stopped"):

@@ -89,7 +89,7 @@ def _columns(results: Results, task: str, metric: str, arms: Sequence[Arm]) -> l
     return sorted(found, key=_order)
 
 
-def _order(column: ModeShare) -> tuple[float, int, str]:
+def _order(column: ModeShare) -> tuple[tuple[bool, float], int, str]:
     mode, fraction = column
     return fewest_first(fraction), list(MODES).index(mode.partition(":")[0]), mode
 
