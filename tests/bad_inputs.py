@@ -28,6 +28,7 @@ SEARCH = "search --encoder encoder --store store --manifest cohort --splits spli
 EVALUATE = "evaluate --predictions probe --encoders encoder --manifest cohort --splits split"
 WEIGHTS = "pretrain --store store -s architecture=torchvision:squeezenet1_0 -s stem=sum -s init=weights"
 
+RESNET = "pretrain --store store -s architecture=torchvision:resnet18 -s stem=sum -s init=weights"
 FIDELITY = "fidelity --generator encoder --splits split"
 
 REFUSED = {
@@ -118,6 +119,11 @@ REFUSED = {
     "study broken.toml": "broken.toml: not valid TOML: Invalid value (at line 2, column 8)",
     # files that do not belong together
     f"{WEIGHTS} --weights resnet18.pt": "its keys are those of torchvision:resnet18: set architecture = 'torchvision:resnet18'",
+    "pretrain --store store -s architecture=critic -s init=weights --weights moved.safetensors": "moved.safetensors: an encoder that Trabecula wrote, without its card, which lists the patients that it has seen; give the folder that it comes from",
+    f"{RESNET} --weights diverged.pt": "diverged.pt: 1 of 102 tensors have values that are not finite (conv1.weight): the training that wrote them has diverged, or the file is damaged",
+    f"{RESNET} --weights distilled.pt": "distilled.pt: holds 2 networks that fit torchvision:resnet18, with the prefixes 'student.', 'teacher.'; choose one, such as weights_prefix = 'teacher.'",
+    f"{RESNET} --weights resnet18.pt -s weights_prefix=teacher": "resnet18.pt: no key begins with weights_prefix 'teacher.'",
+    "pretrain --store store -s architecture=critic -s init=package": "init 'package': the package has ImageNet weights of timm:tf_efficientnet_lite0, not of critic; set architecture = 'timm:tf_efficientnet_lite0', or init = weights with a file",
     f"{WEIGHTS} --weights evil.pt": "evil.pt: holds code or objects, not only tensors, and is not loaded, as that could run anything",
     f"{WEIGHTS} --weights evil.safetensors": "evil.safetensors: not a safetensors file, or cut short",
     "pretrain --store store --weights empty -s init=weights -s architecture=auto": "empty: no model's folder: it needs encoder.json (an export), or config.json",
@@ -264,7 +270,12 @@ def _files(root: Path) -> None:
     (root / "thesis/thesis.docx").touch()
     (root / "dangling").symlink_to("nowhere")
     (root / "model/config.json").write_text('{"model_type": "bert"}')
-    torch.save(models.resnet18(weights=None).state_dict(), root / "resnet18.pt")
+    net = models.resnet18(weights=None).state_dict()
+    torch.save(net, root / "resnet18.pt")
+    torch.save({**net, "conv1.weight": net["conv1.weight"] / 0}, root / "diverged.pt")
+    both = {f"{part}.{key}": value for part in ("student", "teacher") for key, value in net.items()}
+    torch.save(both, root / "distilled.pt")
+    shutil.copy(root / "encoder/encoder.safetensors", root / "moved.safetensors")
     for name in ("evil.pt", "evil.safetensors"):
         (root / name).write_bytes(pickle.dumps(Evil()))
     for name in ("cut", "torn", "damaged"):
