@@ -1,16 +1,17 @@
 """Do our probes land where scikit-learn's would? On the features and few-label subsets of a finished study.
 
-    python bench/probe_agreement.py runs/knees --arm squeezenet1_0-imagenet --task kl --fractions 0.01 0.05 0.1
+    python bench/probe_agreement.py runs/knees --arm squeezenet1_0-imagenet --task kl --fractions 0.05 0.1
 
-For each seed scikit-learn's LogisticRegression is fitted on the same standardised features of the same subset,
-with balanced class weights where there are three classes or more:
+For each seed scikit-learn's LogisticRegression is fitted on the same standardised features of the same
+subset, with balanced class weights where there are three classes or more:
 
     fixed   at C = 0.001, as a user would who knows that features are many and labels few
     path    at the 50 strengths of `probe`; of the first --path-seeds seeds, since it is slow. The smallest
             validation log-loss chooses, classes weighing alike where they do in training
 
-The score on the test part is AUROC (two classes) or balanced accuracy. One JSON line a fraction: means and SD over
-seeds. Exits with 1 where our mean is more than one SD below `fixed`, or a seed more than 0.01 from `path`.
+The score on the test part is AUROC (two classes) or balanced accuracy. One JSON line a fraction: means and SD
+over seeds. Exits with 1 where our mean is more than one SD below `fixed`, or a seed more than 0.01 from
+`path`.
 """
 
 from __future__ import annotations
