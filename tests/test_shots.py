@@ -37,7 +37,16 @@ def test_probes_of_shots_are_of_so_many_patients_of_each_class(
     assert build(probe.Config, {**few, "shots": [1]}, "probe").budgets == (-1.0,)
     assert build(probe.Config, {**few, "shots": [1], "fractions": [0.5]}, "probe").budgets == (-1.0, 0.5)
     assert build(probe.Config, few, "probe").budgets == (0.01, 0.05, 0.1)
-    for wrong, said in (({"fractions": []}, "give fractions or shots"), ({"shots": [0]}, "shots")):
+    assert build(probe.Config, {**few, "shots": 5}, "probe").budgets == (-5.0,)
+    for wrong, said in (
+        ({"fractions": []}, "give fractions or shots"),
+        ({"shots": [0]}, "shots"),
+        ({"fractions": [-5]}, "fractions"),
+        ({"fractions": [float("-inf")]}, "fractions"),
+        ({"shots": [5, 5]}, "'shots' has 5 twice"),
+        ({"fractions": [0.1, 0.1]}, "'fractions' has 0.1 twice"),
+        ({"seeds": [0, 0]}, "'seeds' has 0 twice"),
+    ):
         with pytest.raises(InputError, match=said):
             build(probe.Config, {**few, **wrong}, "probe")
     execute("probe", build(probe.Config, {**few, "shots": [1]}, "probe"), tmp_path / "p")
@@ -125,6 +134,9 @@ def test_the_report_has_columns_and_curves_of_patients_per_class(
     assert "share of labels" in page
     table = (tmp_path / "r" / "tables" / "results.md").read_text().replace("\N{NO-BREAK SPACE}", " ")
     order = ["5 patients per class", "10 patients per class", "10 % of labels", "100 % of labels"]
+    for name in ("comparisons.md", "label_multipliers.md", "fractions.md"):
+        text = (tmp_path / "r" / "tables" / name).read_text().replace("\N{NO-BREAK SPACE}", " ")
+        assert 0 < text.index("5 per class") < text.index("10 per class") < text.index("10 %"), name
     heads = next(line for line in table.splitlines() if order[0] in line)
     places = [heads.index(name) for name in order]
     assert places == sorted(places)

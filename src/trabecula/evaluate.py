@@ -353,7 +353,7 @@ def _chosen(kind: str, config: Config) -> tuple[str, ...]:
 def _subsets(choices: pd.DataFrame) -> list[results.LabelSubset]:
     """How many labels each task, fraction and seed had; arms share them, or the note says they do not."""
     rows = []
-    for key, same in choices.groupby(["task", "fraction", "seed"], sort=True):
+    for key, same in reading.grouped(choices, ["task", "fraction", "seed"]):
         task, fraction, seed = cast("tuple[str, float, int]", key)
         first = same.iloc[0]
         alike = len(same[list(reading.COUNTS)].drop_duplicates()) == 1

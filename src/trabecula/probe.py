@@ -47,7 +47,7 @@ class Probed(Record):
     """splits.csv by patient."""
     task: str | tuple[str, ...]
     """One or several of: a task of tasks.json, a rule such as "kl >= 2", a label column."""
-    fractions: tuple[float, ...] = (0.01, 0.05, 0.1)
+    fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.01, 0.05, 0.1)
     """Parts of the labelled patients of train and val that are used (Rajamohan et al. 2026: 1, 5, 10 %). With
     `shots` and without `fractions` there are none."""
     shots: tuple[Annotated[int, Field(ge=1)], ...] = ()
@@ -59,12 +59,18 @@ class Probed(Record):
     @model_validator(mode="before")
     @classmethod
     def _shots_alone(cls, values: Any) -> Any:
+        if isinstance(values.get("shots"), int):
+            values = {**values, "shots": (values["shots"],)}
         return {**values, "fractions": ()} if values.get("shots") and "fractions" not in values else values
 
     @model_validator(mode="after")
     def _has_labels(self) -> Self:
         if not self.budgets:
             raise ValueError("give fractions or shots, at least one")
+        for name in ("fractions", "shots", "seeds"):
+            values = getattr(self, name)
+            if twice := [value for value in values if values.count(value) > 1]:
+                raise ValueError(f"'{name}' has {twice[0]} twice: give each once")
         return self
 
     @property

@@ -25,11 +25,11 @@ from pydantic import Field
 
 from trabecula.config import Record, assign, build, leaves, read_toml, suggest
 from trabecula.errors import InputError
-from trabecula.packages import has_extra
+from trabecula.packages import extras, has_extra
 
 _NOT_SETTINGS = ("verb", "axes")
 _SKIP = "skip_if_missing"
-_EXTRA = re.compile(r"trabecula\[(\w+)\]")  # of the package, as pip names it
+_EXTRA = re.compile(r"trabecula\[(.*)\]")  # of the package, as pip names it
 _REFERENCE = re.compile(r"@([^/\[\]]+)(?:\[([^\]]*)\])?(?:/(.*))?")
 EVERY = "*"  # "@*": every stage that does not itself wait for this one
 
@@ -198,8 +198,9 @@ def _lacking(needed: object) -> str:
     if needed is None:
         return ""
     if extra := _EXTRA.fullmatch(str(needed)):
-        there = has_extra(extra[1])
-        return "" if there else f"{needed} is not installed: python -m pip install '{needed}'"
+        if (name := extra[1]) not in extras():
+            raise InputError(f"{_SKIP} = '{needed}': there is no extra '{name}'{suggest(name, extras())}")
+        return "" if has_extra(name) else f"{needed} is not installed: python -m pip install '{needed}'"
     return "" if Path(str(needed)).exists() else f"{needed} is not there"
 
 

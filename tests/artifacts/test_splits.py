@@ -251,7 +251,7 @@ def test_shots_are_as_many_patients_of_each_class_and_nest(cohort, shots, seed):
     }
     most = min(have[part][k] for part in have for k in range(4))
     if most < shots:
-        with pytest.raises(InputError, match=rf"^{shots} labelled patients per class: .* has \d of class"):
+        with pytest.raises(InputError, match=rf"^{shots} labelled patients per class: .* has \d of '"):
             draw_subset(splits, t, -shots, seed)
         return
     subset, fewer = draw_subset(splits, t, -shots, seed), draw_subset(splits, t, -1, seed)
@@ -281,11 +281,11 @@ def test_classes_too_small_for_the_shots_are_named_with_their_counts():
     with pytest.raises(InputError) as error:
         draw_subset(Splits(of), t, -3, 0)
     assert str(error.value) == (
-        "3 labelled patients per class: train has 1 of class '2', val has 1 of class '1', val has 0 of class "
-        "'2' (a patient counts for its worst class); use another task, or give `fraction`"
+        "3 labelled patients per class: train has 1 of '2', val has 1 of '1', val has 0 of '2' (a patient "
+        "counts for its worst class); use another task, or give `fraction`"
     )
     binary = make_truth(patients, [0, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1, 1])
-    with pytest.raises(InputError, match=r"val has 1 of class '1' .*; ask for 1 or fewer, or give"):
+    with pytest.raises(InputError, match=r"val has 1 of '1' .*; ask for 1 or fewer, or give"):
         draw_subset(Splits(of), binary, -3, 0)
     for wrong in (-1.5, 0, 1.01):
         with pytest.raises(InputError, match="must be above 0 and at most 1"):
@@ -299,6 +299,11 @@ def test_shots_of_several_labels_are_of_the_rarest_finding():
     subset = draw_subset(Splits(of), make_truth(patients, y), -2, 0)
     for rows in (subset.train, subset.val):
         assert Counter(tuple(y[row]) for row in rows) == {(0, 0): 2, (1, 0): 2, (1, 1): 2}
-    y = [[[0, 0], [1, 0], [1, 0]][k // 2 % 3] for k in range(24)]
-    with pytest.raises(InputError, match="train has 0 of class '1'"):
-        draw_subset(Splits(of), make_truth(patients, y), -2, 0)
+    y = [[[0, 0], [1, 1], [1, 1]][k // 2 % 3] for k in range(24)]  # the first finding is never alone
+    subset = draw_subset(Splits(of), make_truth(patients, y), -2, 0)
+    assert Counter(tuple(y[row]) for row in subset.train) == {(0, 0): 2, (1, 1): 2}
+    y = [[[1, 0], [1, 1]][k // 2 % 2] for k in range(24)]  # nobody is without a finding
+    subset = draw_subset(Splits(of), make_truth(patients, y), -2, 0)
+    assert Counter(tuple(y[row]) for row in subset.val) == {(1, 0): 2, (1, 1): 2}
+    with pytest.raises(InputError, match="counts for its rarest finding"):
+        draw_subset(Splits(of), make_truth(patients, y), -9, 0)

@@ -8,6 +8,8 @@ One number, so that files, comparisons and curves have one key for both; no two 
 
 from __future__ import annotations
 
+_MOST = 10**9  # patients per class: any more is a mistake
+
 
 def of_shots(shots: int) -> float:
     """The budget of so many labelled patients per class."""
@@ -16,12 +18,17 @@ def of_shots(shots: int) -> float:
 
 def shots_of(fraction: float) -> int | None:
     """Labelled patients per class; None of a part of the labels."""
-    return round(-fraction) if fraction < 0 else None
+    return round(-fraction) if is_shots(fraction) else None
+
+
+def is_shots(fraction: float) -> bool:
+    """Whether the budget is so many patients per class."""
+    return fraction < 0
 
 
 def is_budget(fraction: float) -> bool:
     """Whether it is one at all."""
-    return 0 < fraction <= 1 or (fraction < 0 and fraction == round(fraction))
+    return 0 < fraction <= 1 or (-_MOST <= fraction < 0 and float(fraction).is_integer())
 
 
 def fewest_first(fraction: float) -> tuple[bool, float]:

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from trabecula.artifacts.label_budget import labels_used
+from trabecula.artifacts.label_budget import fewest_first, labels_used
 from trabecula.artifacts.manifest import Manifest
 from trabecula.artifacts.results import PlateauCount
 from trabecula.config import Record
@@ -213,7 +213,7 @@ def plateaus(choices: pd.DataFrame) -> list[PlateauCount]:
     stuck = np.any([notes.str.contains(text, regex=False) for text in (PLATEAU, _OLD_PLATEAU)], axis=0)
     return [
         PlateauCount(task, arm, mode, float(fraction), len(runs), int(runs["stuck"].sum()))
-        for (task, arm, mode, fraction), runs in _grouped(tuned.assign(stuck=stuck), ARM)
+        for (task, arm, mode, fraction), runs in grouped(tuned.assign(stuck=stuck), ARM)
     ]
 
 
@@ -262,9 +262,9 @@ def arm_predictions(
     columns = probability_columns(part, task, names)
     made = {tuple(row[name] for name in RUN): row for row in choices.to_dict("records")}
     index = pd.Index(image_ids)
-    for (arm, mode, fraction), rows in _grouped(part, ARM[1:]):
+    for (arm, mode, fraction), rows in grouped(part, ARM[1:]):
         units, tables, thresholds, patients, frequencies = [], [], [], [], []
-        for (pretrain_seed, seed), one in _grouped(rows, ["pretrain_seed", "seed"]):
+        for (pretrain_seed, seed), one in grouped(rows, ["pretrain_seed", "seed"]):
             where = f"arm '{arm}', task '{task}' ({mode}, {labels_used(fraction)}, seed {seed})"
             choice = made.get((task, arm, mode, fraction, pretrain_seed, seed), {})
             units.append((int(pretrain_seed), int(seed)))
@@ -279,9 +279,14 @@ def arm_predictions(
         )  # fmt: skip
 
 
-def _grouped(table: pd.DataFrame, columns: list[str]) -> Iterator[tuple[Any, pd.DataFrame]]:
-    """Groups in the order of their keys."""
-    yield from table.groupby(columns, sort=True)
+def grouped(table: pd.DataFrame, columns: list[str]) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """Groups in the order of their keys, label budgets from few labels to many."""
+
+    def order(group: tuple[Any, pd.DataFrame]) -> tuple[Any, ...]:
+        values = zip(columns, group[0], strict=True)
+        return tuple(fewest_first(value) if name == "fraction" else value for name, value in values)
+
+    yield from sorted(table.groupby(columns, sort=False), key=order)
 
 
 def probability_columns(predictions: pd.DataFrame, task: str, class_names: Sequence[str]) -> list[str]:

@@ -60,11 +60,12 @@ class Splits:
         return np.array([self.part(str(patient)) == part for patient in patient_ids], dtype=bool)
 
 
-def read_splits(path: Path) -> Splits:
+def read_splits(path: str | Path) -> Splits:
     """Read splits.csv, or that of a folder; a patient in two parts and a held-out generator are refused.
 
     Two spellings of an id in two parts are one patient, unless `split` ran with `spellings_differ`.
     """
+    path = Path(path)
     rows = split_rows(path)
     problems = [f"row {row}: patient '{p}' has split '{s}'" for row, p, s in rows if s not in PARTS]
     if problems:
@@ -208,7 +209,7 @@ def draw_subset(splits: Splits, truth: Truth, fraction: float, seed: int) -> Sub
         InputError: a part has no labelled patient, or fewer than k of a class.
     """
     if not is_budget(fraction):
-        raise InputError(f"fraction {fraction}: must be above 0 and at most 1")
+        raise InputError(f"fraction {fraction}: must be above 0 and at most 1, or -k for k per class")
     if not any(splits.part(str(patient)) for patient in truth.patient_ids):
         raise InputError(
             f"no labelled patient is in the splits (the labels have '{truth.patient_ids[0]}', the splits "
@@ -218,11 +219,12 @@ def draw_subset(splits: Splits, truth: Truth, fraction: float, seed: int) -> Sub
     record: dict[str, Any] = {"fraction": fraction, "seed": seed}
     notes = []
     pools = {part: np.flatnonzero(splits.rows(part, truth.patient_ids)) for part in ("train", "val")}
-    shots = shots_of(fraction)
-    of_classes = {} if shots is None else _shots(truth, pools, shots, seed)
     for part, pool in pools.items():
         if not len(pool):
             raise InputError(f"the {part} part has no labelled patient; check {FILE} and the task")
+    shots = shots_of(fraction)
+    of_classes = {} if shots is None else _shots(truth, pools, shots, seed)
+    for part, pool in pools.items():
         if shots is None:
             order, first = _order(truth.at(pool), seed)
             requested = max(1, round(fraction * len(order)))
@@ -247,8 +249,12 @@ def draw_subset(splits: Splits, truth: Truth, fraction: float, seed: int) -> Sub
 def _shots(
     truth: Truth, pools: Mapping[str, npt.NDArray[np.int64]], shots: int, seed: int
 ) -> dict[str, set[str]]:
-    """So many patients of each stratum in each part; the strata are those of all labelled patients."""
-    of, names = worst_class(truth), _stratum_names(truth)
+    """So many patients of each stratum in each part; the strata are those of both parts together."""
+    both = truth.at(np.concatenate(list(pools.values())))
+    of, names = worst_class(both), _stratum_names(both)
+    if truth.y.ndim == 2:  # patients without any finding, and findings that a rarer one always goes with
+        names = {stratum: name for stratum, name in names.items() if stratum in of.values()}
+    counted = "worst class" if truth.y.ndim == 1 else "rarest finding"
     chosen: dict[str, set[str]] = {}
     lacking, smallest = [], shots
     for part, pool in pools.items():
@@ -257,13 +263,13 @@ def _shots(
             members[of[patient]].append(patient)
         chosen[part] = {patient for patients in members.values() for patient in patients[:shots]}
         few = {names[one]: len(patients) for one, patients in members.items() if len(patients) < shots}
-        lacking += [f"{part} has {num} of class '{name}'" for name, num in few.items()]
+        lacking += [f"{part} has {num} of '{name}'" for name, num in few.items()]
         smallest = min([smallest, *few.values()])
     if lacking:
         most = f"ask for {smallest} or fewer" if smallest else "use another task"
         raise InputError(
-            f"{shots} labelled patients per class: {', '.join(lacking)} (a patient counts for its worst "
-            f"class); {most}, or give `fraction`"
+            f"{shots} labelled patients per class: {', '.join(lacking)} (a patient counts for its "
+            f"{counted}); {most}, or give `fraction`"
         )
     return chosen
 
@@ -274,7 +280,7 @@ def _stratum_names(truth: Truth) -> dict[int, str]:
     if truth.y.ndim == 1:
         return names
     rarest_last = np.argsort(-(truth.y == 1).sum(axis=0), kind="stable").tolist()
-    return {0: "none of them", **{rank + 1: names[column] for rank, column in enumerate(rarest_last)}}
+    return {0: "no finding", **{rank + 1: names[column] for rank, column in enumerate(rarest_last)}}
 
 
 def counts(truth: Truth, rows: npt.NDArray[np.int64]) -> dict[str, Any]:

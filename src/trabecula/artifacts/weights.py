@@ -1,11 +1,12 @@
 """Weights files: tensors under names, read without running anything that is in the file.
 
-A file written here has a mark in its header, {"trabecula": KIND}: a copy of it without its card, which lists
+A file written here has a mark in its header, "trabecula": KIND. A copy of it without its card, which lists
 the patients that it has seen, is known by that and is not taken for somebody else's weights.
 """
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import warnings
@@ -33,7 +34,19 @@ def write_weights(path: Path, state: Mapping[str, Tensor], kind: Kind) -> Path:
     from safetensors.torch import save
 
     plain = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
-    return write_atomically(path, save(plain, metadata={_MARK: kind}))  # two entries have no fixed order
+    return write_atomically(path, _in_order(save(plain, metadata={"format": "pt", _MARK: kind})))
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file with the keys of its header's metadata in order: the library writes them in any.
+
+    The file begins with the header's length (8 bytes, little-endian) and the header, JSON padded with spaces.
+    """
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(end - 8)
+    return data[:8] + text + data[end:]
 
 
 def refuse_own(path: Path) -> None:
@@ -86,7 +99,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path}: no such weights file")
     if not path.name.endswith(_SUFFIXES):
         raise InputError(
-            f"{path}: weights are read from .safetensors, .pt, .pth or .bin files, .ckpt and .pth.tar too"
+            f"{path}: the name of a weights file ends with {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}"
         )
     if path.suffix == ".safetensors":
         try:
@@ -124,6 +137,8 @@ def _holds_objects(path: Path, error: Exception) -> InputError:
 
 def _tensors(path: Path, loaded: object) -> dict[str, Tensor]:
     """The tensors of a loaded pickle."""
+    import torch
+
     if not isinstance(loaded, Mapping) or not loaded:
         raise InputError(f"{path}: holds no state dict (names and tensors)")
     if loaded.keys() >= _CHECKPOINT:
@@ -134,7 +149,8 @@ def _tensors(path: Path, loaded: object) -> dict[str, Tensor]:
     parts = dict(_state_dicts(loaded, ""))
     if not parts:
         key, value = next(iter(loaded.items()))
-        raise InputError(f"{path}: is not a state dict: '{key}' is {type(value).__name__}, not a tensor")
+        kind = "a tensor without a name" if isinstance(value, torch.Tensor) else f"{type(value).__name__}"
+        raise InputError(f"{path}: is not a state dict (names and tensors): '{key}' is {kind}")
     if len(parts) == 1:
         return next(iter(parts.values()))
     return {where + key: value for where, part in parts.items() for key, value in part.items()}
@@ -143,11 +159,11 @@ def _tensors(path: Path, loaded: object) -> dict[str, Tensor]:
 def _state_dicts(values: Mapping[Any, Any], where: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Each place in nested dicts that has tensors of its own, with these: ("teacher.backbone.", {...}).
 
-    Optimizers number their tensors, and numbers are no names of weights.
+    What an optimizer keeps is left out: it numbers its tensors, or has them under the weights' own names.
     """
     import torch
 
-    named = {key: value for key, value in values.items() if isinstance(key, str)}
+    named = {key: value for key, value in values.items() if isinstance(key, str) and "optim" not in key}
     own = {key: value for key, value in named.items() if isinstance(value, torch.Tensor)}
     if own:
         yield where, own

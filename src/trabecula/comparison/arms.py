@@ -19,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from trabecula.artifacts.encoder import read_encoder_card
+from trabecula.artifacts.label_budget import is_shots
 from trabecula.artifacts.predictions import snapshot_of
 from trabecula.artifacts.results import (
     Comparison,
@@ -348,7 +349,7 @@ def multipliers(
 
     def curve_of(result: ArmScores, arm: str) -> tuple[Any, ...]:
         """Shots are of all classes alike, parts of the labels as classes come: they make two curves."""
-        return result.task, result.mode, result.metric, arm, result.fraction < 0
+        return result.task, result.mode, result.metric, arm, is_shots(result.fraction)
 
     for result in results:
         curves[curve_of(result, result.arm)].append(result)

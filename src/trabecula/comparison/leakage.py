@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -93,12 +93,13 @@ def check_predicted(
     `predictions`: of one task and of the test part. `image_ids`, `patient_ids`: the task's test images.
     """
     pairs = list(zip(image_ids, patient_ids, strict=True))
-    for (arm, mode, fraction, seed), rows in predictions.groupby(["arm", "mode", "fraction", "seed"]):
+    for key, rows in predictions.groupby(["arm", "mode", "fraction", "seed"]):
+        arm, mode, fraction, seed = cast("tuple[str, str, float, int]", key)
         made = set(rows["image_id"])
         absent = [patient for image, patient in pairs if image not in made]
         if absent:
             raise InputError(
-                f"arm '{arm}' ({mode}, {labels_used(float(str(fraction)))}, seed {seed}): no prediction for "
+                f"arm '{arm}' ({mode}, {labels_used(fraction)}, seed {seed}): no prediction for "
                 f"{len(absent)} of {len(pairs)} test images, of {_named([*dict.fromkeys(absent)], manifest)}"
                 "; if they were made with other splits it may have been trained on that patient: make them "
                 "anew with these splits (images that cannot be predicted are taken out by the task's "

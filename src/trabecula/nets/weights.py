@@ -98,14 +98,14 @@ def _find_prefix(backbone: Backbone, state: Mapping[str, Tensor], where: str, as
         names = ", ".join(f"'{prefix}'" for prefix in left)
         raise InputError(
             f"{where}: holds {len(left)} networks that fit {backbone.architecture}, with the prefixes "
-            f"{names}; choose one, such as weights_prefix = '{left[-1]}'"
+            f"{names}; choose one with weights_prefix"
         )
     return (left or (found if len(found) == 1 else [""]))[0]
 
 
 def prefixes(names: Collection[str], keys: Iterable[str]) -> list[str]:
     """What stands before the longest of the names in the keys that end with it, in their order."""
-    longest = max(names, key=len)
+    longest = max(names, key=lambda name: (len(name), name))
     return [
         key.removesuffix(longest)
         for key in keys

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from dataclasses import replace
 
-from trabecula.artifacts.label_budget import fewest_first, labels_used, shots_of
+from trabecula.artifacts.label_budget import fewest_first, is_shots, labels_used, shots_of
 from trabecula.figures.charts import UNIT_TICKS, Chart, ChartGroup, Part, PlotAxis, Series, axis_around
 from trabecula.sections.names import architecture_name, metric_name
 from trabecula.sections.numbers import count, number, present, share
@@ -29,7 +29,7 @@ def learning_curves(
         c.arm: [
             p
             for p in c.points
-            if present(p.value) and (p.num_patients or 0) > 0 and (p.fraction < 0) == per_class
+            if present(p.value) and (p.num_patients or 0) > 0 and is_shots(p.fraction) == per_class
         ]
         for c in panel.of(results.curves.learning)
         if c.metric == metric
@@ -60,7 +60,7 @@ def learning_curves(
         described = f"Learning curves of {network}, {panel.title}. {'; '.join(ends)}"
         charts.append(Chart(title, network, x, y, series, described, kind="learning"))
     drew = {p.fraction for p in points}
-    alone = "All label fractions drew as many patients" if len(drew) > len(at) else "One label fraction"
+    alone = "All label fractions drew as many patients" if len(drew) > len(at) else "One number of labels"
     sentences = [f"{alone}, so no curve: the arms are side by side."] if single else []
     if any(present(p.low) and present(p.high) for p in points):
         sentences.append(f"{'Whiskers' if single else 'Bands'} are {sized_intervals(results, panel)}.")
@@ -98,7 +98,7 @@ def roc_curves(results: Results, panel: Panel, networks: str = "") -> list[Chart
         for architecture, arms in _by_architecture(results, chosen):
             if not architecture.startswith(networks):
                 continue
-            network, labels = architecture_name(architecture), f"{labels_used(fraction)}"
+            network, labels = architecture_name(architecture), labels_used(fraction)
             group = f"ROC of {panel.title}, {labels}, {network if many else f'class {name}'}"
             titles = ", ".join(arm.title for arm in arms)
             described = f"ROC of {network}, {panel.title}. {labels}, class {name}, arms: {titles}"
@@ -123,7 +123,7 @@ def reliability_plots(results: Results, panel: Panel) -> list[ChartGroup]:
     rows, groups = panel.of(results.curves.reliability), list[ChartGroup]()
     for fraction in sorted({r.fraction for r in rows}, key=fewest_first):
         chosen = {r.arm: r for r in rows if r.fraction == fraction}
-        labels = f"{labels_used(fraction)}"
+        labels = labels_used(fraction)
         title = f"Reliability of {panel.title}, {labels}"
         charts = []
         for architecture, arms in _by_architecture(results, chosen):

@@ -146,7 +146,7 @@ class PoolComparison:
         arms = [*self.random, *self.arms]
         values = {arm.name: [self._value(arm, f) for f in self.fractions] for arm in arms}
         rows = [cells(*head, *values[name]) for name, head in heads.items()]
-        columns = ("Pool", "Patients", "Images seen", *(f"{labels_used(f)}" for f in self.fractions))
+        columns = ("Pool", "Patients", "Images seen", *map(labels_used, self.fractions))
         mode = mode_name(self.panel.mode)
         heading = f"{metric_name(self.metric)} of {self.panel.task} by pretraining pool, {mode}"
         note = "Pools differ in their images alone: network, start, method, settings, batch and images seen, "

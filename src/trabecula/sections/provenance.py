@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trabecula.artifacts.encoder import has_encoder, read_encoder_card
-from trabecula.artifacts.label_budget import fewest_first
+from trabecula.artifacts.label_budget import fewest_first, is_shots, labels_used, of_shots
 from trabecula.artifacts.manifest import read_manifest
 from trabecula.artifacts.predictions import choice_rows
 from trabecula.artifacts.results import LabelSubset, TaskFlow
@@ -108,8 +108,8 @@ def _what(record: RunRecord, own: str, arms: Mapping[str, str]) -> str:
     if settings.get("task"):
         words.append(f"task {settings['task']}")
     shots = settings.get("shots") or ()
-    counts = " and ".join(f"{k}" for k in (shots if isinstance(shots, list | tuple) else [shots]))
-    words += [f"{counts} patients per class"] if counts else []
+    budgets = [of_shots(k) for k in (shots if isinstance(shots, list | tuple) else [shots])]
+    words += [" and ".join(map(labels_used, budgets))] if budgets else []
     fractions = settings.get("fractions", [None if shots else settings.get("fraction")])
     shares = " and ".join(share(f) for f in fractions if isinstance(f, int | float))
     words += [f"{shares} of labels"] if shares else []
@@ -180,7 +180,7 @@ def _task_flow(results: Results, name: str, task: TaskFlow) -> dict[str, Any]:
         rows = [s for s in drawn if s.fraction == fraction]
         seeds = len({s.seed for s in rows})
         train, val = _drawn(rows, "train"), _drawn(rows, "val")
-        joined = " of" if fraction > 0 else ", from"
+        joined = ", from" if is_shots(fraction) else " of"
         subsets.append(
             {"requested": share(fraction), "joined": joined, "train": train, "val": val, "num_seeds": seeds}
         )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from trabecula.artifacts.label_budget import fewest_first, labels_used
+from trabecula.artifacts.label_budget import fewest_first, is_shots, labels_used
 from trabecula.artifacts.results import Comparison, LabelMultiplier, MetricRow
 from trabecula.figures.charts import interval_bar
 from trabecula.sections import wording
@@ -71,7 +71,7 @@ def _results_table(results: Results, panel: Panel, metric: str) -> Table:
             place = sum(arm.family == "random" for arm in results.arms_of(architecture))
             own.insert(place, absent_imagenet(architecture, "ImageNet weights", ["not run"] * len(fractions)))
         rows += own
-    columns = (*_ARM, *(f"{labels_used(f)}" for f in fractions))
+    columns = (*_ARM, *map(labels_used, fractions))
     return said_once(Table(f"{metric_name(metric)} of {panel.title}", columns, rows, shared, heads=2), 2)
 
 
@@ -203,7 +203,7 @@ def _grid(
         values = (shown(of.get((name, baseline, metric, fraction))) for fraction in fractions)
         which = (metric_name(metric),) if several else ()
         rows.append(cells(*arm_cells(arm), _against(results, arm, baseline), *which, *values))
-    columns = (*_ARM, "Against", *["Metric"] * several, *(f"{labels_used(f)}" for f in fractions))
+    columns = (*_ARM, "Against", *["Metric"] * several, *map(labels_used, fractions))
     return Table(title, columns, rows, note, heads=3 + several)
 
 
@@ -268,7 +268,7 @@ def fraction_table(results: Results, task: str) -> Table:
     drawn = sorted(own, key=lambda s: (fewest_first(s.fraction), s.seed))
     rows = [
         cells(
-            f"{share(s.fraction)}{' of' if s.fraction > 0 else ','} {pool}", str(s.seed),
+            f"{share(s.fraction)}{', from' if is_shots(s.fraction) else ' of'} {pool}", str(s.seed),
             count(s.num_train_patients), count(s.num_train_images), count(s.num_val_patients),
             count(s.num_val_images),
         )

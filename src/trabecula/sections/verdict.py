@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from trabecula.artifacts.label_budget import fewest_first, labels_used
+from trabecula.artifacts.label_budget import fewest_first, is_shots, labels_used
 from trabecula.artifacts.results import Comparison
 from trabecula.comparison import arms
 from trabecula.comparison.reach import reach_of_claims
@@ -122,11 +122,13 @@ def _verdict(results: Results, panel: Panel) -> dict[str, Any]:
 def plateaus(results: Results, panel: Panel) -> list[str]:
     """ "critic, random initialisation (3 of 10 with 1 % of labels, 1 of 10 with 5 %)", one for each arm."""
     found = defaultdict[str, list[str]](list)
+    last: dict[str, bool] = {}  # whether an arm's budget before was of shots: a change needs all words
     for row in panel.of(results.flow.plateaus):
         arm = results.by_name.get(row.arm)  # None of a snapshot
         if arm is not None and row.num_plateau:
-            counts = found[f"{arm.network}, {arm.title}"]
-            labels = share(row.fraction) if counts else labels_used(row.fraction)
+            counts, shots = found[f"{arm.network}, {arm.title}"], is_shots(row.fraction)
+            labels = share(row.fraction) if last.get(arm.name) == shots else labels_used(row.fraction)
+            last[arm.name] = shots
             counts.append(f"{row.num_plateau} of {row.num_runs} with {labels}")
     return [f"{arm} ({', '.join(counts)})" for arm, counts in found.items()]
 

@@ -130,7 +130,7 @@ def worth(row: LabelMultiplier | None, what: str = "") -> str:
 def labels_phrase(results: Results, task: str, fraction: float) -> str:
     """ "10 % of labels (231 patients)": training patients really drawn, a range where seeds differ."""
     drawn = [s.num_train_patients for s in results.flow.subsets if s.task == task and s.fraction == fraction]
-    labels = "all labels" if fraction == 1 else f"{labels_used(fraction)}"
+    labels = "all labels" if fraction == 1 else labels_used(fraction)
     patients = span(drawn)
     return labels if patients == "–" else f"{labels} ({patients} training patients)"
 

@@ -62,8 +62,8 @@ def metric_table(rows: Sequence[MetricRow], level: float) -> Table:
         sizes = (count(row.num_images), count(row.num_patients), count(row.num_seeds))
         cells.append((*map(Entry, what), value, *map(Entry, sizes)))
     note = (
-        f"Of the test part, with {level * 100:.4g} % intervals over patients. Labels: the part of the "
-        "training labels that was used. Fine-tuning: of a classifier that began with these weights."
+        f"Of the test part, with {level * 100:.4g} % intervals over patients. Labels: what was used of "
+        "the training labels. Fine-tuning: of a classifier that began with these weights."
     )
     return Table("Test metrics", columns, cells, note, heads=4)
 

@@ -15,6 +15,7 @@ from shlex import quote
 from typing import Any
 
 from trabecula.artifacts import classifier, encoder, features, generator, predictions, results, store
+from trabecula.artifacts.label_budget import fewest_first
 from trabecula.artifacts.results import MetricRow
 from trabecula.artifacts.run_record import is_done, is_started, read_log, read_provenance, read_run
 from trabecula.artifacts.training import read_training
@@ -354,7 +355,7 @@ def _choices(folder: Path) -> RunCard:
     seen: dict[float, list[Row]] = {}
     for row in rows:
         seen.setdefault(float(row["fraction"]), []).append(row)
-    for _, own in sorted(seen.items()):
+    for _, own in sorted(seen.items(), key=lambda item: fewest_first(item[0])):
         more = f", and {len(own) - 1} more seeds" if len(own) > 1 else ""
         made.add("" if made.lines else "labels", _labels(own[0], own[0]) + more)
     notes = Counter(row["note"] for row in rows if row.get("note"))

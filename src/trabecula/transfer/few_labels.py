@@ -50,7 +50,7 @@ def balanced_weights(y: NDArray[np.int64], num_classes: int) -> NDArray[np.float
         odds: NDArray[np.float64] = (y == 0).sum(0) / np.maximum((y == 1).sum(0), 1)
         return odds
     counts = np.bincount(y, minlength=num_classes)
-    weights: NDArray[np.float64] = len(y) / ((counts > 0).sum() * np.maximum(counts, 1))
+    weights: NDArray[np.float64] = len(y) / (max((counts > 0).sum(), 1) * np.maximum(counts, 1))
     return weights
 
 

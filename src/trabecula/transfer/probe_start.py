@@ -75,10 +75,10 @@ def started(encoder: Encoder, images: Iterable[Tensor]) -> Encoder:
 
 
 def _of_two_or_more(batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The batches; one that holds a single image goes with the one before it."""
+    """The batches; one that holds a single image goes with the one beside it."""
     held: Tensor | None = None
     for batch in batches:
-        if held is not None and len(batch) == 1:
+        if held is not None and 1 in (len(held), len(batch)):
             held = torch.cat([held, batch])
             continue
         if held is not None:
