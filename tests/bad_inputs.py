@@ -120,8 +120,8 @@ REFUSED = {
     # files that do not belong together
     f"{WEIGHTS} --weights resnet18.pt": "its keys are those of torchvision:resnet18: set architecture = 'torchvision:resnet18'",
     "pretrain --store store -s architecture=critic -s init=weights --weights moved.safetensors": "moved.safetensors: an encoder that Trabecula wrote, without its card, which lists the patients that it has seen; give the folder that it comes from",
-    f"{RESNET} --weights diverged.pt": "diverged.pt: 1 of 102 tensors have values that are not finite (conv1.weight): the training that wrote them has diverged, or the file is damaged",
-    f"{RESNET} --weights distilled.pt": "distilled.pt: holds 2 networks that fit torchvision:resnet18, with the prefixes 'student.', 'teacher.'; choose one with weights_prefix",
+    f"{RESNET} --weights diverged.pt": "diverged.pt: 1 of 120 tensors have values that are not finite (conv1.weight): the training that wrote them has diverged, or the file is damaged",
+    f"{RESNET} --weights distilled.pt": "distilled.pt: holds 2 networks that fit torchvision:resnet18, with the prefixes 'student.', 'teacher.'; choose one, such as weights_prefix = 'teacher.'",
     f"{RESNET} --weights resnet18.pt -s weights_prefix=teacher": "resnet18.pt: no key begins with weights_prefix 'teacher.'",
     "pretrain --store store -s architecture=critic -s init=package": "init 'package': the package has ImageNet weights of timm:tf_efficientnet_lite0, not of critic; set architecture = 'timm:tf_efficientnet_lite0', or init = weights with a file",
     f"{WEIGHTS} --weights evil.pt": "evil.pt: holds code or objects, not only tensors, and is not loaded, as that could run anything",

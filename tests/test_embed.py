@@ -209,7 +209,8 @@ def test_an_encoder_without_history_takes_any_preprocessing(tmp_path: Path) -> N
 
 def test_features_that_are_no_numbers_stop_the_run(inputs: dict[str, Path], tmp_path: Path) -> None:
     encoder = load_encoder(inputs["encoder"])
-    encoder.backbone.net.get_parameter("conv1.weight").data.fill_(float("nan"))
+    encoder.backbone.net.get_parameter("conv1.weight").data.mul_(1e38)  # finite weights, infinite maps
+    encoder.backbone.net.get_parameter("bn1.weight").data.mul_(1e38)
     encoder.save(inputs["encoder"])
     with pytest.raises(RunError, match="'res' gives features that are not finite, first for image 'i00'"):
         execute("embed", embed.Config(**inputs, device="cpu"), tmp_path / "out")

@@ -137,7 +137,9 @@ def test_it_resumes_to_the_same_bytes_and_is_fine_tuned(
         encoder=tmp_path / "whole", store=hospital / "store", manifest=hospital / "cohort", splits=splits,
         task="kl", images=16, batch_size=8, precision="float32",
     )  # fmt: skip
-    assert "4-8-classify, kl, 1 of labels" in execute("finetune", tuned, tmp_path / "tuned")
+    assert "4-8-classify, kl, 100\N{NO-BREAK SPACE}% of labels" in execute(
+        "finetune", tuned, tmp_path / "tuned"
+    )
 
 
 def test_neighbours_are_asked_and_nothing_learns_from_them(

@@ -153,3 +153,16 @@ def test_a_view_of_an_array_is_that_of_its_tensor() -> None:
     again = RowRandom(0, 3, slice(0, 3), torch.device("cpu"))
     one, other = view(images, random, Views(size=16)), view(torch.from_numpy(images), again, Views(size=16))
     assert torch.equal(one.images, other.images)
+
+
+def test_a_head_can_be_trained_on_features_and_modes_stay_as_they_were(grey: Encoder) -> None:
+    head = torch.nn.Linear(grey.card.num_features, 2)
+    head(grey.embed(pixels(3, SIDE, SIDE))).sum().backward()
+    assert head.weight.grad is not None
+    encoder = make_encoder("torchvision:squeezenet1_0", 1, 32, stem="repeat").train()
+    encoder.backbone.eval()
+    encoder.embed(np.zeros((1, 32, 32), dtype=np.uint8))
+    assert encoder.training
+    assert not encoder.backbone.training
+    with pytest.raises(InputError, match="batch_size 0: must be 1 or more"):
+        grey.embed(pixels(3, SIDE, SIDE), batch_size=0)

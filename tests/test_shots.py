@@ -53,7 +53,7 @@ def test_probes_of_shots_are_of_so_many_patients_of_each_class(
     choices = pd.read_csv(tmp_path / "p" / "choices.csv")
     assert choices["fraction"].tolist() == [-1, -1]
     assert choices["num_train_patients"].tolist() == choices["num_val_patients"].tolist() == [2, 2]
-    with pytest.raises(InputError, match=r"99 labelled patients per class: train has .* of class .0., train"):
+    with pytest.raises(InputError, match=r"99 labelled patients per class: train has .* of '0', train"):
         execute("probe", build(probe.Config, {**few, "shots": [99]}, "probe"), tmp_path / "refused")
 
 

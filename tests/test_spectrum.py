@@ -108,7 +108,7 @@ def test_what_the_calls_cannot_tell_is_not_told(hospital: Path, tmp_path: Path) 
     proxy = predictions(tmp_path / "mixed", known, mixed, "val")
     told = execute("spectrum", config(hospital, validation=(proxy,)), tmp_path / "out")
     assert "corrected 0: not known, 1: not known, 2: 90.0 % (" in told
-    assert "how much of 0, 1 there is" in read(tmp_path / "out")["correction"]
+    assert "do not determine the share of 0, 1" in read(tmp_path / "out")["correction"]
 
 
 def test_only_the_part_that_is_asked_for_corrects(hospital: Path, tmp_path: Path) -> None:

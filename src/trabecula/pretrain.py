@@ -208,8 +208,9 @@ def _tell_of_weights(config: Config, card: EncoderCard, out: Run) -> None:
         return
     if card.weights_prefix:
         out.log("weights", prefix=card.weights_prefix)
-        text = f"the keys of {config.weights or config.architecture} were read without their prefix '{card.weights_prefix}'"
-        print(f"note: {text}", file=sys.stderr, flush=True)
+        whose = config.weights or config.architecture
+        text = f"note: the keys of {whose} were read without their prefix '{card.weights_prefix}'"
+        print(text, file=sys.stderr, flush=True)
     if card.family == "weights" and not config.weights_name and "imagenet" in str(config.weights).lower():
         text = "its name alone does not make it the ImageNet baseline; set weights_name = imagenet if it is"
         print(f"note: {config.weights}: {text}", file=sys.stderr, flush=True)

@@ -47,7 +47,7 @@ class Probed(Record):
     """splits.csv by patient."""
     task: str | tuple[str, ...]
     """One or several of: a task of tasks.json, a rule such as "kl >= 2", a label column."""
-    fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.01, 0.05, 0.1)
+    fractions: tuple[float, ...] = (0.01, 0.05, 0.1)
     """Parts of the labelled patients of train and val that are used (Rajamohan et al. 2026: 1, 5, 10 %). With
     `shots` and without `fractions` there are none."""
     shots: tuple[Annotated[int, Field(ge=1)], ...] = ()
@@ -67,6 +67,8 @@ class Probed(Record):
     def _has_labels(self) -> Self:
         if not self.budgets:
             raise ValueError("give fractions or shots, at least one")
+        if wrong := [fraction for fraction in self.fractions if not 0 < fraction <= 1]:
+            raise ValueError(f"fraction {wrong[0]}: must be above 0 and at most 1")
         for name in ("fractions", "shots", "seeds"):
             values = getattr(self, name)
             if twice := [value for value in values if values.count(value) > 1]:

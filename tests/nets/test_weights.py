@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -100,6 +101,14 @@ def test_a_prefix_in_safetensors_and_in_a_card(state: State, tmp_path: Path) -> 
     assert encoder.card.weights_prefix == "backbone."
     assert encoder.card.weights.startswith("simclr sha256:")
     assert (encoder.card.family, encoder.card.name) == ("weights", "torchvision-squeezenet1_1-simclr")
+
+
+def test_what_an_optimizer_keeps_is_no_network(state: State, tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.pth"
+    torch.save({"model": state, "optim": {"exp_avg": other(state)}, "optimizer_state": other(state)}, file)
+    loaded = backbone()
+    load_weights(loaded, file)
+    assert all(torch.equal(value, state[key]) for key, value in loaded.net.state_dict().items())
 
 
 def test_of_teacher_and_student_the_user_chooses(state: State, tmp_path: Path) -> None:
@@ -236,3 +245,15 @@ def test_a_checkpoint_of_our_own_run_is_named(tmp_path: Path) -> None:
     torch.save({**dict.fromkeys(keys, 0), "objective": {"encoder.a": torch.ones(1)}}, tmp_path / "c.pt")
     with pytest.raises(InputError, match="a run of Trabecula that is not finished; run its command again"):
         small(init="weights", weights=tmp_path / "c.pt")
+
+
+def test_files_written_here_have_one_order_of_their_header_and_load_anywhere(tmp_path: Path) -> None:
+    state = {"b": torch.arange(3.0), "a": torch.ones(2, 2, dtype=torch.bfloat16)}
+    files = [write_weights(tmp_path / f"{i}.safetensors", state, "encoder").read_bytes() for i in range(8)]
+    assert len(set(files)) == 1
+    with safe_open(tmp_path / "0.safetensors", framework="pt") as file:
+        assert file.metadata() == {"format": "pt", "trabecula": "encoder"}  # transformers asks for the format
+        assert all(torch.equal(file.get_tensor(key), value) for key, value in state.items())
+    longer = {f"layer.{i}": torch.full((i + 1,), float(i)) for i in range(40)}
+    write_weights(tmp_path / "long.safetensors", longer, "probe")
+    assert all(torch.equal(v, longer[k]) for k, v in read_weights(tmp_path / "long.safetensors").items())

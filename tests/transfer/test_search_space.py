@@ -109,7 +109,7 @@ def test_merging_goes_into_tables() -> None:
             {"optimzer.lr": [1e-3]},
             "'optimzer.lr' is not a setting that can be searched, did you mean 'optimizer'",
         ),
-        ({"optimizer.rl": [1e-3]}, "unknown key 'optimizer.rl'; known: betas, .* lr, "),
+        ({"optimizer.rl": [1e-3]}, "unknown key 'optimizer.rl'; known: beta2_end, betas, .* lr, "),
         ({"select": ["loss", "metric"]}, "'select' is not a setting that can be searched"),
         ({"optimizer.lr": [1e-3, -1]}, "'optimizer.lr': Input should be greater than 0"),
         ({"optimizer.lr": {"low": 1e-3, "high": 1e-5}}, "low < high"),

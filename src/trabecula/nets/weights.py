@@ -98,7 +98,7 @@ def _find_prefix(backbone: Backbone, state: Mapping[str, Tensor], where: str, as
         names = ", ".join(f"'{prefix}'" for prefix in left)
         raise InputError(
             f"{where}: holds {len(left)} networks that fit {backbone.architecture}, with the prefixes "
-            f"{names}; choose one with weights_prefix"
+            f"{names}; choose one, such as weights_prefix = '{left[-1]}'"
         )
     return (left or (found if len(found) == 1 else [""]))[0]
 
