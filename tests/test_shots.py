@@ -41,8 +41,8 @@ def test_probes_of_shots_are_of_so_many_patients_of_each_class(
     for wrong, said in (
         ({"fractions": []}, "give fractions or shots"),
         ({"shots": [0]}, "shots"),
-        ({"fractions": [-5]}, "fractions"),
-        ({"fractions": [float("-inf")]}, "fractions"),
+        ({"fractions": [-5]}, "fraction -5.0: must be"),
+        ({"fractions": [float("-inf")]}, "fraction -inf"),
         ({"shots": [5, 5]}, "'shots' has 5 twice"),
         ({"fractions": [0.1, 0.1]}, "'fractions' has 0.1 twice"),
         ({"seeds": [0, 0]}, "'seeds' has 0 twice"),
