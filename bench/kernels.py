@@ -77,6 +77,7 @@ USES: dict[str, tuple[Make, tuple[int, ...], tuple[str, ...]]] = {
     ),
     "wgan_gp-wide": (lambda _: (WganGpConfig(), "critic:64-128-256-512", WganGp), (64,), OF_CRITICS),
     "moco": (_moco, (64, 96), OF_ENCODERS),
+    "moco-lite0": (lambda side: (_moco(side)[0], "timm:tf_efficientnet_lite0", Moco), (64,), ("depthwise",)),
     "barlow": (partial(_two_views, BarlowConfig, Barlow, 1024), (64, 96), OF_ENCODERS),
     "vicreg": (partial(_two_views, VicregConfig, Vicreg, 1024), (64, 96), OF_ENCODERS),
     "vicreg-8192": (partial(_two_views, VicregConfig, Vicreg, 8192), (64,), OF_ENCODERS),

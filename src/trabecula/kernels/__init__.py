@@ -11,7 +11,7 @@ import os
 from trabecula.errors import InputError
 
 VARIABLE = "TRABECULA_KERNELS"
-NAMES = ("input_gradient", "convolution", "matmul", "linear")
+NAMES = ("input_gradient", "convolution", "depthwise", "matmul", "linear")
 
 
 def enabled(name: str) -> bool:

@@ -14,6 +14,7 @@ from torchvision import models, ops
 
 from trabecula.errors import InputError
 from trabecula.kernels.conv import use_small_map_convolutions
+from trabecula.kernels.depthwise import use_float32_depthwise
 from trabecula.nets.backbone import IMAGENET_MEAN, IMAGENET_STD, BuiltNetwork
 
 
@@ -66,6 +67,7 @@ def timm_source(name: str, channels: int, size: int) -> BuiltNetwork:
         )
     _silence(net)
     use_small_map_convolutions(net)
+    use_float32_depthwise(net)
     described: dict[str, Any] = net.pretrained_cfg  # type: ignore[assignment]
     return BuiltNetwork(
         net, _channels_first,
@@ -133,6 +135,7 @@ def torchvision_source(name: str, channels: int, size: int) -> BuiltNetwork:
     first = next(key for key, module in net.named_modules() if isinstance(module, nn.Conv2d))
     _set_channels(net, first, channels)
     use_small_map_convolutions(net)
+    use_float32_depthwise(net)
     prefixes = tuple(f"{child}." for child in CLASSIFIERS)
     return BuiltNetwork(net, call, prefixes, first, num_prefix_tokens=int(name.startswith("vit_")))
 
