@@ -7,6 +7,7 @@ training step. They are a small part of a network's products, so float32 costs l
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,8 @@ def use_float32_depthwise(net: nn.Module) -> int:
     """Let the depthwise convolutions below `net` compute so; weights and names stay. Returns their number."""
     chosen = [part for part in net.modules() if isinstance(part, nn.Conv2d) and _is_depthwise(part)]
     for part in chosen:
-        part.__class__ = _in_float32(type(part))  # type: ignore[assignment]
+        kind: Any = _in_float32(type(part))
+        part.__class__ = kind
     return len(chosen)
 
 
