@@ -42,8 +42,8 @@ def use_float32_depthwise(net: nn.Module) -> int:
     """Let the depthwise convolutions below `net` compute so; weights and names stay. Returns their number."""
     chosen = [part for part in net.modules() if isinstance(part, nn.Conv2d) and _is_depthwise(part)]
     for part in chosen:
-        kind: Any = _in_float32(type(part))
-        part.__class__ = kind
+        kind: Any = type(part)
+        part.__class__ = _in_float32(kind)
     return len(chosen)
 
 
