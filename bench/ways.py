@@ -9,6 +9,7 @@ these seeds where they are fewer than five). Prints a table (Markdown).
 from __future__ import annotations
 
 import argparse
+import json
 from collections import defaultdict
 from pathlib import Path
 
@@ -29,13 +30,15 @@ def main() -> None:
     parser.add_argument("--against", default="finetune:random 1e-4", help="a mode, as in predictions.csv")
     parser.add_argument("--resamples", type=int, default=2000)
     args = parser.parse_args()
-    (cohort,), (split,) = args.study.glob("cells/cohort-*"), args.study.glob("cells/split-*")
+    cells = json.loads((args.study / "cells.json").read_text(encoding="utf-8"))["cells"]
+    folders = [args.study / cell["folder"] for cell in cells]
+    cohort, split = (folders[[cell["verb"] for cell in cells].index(verb)] for verb in ("cohort", "split"))
     manifest = read_manifest(cohort)
     task = find_task(args.task, manifest)
     labelled = truth(task, manifest)
     test = np.flatnonzero(read_splits(split).rows("test", labelled.patient_ids))
     y, patients = labelled.y[test], labelled.patient_ids[test]
-    folders = [path.parent for path in sorted(args.study.glob("cells/*/predictions.csv"))]
+    folders = [folder for folder in folders if (folder / "predictions.csv").is_file()]
     made = arm_predictions(
         read_predictions(folders), read_choices(folders), args.task, labelled.image_ids[test],
         task.class_names,

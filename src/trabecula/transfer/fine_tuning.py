@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -51,11 +51,6 @@ _AT_ONCE = 256  # images of validation or calibration
 
 
 HeadStart = Literal["auto", "probe", "random"]
-RANDOM_HEAD_RATE = 1e-4
-
-
-def _at_probe(head_start: str, head: Any) -> bool:
-    return head_start != "random" and head == "linear"
 
 
 class FewLabels(Record):
@@ -110,9 +105,9 @@ class Tuning(Record):
     """Where the head starts: `probe`, at the exact linear probe of the same few labels on the encoder as it
     is (linear probing then fine-tuning, Kumar et al. 2022, arXiv 2202.10054); `random`; auto: the probe for a
     linear head, random for others. From the probe, no network comes out that is worse on validation."""
-    optimizer: Optimizer = Optimizer(name="adam", lr=3e-5)
-    """Adam at a rate that keeps what the probe knows. Where the head starts at random and no rate is given,
-    it is 1e-4 (inferred: the rate of den Boer's GAN)."""
+    optimizer: Optimizer = Optimizer(name="adam", lr=1e-4)
+    """Adam 1e-4 (inferred: den Boer gives the rate for the GAN only; from the probe the better of two rates on
+    knees)."""
     head: HeadChoice = "linear"
     """What is put on the encoder: linear; critic, the output layer of a pretrained critic trained on as it is
     (of a random critic a random one); or hidden layers before a linear one, such as [{width = 64,
@@ -133,18 +128,6 @@ class Tuning(Record):
     size: 0.875 is Rajamohan et al. 2026, C.3 (to 256 px, the central 224; sizes inferred). 1: all of it."""
     precision: Precision = "auto"
     """float32, bf16, or auto: bf16 where the hardware multiplies it. Predictions are always float32."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _rate_of_the_start(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping) or _at_probe(
-            values.get("head_start", "auto"), values.get("head", "linear")
-        ):
-            return values
-        optimizer = values.get("optimizer", {})
-        if not isinstance(optimizer, Mapping) or "lr" in optimizer:
-            return values
-        return {**values, "optimizer": {**optimizer, "lr": RANDOM_HEAD_RATE}}
 
 
 @dataclass(frozen=True)
@@ -237,7 +220,7 @@ def starts_at_probe(tuning: Tuning) -> bool:
         raise InputError(
             "head_start 'probe' is the start of a linear head; use head = 'linear', or head_start = 'auto'"
         )
-    return _at_probe(tuning.head_start, tuning.head)
+    return tuning.head_start != "random" and tuning.head == "linear"
 
 
 def with_chosen(tuning: Tuning, chosen: ChosenSettings, seed: int) -> Tuning:

@@ -19,7 +19,7 @@ from pydantic import model_validator
 
 from trabecula.config import Record, build, dump, suggest
 from trabecula.errors import InputError
-from trabecula.transfer.fine_tuning import RANDOM_HEAD_RATE, Tuning
+from trabecula.transfer.fine_tuning import Tuning
 
 Preset = Literal["none", "table1", "rate", "rajamohan"]
 
@@ -84,7 +84,7 @@ class SearchSpace:
 _RATES = {"low": 1e-5, "high": 1e-2, "log": True}
 _PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "none": ({}, {}),
-    "table1": ({"head_start": "random", "optimizer": {"lr": RANDOM_HEAD_RATE}}, {"head": _HEAD_SPACE}),
+    "table1": ({"head_start": "random"}, {"head": _HEAD_SPACE}),
     "rate": ({}, {"optimizer.lr": _RATES, "optimizer.warmup": [0.0, 0.05, 0.1], "patience": [5, 10, 20]}),
     # Rajamohan et al. 2026, arXiv 2603.24903v1, C.4; every range inferred: the text lost them.
     "rajamohan": (
