@@ -4,8 +4,9 @@ Five classes, 5,778 training images x 1,024 features, classes weighing alike, st
 validation images. Both sides take turns on one thread.
 
     ours       `transfer.linear_probe.fit_probes` as it comes: it stops 10 strengths after the best one
-    shortest   LogisticRegressionCV over the strengths from the strongest penalty up to the one that ours
-               chose: the fewest that could lead to this choice, known only afterwards
+    same       LogisticRegressionCV over the strengths that ours tried
+    shortest   the same over those up to the one that ours chose: the fewest that could lead to this choice,
+               known only afterwards
     sklearn    with --all: LogisticRegressionCV over all 50 strengths
 
 Features are made up like encoders' (see probe_grid.py), or with --features FOLDER features.npy and y.npy of a
@@ -18,7 +19,9 @@ import json
 import statistics
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,8 +81,13 @@ def main() -> None:
     train, val = np.split(rows, [min(SIZES[0], round(0.8 * len(rows)))])
     data = ProbeData(torch.from_numpy(X[train]), y[train], torch.from_numpy(X[val]), y[val])
     strengths = ProbeSettings().strengths
-    shortest = strengths[: by_us(data).index + 1]  # warms up too
-    sides = {"ours": lambda: by_us(data), "shortest": lambda: by_sklearn(data, shortest)}
+    known = by_us(data)  # warms up too
+    tried, shortest = strengths[: len(known.scores)], strengths[: known.index + 1]
+    sides: dict[str, Callable[[], Any]] = {
+        "ours": lambda: by_us(data),
+        "same": lambda: by_sklearn(data, tried),
+        "shortest": lambda: by_sklearn(data, shortest),
+    }
     if args.all:
         sides["sklearn"] = lambda: by_sklearn(data, strengths)
     seconds: dict[str, list[float]] = {side: [] for side in sides}
