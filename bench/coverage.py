@@ -188,13 +188,14 @@ def crossed(
         ours = interval(values, draws, df, 0.95, "identity", units)
         own = pretraining.mean() if layout.kind == "encoders" else 0.0
         estimates = {
-            "ours": (ours.error**2, ours.df, own),
-            "misread": (ours.error**2, ours.df, 0.0),
-            "independent": (*variance(values, draws, df), 0.0),
-            "crossed": (*crossed_variance(values.reshape(shape), draws.reshape(-1, *shape), df), 0.0),
+            "ours": (ours.spread, own),
+            "misread": (ours.spread, 0.0),
+            "independent": (variance(values, draws, df), 0.0),
+            "crossed": (crossed_variance(values.reshape(shape), draws.reshape(-1, *shape), df), 0.0),
         }
-        for name, (total, freedom, truth) in estimates.items():
-            p = 2 * stats.t.sf(abs(values.mean() - truth) / np.sqrt(total), freedom)
+        for name, (spread, truth) in estimates.items():
+            assert spread is not None
+            p = spread.p(values.mean() - truth)
             hits[name] += np.array([p >= 0.05, p < 0.01]) * 100 / sims
     return {name: (float(held), float(claimed)) for name, (held, claimed) in hits.items()}
 

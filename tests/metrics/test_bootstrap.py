@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from trabecula.metrics import bootstrap
 from trabecula.metrics.bootstrap import (
+    Spread,
     crossed_variance,
     interval,
     resample,
@@ -108,7 +109,7 @@ def _crossed(rng, num_patients, num_seeds, sd_patients, sd_seeds, sd_both, num_r
 @pytest.mark.parametrize("sizes", [(1.0, 0.0, 0.0), (0.0, 0.2, 0.0), (1.0, 0.1, 2.0)])
 def test_variance_of_crossed_seeds_and_patients_is_unbiased(sizes):
     rng = np.random.default_rng(1)
-    found = [variance(*_crossed(rng, 40, 5, *sizes), 39)[0] for _ in range(300)]
+    found = [variance(*_crossed(rng, 40, 5, *sizes), 39).error ** 2 for _ in range(300)]
     patients, seeds, both = (size**2 for size in sizes)
     expected = patients / 40 + seeds / 5 + both / 200
     assert np.mean(found) == pytest.approx(expected, rel=0.15)
@@ -116,7 +117,7 @@ def test_variance_of_crossed_seeds_and_patients_is_unbiased(sizes):
 
 def test_interaction_alone_is_counted_once():
     rng = np.random.default_rng(1)
-    found = [variance(*_crossed(rng, 40, 5, 0.0, 0.0, 2.0), 39)[0] for _ in range(300)]
+    found = [variance(*_crossed(rng, 40, 5, 0.0, 0.0, 2.0), 39).error ** 2 for _ in range(300)]
     # a negative estimate of the seeds' part is cut at zero, which adds a little
     assert 4 / 200 < np.mean(found) < 1.5 * 4 / 200
 
@@ -124,7 +125,7 @@ def test_interaction_alone_is_counted_once():
 def test_fewer_than_five_seeds_are_not_a_source_of_spread():
     rng = np.random.default_rng(2)
     values, draws = _crossed(rng, 40, 4, 0.1, 5.0, 0.0)
-    assert variance(values, draws, 39)[0] == pytest.approx(0.01 / 40, rel=0.8)
+    assert variance(values, draws, 39).error ** 2 == pytest.approx(0.01 / 40, rel=0.8)
     assert np.ptp(resample_seeds(4, 10, 0)) == 0
 
 
@@ -166,7 +167,7 @@ def test_proportions_over_independent_patients_have_the_known_error():
     found = interval(
         accuracy(np.ones(100, int), p), accuracy(np.ones(100, int), p, resample(range(100), 4000, 0)), 99
     )
-    assert found.error == pytest.approx(np.sqrt(0.7 * 0.3 / 100), rel=0.05)
+    assert found.spread.error == pytest.approx(np.sqrt(0.7 * 0.3 / 100), rel=0.05)
     assert bootstrap.degrees_of_freedom([30, 12, 50]) == 11
 
 
@@ -184,7 +185,7 @@ def _grid(rng, shape, num_patients, seeds, of_patients):
 def test_variance_of_crossed_pretrainings_and_label_seeds_is_unbiased():
     rng, shape, num = np.random.default_rng(3), (5, 6), 40
     seeds, of_patients = (0.2, 0.15, 0.1), (0.5, 0.4, 0.3, 0.6)
-    found = [crossed_variance(*_grid(rng, shape, num, seeds, of_patients), 39)[0] for _ in range(300)]
+    found = [crossed_variance(*_grid(rng, shape, num, seeds, of_patients), 39).error ** 2 for _ in range(300)]
     counts = np.array([5, 6, 30])
     expected = np.sum(np.square(seeds) / counts) + np.sum(np.square(of_patients) / [1, *counts]) / num
     assert np.mean(found) == pytest.approx(expected, rel=0.1)
@@ -193,7 +194,8 @@ def test_variance_of_crossed_pretrainings_and_label_seeds_is_unbiased():
 def test_crossed_variance_by_hand():
     """Patients that never differ leave the two-way analysis of variance of the seeds."""
     values = np.array([[1.0, 2.0, 3.0], [3.0, 5.0, 4.0]]) / 10
-    total, df = crossed_variance(values, np.tile(values, (30, 1, 1)), 20)
+    spread = crossed_variance(values, np.tile(values, (30, 1, 1)), 20)
+    total, (_, (_, df)) = spread.error**2, spread.sums[-1]
     pretraining, label, rest = (
         3 * ((values.mean(1) - values.mean()) ** 2).sum() / 1,
         2 * ((values.mean(0) - values.mean()) ** 2).sum() / 2,
@@ -205,12 +207,15 @@ def test_crossed_variance_by_hand():
 
 def test_crossed_variance_is_never_below_its_larger_part():
     values = np.array([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]]) / 10 + np.array([[0.001], [0.0]])
-    total, df = crossed_variance(values, np.tile(values, (30, 1, 1)), 20)
+    spread = crossed_variance(values, np.tile(values, (30, 1, 1)), 20)
+    total, (_, (_, df)) = spread.error**2, spread.sums[-1]
     assert total == pytest.approx(0.001**2 / 2 / 2)  # the pretrainings' alone; the residual is far larger
     assert df == pytest.approx(1)
     flat = np.array([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]])
     draws = flat + np.random.default_rng(0).normal(size=(50, 1, 1))
-    assert crossed_variance(flat, draws, 20) == (pytest.approx(draws.mean(axis=(1, 2)).var(ddof=1)), 20)
+    assert crossed_variance(flat, draws, 20).sums[0] == (
+        (pytest.approx(draws.mean(axis=(1, 2)).var(ddof=1)), 20),
+    )
 
 
 @pytest.mark.parametrize(("num_pretrainings", "num_labels"), [(2, 5), (5, 2), (2, 2), (5, 5)])
@@ -222,8 +227,8 @@ def test_units_in_any_order_have_the_same_interval_and_note(num_pretrainings, nu
     order = rng.permutation(values.size)
     found = interval(values, draws, 39, scale="identity", units=units)
     mixed = interval(values[order], draws[:, order], 39, scale="identity", units=[units[i] for i in order])
-    assert (found.low, found.df, found.note) == (
-        pytest.approx(mixed.low), pytest.approx(mixed.df), mixed.note
+    assert (found.low, found.high, found.note) == (
+        pytest.approx(mixed.low), pytest.approx(mixed.high), mixed.note
     )  # fmt: skip
     weights = resample_units(units, 20_000, 0)
     np.testing.assert_allclose(weights.sum(axis=1), 1)
@@ -241,8 +246,7 @@ def test_seeds_that_share_no_pretraining_are_as_ever(units):
     """To the last bit: values of the estimate before pretraining and label seeds were told apart."""
     values, draws = _crossed(np.random.default_rng(5), 40, 6, 0.1, 0.02, 0.05)
     found = interval(0.7 + values, 0.7 + draws, 39, units=units)
-    total, df = variance(0.7 + values, 0.7 + draws, 39)
-    assert (found.error, found.df, found.note) == (np.sqrt(total), df, "")
+    assert (found.spread, found.note) == (variance(0.7 + values, 0.7 + draws, 39), "")
     if units:
         np.testing.assert_array_equal(resample_units(units, 50, 3), resample_seeds(6, 50, 3))
 
@@ -251,7 +255,7 @@ def test_label_seeds_of_their_own_in_each_pretraining_leave_the_models_at_hand()
     values, draws = _crossed(np.random.default_rng(5), 40, 6, 0.1, 5.0, 0.0)
     units = [(p, 3 * p + s) for p in range(2) for s in range(3)]
     found = interval(values, draws, 39, scale="identity", units=units)
-    assert found.error == pytest.approx(draws.mean(axis=1).std(ddof=1))
+    assert found.spread.error == pytest.approx(draws.mean(axis=1).std(ddof=1))
     assert (found.num_seeds, found.note) == (6, "speaks of these 6 trained models: over new patients")
 
 
@@ -265,3 +269,37 @@ def test_pretrainings_that_differ_are_no_independent_seeds(coverage):
     assert five["ours"] == five["crossed"]
     assert five["ours"][0] > 88
     assert five["ours"][1] < 4
+
+
+def test_half_the_width_adds_the_parts_each_with_its_own_t():
+    spread = Spread((((0.01, 30.0),), ((0.004, 30.0), (0.009, 4.0))))
+    assert spread.error == pytest.approx(np.sqrt(0.013))
+    by_hand = np.sqrt(0.004 * stats.t.ppf(0.975, 30) ** 2 + 0.009 * stats.t.ppf(0.975, 4) ** 2)
+    assert spread.half_width(0.025) == pytest.approx(by_hand)
+    only = Spread((((0.01, 30.0),),))
+    assert only.half_width(0.025) == pytest.approx(0.1 * stats.t.ppf(0.975, 30))
+    for value in (0.0, 0.01, 0.2, -0.3, 1.0):
+        assert only.p(value) == pytest.approx(2 * stats.t.sf(abs(value) / 0.1, 30), rel=1e-6)
+        p = spread.p(value)
+        assert spread.half_width(p / 2) == pytest.approx(abs(value), abs=1e-6)
+    assert Spread((((1e-12, 1e6),),)).p(1.0) == 0.0
+
+
+@pytest.mark.parametrize("share", [0.2, 0.6, 0.95])  # of the seeds in the variance
+def test_far_out_p_of_five_seeds_is_never_too_small(share):
+    """One t with Satterthwaite's degrees of freedom finds p below 0.001 up to three times as often."""
+    rng, num = np.random.default_rng(0), 40_000
+    value = rng.normal(size=num)
+    between = share * rng.chisquare(4, num) / 4
+    over = (1 - share) * rng.chisquare(40, num) / 40
+    limit = np.sqrt(over * stats.t.isf(0.0005, 40) ** 2 + between * stats.t.isf(0.0005, 4) ** 2)
+    few = rng.integers(0, num, 50)
+    for i in few:
+        spread = Spread((((over[i], 40.0), (between[i], 4.0)),))
+        assert (spread.p(value[i]) < 0.001) == (abs(value[i]) > limit[i])
+    assert (np.abs(value) > limit).mean() <= 0.001 + 3 * np.sqrt(0.001 / num)
+    total = over + between
+    df = total**2 / (over**2 / 40 + between**2 / 4)
+    satterthwaite = 2 * stats.t.sf(np.abs(value) / np.sqrt(total), df)
+    if share == 0.6:
+        assert (satterthwaite < 0.001).mean() > 0.0015

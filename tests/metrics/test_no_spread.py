@@ -134,31 +134,29 @@ def test_labels_and_units_that_change_by_rounding_alone_do_not_change():
 
 @pytest.mark.parametrize("num", [5, 6, 10])
 @pytest.mark.parametrize("df_patients", [4.0, 7.0, 9.0, 150.0])
-def test_degrees_of_freedom_are_at_least_those_of_the_smaller_part(num, df_patients):
+def test_a_large_interaction_gives_no_astronomic_width(num, df_patients):
     """Seeds that differ on each patient, and not in the mean: the interaction is nearly all there is."""
-    lowest = np.inf
     for i in range(300):
         rng = np.random.default_rng(i)
         draws = rng.normal(size=(60, 1)) * rng.uniform(0, 0.3) + rng.normal(size=(60, num))
         values = rng.normal(size=num) * rng.uniform(0.3, 1.2)
-        total, df = variance(values, draws, df_patients)
-        assert df >= min(df_patients, num - 1)
-        assert total > 0
-        lowest = min(lowest, df)
-    assert lowest == min(df_patients, num - 1)  # the floor was needed
+        spread = variance(values, draws, df_patients)
+        widest = stats.t.isf(0.025, min(df_patients, num - 1))
+        patients = draws.mean(axis=1).std(ddof=1)
+        assert patients * stats.t.isf(0.025, df_patients) <= spread.half_width(0.025) * (1 + 1e-12)
+        assert 0 < spread.half_width(0.025) <= widest * np.hypot(spread.error, patients)
 
 
 def test_nearly_all_interaction_by_hand():
-    """Satterthwaite's formula alone gives 0.03 degrees of freedom, and an interval of astronomic width."""
-    draws = np.array([[1.0, -1, 1, -1, 0], [-1, 1, -1, 1, 0]] * 15)  # what patients do to seeds cancels
+    """What patients do to seeds cancels, so the seeds' own spread is all, with four degrees of freedom."""
+    draws = np.array([[1.0, -1, 1, -1, 0], [-1, 1, -1, 1, 0]] * 15)
     interaction = draws.var(axis=0, ddof=1).mean() / 4
     values = np.array([1.0, 0.5, 0.0, -0.5, -1.0])
     values *= np.sqrt(1.1 * interaction * 5 / values.var(ddof=1))
-    total, df = variance(values, draws, 30)
-    assert (total, df) == (pytest.approx(0.1 * interaction), 4)
+    between = pytest.approx(1.1 * interaction)
+    assert variance(values, draws, 30).sums == (((0.0, 30),), ((0.0, 30), (between, 4)))
     found = difference(values, draws, np.zeros(5), np.zeros_like(draws), 30)
-    assert found.high - found.value == pytest.approx(stats.t.ppf(0.975, 4) * np.sqrt(total))
-    assert variance(values, draws, 3)[1] == 3
+    assert found.high - found.value == pytest.approx(stats.t.ppf(0.975, 4) * np.sqrt(1.1 * interaction))
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (5, 8), (7, 5)])
@@ -168,7 +166,8 @@ def test_degrees_of_freedom_of_crossed_seeds_have_a_floor(shape):
         rng = np.random.default_rng(i)
         draws = rng.normal(size=(60, *shape)) * rng.uniform(0, 1) + rng.normal(size=(60, 1, 1)) * 0.1
         values = rng.normal(size=shape) * 0.3 + rng.normal(size=(shape[0], 1)) * rng.uniform(0, 0.5)
-        _, df = crossed_variance(values, draws, 9.0)
-        assert df >= min(9.0, shape[0] - 1, shape[1] - 1)
+        (_, (between, df)) = crossed_variance(values, draws, 9.0).sums[-1]
+        assert between > 0
+        assert df >= min(shape[0] - 1, shape[1] - 1)
         lowest = min(lowest, df)
     assert lowest < 9.0

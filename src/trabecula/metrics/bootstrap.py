@@ -163,8 +163,7 @@ class Estimate:
 class Interval(Estimate):
     """An estimate, and how sure it is."""
 
-    error: float  # standard error
-    df: float  # degrees of freedom of the error
+    spread: Spread | None  # None where there is no interval
     sd_seeds: float  # standard deviation over seeds; NaN for one seed
     num_seeds: int
     note: str = ""
@@ -175,41 +174,80 @@ def degrees_of_freedom(class_patients: Sequence[int]) -> float:
     return float(min(class_patients) - 1)
 
 
-def variance(values: Floats, draws: Floats, df_patients: float) -> tuple[float, float]:
-    """Variance of the mean over seeds, and its degrees of freedom.
+Part = tuple[float, float]
+"""A variance and its degrees of freedom."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Variance of a mean, and how well it is known.
+
+    sums: of independent parts, that over patients and that over seeds. The largest of them counts, at every
+    level: the estimate over patients alone, and the two parts together.
+    """
+
+    sums: tuple[tuple[Part, ...], ...]
+
+    @property
+    def error(self) -> float:
+        """Standard error."""
+        return float(np.sqrt(max(sum(variance for variance, _ in parts) for parts in self.sums)))
+
+    def half_width(self, tail: float) -> float:
+        """Half the width of an interval that leaves out `tail` on either side: sqrt(sum_i t_i^2 v_i).
+
+        t_i is the quantile of Student's t with the part's own degrees of freedom. This interval holds the
+        truth at least as often as it says (Banerjee, Sankhya 1960; 22: 357-358). One t
+        with Satterthwaite's degrees of freedom holds it as often at 95 %, and too seldom far out, where p of
+        many comparisons is read: chance may make five seeds look alike.
+        """
+        return float(
+            np.sqrt(max(sum(v * stats.t.isf(tail, df) ** 2 for v, df in parts) for parts in self.sums))
+        )
+
+    def p(self, value: float) -> float:
+        """Two-sided p of a value: 1 - the level of the interval about it that just reaches 0."""
+        if value == 0:
+            return 1.0
+        low, high = -150.0, float(np.log10(0.5))  # of the logarithm of one tail; its t squared is finite
+        if self.half_width(10**low) <= abs(value):
+            return 0.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.half_width(10**middle) > abs(value) else (low, middle)
+        return float(2 * 10**high)
+
+
+def variance(values: Floats, draws: Floats, df_patients: float) -> Spread:
+    """Variance of the mean over seeds.
 
     values (S,) of each seed, draws (R, S) the same under R resamples of patients.
     With fewer than `MIN_SEEDS` seeds: over patients, for these seeds. Otherwise seeds and patients
     are crossed: patients + seeds - (their interaction, which both of them hold), after the analysis of
     variance of a two-way layout (Owen, Ann. Appl. Stat. 2007; 1: 386-411, shows that draws of both
-    together count the interaction up to three times). Degrees of freedom after Satterthwaite,
-    Biometrics Bulletin 1946; 2: 110-114; no fewer than the smaller of its two parts has: the formula is for
-    sums, and where chance makes the interaction large it can give a fraction of one.
+    together count the interaction up to three times), and never less than over patients alone.
     """
     num = values.size
     over_patients = float(draws.mean(axis=1).var(ddof=1))
+    alone = ((over_patients, df_patients),)
     if num < MIN_SEEDS:
-        return over_patients, df_patients
+        return Spread((alone,))
     each = float(draws.var(axis=0, ddof=1).mean())
     interaction = max(0.0, (each - over_patients) / (num - 1))
     between = float(values.var(ddof=1)) / num  # seeds and interaction
-    if between <= interaction:
-        return over_patients, df_patients
-    total = over_patients + between - interaction
-    # the two estimates whose sum this is: one over patients only, one over seeds
-    df = total**2 / ((over_patients - interaction) ** 2 / df_patients + between**2 / (num - 1))
-    return total, max(df, min(df_patients, num - 1.0))
+    rest = max(over_patients - interaction, 0.0)
+    return Spread((alone, ((rest, df_patients), (between, num - 1.0))))
 
 
-def crossed_variance(values: Floats, draws: Floats, df_patients: float) -> tuple[float, float]:
-    """Variance of the mean over crossed pretraining and label seeds, and its degrees of freedom.
+def crossed_variance(values: Floats, draws: Floats, df_patients: float) -> Spread:
+    """Variance of the mean over crossed pretraining and label seeds.
 
     values (P, L), draws (R, P, L) under R resamples of patients.
     Patients + seeds - interaction as in `variance`, with seeds in a random-effects two-way layout:
     (MS_pretraining + MS_label - MS_residual) / (P L). What patients add to each mean square is estimated
     from the same layout of the draws' variances. Chance may make the difference smaller than one of its
-    terms: it is never taken smaller than the larger of the two. Degrees of freedom as in `variance`, no fewer
-    than patients, pretrainings or label seeds have.
+    terms: it is never taken smaller than the larger of the two. Degrees of freedom of the seeds' part after
+    Satterthwaite, Biometrics Bulletin 1946; 2: 110-114, no fewer than pretrainings or label seeds have.
     """
     num, df = np.array(values.shape), np.array(values.shape) - 1.0
     over_patients = float(draws.mean(axis=(1, 2)).var(ddof=1))
@@ -225,11 +263,11 @@ def crossed_variance(values: Floats, draws: Floats, df_patients: float) -> tuple
     found += [(squares[i], of_patients[i], squares[i] ** 2 / df[i]) for i in (0, 1)]
     largest = max(found, key=lambda one: float(one[0] - one[1]))
     between, interaction, spread = map(float, largest)
-    if between <= interaction:
-        return over_patients, df_patients
-    total = over_patients + between - interaction
-    satterthwaite = total**2 / ((over_patients - interaction) ** 2 / df_patients + spread)
-    return total, max(satterthwaite, min(df_patients, float(df.min())))
+    alone = ((over_patients, df_patients),)
+    if between <= 0:
+        return Spread((alone,))
+    of_seeds = (between, max(between**2 / spread, float(df.min())))
+    return Spread((alone, ((max(over_patients - interaction, 0.0), df_patients), of_seeds)))
 
 
 def interval(
@@ -255,21 +293,20 @@ def interval(
     table = table.reshape(len(table), point.size)
     value, sd = float(point.mean()), float(point.std(ddof=1)) if point.size > 1 else nan
     if not np.isfinite(point).all():
-        return Interval(nan, nan, nan, nan, nan, nan, point.size, "not estimable")
+        return Interval(nan, nan, nan, None, nan, point.size, "not estimable")
     table = table[np.isfinite(table).all(axis=1)]
     if df_patients < MIN_PATIENTS - 1 or len(table) < MIN_RESAMPLES:
-        return Interval(value, nan, nan, nan, nan, sd, point.size, TOO_FEW)
+        return Interval(value, nan, nan, None, sd, point.size, TOO_FEW)
     layout = Layout("plain", np.arange(point.size)[None]) if units is None else layout_of(units)
     estimate = crossed_variance if layout.kind == "crossed" else variance
-    total, df = estimate(layout.averaged(point), layout.averaged(table), df_patients)
-    error, tail = float(np.sqrt(total)), (1 - level) / 2
+    spread, tail = estimate(layout.averaged(point), layout.averaged(table), df_patients), (1 - level) / 2
     if scale == "fisher":
         magnitude = 1.0  # a kappa is a difference from 1
-    varies = error > ROUNDING * max(magnitude, _largest(point, table))
-    step = float(stats.t.ppf(1 - tail, df)) * error if varies else nan
+    varies = spread.error > ROUNDING * max(magnitude, _largest(point, table))
+    step = spread.half_width(tail) if varies else nan
     low, high, note = _bounds(value, step, scale, tail, df_patients + 1)
     note = "; ".join(filter(None, [layout.note, note]))
-    return Interval(value, low, high, error, df, sd, point.size, note)
+    return Interval(value, low, high, spread, sd, point.size, note)
 
 
 def _largest(*tables: Floats) -> float:
@@ -313,7 +350,7 @@ def difference(
     values: ArrayLike, draws: ArrayLike, baseline_values: ArrayLike, baseline_draws: ArrayLike,
     df_patients: float, level: float = 0.95, units: Sequence[Unit] | None = None,
 ) -> Difference:  # fmt: skip
-    """Paired difference of a metric: `interval` on the scale "identity", and p, that t's two-sided tail.
+    """Paired difference of a metric: `interval` on the scale "identity", and p (`Spread.p`).
 
     Args:
         values, baseline_values: (S,) of the same seeds in the same order.
@@ -328,11 +365,11 @@ def difference(
     drawn, base_drawn = np.asarray(draws, float), np.asarray(baseline_draws, float)
     magnitude = _largest(own, base, drawn, base_drawn)
     found = interval(own - base, drawn - base_drawn, df_patients, level, "identity", units, magnitude)
-    if found.error <= ROUNDING * magnitude:
-        return Difference(found.value, nan, nan, nan, found.num_seeds, NO_SPREAD)
-    if not np.isfinite(found.error):
+    if found.spread is None:
         return Difference(found.value, found.low, found.high, nan, found.num_seeds, found.note)
-    p = float(2 * stats.t.sf(abs(found.value) / found.error, found.df))
+    if found.spread.error <= ROUNDING * magnitude:
+        return Difference(found.value, nan, nan, nan, found.num_seeds, NO_SPREAD)
+    p = found.spread.p(found.value)
     note = found.note or (these_networks(found.num_seeds) if found.num_seeds < MIN_SEEDS else "")
     return Difference(found.value, found.low, found.high, p, found.num_seeds, note)
 
