@@ -328,7 +328,7 @@ def test_whole_models_are_refused(tmp_path: Path) -> None:
         ("a.safetensors", b"\xff" * 64, "not a safetensors file, or cut short"),
         ("a.pth", b"", "a.pth: "),
         ("a.pth", b"PK\x03\x04 not a zip", "not a weights file, or cut short"),
-        ("a.h5", b"x", "read from .safetensors, .pt, .pth or .bin"),
+        ("a.h5", b"x", "the name of a weights file ends with .safetensors, .pt, .pth, .bin, .ckpt or"),
     ],
 )
 def test_broken_files_get_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -340,7 +340,10 @@ def test_broken_files_get_one_line(tmp_path: Path, name: str, content: bytes, me
 
 def test_values_that_are_no_tensors_are_named(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "a.pt")
-    with pytest.raises(InputError, match="'epoch' is int, not a tensor"):
+    with pytest.raises(InputError, match="not a state dict .*: 'epoch' is int"):
+        read_weights(tmp_path / "a.pt")
+    torch.save({1: torch.zeros(2)}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="'1' is a tensor without a name"):
         read_weights(tmp_path / "a.pt")
     with pytest.raises(InputError, match="no such weights file"):
         read_weights(tmp_path / "b.pt")
