@@ -340,7 +340,7 @@ def test_broken_files_get_one_line(tmp_path: Path, name: str, content: bytes, me
 
 def test_values_that_are_no_tensors_are_named(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "a.pt")
-    with pytest.raises(InputError, match="not a state dict .*: 'epoch' is int"):
+    with pytest.raises(InputError, match=r"not a state dict .*: 'epoch' is int"):
         read_weights(tmp_path / "a.pt")
     torch.save({1: torch.zeros(2)}, tmp_path / "a.pt")
     with pytest.raises(InputError, match="'1' is a tensor without a name"):
