@@ -131,6 +131,14 @@ def test_calibration_error_by_hand():
     )
 
 
+def test_calibration_error_of_several_classes_is_of_the_called_class():
+    y, p = np.array([0, 2, 2, 1]), np.eye(3)[[0, 2, 2, 0]] * 0.7 + 0.1  # called 0, 2, 2, 0 with 0.8
+    confidence, right = ours.confidence_and_event(y, p)
+    np.testing.assert_allclose(confidence, 0.8)
+    assert right.tolist() == [1, 1, 1, 0]
+    assert ours.calibration_error(y, p, num_bins=1)[0] == pytest.approx(0.8 - 0.75)
+
+
 def test_calibration_error_of_true_probabilities_is_small_and_of_overconfident_ones_large():
     rng = np.random.default_rng(0)
     p = rng.random(20_000)
