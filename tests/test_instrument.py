@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -13,18 +12,14 @@ from typing import Any
 
 import pytest
 
+from bench_scripts import load_script
+
 BENCH = Path(__file__).parents[1] / "bench" / "instrument.py"
 
 
 @pytest.fixture
 def instrument(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("instrument_bench", BENCH)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_script("instrument", monkeypatch)
 
 
 def fast(*arguments: str) -> tuple[int, dict[str, dict[str, Any]]]:
