@@ -65,6 +65,11 @@ def _moco(side: int) -> Any:
     return MocoConfig(queue=1024, views=views), "timm:resnet18", Moco
 
 
+def _barlow_lite0(side: int) -> Any:
+    config, _, method = _two_views(BarlowConfig, Barlow, 1024, side)
+    return config, "timm:tf_efficientnet_lite0", method
+
+
 def _mae(_: int) -> Any:
     decoder = {"decoder_width": 128, "decoder_depth": 4, "decoder_heads": 4}
     return MaeConfig(mask_ratio=0.5, **decoder), "timm:vit_tiny_patch8_224", Mae
@@ -77,8 +82,8 @@ USES: dict[str, tuple[Make, tuple[int, ...], tuple[str, ...]]] = {
     ),
     "wgan_gp-wide": (lambda _: (WganGpConfig(), "critic:64-128-256-512", WganGp), (64,), OF_CRITICS),
     "moco": (_moco, (64, 96), OF_ENCODERS),
-    "moco-lite0": (lambda side: (_moco(side)[0], "timm:tf_efficientnet_lite0", Moco), (64,), ("depthwise",)),
     "barlow": (partial(_two_views, BarlowConfig, Barlow, 1024), (64, 96), OF_ENCODERS),
+    "barlow-lite0": (_barlow_lite0, (64,), ("depthwise",)),
     "vicreg": (partial(_two_views, VicregConfig, Vicreg, 1024), (64, 96), OF_ENCODERS),
     "vicreg-8192": (partial(_two_views, VicregConfig, Vicreg, 8192), (64,), OF_ENCODERS),
     "mae": (_mae, (64,), ("matmul", "linear")),
