@@ -106,8 +106,8 @@ class Tuning(Record):
     is (linear probing then fine-tuning, Kumar et al. 2022, arXiv 2202.10054); `random`; auto: the probe for a
     linear head, random for others. From the probe, no network comes out that is worse on validation."""
     optimizer: Optimizer = Optimizer(name="adam", lr=1e-4)
-    """Adam 1e-4 (inferred: den Boer gives the rate for the GAN only; from the probe the better of two rates
-    on knees)."""
+    """Adam 1e-4 (inferred: den Boer gives the rate for the GAN only; from the probe the best of three rates
+    on knees with few labels)."""
     head: HeadChoice = "linear"
     """What is put on the encoder: linear; critic, the output layer of a pretrained critic trained on as it is
     (of a random critic a random one); or hidden layers before a linear one, such as [{width = 64,
