@@ -87,6 +87,7 @@ REFUSED = {
     "prepare --manifest cohort -s size": "-s size: write key=value, for example -s size=64",
     "prepare --manifest cohort --seed 3": "has no --seed; `trabecula show prepare` lists its settings",
     "prepare --manifset cohort": "No such option: --manifset",
+    f"{FINE} --batch-size 8": "; batch_size is a setting: write -s batch_size=VALUE; see `trabecula finetune --help`",
     "pretrian --store store": "No such command 'pretrian'. Did you mean 'pretrain'?; see `trabecula --help`",
     f"{GAN} -s critic_steps=2": "trabecula pretrain: 'critic_steps' is a setting of wgan_gp; write settings.critic_steps in its place",
     f"{GAN} -s objective=[1]": "'objective': Input should be a valid string",

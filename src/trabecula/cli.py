@@ -109,6 +109,11 @@ def _usage(error: Any) -> None:
     message = error.format_message().rstrip(".")
     if message.startswith("Got unexpected extra argument") and context and context.info_name in VERBS:
         message += "; inputs are given by name, each with its own flag, such as --store PATH"
+    if (key := getattr(error, "option_name", "").lstrip("-").replace("-", "_")) and context.info_name in VERBS:
+        from trabecula.run import verb_module
+
+        if key in verb_module(context.info_name).Config.model_fields:
+            message += f"; {key} is a setting: write -s {key}=VALUE"
     _stop(f"error: {message}; see `{path} --help`", error.exit_code)
 
 

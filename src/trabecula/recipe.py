@@ -199,7 +199,8 @@ def _lacking(needed: object) -> str:
         return ""
     if extra := _EXTRA.fullmatch(str(needed)):
         if (name := extra[1]) not in extras():
-            raise InputError(f"{_SKIP} = '{needed}': there is no extra '{name}'{suggest(name, [*extras()])}")
+            known = suggest(name, [*extras()]) or "; after an update, install Trabecula again"
+            raise InputError(f"{_SKIP} = '{needed}': there is no extra '{name}'{known}")
         return "" if has_extra(name) else f"{needed} is not installed: python -m pip install '{needed}'"
     return "" if Path(str(needed)).exists() else f"{needed} is not there"
 
