@@ -41,7 +41,7 @@ class Classifier(nn.Module):
         self, store: Store, rows: NDArray[np.int64], device: torch.device, batch_size: int = 256
     ) -> NDArray[np.float64]:
         """(n, K) of these rows of a store."""
-        self.to(device).eval()
+        self.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         parts = [torch.empty(0, len(self.card.class_names), dtype=torch.float64)]
         with exact():
             for images in images_in_order(store, rows, device, batch_size, self.card.centre_crop):

@@ -53,7 +53,8 @@ def started(encoder: Encoder, images: Iterable[Tensor]) -> Encoder:
     A random network's own, 0 and 1, fit no image; those of a pretrained one are of its pretraining. One image
     alone has no variance where maps are single positions: the copy then keeps its own statistics.
     """
-    encoder, batches = copy.deepcopy(encoder), _of_two_or_more(images)
+    encoder = copy.deepcopy(encoder).to(memory_format=torch.channels_last)
+    batches = _of_two_or_more(images)
     first = next(batches)
     norms = [part for part in encoder.modules() if isinstance(part, _BatchNorm)]
     if len(first) < 2:
