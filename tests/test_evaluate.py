@@ -13,6 +13,7 @@ from sklearn import metrics as sk
 from encoder_cards import write_card
 from predicted_study import ARMS, FILES, SEEDS, config_of, copied, make_study, row_of, spoil
 from trabecula import evaluate
+from trabecula.artifacts.predictions import BELOW_PROBE, KEPT_PROBE
 from trabecula.artifacts.results import VERSION, Comparison, read_results
 from trabecula.comparison.arms import ComparedArm, missing_baselines
 from trabecula.errors import InputError
@@ -393,9 +394,36 @@ def test_runs_on_the_plateau_are_counted(study, tmp_path, note):
     assert len(rows) == 2 * 4 * 2
     assert [row for row in rows if row["num_plateau"]] == [
         {"task": "oa", "arm": "resnet-random", "mode": "finetune", "fraction": 0.1, "num_runs": 5,
-         "num_plateau": 2}
+         "num_plateau": 2, "num_below_probe": 0, "num_kept_probe": 0}
     ]  # fmt: skip
     assert said.endswith("; 2 of 20 fine-tunings of resnet-random stayed at chance")
+
+
+def test_fine_tunings_below_or_at_their_starts_probe_are_counted(study, tmp_path):
+    root, _ = study
+    notes = {"1": KEPT_PROBE, "2": f"{BELOW_PROBE} (validation loss 0.7)", "3": f"2 more; {KEPT_PROBE}"}
+    folders = []
+    for arm in ARMS:
+        folder = tmp_path / arm
+        folder.mkdir()
+        for name in ("predictions.csv", "choices.csv"):
+            table = pd.read_csv(root / f"predictions-{arm}" / name, keep_default_na=False, dtype=str)
+            table["mode"] = "finetune"
+            if name == "choices.csv" and arm == "resnet-random":
+                at = (table["task"] == "oa") & (table["fraction"] == "0.1") & table["seed"].isin([*notes])
+                table.loc[at, "note"] = table.loc[at, "seed"].map(notes)
+            table.to_csv(folder / name, index=False)
+        folders.append(folder)
+    said = execute("evaluate", config_of(root, predictions=folders), tmp_path / "out")
+    rows = json.loads((tmp_path / "out" / "flow.json").read_text())["plateaus"]
+    assert [row for row in rows if row["num_below_probe"] or row["num_kept_probe"]] == [
+        {"task": "oa", "arm": "resnet-random", "mode": "finetune", "fraction": 0.1, "num_runs": 5,
+         "num_plateau": 0, "num_below_probe": 1, "num_kept_probe": 2}
+    ]  # fmt: skip
+    assert said.endswith(
+        "; 1 of 20 fine-tunings of resnet-random are worse on validation than a linear probe of their start; "
+        "2 of 20 fine-tunings of resnet-random kept the linear probe that they started from"
+    )
 
 
 def _with_snapshots(study, tmp_path, *images: int):

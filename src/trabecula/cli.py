@@ -109,7 +109,8 @@ def _usage(error: Any) -> None:
     message = error.format_message().rstrip(".")
     if message.startswith("Got unexpected extra argument") and context and context.info_name in VERBS:
         message += "; inputs are given by name, each with its own flag, such as --store PATH"
-    if (key := getattr(error, "option_name", "").lstrip("-").replace("-", "_")) and context.info_name in VERBS:
+    key = getattr(error, "option_name", "").lstrip("-").replace("-", "_")
+    if key and context and context.info_name in VERBS:
         from trabecula.run import verb_module
 
         if key in verb_module(context.info_name).Config.model_fields:

@@ -123,7 +123,7 @@ def run(config: Config, out: Run) -> str:
         compared = f"nothing to compare ({arms_.why_none((arm.family for arm in finished), missing)})"
     swept = len(arms) - len(finished)
     summary = f"{len(finished)} arms on {', '.join(work.flow)}: {compared}"
-    notes = [f"{summary} ({config.level * 100:g} % intervals over patients)", *_stuck(plateaus)]
+    notes = [f"{summary} ({config.level * 100:g} % intervals over patients)", *_learned_nothing(plateaus)]
     notes += [f"{swept} snapshot{'s' * (swept > 1)} on validation images"] if swept else []
     for name, (lost, labelled) in work.lost.items():
         notes += [f"{lost} of {labelled} labelled test images of {name} are not in the store"] if lost else []
@@ -200,14 +200,24 @@ def _compared(pairs: Sequence[results.Comparison]) -> str:
     ) + "".join(f"; {text}" for text in reach_of_claims(pairs))
 
 
-def _stuck(plateaus: Sequence[results.PlateauCount]) -> list[str]:
+def _learned_nothing(plateaus: Sequence[results.PlateauCount]) -> list[str]:
     """Of the summary: 3 of 10 fine-tunings of critic-random stayed at chance."""
-    stuck, runs = Counter[str](), Counter[str]()
-    for row in (row for row in plateaus if not snapshot_of(row.arm)):
-        stuck[row.arm] += row.num_plateau
+    kinds = {
+        "num_plateau": reading.PLATEAU,
+        "num_below_probe": "are worse on validation than a linear probe of their start",
+        "num_kept_probe": "kept the linear probe that they started from",
+    }
+    rows = [row for row in plateaus if not snapshot_of(row.arm)]
+    runs = Counter[str]()
+    for row in rows:
         runs[row.arm] += row.num_runs
-    arms = [arm for arm, num in stuck.items() if num]
-    return [f"{stuck[arm]} of {runs[arm]} fine-tunings of {arm} {reading.PLATEAU}" for arm in arms]
+    notes = []
+    for key, words in kinds.items():
+        nums = Counter[str]()
+        for row in rows:
+            nums[row.arm] += getattr(row, key)
+        notes += [f"{num} of {runs[arm]} fine-tunings of {arm} {words}" for arm, num in nums.items() if num]
+    return notes
 
 
 @dataclass

@@ -16,7 +16,7 @@ from pydantic import Field
 from trabecula.artifacts.classifier import ClassifierCard
 from trabecula.artifacts.label_budget import labels_used
 from trabecula.artifacts.manifest import manifest_digest
-from trabecula.artifacts.predictions import BELOW_PROBE, PLATEAU, Origin, write_predictions
+from trabecula.artifacts.predictions import BELOW_PROBE, KEPT_PROBE, PLATEAU, Origin, write_predictions
 from trabecula.artifacts.search_result import read_chosen
 from trabecula.config import dump
 from trabecula.nets.classifier import Classifier
@@ -27,8 +27,6 @@ from trabecula.train.checkpoint import CHECKPOINT
 from trabecula.transfer import fine_tuning
 from trabecula.transfer.few_labels import choice_of, predict_held_out
 from trabecula.transfer.fine_tuning import Fitted, Material, Tuning
-
-NO_BETTER = "no checkpoint was better on validation than the probe it started from"
 
 
 class Labels(fine_tuning.FewLabels):
@@ -119,7 +117,7 @@ def _notes(
         losses = f"{fitted.train_loss:.3g}, of the class frequencies alone {fitted.constant_loss:.3g}"
         notes.append(f"{PLATEAU} (training loss {losses})")
     if fine_tuning.starts_at_probe(tuning):
-        return notes + [NO_BETTER] * (fitted.images_seen == 0)
+        return notes + [KEPT_PROBE] * (fitted.images_seen == 0)
     start = material.probe_start(tuning.class_weight, tuning.centre_crop, device)
     if fine_tuning.is_below(objective, material, tuning, start, device):
         notes.append(f"{BELOW_PROBE} (validation loss {fitted.loss:.3g})")

@@ -132,3 +132,23 @@ def test_without_such_runs_nothing_is_marked_and_no_number_changes(tmp_path: Pat
         assert (plain / f"tables/{name}.csv").read_bytes() == (marked / f"tables/{name}.csv").read_bytes()
     rows = [(out / "tables/comparisons.md").read_text().replace(f" ({WORSE})", "") for out in (plain, marked)]
     assert rows[0] == rows[1]
+
+
+def test_fine_tunings_below_or_at_their_starts_probe_are_named(tmp_path: Path) -> None:
+    counts = [
+        stuck("critic-wgan_gp", 0, num_below_probe=2),
+        stuck("critic-random", 0, num_kept_probe=3),
+        stuck("critic-random", 0, fraction=1.0, num_kept_probe=1),
+    ]
+    said, out = made(tmp_path, counts)
+    text = visible((out / "report.html").read_text())
+    assert "stayed at chance" not in said
+    assert "Fine-tunings that stayed at chance" not in text
+    assert (
+        "worse on validation than a linear probe of the network they started from: "
+        "critic, WGAN-GP pretraining (2 of 3 with 25 % of labels)." in text
+    )
+    assert (
+        "because no checkpoint was better on validation: "
+        "critic, random initialisation (3 of 3 with 25 % of labels, 1 of 3 with 100 %)." in text
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,12 @@ from trabecula.errors import InputError
 from trabecula.nets.encoder import make_encoder
 from trabecula.objectives.classify import Classify
 from trabecula.run import execute
+from trabecula.transfer import fine_tuning
 from trabecula.transfer.fine_tuning import (
     FewLabels,
     Material,
     Tuning,
+    is_below,
     make_objective,
     measure,
     read_material,
@@ -168,19 +171,43 @@ def test_a_random_head_that_ends_below_the_probe_is_reported(
     objective, fitted = tune(config, known, 0, CPU)
     assert fitted.images_seen > 0
     assert ("worse on validation than a linear probe of its start" in note) == _is_worse(known, objective)
+    start = known.probe_start("auto", 1.0, CPU)
+    perfect = replace(start, log_p=np.log(np.eye(3) + 1e-9)[known.validation.y])
+    assert is_below(begun(known), known, config, perfect, CPU)  # about log 3 for each image
+
+
+@pytest.mark.parametrize(("task", "alike"), [("kl", True), ("kl >= 1", False)])
+def test_below_the_probe_weighs_classes_as_the_validation_loss_does(
+    hospital: Path, root: Path, monkeypatch: pytest.MonkeyPatch, task: str, alike: bool
+) -> None:
+    known = material(hospital, root, task=task)
+    start = known.probe_start("auto", 1.0, CPU)
+    labels = known.labelled.y.copy()
+    labels[known.subset.val[0]] = 1 - labels[known.subset.val[0]]  # classes of unequal size
+    known = replace(known, labelled=replace(known.labelled, y=labels))
+    y = known.validation.y
+    losses, given = np.linspace(0.1, 2.0, len(y)), []
+    monkeypatch.setattr(fine_tuning, "validation_losses", lambda *_: (losses, None))
+    monkeypatch.setattr(fine_tuning, "below", lambda *arrays: bool(given.extend(arrays)))
+    is_below(make_objective(Tuning(), known, 0), known, Tuning(), start, CPU)
+    weights = (1 / np.bincount(y))[y] if alike else np.ones(len(y))
+    of_probe = -start.log_p[np.arange(len(y)), y]
+    np.testing.assert_allclose(given[0], losses * weights / weights.mean())
+    np.testing.assert_allclose(given[1], of_probe * weights / weights.mean())
+    assert np.ptp(np.bincount(y)) > 0  # else both weigh the same
 
 
 def _is_worse(known: Material, objective: nn.Module) -> bool:
-    """By hand: two standard errors of the differences of patients."""
+    """By hand: two standard errors of the differences of patients, classes alike."""
     y, val = known.labelled.y[known.subset.val], known.subset.val
     with torch.no_grad():
         images = torch.cat(list(known.images(val, CPU, 1.0)))
         p = objective.eval().probabilities(objective(images)).double().numpy()  # type: ignore[operator]
     start = np.exp(known.probe_start("auto", 1.0, CPU).log_p)
     rows = np.arange(len(y))
-    table = pd.DataFrame(
-        {"patient": known.labelled.patient_ids[val], "d": np.log(start[rows, y] / p[rows, y])}
-    )
+    weights = (1 / np.bincount(y))[y]
+    d = np.log(start[rows, y] / p[rows, y]) * weights / weights.mean()
+    table = pd.DataFrame({"patient": known.labelled.patient_ids[val], "d": d})
     each = table.groupby("patient")["d"].mean()
     return bool(each.mean() > 2 * each.sem())
 

@@ -39,6 +39,8 @@ PLATEAU = "stayed at chance"
 """The note of a fine-tuning whose training loss stayed at that of the class frequencies."""
 BELOW_PROBE = "worse on validation than a linear probe of its start"
 """The note of a fine-tuning that its own start's probe beats by more than noise."""
+KEPT_PROBE = "no checkpoint was better on validation than the probe it started from"
+"""The note of a fine-tuning that comes out as its start: a linear probe."""
 _OLD_PLATEAU = "never left the plateau"  # the note of earlier versions
 
 
@@ -205,16 +207,21 @@ def read_choices(folders: Sequence[Path]) -> pd.DataFrame:
 
 
 def plateaus(choices: pd.DataFrame) -> list[PlateauCount]:
-    """How many fine-tunings of each arm stayed at chance, by task, arm, mode and fraction."""
+    """How many fine-tunings of each arm learned nothing, by task, arm, mode and fraction."""
     if "note" not in choices:
         return []
     tuned = choices[choices["mode"].str.startswith("finetune")]
-    notes = tuned["note"].astype(str)
-    stuck = np.any([notes.str.contains(text, regex=False) for text in (PLATEAU, _OLD_PLATEAU)], axis=0)
+
+    def told(runs: pd.DataFrame, *notes: str) -> int:
+        return sum(any(note in text for note in notes) for text in runs["note"].astype(str))
+
     return [
-        PlateauCount(task, arm, mode, float(fraction), len(runs), int(runs["stuck"].sum()))
-        for (task, arm, mode, fraction), runs in grouped(tuned.assign(stuck=stuck), ARM)
-    ]
+        PlateauCount(
+            task, arm, mode, float(fraction), len(runs), told(runs, PLATEAU, _OLD_PLATEAU),
+            told(runs, BELOW_PROBE), told(runs, KEPT_PROBE),
+        )
+        for (task, arm, mode, fraction), runs in grouped(tuned, ARM)
+    ]  # fmt: skip
 
 
 def choice_rows(folder: Path) -> list[dict[str, str]]:

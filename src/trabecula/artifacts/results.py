@@ -279,7 +279,8 @@ class IncompleteArm(Record):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class PlateauCount(ResultRecord):
-    """Fine-tunings of an arm, and how many of them stayed at chance."""
+    """Fine-tunings of an arm, and how many of them stayed at chance, are worse on validation than a linear
+    probe of their start, or came out as the probe that they started from."""
 
     task: str
     arm: str
@@ -287,6 +288,8 @@ class PlateauCount(ResultRecord):
     fraction: float
     num_runs: int
     num_plateau: int
+    num_below_probe: int = 0
+    num_kept_probe: int = 0
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -116,20 +116,23 @@ def _verdict(results: Results, panel: Panel) -> dict[str, Any]:
     return {
         "task": panel.task, "mode": mode_name(panel.mode), "metric": metric_name(results.headline(panel)),
         "networks": networks, "plateaus": plateaus(results, panel),
+        "below_probe": plateaus(results, panel, "num_below_probe"),
+        "kept_probe": plateaus(results, panel, "num_kept_probe"),
     }  # fmt: skip
 
 
-def plateaus(results: Results, panel: Panel) -> list[str]:
+def plateaus(results: Results, panel: Panel, key: str = "num_plateau") -> list[str]:
     """ "critic, random initialisation (3 of 10 with 1 % of labels, 1 of 10 with 5 %)", one for each arm."""
     found = defaultdict[str, list[str]](list)
     last: dict[str, bool] = {}  # whether an arm's budget before was of shots: a change needs all words
     for row in panel.of(results.flow.plateaus):
         arm = results.by_name.get(row.arm)  # None of a snapshot
-        if arm is not None and row.num_plateau:
+        num = getattr(row, key)
+        if arm is not None and num:
             counts, shots = found[f"{arm.network}, {arm.title}"], is_shots(row.fraction)
             labels = share(row.fraction) if last.get(arm.name) == shots else labels_used(row.fraction)
             last[arm.name] = shots
-            counts.append(f"{row.num_plateau} of {row.num_runs} with {labels}")
+            counts.append(f"{num} of {row.num_runs} with {labels}")
     return [f"{arm} ({', '.join(counts)})" for arm, counts in found.items()]
 
 

@@ -384,9 +384,7 @@ def measure(objective: Classify, validation: Validation, device: torch.device) -
     """
     each, p = validation_losses(objective, validation, device)
     y = validation.y
-    weights = (y != MASKED).astype(np.float64)
-    if y.ndim == 1 and objective.class_weights is not None:
-        weights = 1 / np.bincount(y)[y]
+    weights = _weights(objective, y)
     return float((each * weights).sum() / weights.sum()), task_metric(y, p)
 
 
@@ -410,17 +408,29 @@ def validation_losses(
 def is_below(
     objective: Classify, material: Material, tuning: Tuning, start: ProbeStart, device: torch.device
 ) -> bool:
-    """Whether the network's validation loss is above that of its start's probe, by more than noise."""
+    """Whether the network's validation loss is above that of its start's probe, by more than noise.
+
+    Classes weigh as in `measure`.
+    """
     validation = replace(material.validation, crop=tuning.centre_crop)
     each, _ = validation_losses(objective, validation, device)
     y, log_p = validation.y, np.maximum(start.log_p, np.log(1e-15))
     of_probe = -np.take_along_axis(log_p, np.maximum(y, 0)[..., None], -1)[..., 0]
-    weights = (y != MASKED).astype(np.float64)
+    weights = _weights(objective, y)
     if y.ndim == 2:
         each, of_probe = (
             (loss * weights).sum(1) / np.maximum(weights.sum(1), 1) for loss in (each, of_probe)
         )
+    else:
+        each, of_probe = (loss * weights / weights.mean() for loss in (each, of_probe))
     return below(each, of_probe, material.labelled.patient_ids[material.subset.val])
+
+
+def _weights(objective: Classify, y: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Of (m,) images in the validation loss, or of (m, L) labels: 0 where a label is not known."""
+    if y.ndim == 1 and objective.class_weights is not None:
+        return np.asarray(1 / np.bincount(y)[y])
+    return np.asarray(y != MASKED, dtype=np.float64)
 
 
 def task_metric(y: NDArray[np.int64], p: NDArray[np.float64]) -> float:
