@@ -62,7 +62,8 @@ class Config(Record):
     extractor: str = "random-conv"
     """random-conv, inception-v3, timm:NAME, torchvision:NAME, or encoder: in whose features to compare."""
     weights: Path | None = None
-    """A local weights file, or for extractor = encoder a folder written by `pretrain`."""
+    """A local weights file, or for extractor = encoder a folder written by `pretrain`. Without it,
+    timm:tf_efficientnet_lite0 has the ImageNet weights of the extra `imagenet`."""
     resize: int = Field(0, ge=0)
     """Side to which images are brought for the extractor, px; 0 leaves them as they are."""
     num: int = Field(2024, ge=2)

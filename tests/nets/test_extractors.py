@@ -290,6 +290,7 @@ def test_a_file_of_another_network_is_told(tmp_path: Path) -> None:
         ("inception-v3", {}, "needs a local weights file"),
         ("encoder", {}, "needs a folder written by"),
         ("timm:resnet18", {}, "nothing is downloaded"),
+        ("timm:tf_efficientnet_lite0", {"weights": Path("none.pth")}, "no such"),
         ("random-conv", {"weights": Path("w.pth")}, "leave 'weights' out"),
         ("random-conv", {"resize": 16}, "resize 16: random-conv needs 32 px"),
         ("inception-v3", {"weights": Path("w.pth"), "resize": 64}, "by its own rule"),

@@ -20,6 +20,7 @@ from trabecula.config import build
 from trabecula.errors import InputError
 from trabecula.nets import packaged
 from trabecula.nets.encoder import load_encoder, make_encoder
+from trabecula.nets.extractors import load_extractor
 from trabecula.nets.packaged import ARCHITECTURE, as_timm, find_packaged
 from trabecula.recipe import _lacking, not_run_lines
 from trabecula.run import execute
@@ -48,6 +49,21 @@ def test_the_network_knows_a_flower_and_a_temple() -> None:
         temple, flower = net(x).softmax(1).topk(3).indices.tolist()
     assert PALACES & set(temple)
     assert FLOWERS & set(flower)
+
+
+def test_it_is_an_extractor_without_a_file() -> None:
+    """Colours pass as they are, grey images as three equal ones; the protocol names the file."""
+    images = torch.randint(0, 256, (3, 1, 64, 64), dtype=torch.uint8)
+    grey, colour = (load_extractor(ARCHITECTURE, channels, 64) for channels in (1, 3))
+    assert grey.protocol == colour.protocol
+    assert grey.protocol.weights == packaged.SHA256
+    assert grey.protocol.frechet_name == f"FD[{ARCHITECTURE}]"
+    torch.testing.assert_close(grey(images), colour(images.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-4)
+    net = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval()
+    net.load_state_dict(as_timm(read_weights(find_packaged(ARCHITECTURE).folder)), strict=False)
+    with torch.inference_mode():
+        expected = net((images.expand(-1, 3, -1, -1) / 255 - 0.5) / 0.5)
+    torch.testing.assert_close(grey(images), expected, rtol=1e-3, atol=1e-4)
 
 
 # of ImageNet's 1,000 classes: monastery, palace, stupa; daisy, bee, yellow lady's slipper

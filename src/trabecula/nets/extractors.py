@@ -3,7 +3,8 @@
     random-conv          wavelets and seeded random convolutions: offline, for any channels and size
     inception-v3         torch-fidelity's Inception v3, from a local weights file
     timm:NAME,
-    torchvision:NAME     a network of these libraries, from a local weights file
+    torchvision:NAME     a network of these libraries, from a local weights file; without one,
+                         timm:tf_efficientnet_lite0 has the ImageNet weights of the extra `imagenet`
     encoder              a folder written by `pretrain`
 
 A distance is called FID (or KID) only in the features of Inception v3 with the weights of 2015-12-05, known
@@ -32,6 +33,7 @@ from trabecula.artifacts.store import to_float
 from trabecula.artifacts.weights import read_weights
 from trabecula.errors import InputError
 from trabecula.files import sha256_of
+from trabecula.nets import packaged
 from trabecula.nets.devices import exact
 from trabecula.nets.encoder import load_encoder, make_encoder
 
@@ -116,6 +118,8 @@ def load_extractor(
     elif name not in ("inception-v3", "encoder") and not name.startswith(("timm:", "torchvision:")):
         known = "random-conv, inception-v3, encoder, timm:NAME or torchvision:NAME"
         raise InputError(f"extractor '{name}' is not known; use {known}")
+    elif weights is None and name == packaged.ARCHITECTURE:
+        protocol, net, apply = _pretrained(name, None, channels, size, resize)
     elif weights is None:
         needed = "a folder written by `trabecula pretrain`" if name == "encoder" else "a local weights file"
         raise InputError(f"extractor '{name}' needs {needed}: set 'weights'; nothing is downloaded")
@@ -265,10 +269,12 @@ def _inception(weights: Path, channels: int, resize: int) -> _Made:
     return protocol, net, apply
 
 
-def _pretrained(name: str, weights: Path, channels: int, size: int, resize: int) -> _Made:
+def _pretrained(name: str, weights: Path | None, channels: int, size: int, resize: int) -> _Made:
     stem: Any = "repeat" if channels == 1 else "native"
-    encoder = make_encoder(name, channels, resize or size, stem=stem, init="weights", weights=weights)
-    protocol = Protocol(name, sha256_of(weights), _rule(resize, size), "float32", encoder.card.num_features)
+    init: Any = "package" if weights is None else "weights"
+    encoder = make_encoder(name, channels, resize or size, stem=stem, init=init, weights=weights)
+    sha256 = packaged.SHA256 if weights is None else sha256_of(weights)
+    protocol = Protocol(name, sha256, _rule(resize, size), "float32", encoder.card.num_features)
     return protocol, encoder, lambda images: encoder(_resized(images, resize))
 
 
