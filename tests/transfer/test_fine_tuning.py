@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 
 from trabecula import finetune, predict, pretrain, split
 from trabecula.artifacts.classifier import HiddenLayer
@@ -24,6 +25,7 @@ from trabecula.transfer.fine_tuning import (
     Material,
     Tuning,
     make_objective,
+    measure,
     read_material,
     tune,
 )
@@ -220,3 +222,91 @@ def test_one_class_alone_has_no_plateau() -> None:
     assert not Fitted(**known, train_loss=0.01, constant_loss=0.0).stayed_at_chance
     assert Fitted(**known, train_loss=0.69, constant_loss=0.693).stayed_at_chance
     assert not Fitted(**known, train_loss=0.6, constant_loss=0.693).stayed_at_chance
+
+
+# ---- class weights
+
+
+def relabelled(known: Material, y: np.ndarray) -> Material:
+    return replace(known, labelled=replace(known.labelled, y=y), starts={})
+
+
+def uneven(known: Material) -> Material:
+    """The same images; in training and validation half of class 0, a third of class 1, a sixth of class 2."""
+    y = known.labelled.y.copy()
+    for part in (known.subset.train, known.subset.val):
+        y[part] = np.repeat([0, 1, 2], [len(part) // 2, len(part) // 3, len(part) // 6])
+    return relabelled(known, y)
+
+
+def test_auto_weighs_classes_alike_from_three_on(hospital: Path, root: Path) -> None:
+    grades = uneven(material(hospital, root, "random", "kl"))
+    y = grades.labelled.y[grades.subset.train]
+    for kind in ("multiclass", "ordinal"):
+        known = replace(grades, task=grades.task.model_copy(update={"kind": kind}))
+        weights = make_objective(Tuning(), known, 0).class_weights
+        np.testing.assert_allclose(weights, compute_class_weight("balanced", classes=np.arange(3), y=y))
+    np.testing.assert_allclose(weights, [2 / 3, 1, 2])
+    assert make_objective(Tuning(class_weight="none"), grades, 0).class_weights is None
+    rule = material(hospital, root, "random", "kl >= 2")
+    assert rule.task.kind == "binary"
+    assert make_objective(Tuning(), rule, 0).class_weights is None
+    np.testing.assert_allclose(
+        make_objective(Tuning(class_weight="balanced"), rule, 0).class_weights, [0.75, 1.5]
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("class_weight", ["auto", "none"])
+def test_the_losses_of_training_and_validation_weigh_classes_alike(
+    hospital: Path, root: Path, class_weight: str
+) -> None:
+    known = uneven(material(hospital, root, "random", "kl"))
+    objective = make_objective(Tuning(class_weight=class_weight), known, 0).eval()
+    for part in (known.subset.val, known.subset.train):
+        y = known.labelled.y[part]
+        logits = objective(to_float(known.store.read(known.rows[part])))
+        each = -np.log(objective.probabilities(logits).double().numpy())[np.arange(len(y)), y]
+        alike, as_they_come = np.mean([each[y == k].mean() for k in range(3)]), each.mean()
+        assert abs(alike - as_they_come) > 0.001
+        if part is known.subset.val:
+            loss, _ = measure(objective, known.validation, CPU)
+        else:
+            loss = objective.loss(logits, torch.from_numpy(y)).item()
+        assert loss == pytest.approx(alike if class_weight == "auto" else as_they_come, abs=1e-5)
+
+
+# ---- from the probe
+
+
+def by_brightness(known: Material) -> Material:
+    """The same images, graded by their brightness, which a probe can learn."""
+    means = known.store.read(known.rows).float().mean((1, 2, 3)).numpy()
+    return relabelled(known, np.digitize(means, np.quantile(means, [1 / 3, 2 / 3])))
+
+
+@pytest.mark.parametrize("select", ["loss", "metric"])
+@pytest.mark.parametrize("lr", [1e-4, 10.0])
+def test_nothing_worse_than_the_probe_comes_out_by_what_selects(
+    hospital: Path, root: Path, select: str, lr: float
+) -> None:
+    """One step at the second rate destroys the network."""
+    known = by_brightness(material(hospital, root, "random", "kl"))
+    begun = make_objective(Tuning(), known, 0)
+    known.probe_start("auto", 1.0, CPU).put_into(begun)
+    start_loss, start_metric = measure(begun, known.validation, CPU)
+    assert start_metric > 0.5
+    images = 12 if lr == 10 else 48
+    tuning = Tuning(
+        images=images, every=12, batch_size=12, precision="float32", augment=False, select=select,
+        optimizer={"lr": lr},
+    )  # fmt: skip
+    objective, fitted = tune(tuning, known, 0, CPU)
+    loss, metric = measure(objective, known.validation, CPU)
+    assert (loss, metric) == (pytest.approx(fitted.loss), fitted.metric)
+    if select == "metric":
+        assert metric >= start_metric
+    if select == "loss" or metric == start_metric:
+        assert loss <= start_loss + 1e-5
+    if lr == 10:
+        assert (fitted.images_seen, fitted.images_spent) == (0, 12)
