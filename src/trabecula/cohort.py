@@ -23,7 +23,8 @@ from trabecula.spreadsheet import images_named
 Config = cohorts.find(cohorts.DEFAULT)
 """Settings of the usual kind of data set; `config.build` takes those of the kind that is given."""
 _NO_LABELS = {"image_id", "patient_id", "path", "page", "box", "study_id", "cohort", "visit_month"}
-_MOST_VALUES, _MOST_COLUMNS = 12, 20  # of a column whose values are counted, and such columns
+_MOST_VALUES, _MOST_COLUMNS = 12, 20  # of a column of no task whose values are counted, and of all columns
+_MOST_SHOWN, _RAREST = 24, 8  # values in a line, and how many of them are the rarest where there are more
 
 
 def run(config: cohorts.CohortSettings, out: Run) -> str:
@@ -66,34 +67,47 @@ def _places(found: cohorts.FoundImages, root: Path) -> tuple[list[str], str]:
 
 
 def _count_values(table: pd.DataFrame, tasks: Mapping[str, Task], out: Run) -> list[str]:
-    """Print how often each value of a column with few values occurs; what a person should look at.
+    """Print how often each value of the tasks' columns, and of others of few values, occurs.
 
-    A number typed wrongly, such as 22 for 2, is seen so.
+    A number typed wrongly, such as 22 for 2, is seen so. Returned is what a person should look at.
     """
-    asked = [column for task in tasks.values() for column in task.columns]
-    columns = [name for name in dict.fromkeys([*asked, *table.columns]) if name in table.columns]
-    columns = [name for name in columns if name not in _NO_LABELS]
-    few = [name for name in columns if 0 < len(set(table[name]) - {""}) <= _MOST_VALUES]
+    between: dict[str, str] = {}  # a task's column -> what stands between its findings
+    for task in tasks.values():
+        between |= {name: between.get(name) or task.separator for name in task.columns if name in table}
+    others = [name for name in map(str, table.columns) if name not in between and name not in _NO_LABELS]
+    few = [name for name in others if 0 < len(set(table[name]) - {""}) <= _MOST_VALUES]
+    shown = few[: max(_MOST_COLUMNS - len(between), 0)]
     notes = []
-    for name in few[:_MOST_COLUMNS]:
-        counts = counted(table[name])
-        empty = int((table[name] == "").sum())
-        said = [f"{value}: {count:,}" for value, count in counts.items()] + [f"empty: {empty:,}"] * (
-            empty > 0
-        )
-        print(f"images by {name}: {', '.join(said)}", file=sys.stderr, flush=True)
-        out.log("values", column=name, images=counts, empty=empty)
-        for spellings in spelled_differently(table[name]):
+    for name in [*between, *shown]:
+        split = between.get(name)
+        values = [{one.strip() for one in cell.split(split)} if split else {cell} for cell in table[name]]
+        flat = [value for of_image in values for value in of_image]
+        counts = counted(flat)
+        _print_counts(name, counts, int((table[name] == "").sum()), out)
+        for spellings in spelled_differently(flat):
             notes.append(f"{' and '.join(map(repr, spellings))} of column '{name}' are read as one value")
         if far := far_values(counts):
-            images = table["image_id"][[any(same(cell, value) for value in far) for cell in table[name]]]
+            bad = [any(same(value, code) for value in of_image for code in far) for of_image in values]
             notes.append(
                 f"column '{name}': {', '.join(far)} {'is' if len(far) == 1 else 'are'} far from the other "
-                f"values ({images_named(images.tolist())}); correct or empty the cells if this is no value"
+                f"values ({images_named(table['image_id'][bad].tolist())}); correct or empty the cells if "
+                "this is no value"
             )
-    if len(few) > _MOST_COLUMNS:
-        print(f"and {len(few) - _MOST_COLUMNS} more columns of few values", file=sys.stderr, flush=True)
+    if len(few) > len(shown):
+        print(f"and {len(few) - len(shown)} more columns of few values", file=sys.stderr, flush=True)
     return notes
+
+
+def _print_counts(column: str, counts: Mapping[str, int], empty: int, out: Run) -> None:
+    """Print how often each value occurs; of many the commonest, and the rarest, which may be mistakes."""
+    by_count = sorted(counts, key=lambda value: -counts[value])
+    left_out = set(by_count[_MOST_SHOWN - _RAREST : -_RAREST]) if len(counts) > _MOST_SHOWN else set()
+    shown = {value: count for value, count in counts.items() if value not in left_out}
+    more = len(left_out)
+    said = [f"{value}: {count:,}" for value, count in shown.items()]
+    said += [f"and {more:,} more values"] * (more > 0) + [f"empty: {empty:,}"] * (empty > 0)
+    print(f"images by {column}: {', '.join(said)}", file=sys.stderr, flush=True)
+    out.log("values", column=column, images=shown, empty=empty, **({"more": more} if more else {}))
 
 
 def _labelled(name: str, known: Truth) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import unicodedata
 
@@ -248,3 +249,45 @@ def test_values_are_counted_and_a_far_one_is_named(films, capsys):
     assert "images by done: Yes: 2, empty: 1\n" in printed
     assert "column 'kl': 22 is far from the other values (image 'r')" in said
     assert "'Yes' and 'yes' of column 'done' are read as one value" in said
+
+
+def of_cells(root, *cells):
+    """A table of images with these cells, and the images."""
+    rows = [f"{i}.png,p{i},{cell}" for i, cell in enumerate(cells)]
+    touched(root, *(row.split(",")[0] for row in rows))
+    return "\n".join(["file,patient_id,x", *rows])
+
+
+def test_a_tasks_own_column_is_counted_however_many_values_it_has(tmp_path, capsys):
+    ages = [age for age in range(40, 80) for _ in range(2)]
+    content = of_cells(tmp_path / "films", *ages, 20, 22, "")
+    go(tmp_path / "films", content, tasks={"old": {"positive": "x >= 60"}})
+    line = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("images by x: "))
+    assert line.startswith("images by x: 20: 1, 22: 1, 40: 2, ")
+    assert line.endswith("79: 2, and 18 more values, empty: 1")
+    assert line.count(": ") == 1 + 24 + 1
+    log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    values = next(record for record in log if record.get("column") == "x")
+    assert (len(values["images"]), values["more"], values["images"]["22"]) == (24, 18, 1)
+
+
+def test_columns_of_many_tasks_are_all_counted(films, capsys):
+    names = [f"f{k}" for k in range(25)]
+    rows = ["file,patient_id," + ",".join([*names, "note"])]
+    rows += [f"{name},p{i}," + ",".join(str((i + k) % 2) for k in range(25)) + ",a"
+             for i, name in enumerate(FILES)]  # fmt: skip
+    go(films, "\n".join(rows), tasks={"f": {"kind": "multilabel", "labels": names}})
+    printed = capsys.readouterr().err
+    assert all(f"images by {name}: 0: " in printed for name in names)
+    assert "images by note" not in printed
+    assert "and 2 more columns of few values" in printed  # the file is one
+
+
+def test_findings_of_one_column_are_counted_one_by_one(tmp_path, capsys):
+    cells = ["Mass|Effusion", "mass", "No Finding", "Effusion | Hernia", "Mass|Hernia", ""]
+    content = of_cells(tmp_path / "films", *cells)
+    task = {"kind": "multilabel", "labels": ["x"], "separator": "|", "classes": ["Mass", "Effusion"]}
+    said = go(tmp_path / "films", content, tasks={"t": {**task, "ignored": ["Hernia"]}})
+    line = "images by x: Effusion: 2, Hernia: 2, Mass: 3, No Finding: 1, empty: 1\n"
+    assert line in capsys.readouterr().err
+    assert "'Mass' and 'mass' of column 'x' are read as one value" in said
