@@ -83,6 +83,16 @@ def test_cohorts_and_strata_have_rows(study, done):
         assert row["num_patients"] == parts[0]["patient_id"].nunique()
 
 
+def test_spellings_of_a_cohort_or_stratum_are_one(study, done, tmp_path):
+    table = pd.read_csv(study[0] / "hospital" / "manifest.csv", dtype=str, keep_default_na=False)
+    for column in ("cohort", "sex"):
+        table.loc[table.index % 3 == 1, column] = table[column].str.swapcase()
+    table.to_csv(tmp_path / "manifest.csv", index=False)
+    (tmp_path / "tasks.json").write_text((study[0] / "hospital" / "tasks.json").read_text())
+    execute("evaluate", config_of(study[0], manifest=tmp_path, strata=("sex",)), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == done[0]["metrics.json"]
+
+
 def test_a_planted_difference_is_claimed_and_none_is_not(done):
     against_random = [p for p in done[0]["comparisons.json"]["pairs"] if p["baseline_family"] == "random"]
     pairs = {(p["task"], p["arm"], p["metric"], p["fraction"]): p for p in against_random}

@@ -65,6 +65,19 @@ def test_strata_columns_need_no_task(tmp_path):
     assert read_splits(tmp_path / "d").of != read_splits(tmp_path / "a").of
 
 
+def test_spellings_of_a_stratum_or_cohort_are_one(tmp_path):
+    source = cohort(tmp_path / "c")
+    go(source, tmp_path / "s", strata=["part"])
+    rows = (source / "manifest.csv").read_text().splitlines()
+    for i in range(21, len(rows)):  # of both images of every third patient
+        start, part, hospital = rows[i].rsplit(",", 2)
+        rows[i] = f"{start},{part.upper()},{hospital.upper()}" if i % 6 in (1, 2) else rows[i]
+    (source / "manifest.csv").write_text("\n".join(rows) + "\n")
+    go(source, tmp_path / "u", strata=["part"])
+    for name in ("splits.csv", "splits.json"):
+        assert (tmp_path / "u" / name).read_text() == (tmp_path / "s" / name).read_text()
+
+
 def test_a_part_without_a_class_is_said(tmp_path):
     source = cohort(tmp_path / "c", 10)  # one patient has grade 4
     said = go(source, tmp_path / "s", task="kl == 4")

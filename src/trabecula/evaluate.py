@@ -21,6 +21,7 @@ from trabecula.artifacts import predictions as reading
 from trabecula.artifacts import results
 from trabecula.artifacts.imported_predictions import MODE, imported_table, read_imported
 from trabecula.artifacts.label_budget import fewest_first
+from trabecula.artifacts.label_values import first_spellings
 from trabecula.artifacts.manifest import Manifest, read_manifest
 from trabecula.artifacts.predictions import ArmPredictions, snapshot_of
 from trabecula.artifacts.splits import FEW_VAL, PARTS, Splits, counts, read_splits
@@ -271,17 +272,22 @@ class _Evaluation:
 
     def _parts(self, rows: NDArray[np.int64]) -> list[tuple[str, str, NDArray[np.bool_]]]:
         """(cohort, stratum, mask): all test images, then each cohort, then each stratum."""
-        table = self.manifest.table.iloc[rows]
         parts = [("all", "all", np.ones(len(rows), dtype=bool))]
-        cohorts = sorted(set(table["cohort"]) - {""}) if "cohort" in table else []
+        cohorts = self._by_value("cohort", rows) if "cohort" in self.manifest.table else {}
         if len(cohorts) > 1:
-            parts += [(name, "all", (table["cohort"] == name).to_numpy(bool)) for name in cohorts]
+            parts += [(name, "all", mask) for name, mask in cohorts.items()]
         for column in self.config.strata:
-            if column not in table:
+            if column not in self.manifest.table:
                 raise InputError(f"{self.manifest.path}: no column '{column}' to make strata of")
-            values = sorted(set(table[column]) - {""})
-            parts += [("all", f"{column}={v}", (table[column] == v).to_numpy(bool)) for v in values]
+            values = self._by_value(column, rows)
+            parts += [("all", f"{column}={value}", mask) for value, mask in values.items()]
         return parts
+
+    def _by_value(self, column: str, rows: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
+        """Which of the rows have each value of a column; one in several spellings is named by the first."""
+        cells = self.manifest.table[column]
+        named = cells.map(first_spellings(cells)).iloc[rows]
+        return {value: (named == value).to_numpy(bool) for value in sorted(set(named) - {""})}
 
     def _group(self, task: str, group: ArmPredictions, sample: scores.Sample, place: tuple[str, str]) -> None:
         """Every metric of one arm, mode and fraction on the sample: rows, and results to compare."""

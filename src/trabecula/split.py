@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from trabecula.artifacts.generated import generated, keep_in_train
-from trabecula.artifacts.label_values import number
+from trabecula.artifacts.label_values import first_spellings, number
 from trabecula.artifacts.manifest import Manifest, read_manifest
 from trabecula.artifacts.rules import of_images, rows_have
 from trabecula.artifacts.splits import (
@@ -169,7 +169,8 @@ def _strata(config: Config, manifest: Manifest, labelled: Truth | None) -> dict[
     for column in (*config.strata, *(["cohort"] if "cohort" in table else [])):
         if column not in table:
             raise InputError(f"{manifest.path}: no column '{column}' to stratify by")
-        for patient, cells in table[column].groupby(table["patient_id"]):
+        values = table[column].map(first_spellings(table[column]))
+        for patient, cells in values.groupby(table["patient_id"]):
             worst[str(patient)].append(max(cells, key=lambda cell: (number(cell) or 0.0, cell)))
     return {patient: "|".join(values) for patient, values in worst.items()}
 
@@ -230,7 +231,8 @@ def _summary(part: str, splits: Splits, manifest: Manifest, labelled: Truth | No
     images = splits.rows(part, manifest.table["patient_id"])
     result: dict[str, Any] = {"patients": len(splits.patients(part)), "images": int(images.sum())}
     if "cohort" in manifest.table.columns:
-        result["per_cohort"] = dict(sorted(Counter(manifest.table["cohort"][images]).items()))
+        cohorts = manifest.table["cohort"].map(first_spellings(manifest.table["cohort"]))
+        result["per_cohort"] = dict(sorted(Counter(cohorts[images]).items()))
     if labelled is not None:
         rows = np.flatnonzero(splits.rows(part, labelled.patient_ids))
         result["labelled"] = counts(labelled, rows.astype(np.int64))

@@ -7,6 +7,7 @@ import pytest
 from trabecula.artifacts.label_values import (
     counted,
     far_values,
+    first_spellings,
     missing_codes,
     number,
     same,
@@ -50,3 +51,10 @@ def test_far_values(values, far):
 def test_codes_for_not_known():
     assert missing_codes(counted("001233") | {"99": 1, "9": 1}) == ["9", "99"]
     assert missing_codes(counted("00123") | {"22": 1}) == []
+
+
+def test_first_spellings():
+    cells = ["Yes", "no", "YES", "", "2.0", "2", "a  b", "A b", "Yes"]
+    assert list(map(first_spellings(cells).get, cells)) == [
+        "Yes", "no", "Yes", "", "2.0", "2.0", "a  b", "a  b", "Yes",
+    ]  # fmt: skip

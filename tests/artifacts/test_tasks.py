@@ -165,11 +165,25 @@ def test_shorthand_of_a_column_that_names_findings():
     assert truth(task, m).y.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
 
 
+def test_spellings_of_a_finding_are_one_finding():
+    """Case and blanks do not count, in the names and in what says that there is no finding."""
+    cells = ["Mass|Effusion", "mass", "No finding", "NO  FINDING", "effusion | MASS", "Pleural  fluid", ""]
+    m = manifest(**{"Finding Labels": [*cells, "pleural Fluid"]})
+    task = find_task("Finding Labels", m)
+    assert task.classes == ("Effusion", "Mass", "Pleural  fluid")  # as each is spelled first
+    expected = [[1, 1, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0], [1, 1, 0], [0, 0, 1], [0, 0, 1]]
+    assert truth(task, m).y.tolist() == expected
+    listed = Task(**NAMED, classes=("effusion", "MASS"), ignored=("pleural fluid",))
+    assert truth(listed, m).y.tolist() == [row[:2] for row in expected]
+    with pytest.raises(InputError, match="row 3 has 'No Finding' beside a finding"):
+        truth(Task(**NAMED, classes=("Mass",)), manifest(**{"Finding Labels": ["Mass", "mass|no finding"]}))
+
+
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
-        (["Mass", "Hernai|Mass", "mass"],
-         r"rows 3, 4 have a finding outside the task \('Hernai', 'mass'\); known: Mass, Edema; name those"),
+        (["Mass", "Hernai|Mass", "masses"],
+         r"rows 3, 4 have a finding outside the task \('Hernai', 'masses'\); known: Mass, Edema; name those"),
         (["Mass", "No Finding|Mass"], "row 3 has 'No Finding' beside a finding"),
         (["Mass|", "Edema"], r"row 2 has a finding outside the task \(''\)"),
         (["No Finding", "No Finding"], "finding Mass, Edema has one class only"),
@@ -226,6 +240,9 @@ def test_a_finding_of_one_class():
         (NAMED, "'classes' must list the findings"),
         ({**NAMED, "classes": ["x", "y", "x"]}, "'x' stands twice"),
         ({**NAMED, "classes": ["x"], "ignored": ["x"]}, "'x' stands twice"),
+        ({**NAMED, "classes": ["Mass", "mass"]}, "'mass' stands twice"),
+        ({**NAMED, "classes": ["x"], "ignored": ["no finding"]}, "'no finding' stands twice"),
+        ({"kind": "ordinal", "labels": ["a"], "classes": ["no", "Yes", "yes "]}, "'yes ' stands twice"),
         ({**NAMED, "classes": ["x|y"]}, "one with the separator in it"),
         ({**NAMED, "classes": ["x"], "uncertain": "positive"}, "uncertain must be exclude"),
         ({"positive": "kl"}, "is no comparison"),
@@ -262,6 +279,34 @@ def test_a_code_for_not_known_is_no_grade(code, rule):
     assert len(truth(known, m)) == 8
     named = find_task(f"{rule} and kl <= {code}" if code != "-9" else f"{rule} and kl >= -9", m)
     assert len(truth(named, m)) == 9  # the user says that it is a value
+
+
+@pytest.mark.parametrize("code", ["9", "99", "-9", "8888"])
+@pytest.mark.parametrize("rule", ["kl != 0", "kl not in 0,1", "kl == 2", "kl in 1,2", "kl != 0 and kl != ''"])
+def test_a_code_for_not_known_is_no_grade_that_equals_or_differs(code, rule):
+    m = manifest(kl=["0", "1", "2", "3", "0", "1", "2", "3", code])
+    sign = ">=" if code == "-9" else "<="
+    with pytest.raises(
+        InputError,
+        match=rf"rule '{rule}': 'kl' is {code} in 1 rows, .*: kl {sign} {code} \(image 'i8'\)$",
+    ):
+        truth(find_task(rule, m), m)
+    assert len(truth(Task(name="t", positive=rule, eligible=f"kl != {code}"), m)) == 8
+    assert len(truth(find_task(f"{rule} and kl {sign} {code}", m), m)) == 9  # it is a value
+    with pytest.raises(InputError, match=r"define the task with its classes \(image 'i8'\)$"):
+        find_task("kl", m)
+
+
+def test_a_rule_that_leaves_a_code_out_is_no_mistake():
+    m = manifest(kl=["0", "1", "2", "3", "9", "99"], other=["0", "1", "9", "0", "1", "0"])
+    for eligible in ("kl in 0,1,2,3", "kl <= 3", "kl != 9 and kl != 99"):
+        assert len(truth(Task(positive="kl >= 2", eligible=eligible), m)) == 4
+    for eligible, code in (("kl != 9", "'kl' is 99"), ("other != 1", "'other' is 9")):
+        with pytest.raises(InputError, match=f"rule '{eligible}': {code} in 1 rows, far from"):
+            truth(Task(positive="kl >= 2", eligible=eligible), m)
+    m = manifest(site=["A", "B", "C"], kl=["0", "1", "10"])
+    assert truth(find_task("site != A", m), m).y.tolist() == [0, 1, 1]  # text is no number
+    assert truth(find_task("kl != 0", m), m).y.tolist() == [0, 1, 1]  # nor is 10 a code
 
 
 def test_spellings_of_a_class_are_one_class():

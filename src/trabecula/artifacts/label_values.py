@@ -46,6 +46,12 @@ def plain(cell: str) -> str:
     return str(int(value)) if value is not None and value.is_integer() else cell
 
 
+def first_spellings(cells: Iterable[str]) -> dict[str, str]:
+    """Each cell -> the first of the cells that spell the same value, such as "yes" -> "Yes"."""
+    first: dict[str, str] = {}
+    return {cell: first.setdefault(folded(plain(cell)), cell) for cell in dict.fromkeys(cells)}
+
+
 def counted(cells: Iterable[str]) -> dict[str, int]:
     """How often each value occurs, in order; one value in several spellings has the commonest of them."""
     spellings: dict[str, Counter[str]] = defaultdict(Counter)

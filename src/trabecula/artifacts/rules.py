@@ -93,28 +93,34 @@ class Rule:
             result &= np.array([known[cell] for cell in cells], dtype=bool)
         return result
 
-    def check_codes(self, table: pd.DataFrame, among: npt.ArrayLike, where: str) -> None:
-        """Refuse an order over a column in which a number far from others, such as 9, may mean "not known".
+    def check_codes(
+        self, table: pd.DataFrame, among: npt.ArrayLike, where: str, kept: npt.ArrayLike = True
+    ) -> None:
+        """Refuse to compare numbers where one that is far from the others, such as 9, may mean "not known".
 
-        A value that the rule names itself is taken for a number.
+        A value that the rule names itself is taken for a number. `kept`: where the rule only chooses rows,
+        those that it keeps; a code in none of them is left out, as it should be.
         """
         rows = np.flatnonzero(np.broadcast_to(among, len(table)))
+        stays = np.broadcast_to(kept, len(table))
         for clause in self.clauses:
-            if clause.sign not in _COMPARE or number(clause.values[0]) is None:
+            if all(number(value) is None for value in clause.values):
                 continue
             column = clause.column
             cells = cells_of(table, column, f"rule '{self.text}'")
             named = [value for one in self.clauses if one.column == column for value in one.values]
             far = missing_codes(counted(cells[i] for i in rows))
-            code = next((code for code in far if not any(same(code, value) for value in named)), None)
-            if code is not None:
-                bad = [int(i) for i in rows if same(cells[i], code)]
+            for code in [code for code in far if not any(same(code, value) for value in named)]:
+                bad = [int(i) for i in rows if stays[i] and same(cells[i], code)]
+                if not bad:
+                    continue
+                sign = ">=" if code.startswith("-") else "<="
                 raise InputError(
                     f"{where}: rule '{self.text}': '{column}' is {code} in {len(bad)} rows, far from its "
                     "other values, and the rule would take it for a number; if it means that the value is "
                     "not known, empty these cells, or leave them out with the task's "
                     f'eligible = "{column} != {code}"; if it is a '
-                    f"value, say so in the rule: {column} <= {code}{of_images(table, bad)}"
+                    f"value, say so in the rule: {column} {sign} {code}{of_images(table, bad)}"
                 )
 
 

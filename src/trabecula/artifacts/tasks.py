@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import model_validator
 
-from trabecula.artifacts.label_values import counted, missing_codes, same
+from trabecula.artifacts.label_values import counted, first_spellings, missing_codes, same
 from trabecula.artifacts.rules import cells_of, of_images, parse_rule, rows_have
 from trabecula.config import Record, suggest
 from trabecula.errors import InputError
@@ -72,6 +72,8 @@ class Task(Record):
                 )
         if self.separator or self.ignored:
             self._names_findings()
+        elif twice := _twice(self.classes):
+            raise ValueError(f"'classes': {twice}")
         if self.positive and self.kind != "binary":
             raise ValueError("'positive' is a rule of binary tasks only")
         for rule in (self.positive, self.eligible):
@@ -86,11 +88,9 @@ class Task(Record):
                 "'separator' and 'ignored' are of a multilabel task whose one label column names the findings"
             )
         names = (*self.classes, self.negative, *self.ignored)
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = _twice(names)
         if not self.classes or twice or any(self.separator in name for name in names):
-            wrong = (
-                f"'{twice[0]}' stands twice" if twice else "they hold none, or one with the separator in it"
-            )
+            wrong = twice or "they hold none, or one with the separator in it"
             raise ValueError(f"'classes' must list the findings that the column may name: {wrong}")
         if self.uncertain != "exclude":
             raise ValueError("a column that names findings says nothing uncertain: uncertain must be exclude")
@@ -145,13 +145,20 @@ class Truth:
         return replace(self.at(keep), exclusions=exclusions)
 
 
+def _twice(names: Sequence[str]) -> str:
+    """Which name is one before it, but for case and blanks: what is wrong, in words; "" where none is."""
+    first = first_spellings(names)
+    bad = [name for i, name in enumerate(names) if name in names[:i] or first[name] != name]
+    return f"'{bad[0]}' stands twice (case and blanks do not count)" if bad else ""
+
+
 def find_task(spec: str, manifest: Manifest) -> Task:
     """The task of that name in tasks.json, or one from a shorthand.
 
     `kl >= 2` (a rule) is a binary task; `kl` (a column) has that column's values as its classes, and is
     binary where they are 0 and 1 or true and false. Spellings of a value that differ in case or blanks are
     one class, named by the commonest. A column in which "|" stands between names, such as NIH's
-    `Finding Labels`, is a multilabel task of the names in it.
+    `Finding Labels`, is a multilabel task of the names in it, each as it is spelled first.
     """
     spec = " ".join(spec.split())
     if spec in manifest.tasks:
@@ -159,19 +166,21 @@ def find_task(spec: str, manifest: Manifest) -> Task:
     if re.fullmatch("`[^`]+`", spec) and spec not in manifest.table.columns:
         spec = spec.strip("`")
     if spec in manifest.table.columns:
-        cells = sorted(set(manifest.table[spec]) - {""})
+        cells = manifest.table[spec].tolist()
         if any(_BETWEEN in cell for cell in cells):
-            named = {name.strip() for cell in cells for name in cell.split(_BETWEEN)} - {"", _NEGATIVE}
+            names = [name.strip() for cell in cells for name in cell.split(_BETWEEN)]
+            found = sorted(set(first_spellings([_NEGATIVE, *names]).values()) - {"", _NEGATIVE})
             return Task(
-                name=spec, kind="multilabel", labels=(spec,), separator=_BETWEEN, classes=tuple(sorted(named))
+                name=spec, kind="multilabel", labels=(spec,), separator=_BETWEEN, classes=tuple(found)
             )
-        counts = counted(manifest.table[spec])
+        counts = counted(cells)
         values = [value for value in counts if value != "-1"]
         if codes := missing_codes(counts):
+            bad = [i for i, cell in enumerate(cells) if same(cell, codes[0])]
             raise InputError(
                 f"{manifest.path}: column '{spec}' is {codes[0]} in {counts[codes[0]]} rows, far from its "
                 "other values; if it means that the value is not known, empty these cells; if it is a class, "
-                "define the task with its classes"
+                f"define the task with its classes{of_images(manifest.table, bad)}"
             )
         if len(values) < 2:
             raise InputError(
@@ -197,7 +206,7 @@ def truth(task: Task, manifest: Manifest) -> Truth:
     if task.eligible:
         rule = parse_rule(task.eligible)
         keep = rule.holds(table, where=where, rows=manifest.rows_named(rule.columns))
-        rule.check_codes(table, True, where)
+        rule.check_codes(table, True, where, kept=keep)
         exclusions[f"not eligible ({task.eligible})"] = int((~keep).sum())
     if task.kind == "multilabel":
         if task.separator:
@@ -294,8 +303,11 @@ def _finding(task: Task, name: str, table: pd.DataFrame, keep: Mask, where: str,
 def _named(task: Task, table: pd.DataFrame, keep: Mask, where: str, rows: Sequence[int]) -> Ints:
     """(n, L) of a column that names the findings that are there: 1 named, 0 not, -1 where it is empty."""
     cells = cells_of(table, task.labels[0], where)
-    parts = {cell: {name.strip() for name in cell.split(task.separator)} for cell in set(cells) - {""}}
+    split = {cell: [name.strip() for name in cell.split(task.separator)] for cell in dict.fromkeys(cells)}
     known = {*task.classes, *task.ignored}
+    given = (*task.classes, task.negative, *task.ignored)
+    shown = first_spellings([*given, *(name for names in split.values() for name in names)])
+    parts = {cell: {shown[name] for name in names} for cell, names in split.items() if cell}
     unknown = {cell: sorted(names - known) for cell, names in parts.items() if names != {task.negative}}
     bad = [i for i, cell in enumerate(cells) if keep[i] and unknown.get(cell)]
     if bad:
