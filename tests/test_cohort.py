@@ -121,6 +121,13 @@ def test_tables_joined_by_patient_and_side(films, delimiter, encoding):
     ]  # fmt: skip
 
 
+def test_spellings_of_one_cohort_are_written_alike(films):
+    rows = "007L.png,007,NIH\n007R.png,007,nih \n012L.png,012,Nih\n012R.png,012,MIMIC\n"
+    said = go(films, table=table(films, f"file,patient_id,cohort\n{rows}"))
+    assert got(films, "cohort") == [("NIH",), ("NIH",), ("NIH",), ("MIMIC",)]
+    assert "'NIH' and 'Nih' and 'nih' of column 'cohort' are one cohort" in said
+
+
 def test_a_table_in_another_language(films):
     path = table(films, "Fall;Seite;kl\n007;links;0\n007;rechts;1\n012;links;2\n012;rechts;3\n")
     go(films, pattern=SIDED, table=path, columns={"patient_id": "Fall", "side": "Seite"})

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from trabecula import cohorts
-from trabecula.artifacts.label_values import counted, far_values, same, spelled_differently
+from trabecula.artifacts.label_values import counted, far_values, first_spellings, same, spelled_differently
 from trabecula.artifacts.manifest import FILE, Manifest, write_left_out, write_manifest
 from trabecula.artifacts.tasks import Task, Truth, truth
 from trabecula.errors import InputError
@@ -35,6 +35,7 @@ def run(config: cohorts.CohortSettings, out: Run) -> str:
         if "cohort" in table.columns:
             raise InputError(f"name '{config.name}': the data already has a column 'cohort'; leave one away")
         table["cohort"] = config.name
+    same_cohort = _one_spelling(table)
     if config.spellings_differ:
         table["patient_id"] = distinguished(table["patient_id"].tolist())
     else:
@@ -51,11 +52,21 @@ def run(config: cohorts.CohortSettings, out: Run) -> str:
     labelled = [_labelled(name, truth(task, checked)) for name, task in tasks.items()]
     manifest = write_manifest(out.path, table, tasks)
     write_left_out(out.path, found.missing, found.skipped)
-    notes = found.notes + _count_values(table, tasks, out)
+    notes = found.notes + same_cohort + _count_values(table, tasks, out)
     for note in notes:
         out.log("note", text=note)
     patients = manifest.table["patient_id"].nunique()
     return "; ".join([f"{len(manifest):,} images of {patients:,} patients", *labelled, *notes])
+
+
+def _one_spelling(table: pd.DataFrame) -> list[str]:
+    """Write each cohort's name as it stands first; returned is what was written otherwise."""
+    if "cohort" not in table.columns:
+        return []
+    cells = table["cohort"].tolist()
+    table["cohort"] = table["cohort"].map(first_spellings(cells))
+    differ = spelled_differently(cells)
+    return [f"{' and '.join(map(repr, spellings))} of column 'cohort' are one cohort" for spellings in differ]
 
 
 def _places(found: cohorts.FoundImages, root: Path) -> tuple[list[str], str]:
