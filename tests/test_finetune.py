@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from searched_study import labelled, written
 from trabecula import embed, finetune, predict, prepare, pretrain, probe, split
 from trabecula.artifacts.splits import read_splits
 from trabecula.artifacts.store import Store, to_float
@@ -178,6 +179,60 @@ def test_the_best_checkpoint_is_restored_and_patience_counts(
     assert (fitted.images_seen, fitted.points) == (16, 4)
     assert torch.equal(objective.head.output.weight, weights[1])
     assert not torch.equal(weights[1], weights[3])
+
+
+@pytest.mark.parametrize(("select", "kept"), [("loss", 8), ("metric", 0)])
+def test_the_start_is_a_checkpoint_by_what_selects(
+    store: Store, monkeypatch: pytest.MonkeyPatch, select: Literal["loss", "metric"], kept: int
+) -> None:
+    """The first check has a better loss than the start and a worse metric; both are worse later."""
+    told = iter([(0.7, 0.8), (0.5, 0.7), (0.9, 0.75), (0.9, 0.6)])
+    weights = {}
+
+    def scripted(objective: Classify, *_: object) -> tuple[float, float]:
+        weights[8 * len(weights)] = objective.head.output.weight.detach().clone()
+        return next(told)
+
+    monkeypatch.setattr(fine_tuning, "measure", scripted)
+    objective = Classify(ClassifyConfig(), make_encoder("critic", 1, 32), Setting(24, 8, 0))
+    stream = Stream(store, np.arange(24), 8, seed=0, fields={"labels": np.arange(24) % 2})
+    validation = Validation(store, np.arange(4), np.array([0, 1, 0, 1]))
+    options = {"images": 24, "every": 8, "patience": 9, "precision": "float32"}
+    fitted = fit(objective, stream, validation, select=select, keep_start=True, **options)
+    assert (fitted.images_seen, fitted.images_spent, fitted.points) == (kept, 24, 3)
+    assert torch.equal(objective.head.output.weight, weights[kept])
+    assert not torch.equal(weights[0], weights[8])
+
+
+@pytest.mark.parametrize(
+    ("task", "select", "lr", "kept"),
+    [("kl", "loss", 10.0, True), ("kl", "metric", 10.0, True), ("kl >= 1", "loss", 1e-4, False)],
+)
+def test_a_start_that_no_checkpoint_betters_is_kept_and_told(
+    hospital: Path, tuned: Path, tmp_path: Path, task: str, select: str, lr: float, kept: bool
+) -> None:
+    """Images graded by their brightness, which a probe learns; a step at the high rate destroys it."""
+    store, table = Store.open(hospital / "store"), labelled(hospital)
+    means = pd.Series(store.read(np.arange(24)).float().mean((1, 2, 3)).numpy(), store.index["image_id"])
+    table["kl"] = pd.qcut(means[table["image_id"]], 3, labels=list("012")).astype(str).to_numpy()
+    manifest = written(table, tmp_path / "bright")
+    settings = {"images": 12 if kept else 48, "every": 12, "batch_size": 12, "augment": False, "keep": False}
+    learned = config(
+        hospital, tuned, **settings, manifest=manifest, task=task, select=select, head_start="auto",
+        optimizer={"lr": lr},
+    )  # fmt: skip
+    said = execute("finetune", learned, tmp_path / "out")
+    choice = pd.read_csv(tmp_path / "out" / "choices.csv", keep_default_na=False).iloc[0]
+    note = "no checkpoint was better on validation than the probe it started from"
+    assert (note in choice["note"], note in said) == (kept, kept)
+    assert bool(choice["images_seen"] == 0) == kept
+    if kept:  # what is predicted is what the probe predicts
+        known = fine_tuning.read_material(learned, 0)
+        start = known.probe_start("auto", 1.0, torch.device("cpu"))
+        rows = pd.read_csv(tmp_path / "out" / "predictions.csv", dtype={"image_id": str})
+        p = rows[rows["split"] == "val"].set_index("image_id")[["p_0", "p_1", "p_2"]]
+        ids = known.labelled.image_ids[known.subset.val]
+        np.testing.assert_allclose(p.loc[ids], np.exp(start.log_p), atol=1e-4)
 
 
 @pytest.mark.parametrize("select", ["loss", "metric"])

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from sklearn.utils.class_weight import compute_class_weight
 
 from searched_study import QUICK, config, labelled, of_part, rows, start, written
 from trabecula import finetune
@@ -16,7 +18,7 @@ from trabecula.artifacts.splits import read_splits
 from trabecula.errors import InputError, RunError
 from trabecula.run import execute
 from trabecula.transfer import trials as searching
-from trabecula.transfer.fine_tuning import Fitted
+from trabecula.transfer.fine_tuning import Fitted, validation_losses
 
 
 @pytest.fixture(scope="module")
@@ -230,3 +232,34 @@ def test_tasks_of_several_classes_are_searched_too(hospital: Path, root: Path, t
     assert chosen.metric == max(float(row["metric"]) for row in rows(tmp_path / "s"))
     with pytest.raises(InputError, match="not 3 classes"):
         execute("search", config(hospital, root, task="kl", space={"head": ["critic"]}), tmp_path / "no")
+
+
+@pytest.mark.parametrize("task", ["kl", "kl >= 2"])
+def test_a_trial_weighs_classes_as_fine_tuning_does(
+    hospital: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    """Alike where there are three; of a rule as the images come, though its two are not equally frequent."""
+    table = labelled(hospital)
+    for part in ("train", "val"):
+        at = np.flatnonzero(of_part(table, root, part))
+        table.loc[at, "kl"] = np.repeat(list("012"), [len(at) // 2, len(at) // 3, len(at) // 6])
+    real, expected = searching.tune, []
+
+    def checked(tuning: Any, material: Any, *args: Any, **options: Any) -> Any:
+        objective, fitted = real(tuning, material, *args, **options)
+        y = material.labelled.y[material.subset.train]
+        if task == "kl":
+            weights = compute_class_weight("balanced", classes=np.arange(3), y=y)
+            np.testing.assert_allclose(objective.class_weights, weights)
+        else:
+            assert objective.class_weights is None
+        each, _ = validation_losses(objective, material.validation, torch.device("cpu"))
+        of_class = [each[material.validation.y == k] for k in range(material.task.num_outputs)]
+        assert len({len(losses) for losses in of_class}) > 1
+        expected.append(np.mean([losses.mean() for losses in of_class]) if task == "kl" else each.mean())
+        return objective, fitted
+
+    monkeypatch.setattr(searching, "tune", checked)
+    manifest = written(table, tmp_path / "uneven")
+    execute("search", config(hospital, root, task=task, manifest=manifest, trials=1), tmp_path / "s")
+    assert [float(row["loss"]) for row in rows(tmp_path / "s")] == pytest.approx(expected, rel=1e-4)
