@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import resource
@@ -229,6 +230,30 @@ def test_a_study_can_be_shown_before_it_runs(tmp_path: Path) -> None:
     assert ["all", "6", "0"] in rows
     assert not (tmp_path / "study").exists()
     assert "axis value: 1, 2" in call("show", recipe).stdout
+
+
+@pytest.mark.parametrize("seeds", [2, 5])
+def test_a_study_says_how_few_label_seeds_it_has_before_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeds: int
+) -> None:
+    """Also where it is only shown; below five they are few. Its first cell fails: what is said came before."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    fail = importlib.import_module("study_verbs.fail")
+    monkeypatch.setattr(fail, "label_seeds", lambda _: {("oa", "probe", -8.0): 1}, raising=False)
+    recipe, out = tmp_path / "r.toml", tmp_path / "s"
+    recipe.write_text(f"[stages.probe]\nverb='study_verbs.fail'\nhow='run'\naxes.seed={list(range(seeds))}\n")
+    told = (
+        "few seeds: probe: 2 seeds with 8 patients per class; claims will be for the networks trained here "
+        "only, label multipliers without intervals; for new seeds it needs 5\n"
+    )
+    shown = runner.invoke(cli.app, ["study", str(recipe), "--dry-run"])
+    assert shown.exit_code == 0
+    assert ("few seeds" in shown.stdout, told in shown.stdout) == (seeds == 2, seeds == 2)
+    assert not out.exists()
+    ran = runner.invoke(cli.app, ["study", str(recipe), "--out", str(out), "--workers", "1"])
+    assert ran.exit_code == 1
+    assert ran.stdout == (told if seeds == 2 else "")
 
 
 def test_show_tells_every_setting_of_a_verb(tmp_path: Path) -> None:
