@@ -236,7 +236,7 @@ def test_a_study_can_be_shown_before_it_runs(tmp_path: Path) -> None:
 def test_a_study_says_how_few_label_seeds_it_has_before_it_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeds: int
 ) -> None:
-    """Also where it is only shown; below five they are few. Its first cell fails: what is said came before."""
+    """Also where it is only shown; below five they are few. A cell fails: what is said came before it."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     fail = importlib.import_module("study_verbs.fail")
