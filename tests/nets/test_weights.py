@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shutil
 from pathlib import Path
@@ -15,12 +16,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trabecula import pretrain
 from trabecula.artifacts.encoder import write_critic, write_encoder
 from trabecula.artifacts.weights import plain_name, read_weights, write_weights
 from trabecula.errors import InputError
 from trabecula.nets.backbone import Backbone, build_backbone
 from trabecula.nets.encoder import load_encoder, make_encoder
 from trabecula.nets.weights import load_weights
+from trabecula.run import execute
 
 State = dict[str, Tensor]
 
@@ -82,6 +85,26 @@ def test_the_one_prefix_under_which_all_keys_fit_is_left_off(
     torch.save(LAYOUTS[prefix](state), file)
     assert load_weights(net, file) == prefix
     assert holds(net, state)
+
+
+@pytest.mark.parametrize("prefix", ["module.", ""])
+def test_a_run_tells_which_prefix_was_left_off(
+    prefix: str, hospital: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On stderr and in its log; nothing where there was none."""
+    weights = make_encoder("critic", 1, 32, seed=1).backbone.net.state_dict()
+    torch.save(under(prefix, dict(weights)), tmp_path / "w.pt")
+    config = pretrain.Config(
+        store=hospital / "store", architecture="critic", init="weights", weights=tmp_path / "w.pt"
+    )
+    execute("pretrain", config, tmp_path / "run")
+    note = f"note: the keys of {tmp_path / 'w.pt'} were read without their prefix '{prefix}'\n"
+    assert capsys.readouterr().err == (note if prefix else "")
+    log = tmp_path / "run" / "log.jsonl"
+    lines = map(json.loads, log.read_text().splitlines() if log.exists() else [])
+    told = [line["prefix"] for line in lines if line["event"] == "weights"]
+    assert told == ([prefix] if prefix else [])
+    assert holds(load_encoder(tmp_path / "run").backbone, dict(weights))
 
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model", "net", "params", "teacher", "student", "weights"])
