@@ -152,13 +152,13 @@ def test_interval_covers_with_crossed_seeds(coverage):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("num_seeds", [2, 3, 5, 10])
-@pytest.mark.parametrize("num_patients", [50, 100, 400])
+@pytest.mark.parametrize("num_patients", [30, 50, 100, 400])
 @pytest.mark.parametrize("area", [0.7, 0.95])
 @pytest.mark.timeout(1200)
 def test_coverage_is_93_to_97_per_cent(coverage, num_patients, num_seeds, area):
     world = coverage.World(num_patients, area, num_seeds)
-    found = coverage.coverage(world, sims=1000, num_resamples=1000, seed=0)
-    assert 0.93 <= found["ours"] <= 0.97
+    found = coverage.coverage(world, sims=1000, num_resamples=1000, seed=0, methods=("ours",))
+    assert 0.93 <= found["ours"] <= (0.975 if num_patients == 30 else 0.97)  # 97.1 in docs/concepts
 
 
 def test_proportions_over_independent_patients_have_the_known_error():
