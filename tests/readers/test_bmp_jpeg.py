@@ -87,6 +87,91 @@ def test_bmp_run_lengths(bits: int, tmp_path: Path) -> None:
     assert np.array_equal(decoded(tmp_path, data), table[expected])
 
 
+def with_header(
+    size: int, rows: list[bytes], bits: int, compression: int = 0, masks: tuple[int, ...] = (),
+    palette: bytes = b"",
+) -> bytes:  # fmt: skip
+    """A bottom-up BMP whose header has 12 (OS/2 1), 40, 52, 56, 64 (OS/2 2), 108 (V4) or 124 (V5) bytes.
+
+    masks: of red, green, blue and alpha; behind a header of 40 bytes, in a longer one.
+    """
+    pixels = b"".join(padded(rows)[::-1])
+    if size == 12:
+        info = struct.pack("<IHHHH", size, WIDTH, HEIGHT, 1, bits)
+    else:
+        colours = len(palette) // 4
+        info = struct.pack(
+            "<IiiHHIIiiII", size, WIDTH, HEIGHT, 1, bits, compression, len(pixels), 0, 0, colours, colours
+        )
+    info = (info + struct.pack(f"<{len(masks)}I", *masks)).ljust(size, b"\0") + palette
+    return b"BM" + struct.pack("<IHHI", 14 + len(info) + len(pixels), 0, 0, 14 + len(info)) + info + pixels
+
+
+FIVE_SIX_FIVE = (0xF800, 0x07E0, 0x001F)
+
+
+@pytest.mark.parametrize(
+    ("size", "masks"), [(40, FIVE_SIX_FIVE), (52, FIVE_SIX_FIVE), (108, (*FIVE_SIX_FIVE, 0))]
+)
+def test_bmp_of_5_6_and_5_bits(size: int, masks: tuple[int, ...], tmp_path: Path) -> None:
+    deep = COLOUR.astype(np.uint16) >> (3, 2, 3)
+    rows = [row.astype("<u2").tobytes() for row in deep[..., 0] << 11 | deep[..., 1] << 5 | deep[..., 2]]
+    pixels = decoded(tmp_path, with_header(size, rows, 16, 3, masks))
+    assert np.abs(pixels - deep * 255 / (31, 63, 31)).max() < 1
+
+
+@pytest.mark.parametrize("size", [56, 108, 124])
+@pytest.mark.parametrize("order", ["BGRA", "RGBA"])
+def test_bmp_transparency_is_put_on_black(order: str, size: int, tmp_path: Path) -> None:
+    """Where the masks name an alpha; without one the fourth byte means nothing."""
+    alpha = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 1), np.uint8)
+    stored = np.concatenate([COLOUR, alpha], axis=2)[..., ["RGBA".index(letter) for letter in order]]
+    rows = [row.tobytes() for row in stored]
+    masks = tuple(0xFF << 8 * order.index(letter) for letter in "RGBA")
+    on_black = np.rint(COLOUR / 255 * alpha)
+    assert np.array_equal(decoded(tmp_path, with_header(size, rows, 32, 3, masks)), on_black)
+    if order == "BGRA":
+        assert np.array_equal(decoded(tmp_path, with_header(size, rows, 32, 3, (*masks[:3], 0))), COLOUR)
+        assert np.array_equal(decoded(tmp_path, with_header(size, rows, 32)), COLOUR)
+
+
+@pytest.mark.parametrize("size", [12, 64])
+def test_bmp_of_os2(size: int, tmp_path: Path) -> None:
+    """A palette has three bytes a colour in the first version, four in the second."""
+    rows = [row[:, ::-1].tobytes() for row in COLOUR]
+    assert np.array_equal(decoded(tmp_path, with_header(size, rows, 24)), COLOUR)
+    for bits in (1, 4, 8):
+        table = np.random.default_rng(bits).integers(0, 256, (1 << bits, 3), np.uint8)
+        palette = b"".join(bytes(entry[::-1]) + b"\0" * (size == 64) for entry in table.tolist())
+        indices = RAMP % (1 << bits)
+        data = with_header(size, [pack(row, bits) for row in indices.tolist()], bits, palette=palette)
+        assert np.array_equal(decoded(tmp_path, data), table[indices])
+
+
+@pytest.mark.parametrize(
+    ("size", "bits", "compression", "masks", "what"),
+    [
+        (40, 24, 4, (), "BMP compression 4 (JPEG inside a BMP)"),
+        (124, 0, 4, (), "BMP compression 4 (JPEG inside a BMP)"),
+        (108, 0, 5, (), "BMP compression 5 (PNG inside a BMP)"),
+        (64, 1, 3, (), "BMP compression 3 (Huffman codes of OS/2)"),
+        (64, 24, 4, (), "BMP compression 4 (run lengths of OS/2)"),
+        (40, 32, 11, (), "BMP compression (11)"),
+        (56, 32, 3, (0x3FF00000, 0xFFC00, 0x3FF, 0), "BMP bitfields layout"),
+        (40, 16, 3, (0xF00, 0xF0, 0xF), "BMP bitfields layout"),
+        (56, 16, 3, (0x7C00, 0x3E0, 0x1F, 0x8000), "BMP of 16 bits with transparency"),
+        (40, 2, 0, (), "BMP pixel depth (2)"),
+    ],
+)
+def test_kinds_of_bmp_that_are_not_read(
+    size: int, bits: int, compression: int, masks: tuple[int, ...], what: str, tmp_path: Path
+) -> None:
+    data = with_header(size, [bytes(4 * WIDTH)] * HEIGHT, bits, compression, masks)
+    with pytest.raises(Rejected) as rejected:
+        decoded(tmp_path, data)
+    assert str(rejected.value) == f"{what} is not supported; save it as PNG"
+
+
 # ---- JPEG
 
 

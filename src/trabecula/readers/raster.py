@@ -21,6 +21,8 @@ from trabecula.readers.reader import Reader, Rejected, Source, crop
 from trabecula.readers.samples import check_page, check_size, flatten
 
 _FORMATS = ("PNG", "JPEG", "BMP")
+_IN_A_BMP = {4: "JPEG inside a BMP", 5: "PNG inside a BMP"}
+_IN_A_BMP_OF_OS2 = {3: "Huffman codes of OS/2", 4: "run lengths of OS/2"}
 _THE_FILES_FAULT = {errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.EINVAL}
 
 
@@ -62,7 +64,10 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         known = {errno.ENOENT: "no such file", errno.EISDIR: "is a folder"}
         return known.get(error.errno, error.strerror or "cannot be read")
-    return "damaged file: " + (" ".join(str(error).split())[:120] or type(error).__name__)
+    text = " ".join(str(error).split())[:120] or type(error).__name__
+    if text.startswith("Unsupported BMP"):  # Pillow's words for a kind that it does not read
+        return f"{text.removeprefix('Unsupported ')} is not supported; save it as PNG"
+    return f"damaged file: {text}"
 
 
 def _decode(path: Path, page: int | None, max_pixels: int) -> npt.NDArray[Any]:
@@ -79,7 +84,23 @@ def _decode(path: Path, page: int | None, max_pixels: int) -> npt.NDArray[Any]:
             pixels = png.read_png(file, page, max_pixels)
         elif head.startswith(b"\xff\xd8\xff"):
             pixels = jpeg.read_jpeg(file, page, max_pixels)
+        elif head.startswith(b"BM"):
+            _check_bmp(head)
         return _by_pillow(file, page, max_pixels) if pixels is None else pixels
+
+
+def _check_bmp(head: bytes) -> None:
+    """Reject a BMP that Pillow would refuse as another kind, or read without its transparency."""
+    header, compression, alpha = (int.from_bytes(head[at : at + 4], "little") for at in (14, 30, 66))
+    if header < 40:  # an older one, without these fields
+        return
+    kinds = _IN_A_BMP_OF_OS2 if header == 64 else _IN_A_BMP
+    if compression in kinds:
+        raise Rejected(
+            f"BMP compression {compression} ({kinds[compression]}) is not supported; save it as PNG"
+        )
+    if compression == 3 and head[28] == 16 and header >= 56 and alpha:
+        raise Rejected("BMP of 16 bits with transparency is not supported; save it as PNG")
 
 
 def _by_pillow(file: BinaryIO, page: int | None, max_pixels: int) -> npt.NDArray[Any]:
