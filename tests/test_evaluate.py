@@ -13,7 +13,7 @@ from sklearn import metrics as sk
 from encoder_cards import write_card
 from predicted_study import ARMS, FILES, SEEDS, config_of, copied, make_study, row_of, spoil
 from trabecula import evaluate
-from trabecula.artifacts.predictions import BELOW_PROBE, KEPT_PROBE
+from trabecula.artifacts.predictions import BELOW_PROBE, KEPT_PROBE, STILL_IMPROVING
 from trabecula.artifacts.results import VERSION, Comparison, read_results
 from trabecula.comparison.arms import ComparedArm, missing_baselines
 from trabecula.errors import InputError
@@ -404,14 +404,15 @@ def test_runs_on_the_plateau_are_counted(study, tmp_path, note):
     assert len(rows) == 2 * 4 * 2
     assert [row for row in rows if row["num_plateau"]] == [
         {"task": "oa", "arm": "resnet-random", "mode": "finetune", "fraction": 0.1, "num_runs": 5,
-         "num_plateau": 2, "num_below_probe": 0, "num_kept_probe": 0}
+         "num_plateau": 2, "num_below_probe": 0, "num_kept_probe": 0, "num_still_improving": 0}
     ]  # fmt: skip
     assert said.endswith("; 2 of 20 fine-tunings of resnet-random stayed at chance")
 
 
 def test_fine_tunings_below_or_at_their_starts_probe_are_counted(study, tmp_path):
     root, _ = study
-    notes = {"1": KEPT_PROBE, "2": f"{BELOW_PROBE} (validation loss 0.7)", "3": f"2 more; {KEPT_PROBE}"}
+    notes = {"1": KEPT_PROBE, "2": f"{BELOW_PROBE} (validation loss 0.7)", "3": f"2 more; {KEPT_PROBE}",
+             "4": f"{STILL_IMPROVING} (640 images)"}  # fmt: skip
     folders = []
     for arm in ARMS:
         folder = tmp_path / arm
@@ -428,11 +429,12 @@ def test_fine_tunings_below_or_at_their_starts_probe_are_counted(study, tmp_path
     rows = json.loads((tmp_path / "out" / "flow.json").read_text())["plateaus"]
     assert [row for row in rows if row["num_below_probe"] or row["num_kept_probe"]] == [
         {"task": "oa", "arm": "resnet-random", "mode": "finetune", "fraction": 0.1, "num_runs": 5,
-         "num_plateau": 0, "num_below_probe": 1, "num_kept_probe": 2}
+         "num_plateau": 0, "num_below_probe": 1, "num_kept_probe": 2, "num_still_improving": 1}
     ]  # fmt: skip
     assert said.endswith(
         "; 1 of 20 fine-tunings of resnet-random are worse on validation than a linear probe of their start; "
-        "2 of 20 fine-tunings of resnet-random kept the linear probe that they started from"
+        "2 of 20 fine-tunings of resnet-random kept the linear probe that they started from; "
+        "1 of 20 fine-tunings of resnet-random were still improving on validation when their budget ended"
     )
 
 

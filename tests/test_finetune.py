@@ -256,6 +256,12 @@ def test_a_loss_that_is_no_number_is_never_the_best(
         fitted((nan, nan), (nan, 0.5), (nan, 0.9), (0.1, 1.0))
 
 
+def test_a_run_that_was_best_at_its_last_check_is_told(hospital: Path, tuned: Path, tmp_path: Path) -> None:
+    execute("finetune", config(hospital, tuned, images=16), tmp_path / "one check")
+    note = pd.read_csv(tmp_path / "one check" / "choices.csv")["note"].iloc[0]
+    assert "still improving on validation when its budget ended (16 images)" in note
+
+
 def test_measure_is_the_loss_and_metric_of_plain_images(store: Store) -> None:
     objective = Classify(ClassifyConfig(), make_encoder("critic", 1, 32), Setting(24, 8, 0))
     y = np.arange(24) % 2

@@ -201,12 +201,13 @@ def _compared(pairs: Sequence[results.Comparison]) -> str:
     ) + "".join(f"; {text}" for text in reach_of_claims(pairs))
 
 
-def _learned_nothing(plateaus: Sequence[results.PlateauCount]) -> list[str]:
+def _learned_nothing(plateaus: Sequence[results.TuningCount]) -> list[str]:
     """Of the summary: 3 of 10 fine-tunings of critic-random stayed at chance."""
     kinds = {
         "num_plateau": reading.PLATEAU,
         "num_below_probe": "are worse on validation than a linear probe of their start",
         "num_kept_probe": "kept the linear probe that they started from",
+        "num_still_improving": "were still improving on validation when their budget ended",
     }
     rows = [row for row in plateaus if not snapshot_of(row.arm)]
     runs = Counter[str]()

@@ -16,7 +16,14 @@ from pydantic import Field
 from trabecula.artifacts.classifier import ClassifierCard
 from trabecula.artifacts.label_budget import labels_used
 from trabecula.artifacts.manifest import manifest_digest
-from trabecula.artifacts.predictions import BELOW_PROBE, KEPT_PROBE, PLATEAU, Origin, write_predictions
+from trabecula.artifacts.predictions import (
+    BELOW_PROBE,
+    KEPT_PROBE,
+    PLATEAU,
+    STILL_IMPROVING,
+    Origin,
+    write_predictions,
+)
 from trabecula.artifacts.search_result import read_chosen
 from trabecula.config import dump
 from trabecula.nets.classifier import Classifier
@@ -116,6 +123,8 @@ def _notes(
     if fitted.stayed_at_chance:
         losses = f"{fitted.train_loss:.3g}, of the class frequencies alone {fitted.constant_loss:.3g}"
         notes.append(f"{PLATEAU} (training loss {losses})")
+    if fitted.still_improving:
+        notes.append(f"{STILL_IMPROVING} ({fitted.images_spent:,} images)")
     if fine_tuning.starts_at_probe(tuning):
         return notes + [KEPT_PROBE] * (fitted.images_seen == 0)
     start = material.probe_start(tuning.class_weight, tuning.centre_crop, device)

@@ -12,7 +12,7 @@ import pytest
 from evaluated_study import write_manifest, write_results
 from probed_study import pair, score, write_study
 from trabecula import report
-from trabecula.artifacts.results import PlateauCount
+from trabecula.artifacts.results import TuningCount
 from trabecula.run import execute
 from trabecula.sections.pretraining_pools import pool_name, read_pools
 from trabecula.sections.results import Results, read_results
@@ -92,7 +92,7 @@ def test_the_table_has_no_pretraining_first_then_the_pools_by_size(results: Resu
 
 def test_runs_that_stayed_at_chance_stand_beside_the_pools_difference(results: Results) -> None:
     place: dict[str, Any] = {"task": "kl2", "mode": "finetune", "fraction": 0.25, "num_runs": 3}
-    counts = [PlateauCount(**place, arm="critic-wgan_gp-pool10", num_plateau=2)]
+    counts = [TuningCount(**place, arm="critic-wgan_gp-pool10", num_plateau=2)]
     results = replace(results, flow=replace(results.flow, plateaus=counts))
     (pools,) = read_pools(results)
     told = " (2 of 3 runs stayed at chance: in part an optimisation failure)"

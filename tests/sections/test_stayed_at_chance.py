@@ -12,7 +12,7 @@ import probed_study
 from evaluated_study import write_manifest
 from report_page import visible
 from trabecula import report
-from trabecula.artifacts.results import Comparison, PlateauCount
+from trabecula.artifacts.results import Comparison, TuningCount
 from trabecula.run import execute
 from trabecula.sections.wording import any_stuck, stayed_at_chance
 from trabecula.summaries.run_card import read_card
@@ -25,8 +25,8 @@ def compared(claim: str) -> Comparison:
     return Comparison(**probed_study.pair("critic-wgan_gp", "critic-random", -0.1, claim))
 
 
-def counted(*rows: dict[str, Any]) -> list[PlateauCount]:
-    return [PlateauCount(**row) for row in rows]
+def counted(*rows: dict[str, Any]) -> list[TuningCount]:
+    return [TuningCount(**row) for row in rows]
 
 
 def stuck(arm: str, num: int, runs: int = 3, **other: Any) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def test_fine_tunings_below_or_at_their_starts_probe_are_named(tmp_path: Path) -
     counts = [
         stuck("critic-wgan_gp", 0, num_below_probe=2),
         stuck("critic-random", 0, num_kept_probe=3),
-        stuck("critic-random", 0, fraction=1.0, num_kept_probe=1),
+        stuck("critic-random", 0, fraction=1.0, num_kept_probe=1, num_still_improving=2),
     ]
     said, out = made(tmp_path, counts)
     text = visible((out / "report.html").read_text())
@@ -152,3 +152,4 @@ def test_fine_tunings_below_or_at_their_starts_probe_are_named(tmp_path: Path) -
         "because no checkpoint was better on validation: "
         "critic, random initialisation (3 of 3 with 25 % of labels, 1 of 3 with 100 %)." in text
     )
+    assert "more images might help: critic, random initialisation (2 of 3 with 100 % of labels)." in text

@@ -224,6 +224,15 @@ def test_one_class_alone_has_no_plateau() -> None:
     assert not Fitted(**known, train_loss=0.6, constant_loss=0.693).stayed_at_chance
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"), [({}, True), ({"images_spent": 16}, False), ({"images_seen": 0}, False)]
+)
+def test_a_run_whose_last_check_is_best_was_still_improving(changes: dict[str, int], expected: bool) -> None:
+    known = {"images_seen": 8, "images_spent": 8, **changes}
+    fitted = Fitted(**known, loss=0.1, metric=0.5, points=1, train_loss=0.3, constant_loss=0.7)
+    assert fitted.still_improving is expected
+
+
 # ---- class weights
 
 

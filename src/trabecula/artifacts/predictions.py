@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from trabecula.artifacts.label_budget import fewest_first, labels_used
 from trabecula.artifacts.manifest import Manifest
-from trabecula.artifacts.results import PlateauCount
+from trabecula.artifacts.results import TuningCount
 from trabecula.config import Record
 from trabecula.errors import InputError
 from trabecula.files import write_atomically
@@ -41,6 +41,8 @@ BELOW_PROBE = "worse on validation than a linear probe of its start"
 """The note of a fine-tuning that its own start's probe beats by more than noise."""
 KEPT_PROBE = "no checkpoint was better on validation than the probe it started from"
 """The note of a fine-tuning that comes out as its start: a linear probe."""
+STILL_IMPROVING = "still improving on validation when its budget ended"
+"""The note of a fine-tuning whose best checkpoint is its last: a larger budget may be better."""
 _OLD_PLATEAU = "never left the plateau"  # the note of earlier versions
 
 
@@ -206,7 +208,7 @@ def read_choices(folders: Sequence[Path]) -> pd.DataFrame:
     return table.sort_values(RUN, kind="stable", ignore_index=True)
 
 
-def plateaus(choices: pd.DataFrame) -> list[PlateauCount]:
+def plateaus(choices: pd.DataFrame) -> list[TuningCount]:
     """How many fine-tunings of each arm learned nothing, by task, arm, mode and fraction."""
     if "note" not in choices:
         return []
@@ -216,9 +218,9 @@ def plateaus(choices: pd.DataFrame) -> list[PlateauCount]:
         return sum(any(note in text for note in notes) for text in runs["note"].astype(str))
 
     return [
-        PlateauCount(
+        TuningCount(
             task, arm, mode, float(fraction), len(runs), told(runs, PLATEAU, _OLD_PLATEAU),
-            told(runs, BELOW_PROBE), told(runs, KEPT_PROBE),
+            told(runs, BELOW_PROBE), told(runs, KEPT_PROBE), told(runs, STILL_IMPROVING),
         )
         for (task, arm, mode, fraction), runs in grouped(tuned, ARM)
     ]  # fmt: skip

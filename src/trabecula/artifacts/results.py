@@ -278,9 +278,9 @@ class IncompleteArm(Record):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class PlateauCount(ResultRecord):
+class TuningCount(ResultRecord):
     """Fine-tunings of an arm, and how many of them stayed at chance, are worse on validation than a linear
-    probe of their start, or came out as the probe that they started from."""
+    probe of their start, came out as the probe that they started from, or were best at their last check."""
 
     task: str
     arm: str
@@ -290,6 +290,7 @@ class PlateauCount(ResultRecord):
     num_plateau: int
     num_below_probe: int = 0
     num_kept_probe: int = 0
+    num_still_improving: int = 0
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -329,7 +330,7 @@ class Flow(ResultRecord):
     tasks: Mapping[str, TaskFlow]
     subsets: Sequence[LabelSubset]
     arms: Sequence[EvaluatedEncoder]
-    plateaus: Sequence[PlateauCount] = ()
+    plateaus: Sequence[TuningCount] = ()
     incomplete: Sequence[IncompleteArm] = ()
 
 

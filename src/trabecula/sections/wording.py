@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trabecula.artifacts.label_budget import labels_used
-from trabecula.artifacts.results import Comparison, LabelMultiplier, PlateauCount
+from trabecula.artifacts.results import Comparison, LabelMultiplier, TuningCount
 from trabecula.sections.numbers import count, interval, present, probability, signed, span, times
 from trabecula.sections.results import Panel, Results
 
@@ -31,7 +31,7 @@ def because(note: str | None) -> str:
     return (note or "").replace("not estimable: ", "").removeprefix("not estimable")
 
 
-def stayed_at_chance(plateaus: Sequence[PlateauCount], pair: Comparison) -> str:
+def stayed_at_chance(plateaus: Sequence[TuningCount], pair: Comparison) -> str:
     """ "3 of 3 runs stayed at chance: an optimisation failure, no proof of a worse encoder", or "".
 
     Fine-tunings whose training loss stayed at that of a constant answer, in either arm of a comparison.
@@ -53,12 +53,12 @@ def stayed_at_chance(plateaus: Sequence[PlateauCount], pair: Comparison) -> str:
     return f"{' and '.join(counts)} stayed at chance{ending}"
 
 
-def any_stuck(plateaus: Sequence[PlateauCount], row: Comparison | LabelMultiplier) -> bool:
+def any_stuck(plateaus: Sequence[TuningCount], row: Comparison | LabelMultiplier) -> bool:
     """Whether a fine-tuning of either arm of a comparison, or of a label multiplier, stayed at chance."""
     return any(_stuck(plateaus, row, side)[0] for side in ("arm", "baseline"))
 
 
-def _stuck(plateaus: Sequence[PlateauCount], row: Comparison | LabelMultiplier, side: str) -> tuple[int, int]:
+def _stuck(plateaus: Sequence[TuningCount], row: Comparison | LabelMultiplier, side: str) -> tuple[int, int]:
     """Of one side of a comparison: runs that stayed at chance, and all runs."""
     place = (row.task, row.mode, row.fraction, row[side])
     found = [r for r in plateaus if (r.task, r.mode, r.fraction, r.arm) == place]

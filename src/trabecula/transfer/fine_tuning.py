@@ -293,6 +293,11 @@ class Fitted:
         """
         return self.images_seen > 0 and self.train_loss > (1 - CHANCE_MARGIN) * self.constant_loss > 0
 
+    @property
+    def still_improving(self) -> bool:
+        """Whether the budget ended while validation still improved: the best check was the last one."""
+        return not self.ended and 0 < self.images_seen == self.images_spent
+
 
 def fit(
     objective: Classify, stream: Stream, validation: Validation, *, images: int, every: int, patience: int,
