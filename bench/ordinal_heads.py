@@ -18,13 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from embedded_study import read_arm
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score
 from torch import Tensor
 
-from trabecula.artifacts.features import read_features
-from trabecula.artifacts.manifest import read_manifest
-from trabecula.artifacts.splits import draw_subset, read_splits
-from trabecula.artifacts.tasks import Task, find_task, truth
+from trabecula.artifacts.splits import draw_subset
+from trabecula.artifacts.tasks import Task
 from trabecula.transfer.few_labels import balanced_weights
 from trabecula.transfer.linear_probe import ProbeData, ProbeSettings, fit_probes
 from trabecula.transfer.logistic import standardisation
@@ -85,25 +84,16 @@ def main() -> None:
     parser.add_argument("--fractions", type=float, nargs="+", default=[0.01, 0.05, 0.1])
     parser.add_argument("--seeds", type=int, default=10)
     options = parser.parse_args()
-
-    def cell(pattern: str) -> Path:
-        return next(options.study.glob(f"cells/{pattern}"))
-
-    features = read_features(cell(f"embed-{options.arm}-*"))
-    manifest, splits = read_manifest(cell("cohort-*")), read_splits(cell("split-*"))
-    task = find_task(options.task, manifest)
-    labelled = truth(task, manifest).among(features.row_of, options.study, "without features")
-    x = torch.from_numpy(features.values[[features.row_of[i] for i in labelled.image_ids]]).double()
-    val = np.flatnonzero(splits.rows("val", labelled.patient_ids))
+    arm = read_arm(options.study, options.arm, options.task)
+    x, y, val = torch.from_numpy(arm.x), arm.labelled.y, arm.rows("val")
     found = defaultdict[tuple[str, str], list[list[float]]](list)
     for fraction in options.fractions:
         for seed in range(options.seeds):
-            subset = draw_subset(splits, labelled, fraction, seed)
+            subset = draw_subset(arm.splits, arm.labelled, fraction, seed)
             rest = np.setdiff1d(val, subset.val)
-            y = labelled.y
             data = ProbeData(x[subset.train], y[subset.train], x[subset.val], y[subset.val])
             for name, fit in (("multinomial", multinomial), ("cumulative link", cumulative_link)):
-                p = fit(data, task, x[rest])
+                p = fit(data, arm.task, x[rest])
                 for rule, called in (
                     ("most probable grade", p.argmax(1)),
                     ("rounded mean grade", np.rint(p @ np.arange(p.shape[1])).astype(int)),

@@ -23,14 +23,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from embedded_study import cell, read_arm
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
 
-from trabecula.artifacts.features import read_features
-from trabecula.artifacts.manifest import read_manifest
-from trabecula.artifacts.splits import draw_subset, read_splits
-from trabecula.artifacts.tasks import find_task, truth
+from trabecula.artifacts.splits import draw_subset
 
 STRENGTHS, FIXED = np.logspace(-5, 5, 50), 1e-3
 Part = tuple[np.ndarray, np.ndarray]
@@ -74,23 +72,17 @@ def main() -> int:
     parser.add_argument("--path-seeds", type=int, default=1)
     options = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
-
-    def cell(pattern: str) -> Path:
-        return next(options.study.glob(f"cells/{pattern}"))
-
-    features = read_features(cell(f"embed-{options.arm}-*"))
-    manifest, splits = read_manifest(cell("cohort-*")), read_splits(cell("split-*"))
-    task = find_task(options.task, manifest)
-    labelled = truth(task, manifest).among(features.row_of, options.study, "without features")
-    x = features.values[[features.row_of[i] for i in labelled.image_ids]].astype(np.float64)
-    test = np.flatnonzero(splits.rows("test", labelled.patient_ids))
-    table = pd.read_csv(cell(f"probe-{options.arm}-*") / "predictions.csv", dtype={"image_id": str})
+    arm = read_arm(options.study, options.arm, options.task)
+    x, labelled, classes, test = arm.x, arm.labelled, arm.task.num_outputs, arm.rows("test")
+    table = pd.read_csv(
+        cell(options.study, f"probe-{options.arm}") / "predictions.csv", dtype={"image_id": str}
+    )
     table = table[(table.task == options.task) & (table.split == "test")]
     missed = False
     for fraction in options.fractions:
         found: dict[str, list[float]] = {"ours": [], "fixed": [], "path": []}
         for seed in range(options.seeds):
-            subset = draw_subset(splits, labelled, fraction, seed)
+            subset = draw_subset(arm.splits, labelled, fraction, seed)
             mean, std = x[subset.train].mean(0), x[subset.train].std(0)
             z = (x - mean) / np.where(std > 1e-7 * np.abs(mean), std, 1)
             train, val = ((z[part], labelled.y[part]) for part in (subset.train, subset.val))
@@ -98,10 +90,10 @@ def main() -> int:
             columns = [f"p_{name}" for name in labelled.class_names]
             probabilities = {
                 "ours": mine.loc[labelled.image_ids[test], columns].to_numpy(),
-                "fixed": fitted(train, z[test], task.num_outputs, FIXED),
+                "fixed": fitted(train, z[test], classes, FIXED),
             }
             if seed < options.path_seeds:
-                probabilities["path"] = by_path(train, val, z[test], task.num_outputs)
+                probabilities["path"] = by_path(train, val, z[test], classes)
             for side, p in probabilities.items():
                 found[side].append(score(labelled.y[test], p))
         means = {side: float(np.mean(values)) for side, values in found.items() if values}
