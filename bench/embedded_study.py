@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +30,16 @@ class EmbeddedArm:
 
 
 def cell(study: Path, pattern: str) -> Path:
-    """The folder of a cell whose name begins so."""
-    return next(study.glob(f"cells/{pattern}-*"))
+    """The folder of the one cell of this stage and arm.
+
+    Raises:
+        SystemExit: none, or several, such as those of earlier settings.
+    """
+    found = [path for path in study.glob(f"cells/{pattern}-*") if re.fullmatch("[0-9a-f]{8}", path.name[-8:])]
+    found = [path for path in found if path.name[:-9] == pattern]
+    if len(found) != 1:
+        raise SystemExit(f"{study}: {len(found)} cells '{pattern}' ({', '.join(p.name for p in found)})")
+    return found[0]
 
 
 def read_arm(study: Path, arm: str, task: str) -> EmbeddedArm:

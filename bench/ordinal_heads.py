@@ -4,7 +4,8 @@
 
 On features and few-label subsets of a finished study, for each label seed: the multinomial probe of `probe`
 and a cumulative link (one direction v, K - 1 rising thresholds, P(y > k) = sigmoid(v x - t_k); McCullagh
-1980), both with classes weighing alike and the penalty |v|^2 / (2 C), C by the smallest validation log-loss.
+1980), both with classes weighing alike and the penalty |v|^2 / (2 C), C by the smallest validation log-loss:
+of the 50 strengths of `probe`, or of 11 from 1e-5 to 1.
 Each decides by its most probable grade or by its rounded mean grade. Scored on validation patients that
 chose nothing; no test patient is read. Prints a table (Markdown): mean (SD over seeds).
 """
@@ -28,7 +29,7 @@ from trabecula.transfer.few_labels import balanced_weights
 from trabecula.transfer.linear_probe import ProbeData, ProbeSettings, fit_probes
 from trabecula.transfer.logistic import standardisation
 
-STRENGTHS = np.geomspace(1e-5, 1, 11)
+STRENGTHS = np.geomspace(1e-5, 1, 11)  # weaker penalties are never chosen here
 
 
 def multinomial(data: ProbeData, task: Task, new: Tensor) -> np.ndarray:

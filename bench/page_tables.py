@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from trabecula.artifacts.label_budget import fewest_first, labels_used
+
 NETWORKS = {
     "resnet18": "ResNet-18", "resnet10t": "ResNet-10t", "squeezenet1_0": "SqueezeNet 1.0",
     "tf_efficientnet_lite0": "EfficientNet-Lite0", "vit_tiny_patch8_224": "ViT-Tiny", "critic": "critic",
@@ -38,14 +40,16 @@ def main() -> None:
         own, versus = (
             t[(t.metric == metric) & (t.task == task) & (t["mode"] == mode)] for t in (results, pairs)
         )
+        if own.empty:
+            raise SystemExit(f"{args.tables}: no rows of metric '{metric}', task '{task}', mode '{mode}'")
         print(f"**{metric}, {task}, {mode}**\n\n{table(own, versus)}\n")
 
 
 def table(results: pd.DataFrame, pairs: pd.DataFrame) -> str:
     """Markdown; an arm is named NETWORK-PRETRAINING; those of one network stand together."""
-    fractions = sorted(set(results.fraction))
+    fractions = sorted(set(results.fraction), key=fewest_first)
     lines = [
-        "| network | initialisation | " + " | ".join(f"{100 * f:g} % of labels" for f in fractions) + " |",
+        "| network | initialisation | " + " | ".join(labels_used(f) for f in fractions) + " |",
         "|---|---|" + "---|" * len(fractions),
     ]
     for network, arms in results.groupby(results.architecture.map(_network), sort=False):
@@ -54,8 +58,11 @@ def table(results: pd.DataFrame, pairs: pd.DataFrame) -> str:
             cells = (_value(rows.loc[f]) if f in rows.index else "" for f in fractions)
             last = arm.rsplit("-", 1)[-1]
             lines.append(f"| {network} | {PRETRAININGS.get(last, last)} | " + " | ".join(cells) + " |")
-            if (found := pairs[pairs.arm == arm].set_index("fraction")).empty:
+            versus = pairs[pairs.arm == arm]
+            if versus.empty:
                 continue
+            # of several random arms the first in the table
+            found = versus[versus.baseline == versus.baseline.iloc[0]].set_index("fraction")
             cells = (_difference(found.loc[f]) if f in found.index else "" for f in fractions)
             lines.append("| | *minus random* | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -74,6 +81,8 @@ def _value(row: pd.Series) -> str:
 def _difference(row: pd.Series) -> str:
     value = f"{row.difference:+.3f}"
     value = f"**{value}**" if row.claim == "better" else value
+    if pd.isna(row.p_holm):
+        return f"{value}, not estimable"
     p = "< 0.001" if row.p_holm < 0.001 else f"{row.p_holm:.2f}" if row.p_holm > 0.02 else f"{row.p_holm:.4f}"
     return f"{value} [{row.low:.3f}, {row.high:.3f}], p {p}" + (", worse" if row.claim == "worse" else "")
 

@@ -13,7 +13,7 @@ from sklearn import metrics as sk
 from encoder_cards import write_card
 from predicted_study import ARMS, FILES, SEEDS, config_of, copied, make_study, row_of, spoil
 from trabecula import evaluate
-from trabecula.artifacts.predictions import BELOW_PROBE, KEPT_PROBE, STILL_IMPROVING
+from trabecula.artifacts.predictions import BELOW_PROBE, BEST_AT_END, KEPT_PROBE
 from trabecula.artifacts.results import VERSION, Comparison, read_results
 from trabecula.comparison.arms import ComparedArm, missing_baselines
 from trabecula.errors import InputError
@@ -423,14 +423,14 @@ def test_fine_tunings_below_or_at_their_starts_probe_are_counted(study, tmp_path
     root, _ = study
     notes = {
         "1": KEPT_PROBE, "2": f"{BELOW_PROBE} (validation loss 0.7)", "3": f"2 more; {KEPT_PROBE}",
-        "4": f"{STILL_IMPROVING} (640 images)",
+        "4": f"{BEST_AT_END} (640 images)",
     }  # fmt: skip
     said, counts = tuned_with_notes(root, tmp_path, notes)
-    assert counts == {"num_below_probe": 1, "num_kept_probe": 2, "num_still_improving": 1}
+    assert counts == {"num_below_probe": 1, "num_kept_probe": 2, "num_best_at_end": 1}
     assert said.endswith(
         "; 1 of 20 fine-tunings of resnet-random are worse on validation than a linear probe of their start; "
         "2 of 20 fine-tunings of resnet-random kept the linear probe that they started from; "
-        "1 of 20 fine-tunings of resnet-random were still improving on validation when their budget ended"
+        "1 of 20 fine-tunings of resnet-random were best on validation at the end of their budget"
     )
 
 

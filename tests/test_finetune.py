@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Literal
 
@@ -256,10 +257,23 @@ def test_a_loss_that_is_no_number_is_never_the_best(
         fitted((nan, nan), (nan, 0.5), (nan, 0.9), (0.1, 1.0))
 
 
-def test_a_run_that_was_best_at_its_last_check_is_told(hospital: Path, tuned: Path, tmp_path: Path) -> None:
-    execute("finetune", config(hospital, tuned, images=16), tmp_path / "one check")
-    note = pd.read_csv(tmp_path / "one check" / "choices.csv")["note"].iloc[0]
-    assert "still improving on validation when its budget ended (16 images)" in note
+def test_a_run_that_was_best_at_its_last_check_is_told(
+    hospital: Path, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not after a single check, and not where the rate falls to 0 by design."""
+    falling = itertools.count(1)
+    monkeypatch.setattr(fine_tuning, "measure", lambda *_: (1 / next(falling), 0.5))
+    notes = []
+    for images, schedule in ((16, "constant"), (48, "constant"), (48, "cosine")):
+        optimizer = {"name": "adam", "lr": 1e-4, "schedule": schedule}
+        execute(
+            "finetune",
+            config(hospital, tuned, images=images, optimizer=optimizer),
+            tmp_path / str(len(notes)),
+        )
+        notes.append(str(pd.read_csv(tmp_path / str(len(notes)) / "choices.csv")["note"].iloc[0]))
+    told = "best on validation at the end of its budget (48 images)"
+    assert [told in note for note in notes] == [False, True, False]
 
 
 def test_measure_is_the_loss_and_metric_of_plain_images(store: Store) -> None:

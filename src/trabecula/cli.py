@@ -114,7 +114,7 @@ def _usage(error: Any) -> None:
         from trabecula.run import verb_module
 
         if key in verb_module(context.info_name).Config.model_fields:
-            message += f"; {key} is a setting: write -s {key}=VALUE"
+            message = f"{message.partition(' (')[0]}; {key} is a setting: write -s {key}=VALUE"
     _stop(f"error: {message}; see `{path} --help`", error.exit_code)
 
 

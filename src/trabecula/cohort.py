@@ -63,10 +63,9 @@ def _one_spelling(table: pd.DataFrame) -> list[str]:
     """Write each cohort's name as it stands first; returned is what was written otherwise."""
     if "cohort" not in table.columns:
         return []
-    cells = table["cohort"].tolist()
-    table["cohort"] = table["cohort"].map(first_spellings(cells))
-    differ = spelled_differently(cells)
-    return [f"{' and '.join(map(repr, spellings))} of column 'cohort' are one cohort" for spellings in differ]
+    first = first_spellings(table["cohort"])
+    table["cohort"] = table["cohort"].map(first)
+    return [f"cohort '{cell}' is written '{name}'" for cell, name in first.items() if cell != name]
 
 
 def _places(found: cohorts.FoundImages, root: Path) -> tuple[list[str], str]:
@@ -91,9 +90,11 @@ def _count_values(table: pd.DataFrame, tasks: Mapping[str, Task], out: Run) -> l
     notes = []
     for name in [*between, *shown]:
         split = between.get(name)
-        values = [{one.strip() for one in cell.split(split)} if split else {cell} for cell in table[name]]
-        flat = [value for of_image in values for value in of_image]
-        counts = counted(flat)
+        cells = [[one.strip() for one in cell.split(split)] if split else [cell] for cell in table[name]]
+        flat = [value for of_image in cells for value in of_image]
+        first = first_spellings(flat)
+        values = [{first[value] for value in of_image} for of_image in cells]
+        counts = counted(value for of_image in values for value in of_image)
         _print_counts(name, counts, int((table[name] == "").sum()), out)
         for spellings in spelled_differently(flat):
             notes.append(f"{' and '.join(map(repr, spellings))} of column '{name}' are read as one value")
@@ -116,7 +117,7 @@ def _print_counts(column: str, counts: Mapping[str, int], empty: int, out: Run) 
     shown = {value: count for value, count in counts.items() if value not in left_out}
     more = len(left_out)
     said = [f"{value}: {count:,}" for value, count in shown.items()]
-    said += [f"and {more:,} more values"] * (more > 0) + [f"empty: {empty:,}"] * (empty > 0)
+    said += [f"and {more:,} more value{'s' * (more > 1)}"] * (more > 0) + [f"empty: {empty:,}"] * (empty > 0)
     print(f"images by {column}: {', '.join(said)}", file=sys.stderr, flush=True)
     out.log("values", column=column, images=shown, empty=empty, **({"more": more} if more else {}))
 

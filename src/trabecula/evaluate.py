@@ -124,7 +124,7 @@ def run(config: Config, out: Run) -> str:
         compared = f"nothing to compare ({arms_.why_none((arm.family for arm in finished), missing)})"
     swept = len(arms) - len(finished)
     summary = f"{len(finished)} arms on {', '.join(work.flow)}: {compared}"
-    notes = [f"{summary} ({config.level * 100:g} % intervals over patients)", *_learned_nothing(plateaus)]
+    notes = [f"{summary} ({config.level * 100:g} % intervals over patients)", *_tuning_notes(plateaus)]
     notes += [f"{swept} snapshot{'s' * (swept > 1)} on validation images"] if swept else []
     for name, (lost, labelled) in work.lost.items():
         notes += [f"{lost} of {labelled} labelled test images of {name} are not in the store"] if lost else []
@@ -201,13 +201,13 @@ def _compared(pairs: Sequence[results.Comparison]) -> str:
     ) + "".join(f"; {text}" for text in reach_of_claims(pairs))
 
 
-def _learned_nothing(plateaus: Sequence[results.TuningCount]) -> list[str]:
-    """Of the summary: 3 of 10 fine-tunings of critic-random stayed at chance."""
+def _tuning_notes(plateaus: Sequence[results.TuningCount]) -> list[str]:
+    """Of the summary, for each kind of note: 3 of 10 fine-tunings of critic-random stayed at chance."""
     kinds = {
         "num_plateau": reading.PLATEAU,
         "num_below_probe": "are worse on validation than a linear probe of their start",
         "num_kept_probe": "kept the linear probe that they started from",
-        "num_still_improving": "were still improving on validation when their budget ended",
+        "num_best_at_end": "were best on validation at the end of their budget",
     }
     rows = [row for row in plateaus if not snapshot_of(row.arm)]
     runs = Counter[str]()

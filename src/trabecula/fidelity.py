@@ -28,6 +28,7 @@ from trabecula.artifacts.encoder import has_critic
 from trabecula.artifacts.fidelity import make_audit, nearest_pairs, write_audit, write_fidelity
 from trabecula.artifacts.generated import is_generated
 from trabecula.artifacts.generator import WEIGHTS_FILE, GeneratorCard, has_generator, read_generator_card
+from trabecula.artifacts.label_values import in_any_spelling
 from trabecula.artifacts.patient_hashes import seen_among
 from trabecula.artifacts.splits import PARTS, read_splits
 from trabecula.artifacts.store import Store, to_float
@@ -289,7 +290,7 @@ def _of_cohorts(store: Store, rows: NDArray[np.int64], like: NDArray[np.int64]) 
     if "cohort" not in store.index:
         return np.ones(len(rows), dtype=bool)
     cohorts = store.index["cohort"].to_numpy(dtype=str)
-    found = np.isin(cohorts[rows], np.unique(cohorts[like]))
+    found = np.array(in_any_spelling(cohorts[rows], set(cohorts[like])), dtype=bool)
     return found if found.any() else np.ones(len(rows), dtype=bool)
 
 

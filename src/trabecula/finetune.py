@@ -18,9 +18,9 @@ from trabecula.artifacts.label_budget import labels_used
 from trabecula.artifacts.manifest import manifest_digest
 from trabecula.artifacts.predictions import (
     BELOW_PROBE,
+    BEST_AT_END,
     KEPT_PROBE,
     PLATEAU,
-    STILL_IMPROVING,
     Origin,
     write_predictions,
 )
@@ -123,8 +123,8 @@ def _notes(
     if fitted.stayed_at_chance:
         losses = f"{fitted.train_loss:.3g}, of the class frequencies alone {fitted.constant_loss:.3g}"
         notes.append(f"{PLATEAU} (training loss {losses})")
-    if fitted.still_improving:
-        notes.append(f"{STILL_IMPROVING} ({fitted.images_spent:,} images)")
+    if fitted.best_at_end and tuning.optimizer.schedule == "constant":  # others end at a rate near 0
+        notes.append(f"{BEST_AT_END} ({fitted.images_spent:,} images)")
     if fine_tuning.starts_at_probe(tuning):
         return notes + [KEPT_PROBE] * (fitted.images_seen == 0)
     start = material.probe_start(tuning.class_weight, tuning.centre_crop, device)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from trabecula.artifacts.label_values import in_any_spelling
 from trabecula.artifacts.manifest import Manifest, read_manifest
 from trabecula.artifacts.predictions import RUN, read_choices, read_predictions
 from trabecula.artifacts.spectrum import ClassShare, SpectrumAudit, write_spectrum
@@ -142,7 +143,7 @@ def _pool(config: Config, rows: pd.DataFrame, manifest: Manifest, left_out: set[
     if config.cohorts:
         if "cohort" not in table:
             raise InputError(f"{config.manifest}: no column 'cohort', so {config.cohorts} are unknown")
-        rows = rows[rows["image_id"].map(table["cohort"]).isin(config.cohorts)]
+        rows = rows[in_any_spelling(rows["image_id"].map(table["cohort"]), config.cohorts)]
     if rows.empty:
         why = "all have a label, or none is of these cohorts"
         raise InputError(f"spectrum: no predicted image is left: {why}; predict the images without labels")

@@ -240,9 +240,9 @@ def test_a_finding_of_one_class():
         (NAMED, "'classes' must list the findings"),
         ({**NAMED, "classes": ["x", "y", "x"]}, "'x' stands twice"),
         ({**NAMED, "classes": ["x"], "ignored": ["x"]}, "'x' stands twice"),
-        ({**NAMED, "classes": ["Mass", "mass"]}, "'mass' stands twice"),
-        ({**NAMED, "classes": ["x"], "ignored": ["no finding"]}, "'no finding' stands twice"),
-        ({"kind": "ordinal", "labels": ["a"], "classes": ["no", "Yes", "yes "]}, "'yes ' stands twice"),
+        ({**NAMED, "classes": ["Mass", "mass"]}, "'mass' is the same value as 'Mass'"),
+        ({**NAMED, "classes": ["x"], "ignored": ["no finding"]}, "'no finding' is the same value as"),
+        ({"kind": "ordinal", "labels": ["a"], "classes": ["no", "Yes", "yes "]}, "'yes ' is the same value"),
         ({**NAMED, "classes": ["x|y"]}, "one with the separator in it"),
         ({**NAMED, "classes": ["x"], "uncertain": "positive"}, "uncertain must be exclude"),
         ({"positive": "kl"}, "is no comparison"),
@@ -279,6 +279,19 @@ def test_a_code_for_not_known_is_no_grade(code, rule):
     assert len(truth(known, m)) == 8
     named = find_task(f"{rule} and kl <= {code}" if code != "-9" else f"{rule} and kl >= -9", m)
     assert len(truth(named, m)) == 9  # the user says that it is a value
+
+
+def test_a_code_may_be_the_commonest_value_and_lie_on_either_side():
+    m = manifest(kl=["0", "1", "2", "3", "4", *["99"] * 20])
+    with pytest.raises(InputError, match="'kl' is 99 in 20 rows, far from its other values"):
+        truth(find_task("kl >= 2", m), m)
+    m = manifest(kl=["12", "13", "14", "13", "12", "7"], two_words=["-20", "-19", "-18", "-20", "-19", "-9"])
+    with pytest.raises(InputError, match="say so in the rule: kl >= 7 "):
+        truth(find_task("kl >= 13", m), m)
+    with pytest.raises(InputError, match="say so in the rule: two_words <= -9 "):
+        truth(find_task("two_words >= -19", m), m)
+    m = manifest(score=[str(value) for value in range(11)])
+    assert len(truth(find_task("score >= 5", m), m)) == 11  # 7, 8 and 9 of a scale from 0 to 10
 
 
 @pytest.mark.parametrize("code", ["9", "99", "-9", "8888"])

@@ -118,6 +118,8 @@ def test_a_study_leaves_the_arm_out_where_the_extra_is_missing(monkeypatch: pyte
     assert _lacking(needed) == why
     with pytest.raises(InputError, match=r"there is no extra 'imagnet', did you mean 'imagenet'"):
         _lacking("trabecula[imagnet]")
+    with pytest.raises(InputError, match="needs ImageNet weights: set 'weights' to a local file"):
+        load_extractor(ARCHITECTURE, 1, 64)
     axis = {
         "lite-imagenet": {"skip_if_missing": needed, "pretrain": {"init": "package"}},
         "lite-random": {"skip_if_missing": needed, "pretrain": {}},

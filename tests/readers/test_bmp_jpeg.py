@@ -172,6 +172,14 @@ def test_kinds_of_bmp_that_are_not_read(
     assert str(rejected.value) == f"{what} is not supported; save it as PNG"
 
 
+def test_a_damaged_bmp_is_called_so(tmp_path: Path) -> None:
+    no_bits = with_header(56, [bytes(4 * WIDTH)] * HEIGHT, 32, 3, (0, 0, 0, 0))
+    no_depth = with_header(40, [bytes(4 * WIDTH)] * HEIGHT, 0)
+    for data in (no_bits, no_depth):
+        with pytest.raises(Rejected, match=r"^damaged file: "):
+            decoded(tmp_path, data)
+
+
 # ---- JPEG
 
 

@@ -138,7 +138,7 @@ def test_fine_tunings_below_or_at_their_starts_probe_are_named(tmp_path: Path) -
     counts = [
         stuck("critic-wgan_gp", 0, num_below_probe=2),
         stuck("critic-random", 0, num_kept_probe=3),
-        stuck("critic-random", 0, fraction=1.0, num_kept_probe=1, num_still_improving=2),
+        stuck("critic-random", 0, fraction=1.0, num_kept_probe=1, num_best_at_end=2),
     ]
     said, out = made(tmp_path, counts)
     text = visible((out / "report.html").read_text())

@@ -225,12 +225,15 @@ def test_one_class_alone_has_no_plateau() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "expected"), [({}, True), ({"images_spent": 16}, False), ({"images_seen": 0}, False)]
+    ("changes", "expected"),
+    [({}, True), ({"images_spent": 16}, False), ({"images_seen": 0}, False), ({"points": 1}, False)],
 )
-def test_a_run_whose_last_check_is_best_was_still_improving(changes: dict[str, int], expected: bool) -> None:
-    known = {"images_seen": 8, "images_spent": 8, **changes}
-    fitted = Fitted(**known, loss=0.1, metric=0.5, points=1, train_loss=0.3, constant_loss=0.7)
-    assert fitted.still_improving is expected
+def test_a_run_whose_last_check_of_several_is_best_was_best_at_its_end(
+    changes: dict[str, int], expected: bool
+) -> None:
+    known = {"images_seen": 8, "images_spent": 8, "points": 2, **changes}
+    fitted = Fitted(**known, loss=0.1, metric=0.5, train_loss=0.3, constant_loss=0.7)
+    assert fitted.best_at_end is expected
 
 
 # ---- class weights

@@ -100,5 +100,22 @@ def far_values(counts: Mapping[str, int]) -> list[str]:
 
 
 def missing_codes(counts: Mapping[str, int]) -> list[str]:
-    """Far values of the kind that stands for "not known" in many tables: 9, 99, 88, -9 ..."""
-    return [value for value in far_values(counts) if _MISSING_CODE.fullmatch(value)]
+    """Numbers of the kind that stands for "not known" in many tables (9, 99, 88, -9) and far from the others.
+
+    Unlike `far_values`, such a number may be the commonest.
+    """
+    codes = [value for value in counts if _MISSING_CODE.fullmatch(value)]
+    sizes = [number(value) for value in counts if value not in codes]
+    others = [size for size in sizes if size is not None]
+    far = set(far_values(counts))
+    if len(others) > 1 and all((2 * size).is_integer() and abs(size) <= _MOST_GRADE for size in others):
+        low, high = min(others), max(others)
+        gaps = {code: max(float(code) - high, low - float(code)) for code in codes}
+        far |= {code for code, gap in gaps.items() if gap >= _LEAST_GAP and gap > high - low}
+    return sorted(far & set(codes), key=_in_order)
+
+
+def in_any_spelling(cells: Iterable[str], names: Iterable[str]) -> list[bool]:
+    """Whether each cell is one of the names, but for case and blanks."""
+    wanted = {folded(plain(name)) for name in names}
+    return [folded(plain(cell)) in wanted for cell in cells]

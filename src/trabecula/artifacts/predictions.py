@@ -41,8 +41,8 @@ BELOW_PROBE = "worse on validation than a linear probe of its start"
 """The note of a fine-tuning that its own start's probe beats by more than noise."""
 KEPT_PROBE = "no checkpoint was better on validation than the probe it started from"
 """The note of a fine-tuning that comes out as its start: a linear probe."""
-STILL_IMPROVING = "still improving on validation when its budget ended"
-"""The note of a fine-tuning whose best checkpoint is its last: a larger budget may be better."""
+BEST_AT_END = "best on validation at the end of its budget"
+"""The note of a fine-tuning whose best checkpoint of several is its last: a larger budget may be better."""
 _OLD_PLATEAU = "never left the plateau"  # the note of earlier versions
 
 
@@ -209,7 +209,7 @@ def read_choices(folders: Sequence[Path]) -> pd.DataFrame:
 
 
 def plateaus(choices: pd.DataFrame) -> list[TuningCount]:
-    """How many fine-tunings of each arm learned nothing, by task, arm, mode and fraction."""
+    """How many fine-tunings of each arm have which note, by task, arm, mode and fraction."""
     if "note" not in choices:
         return []
     tuned = choices[choices["mode"].str.startswith("finetune")]
@@ -220,7 +220,7 @@ def plateaus(choices: pd.DataFrame) -> list[TuningCount]:
     return [
         TuningCount(
             task, arm, mode, float(fraction), len(runs), told(runs, PLATEAU, _OLD_PLATEAU),
-            told(runs, BELOW_PROBE), told(runs, KEPT_PROBE), told(runs, STILL_IMPROVING),
+            told(runs, BELOW_PROBE), told(runs, KEPT_PROBE), told(runs, BEST_AT_END),
         )
         for (task, arm, mode, fraction), runs in grouped(tuned, ARM)
     ]  # fmt: skip

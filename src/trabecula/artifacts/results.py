@@ -290,7 +290,7 @@ class TuningCount(ResultRecord):
     num_plateau: int
     num_below_probe: int = 0
     num_kept_probe: int = 0
-    num_still_improving: int = 0
+    num_best_at_end: int = 0
 
 
 @dataclass(frozen=True, eq=False, slots=True)

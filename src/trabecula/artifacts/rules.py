@@ -107,6 +107,7 @@ class Rule:
             if all(number(value) is None for value in clause.values):
                 continue
             column = clause.column
+            name = column if column.isidentifier() else f"`{column}`"
             cells = cells_of(table, column, f"rule '{self.text}'")
             named = [value for one in self.clauses if one.column == column for value in one.values]
             far = missing_codes(counted(cells[i] for i in rows))
@@ -114,13 +115,14 @@ class Rule:
                 bad = [int(i) for i in rows if stays[i] and same(cells[i], code)]
                 if not bad:
                     continue
-                sign = ">=" if code.startswith("-") else "<="
+                others = [size for i in rows if (size := number(cells[i])) is not None]
+                sign = "<=" if float(code) >= max(others) else ">="
                 raise InputError(
                     f"{where}: rule '{self.text}': '{column}' is {code} in {len(bad)} rows, far from its "
                     "other values, and the rule would take it for a number; if it means that the value is "
                     "not known, empty these cells, or leave them out with the task's "
-                    f'eligible = "{column} != {code}"; if it is a '
-                    f"value, say so in the rule: {column} {sign} {code}{of_images(table, bad)}"
+                    f'eligible = "{name} != {code}"; if it is a '
+                    f"value, say so in the rule: {name} {sign} {code}{of_images(table, bad)}"
                 )
 
 

@@ -146,10 +146,13 @@ class Truth:
 
 
 def _twice(names: Sequence[str]) -> str:
-    """Which name is one before it, but for case and blanks: what is wrong, in words; "" where none is."""
+    """What is wrong, in words, where a name is one before it, but for case and blanks; "" where none is."""
     first = first_spellings(names)
     bad = [name for i, name in enumerate(names) if name in names[:i] or first[name] != name]
-    return f"'{bad[0]}' stands twice (case and blanks do not count)" if bad else ""
+    if not bad:
+        return ""
+    again = first[bad[0]] != bad[0]
+    return f"'{bad[0]}' is the same value as '{first[bad[0]]}'" if again else f"'{bad[0]}' stands twice"
 
 
 def find_task(spec: str, manifest: Manifest) -> Task:

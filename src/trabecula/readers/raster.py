@@ -23,6 +23,9 @@ from trabecula.readers.samples import check_page, check_size, flatten
 _FORMATS = ("PNG", "JPEG", "BMP")
 _IN_A_BMP = {4: "JPEG inside a BMP", 5: "PNG inside a BMP"}
 _IN_A_BMP_OF_OS2 = {3: "Huffman codes of OS/2", 4: "run lengths of OS/2"}
+_NOT_READ = tuple(  # Pillow's words for a sound BMP of a kind that it does not read
+    f"Unsupported BMP {what}" for what in ("compression", "bitfields layout", "pixel depth (2)")
+)
 _THE_FILES_FAULT = {errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.EINVAL}
 
 
@@ -65,7 +68,7 @@ def _reason(error: Exception) -> str:
         known = {errno.ENOENT: "no such file", errno.EISDIR: "is a folder"}
         return known.get(error.errno, error.strerror or "cannot be read")
     text = " ".join(str(error).split())[:120] or type(error).__name__
-    if text.startswith("Unsupported BMP"):  # Pillow's words for a kind that it does not read
+    if text.startswith(_NOT_READ):
         return f"{text.removeprefix('Unsupported ')} is not supported; save it as PNG"
     return f"damaged file: {text}"
 
@@ -99,6 +102,8 @@ def _check_bmp(head: bytes) -> None:
         raise Rejected(
             f"BMP compression {compression} ({kinds[compression]}) is not supported; save it as PNG"
         )
+    if compression == 3 and not any(head[54:66]):
+        raise Rejected("damaged file: a BMP whose colours have no bits (masks of 0)")
     if compression == 3 and head[28] == 16 and header >= 56 and alpha:
         raise Rejected("BMP of 16 bits with transparency is not supported; save it as PNG")
 

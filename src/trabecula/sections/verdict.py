@@ -118,7 +118,7 @@ def _verdict(results: Results, panel: Panel) -> dict[str, Any]:
         "networks": networks, "plateaus": plateaus(results, panel),
         "below_probe": plateaus(results, panel, "num_below_probe"),
         "kept_probe": plateaus(results, panel, "num_kept_probe"),
-        "still_improving": plateaus(results, panel, "num_still_improving"),
+        "best_at_end": plateaus(results, panel, "num_best_at_end"),
     }  # fmt: skip
 
 

@@ -294,9 +294,9 @@ class Fitted:
         return self.images_seen > 0 and self.train_loss > (1 - CHANCE_MARGIN) * self.constant_loss > 0
 
     @property
-    def still_improving(self) -> bool:
-        """Whether the budget ended while validation still improved: the best check was the last one."""
-        return not self.ended and 0 < self.images_seen == self.images_spent
+    def best_at_end(self) -> bool:
+        """Whether the last check of several was the best one."""
+        return self.points > 1 and 0 < self.images_seen == self.images_spent
 
 
 def fit(
