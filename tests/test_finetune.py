@@ -25,7 +25,7 @@ from trabecula.objectives.objective import Setting
 from trabecula.run import execute
 from trabecula.transfer import few_labels, fine_tuning
 from trabecula.transfer.few_labels import thresholds
-from trabecula.transfer.fine_tuning import Validation, fit
+from trabecula.transfer.fine_tuning import Check, Validation, fit
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +160,41 @@ def test_nothing_is_frozen(tuned: Path) -> None:
     assert [name for name in start if torch.equal(start[name], end[name])] == []
 
 
+def looked(loss: float, metric: float, *each: float) -> Check:
+    """A look at the four images of four patients, by default of one loss each."""
+    return Check(loss, metric, np.array(each or [loss] * 4))
+
+
+def test_the_latest_checkpoint_that_is_not_worse_by_more_than_noise_is_kept(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third look is above the second by 1.0 standard errors, the fourth by 3.0."""
+    lowest, d = np.array([0.4, 0.5, 0.6, 0.5]), np.array([-1.0, 1.0, -1.0, 1.0])
+    unit = d.std(ddof=1) / 2  # one standard error
+    losses = [np.full(4, 0.7), lowest, lowest + 0.1 * (d + 1.0 * unit), lowest + 0.1 * (d + 3.0 * unit)]
+    for tolerance, kept in ((0.0, 16), (0.9, 16), (1.1, 24), (2.0, 24), (3.1, 32)):
+        told = iter([Check(each.mean(), 0.5, each) for each in losses])
+        weights = {}
+
+        def scripted(objective: Classify, *_: object, told=told, weights=weights) -> Check:
+            weights[8 * (len(weights) + 1)] = objective.head.output.weight.detach().clone()
+            return next(told)
+
+        monkeypatch.setattr(fine_tuning, "check", scripted)
+        objective = Classify(ClassifyConfig(), make_encoder("critic", 1, 32), Setting(24, 8, 0))
+        stream = Stream(store, np.arange(24), 8, seed=0, fields={"labels": np.arange(24) % 2})
+        patients = np.array(["a", "b", "c", "d"])
+        validation = Validation(store, np.arange(4), np.array([0, 1, 0, 1]), patients)
+        fitted = fit(
+            objective, stream, validation, images=32, every=8, patience=9, select="loss",
+            precision="float32", tolerance=tolerance,
+        )  # fmt: skip
+        assert (fitted.images_seen, fitted.best_at) == (kept, 16)
+        assert fitted.best_loss == pytest.approx(0.5)
+        assert fitted.loss == pytest.approx(losses[kept // 8 - 1].mean())
+        assert torch.equal(objective.head.output.weight, weights[kept])
+
+
 def test_the_best_checkpoint_is_restored_and_patience_counts(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,14 +202,14 @@ def test_the_best_checkpoint_is_restored_and_patience_counts(
     told = iter([(3.0, 0.5), (2.0, 0.5), (2.5, 0.9), (2.6, 0.9), (0.0, 1.0)])
     weights = []
 
-    def scripted(objective: Classify, *_: object) -> tuple[float, float]:
+    def scripted(objective: Classify, *_: object) -> Check:
         weights.append(objective.head.output.weight.detach().clone())
-        return next(told)
+        return looked(*next(told))
 
-    monkeypatch.setattr(fine_tuning, "measure", scripted)
+    monkeypatch.setattr(fine_tuning, "check", scripted)
     objective = Classify(ClassifyConfig(), make_encoder("critic", 1, 32), Setting(24, 8, 0))
     stream = Stream(store, np.arange(24), 8, seed=0, fields={"labels": np.arange(24) % 2})
-    validation = Validation(store, np.arange(4), np.array([0, 1, 0, 1]))
+    validation = Validation(store, np.arange(4), np.array([0, 1, 0, 1]), np.array(["a", "b", "c", "d"]))
     options = {"images": 800, "every": 8, "patience": 2, "precision": "float32"}
     fitted = fit(objective, stream, validation, select="loss", **options)
     assert (fitted.images_seen, fitted.points) == (16, 4)
@@ -190,14 +225,14 @@ def test_the_start_is_a_checkpoint_by_what_selects(
     told = iter([(0.7, 0.8), (0.5, 0.7), (0.9, 0.75), (0.9, 0.6)])
     weights = {}
 
-    def scripted(objective: Classify, *_: object) -> tuple[float, float]:
+    def scripted(objective: Classify, *_: object) -> Check:
         weights[8 * len(weights)] = objective.head.output.weight.detach().clone()
-        return next(told)
+        return looked(*next(told))
 
-    monkeypatch.setattr(fine_tuning, "measure", scripted)
+    monkeypatch.setattr(fine_tuning, "check", scripted)
     objective = Classify(ClassifyConfig(), make_encoder("critic", 1, 32), Setting(24, 8, 0))
     stream = Stream(store, np.arange(24), 8, seed=0, fields={"labels": np.arange(24) % 2})
-    validation = Validation(store, np.arange(4), np.array([0, 1, 0, 1]))
+    validation = Validation(store, np.arange(4), np.array([0, 1, 0, 1]), np.array(["a", "b", "c", "d"]))
     options = {"images": 24, "every": 8, "patience": 9, "precision": "float32"}
     fitted = fit(objective, stream, validation, select=select, keep_start=True, **options)
     assert (fitted.images_seen, fitted.images_spent, fitted.points) == (kept, 24, 3)
@@ -241,12 +276,15 @@ def test_a_loss_that_is_no_number_is_never_the_best(
     store: Store, monkeypatch: pytest.MonkeyPatch, select: Literal["loss", "metric"]
 ) -> None:
     """Also not at the first look, which is the best so far; and all looks without one are no answer."""
-    nan, validation = float("nan"), Validation(store, np.arange(4), np.array([0, 1, 0, 1]))
+    nan, validation = (
+        float("nan"),
+        Validation(store, np.arange(4), np.array([0, 1, 0, 1]), np.array(["a", "b", "c", "d"])),
+    )
     options = {"images": 800, "every": 8, "patience": 2, "precision": "float32", "select": select}
 
     def fitted(*looks: tuple[float, float]) -> fine_tuning.Fitted:
         told = iter(looks)
-        monkeypatch.setattr(fine_tuning, "measure", lambda *_: next(told))
+        monkeypatch.setattr(fine_tuning, "check", lambda *_: looked(*next(told)))
         objective = Classify(ClassifyConfig(), make_encoder("critic", 1, 32), Setting(24, 8, 0))
         stream = Stream(store, np.arange(24), 8, seed=0, fields={"labels": np.arange(24) % 2})
         return fit(objective, stream, validation, **options)
@@ -262,7 +300,7 @@ def test_a_run_that_was_best_at_its_last_check_is_told(
 ) -> None:
     """Not after a single check, and not where the rate falls to 0 by design."""
     falling = itertools.count(1)
-    monkeypatch.setattr(fine_tuning, "measure", lambda *_: (1 / next(falling), 0.5))
+    monkeypatch.setattr(fine_tuning, "check", lambda *_: looked(1 / next(falling), 0.5))
     notes = []
     for images, schedule in ((16, "constant"), (48, "constant"), (48, "cosine")):
         optimizer = {"name": "adam", "lr": 1e-4, "schedule": schedule}
@@ -279,7 +317,8 @@ def test_a_run_that_was_best_at_its_last_check_is_told(
 def test_measure_is_the_loss_and_metric_of_plain_images(store: Store) -> None:
     objective = Classify(ClassifyConfig(), make_encoder("critic", 1, 32), Setting(24, 8, 0))
     y = np.arange(24) % 2
-    loss, metric = fine_tuning.measure(objective, Validation(store, np.arange(24), y), torch.device("cpu"))
+    validation = Validation(store, np.arange(24), y, np.arange(24).astype(str))
+    loss, metric, _ = fine_tuning.check(objective, validation, torch.device("cpu"))
     with torch.no_grad():
         logits = objective(to_float(store.read(np.arange(24))))
     from sklearn.metrics import log_loss, roc_auc_score

@@ -70,12 +70,12 @@ def test_the_median_pruner_waits_and_prunes(
     checks: list[int] = []
 
     def scripted(*_: Any, should_stop: Any, **__: Any) -> Any:
-        good = len(checks) < 5
+        loss = 0.1 if len(checks) < 5 else 0.9
         for check in range(1, 10):
-            if should_stop(check, 0.1 if good else 0.9, 0.5):
+            if should_stop(check, loss, 0.5):
                 break
         checks.append(check)
-        return None, Fitted(8, 0.1 if good else 0.9, 0.5, check, 8 * check, 0.1, 0.7, check < 9)
+        return None, Fitted(8, loss, 0.5, 8, loss, check, 8 * check, 0.1, 0.7, check < 9)
 
     monkeypatch.setattr(searching, "tune", scripted)
     said = execute("search", config(hospital, root, trials=7, pruner="median"), tmp_path / "s")

@@ -20,7 +20,7 @@ from trabecula.nets.classifier import load_classifier
 from trabecula.objectives.classify import Classify, ClassifyConfig
 from trabecula.objectives.objective import Setting
 from trabecula.run import execute
-from trabecula.transfer.fine_tuning import Validation, measure
+from trabecula.transfer.fine_tuning import Validation, check
 
 CPU = torch.device("cpu")
 CROP = 0.75  # of 32 px: 4 px are left out at each edge
@@ -79,13 +79,15 @@ def test_the_validation_part_is_cropped_too(hospital: Path, root: Path) -> None:
     store, framed = Store.open(hospital / "store"), Store.open(root / "framed")
     held = set(read_splits(root / "split").patients("val"))
     rows = np.flatnonzero([patient in held for patient in store.index["patient_id"]])
-    y = np.arange(len(rows)) % 2
+    y, patients = np.arange(len(rows)) % 2, store.index["patient_id"].to_numpy(str)[rows]
     encoder = load_classifier(root / "whole").encoder
     objective = Classify(ClassifyConfig(), encoder, Setting(12, 8, 0))
     cropped, again = (
-        measure(objective, Validation(images, rows, y, CROP), CPU) for images in (store, framed)
+        check(objective, Validation(images, rows, y, patients, CROP), CPU).loss for images in (store, framed)
     )
-    whole, other = (measure(objective, Validation(images, rows, y), CPU) for images in (store, framed))
+    whole, other = (
+        check(objective, Validation(images, rows, y, patients), CPU).loss for images in (store, framed)
+    )
     assert cropped == again
     assert whole != other
     assert cropped != whole

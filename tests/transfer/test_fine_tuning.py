@@ -24,8 +24,8 @@ from trabecula.transfer.fine_tuning import (
     Fitted,
     Material,
     Tuning,
+    check,
     make_objective,
-    measure,
     read_material,
     tune,
 )
@@ -218,7 +218,10 @@ def test_a_run_that_stays_on_the_plateau_says_so(hospital: Path, root: Path, tmp
 
 
 def test_one_class_alone_has_no_plateau() -> None:
-    known = {"images_seen": 8, "loss": 0.1, "metric": 0.5, "points": 1, "images_spent": 8}
+    known = {
+        "images_seen": 8, "loss": 0.1, "metric": 0.5, "points": 1, "images_spent": 8, "best_at": 8,
+        "best_loss": 0.1,
+    }  # fmt: skip
     assert not Fitted(**known, train_loss=0.01, constant_loss=0.0).stayed_at_chance
     assert Fitted(**known, train_loss=0.69, constant_loss=0.693).stayed_at_chance
     assert not Fitted(**known, train_loss=0.6, constant_loss=0.693).stayed_at_chance
@@ -226,13 +229,13 @@ def test_one_class_alone_has_no_plateau() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
-    [({}, True), ({"images_spent": 16}, False), ({"images_seen": 0}, False), ({"points": 1}, False)],
+    [({}, True), ({"images_spent": 16}, False), ({"best_at": 0}, False), ({"points": 1}, False)],
 )
 def test_a_run_whose_last_check_of_several_is_best_was_best_at_its_end(
     changes: dict[str, int], expected: bool
 ) -> None:
-    known = {"images_seen": 8, "images_spent": 8, "points": 2, **changes}
-    fitted = Fitted(**known, loss=0.1, metric=0.5, train_loss=0.3, constant_loss=0.7)
+    known = {"images_seen": 8, "best_at": 8, "images_spent": 8, "points": 2, **changes}
+    fitted = Fitted(**known, loss=0.1, metric=0.5, best_loss=0.1, train_loss=0.3, constant_loss=0.7)
     assert fitted.best_at_end is expected
 
 
@@ -282,7 +285,7 @@ def test_the_losses_of_training_and_validation_weigh_classes_alike(
         alike, as_they_come = np.mean([each[y == k].mean() for k in range(3)]), each.mean()
         assert abs(alike - as_they_come) > 0.001
         if part is known.subset.val:
-            loss, _ = measure(objective, known.validation, CPU)
+            loss, *_ = check(objective, known.validation, CPU)
         else:
             loss = objective.loss(logits, torch.from_numpy(y)).item()
         assert loss == pytest.approx(alike if class_weight == "auto" else as_they_come, abs=1e-5)
@@ -306,15 +309,15 @@ def test_nothing_worse_than_the_probe_comes_out_by_what_selects(
     known = by_brightness(material(hospital, root, "random", "kl"))
     begun = make_objective(Tuning(), known, 0)
     known.probe_start("auto", 1.0, CPU).put_into(begun)
-    start_loss, start_metric = measure(begun, known.validation, CPU)
+    start_loss, start_metric, _ = check(begun, known.validation, CPU)
     assert start_metric > 0.5
     images = 12 if lr == 10 else 48
     tuning = Tuning(
         images=images, every=12, batch_size=12, precision="float32", augment=False, select=select,
-        optimizer={"lr": lr},
+        optimizer={"lr": lr}, tolerance=0.0,
     )  # fmt: skip
     objective, fitted = tune(tuning, known, 0, CPU)
-    loss, metric = measure(objective, known.validation, CPU)
+    loss, metric, _ = check(objective, known.validation, CPU)
     assert (loss, metric) == (pytest.approx(fitted.loss), fitted.metric)
     if select == "metric":
         assert metric >= start_metric

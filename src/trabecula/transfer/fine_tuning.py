@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -95,10 +95,14 @@ class Tuning(Record):
     """Images between two validation checks; 0: one pass, or without `epochs` 10 batches where that
     is more."""
     patience: int = Field(5, ge=1)
-    """Validation checks without improvement after which training stops (inferred: den Boer 2025 gives no
-    number)."""
+    """Validation checks without a lower loss (or better metric) after which training stops (inferred: den
+    Boer 2025 gives no number)."""
     select: SelectBy = "loss"
     """What chooses the checkpoint on validation: loss (den Boer 2025) or metric (Rajamohan et al. 2026)."""
+    tolerance: float = Field(2.0, ge=0)
+    """With select = loss: taken is the latest checkpoint whose validation loss lies above the lowest by no
+    more than so many standard errors over patients. With few labels the loss soon rises because the network
+    grows too sure, while it still learns to rank. 0: the checkpoint of the lowest loss (den Boer 2025)."""
     batch_size: int = Field(64, ge=2)
     """Images a batch; at most the labelled training images there are (inferred)."""
     head_start: HeadStart = "auto"
@@ -161,7 +165,8 @@ class Material(LabelledImages):
     @property
     def validation(self) -> Validation:
         """The few-label validation part."""
-        return Validation(self.store, self.rows[self.subset.val], self.labelled.y[self.subset.val])
+        val = self.subset.val
+        return Validation(self.store, self.rows[val], self.labelled.y[val], self.labelled.patient_ids[val])
 
 
 def read_material(few: FewLabels, seed: int) -> Material:
@@ -205,8 +210,9 @@ def tune(
     return objective, fit(
         objective, stream, replace(material.validation, crop=tuning.centre_crop),
         images=tuning.epochs * len(y) or tuning.images, every=tuning.every or usual,
-        patience=tuning.patience, select=tuning.select, precision=tuning.precision, checkpoint=checkpoint,
-        should_stop=should_stop, label=label, keep_start=starts_at_probe(tuning),
+        patience=tuning.patience, select=tuning.select, tolerance=tuning.tolerance,
+        precision=tuning.precision, checkpoint=checkpoint, should_stop=should_stop, label=label,
+        keep_start=starts_at_probe(tuning),
     )  # fmt: skip
 
 
@@ -264,21 +270,32 @@ def make_objective(tuning: Tuning, material: Material, seed: int) -> Classify:
 
 @dataclass(frozen=True)
 class Validation:
-    """The few-label validation part: rows of the store and their classes, (n,) or (n, L)."""
+    """The few-label validation part: rows of the store, their classes, (n,) or (n, L), and patients."""
 
     store: Store
     rows: NDArray[np.int64]
     y: NDArray[np.int64]
+    patients: NDArray[np.str_]
     crop: float = 1.0  # part of the side that is seen, about the centre
+
+
+class Check(NamedTuple):
+    """What one look at the validation part found. each: (m,) losses of its images, whose mean is `loss`."""
+
+    loss: float
+    metric: float
+    each: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What early stopping chose."""
+    """What early stopping chose. best_at, best_loss: of the checkpoint with the best score itself."""
 
     images_seen: int
     loss: float
     metric: float
+    best_at: int
+    best_loss: float
     points: int
     images_spent: int
     train_loss: float  # the lowest mean between two checks
@@ -296,48 +313,49 @@ class Fitted:
     @property
     def best_at_end(self) -> bool:
         """Whether the last check of several was the best one."""
-        return self.points > 1 and 0 < self.images_seen == self.images_spent
+        return self.points > 1 and 0 < self.best_at == self.images_spent
 
 
 def fit(
     objective: Classify, stream: Stream, validation: Validation, *, images: int, every: int, patience: int,
-    select: SelectBy, precision: Precision, checkpoint: Path | None = None,
+    select: SelectBy, precision: Precision, tolerance: float = 0.0, checkpoint: Path | None = None,
     should_stop: ShouldStop | None = None, label: str = "fine-tuning", keep_start: bool = False,
 ) -> Fitted:  # fmt: skip
-    """Train until validation has not improved for `patience` checks; restore the best weights.
+    """Train until validation has not improved for `patience` checks; restore the weights that are kept.
 
     keep_start: the network as it is counts too, as a checkpoint after no image.
 
     select: "loss" (den Boer 2025, section 3.3) or "metric" (Rajamohan 2026, section 2.7: the task's own, ties
-    broken by the loss). label: of the meter; none is shown where it is "".
+    broken by the loss). tolerance: as in `Tuning`. label: of the meter; none is shown where it is "".
 
     Raises:
         RunError: the validation loss was never finite.
     """
     memory: dict[str, Any] = {
-        "best": None, "waited": 0, "points": 0, "train_loss": float("inf"), "spent": 0, "checks": [],
-        "ended": False,
+        "best": None, "kept": None, "waited": 0, "points": 0, "train_loss": float("inf"), "spent": 0,
+        "checks": [], "ended": False,
     }  # fmt: skip
     seen = 0  # checks that `should_stop` has seen: of a training that goes on, those before come again
     if keep_start:
         objective.to(memory_format=torch.channels_last)  # as `train` has it
-        _keep_if_best(memory, objective, 0, *measure(objective, validation, stream.device), select)
+        _keep(memory, objective, 0, check(objective, validation, stream.device), select)
     with Meter(label, images, "images") if label else nullcontext() as meter:
         for point in train(
             objective, stream, images=images, every=every, precision=precision, checkpoint=checkpoint,
             memory=memory,
         ):  # fmt: skip
-            loss, metric = measure(objective, validation, stream.device)
+            found = check(objective, validation, stream.device)
             memory["points"] += 1
             memory["waited"] += 1
             memory["train_loss"] = min(memory["train_loss"], point.scalars["all/loss"])
             memory["spent"] = point.images
-            _keep_if_best(memory, objective, point.images, loss, metric, select)
-            memory.setdefault("checks", []).append((loss, metric))
+            if not _keep(memory, objective, point.images, found, select) and tolerance and select == "loss":
+                _keep_if_near(memory, objective, point.images, found, validation.patients, tolerance)
+            memory.setdefault("checks", []).append((found.loss, found.metric))
             seen = _tell(should_stop, memory, seen)
             memory["stopped"] = memory["ended"] or memory["waited"] >= patience
             if meter:
-                meter.add(point.images - meter.done, f"val loss {loss:.3g} metric {metric:.3g}")
+                meter.add(point.images - meter.done, f"val loss {found.loss:.3g} metric {found.metric:.3g}")
     _tell(should_stop, memory, seen)
     best = memory["best"]
     if not np.isfinite(best["loss"]):
@@ -345,11 +363,12 @@ def fit(
             f"{label or 'fine-tuning'}: the validation loss was not finite at any of "
             f'{memory["points"]} checks; use a lower rate (optimizer.lr), or precision = "float32"'
         )
-    objective.load_state_dict(best["weights"])
+    kept = memory.get("kept") or best  # checkpoints of earlier versions have none
+    objective.load_state_dict(kept["weights"])
     constant = objective.constant_loss(np.asarray(stream.fields["labels"]))
     return Fitted(
-        best["images"], best["loss"], best["metric"], memory["points"], memory["spent"],
-        memory["train_loss"], constant, memory.get("ended", False),
+        kept["images"], kept["loss"], kept["metric"], best["images"], best["loss"], memory["points"],
+        memory["spent"], memory["train_loss"], constant, memory.get("ended", False),
     )  # fmt: skip
 
 
@@ -362,16 +381,34 @@ def _tell(should_stop: ShouldStop | None, memory: dict[str, Any], seen: int) -> 
     return len(checks)
 
 
-def _keep_if_best(
-    memory: dict[str, Any], objective: Classify, images: int, loss: float, metric: float, select: SelectBy
-) -> None:
-    score, best = _score(select, loss, metric), memory["best"]
-    if best is None or score > best["score"]:
-        memory["waited"] = 0
-        memory["best"] = {
-            "score": score, "images": images, "loss": loss, "metric": metric,
-            "weights": {k: v.detach().clone() for k, v in objective.state_dict().items()},
-        }  # fmt: skip
+def _keep(memory: dict[str, Any], objective: Classify, images: int, found: Check, select: SelectBy) -> bool:
+    """Keep the network if its score is the best so far; say whether it is."""
+    score, best = _score(select, found.loss, found.metric), memory["best"]
+    if best is not None and score <= best["score"]:
+        return False
+    memory["waited"] = 0
+    memory["best"] = memory["kept"] = {"score": score, **_snapshot(objective, images, found)}
+    return True
+
+
+def _keep_if_near(
+    memory: dict[str, Any], objective: Classify, images: int, found: Check, patients: NDArray[np.str_],
+    tolerance: float,
+) -> None:  # fmt: skip
+    """Keep a later network whose loss is not above the lowest by more than noise."""
+    lowest = memory["best"].get("each")
+    if lowest is None or not np.isfinite(found.loss) or len(set(patients)) < 2:
+        return
+    if not below(found.each, lowest.numpy(), patients, tolerance):
+        memory["kept"] = _snapshot(objective, images, found)
+
+
+def _snapshot(objective: Classify, images: int, found: Check) -> dict[str, Any]:
+    weights = {k: v.detach().clone() for k, v in objective.state_dict().items()}
+    return {
+        "images": images, "loss": found.loss, "metric": found.metric, "each": torch.from_numpy(found.each),
+        "weights": weights,
+    }  # fmt: skip
 
 
 def _score(select: SelectBy, loss: float, metric: float) -> list[float]:
@@ -381,16 +418,14 @@ def _score(select: SelectBy, loss: float, metric: float) -> list[float]:
     return [-loss] if select == "loss" or np.isnan(metric) else [metric, -loss]
 
 
-@torch.inference_mode()
-def measure(objective: Classify, validation: Validation, device: torch.device) -> tuple[float, float]:
+def check(objective: Classify, validation: Validation, device: torch.device) -> Check:
     """Loss and `task_metric` on the validation part, without augmentation.
 
     The loss weighs classes alike where training does, and every known label of a multi-label task.
     """
-    each, p = validation_losses(objective, validation, device)
-    y = validation.y
-    weights = _weights(objective, y)
-    return float((each * weights).sum() / weights.sum()), task_metric(y, p)
+    losses, p = validation_losses(objective, validation, device)
+    each = _weighted(objective, losses, validation.y)
+    return Check(float(each.mean()), task_metric(validation.y, p), each)
 
 
 @torch.inference_mode()
@@ -415,27 +450,24 @@ def is_below(
 ) -> bool:
     """Whether the network's validation loss is above that of its start's probe, by more than noise.
 
-    Classes weigh as in `measure`.
+    Classes weigh as in `check`.
     """
     validation = replace(material.validation, crop=tuning.centre_crop)
     each, _ = validation_losses(objective, validation, device)
     y, log_p = validation.y, np.maximum(start.log_p, np.log(1e-15))
     of_probe = -np.take_along_axis(log_p, np.maximum(y, 0)[..., None], -1)[..., 0]
-    weights = _weights(objective, y)
-    if y.ndim == 2:
-        each, of_probe = (
-            (loss * weights).sum(1) / np.maximum(weights.sum(1), 1) for loss in (each, of_probe)
-        )
-    else:
-        each, of_probe = (loss * weights / weights.mean() for loss in (each, of_probe))
-    return below(each, of_probe, material.labelled.patient_ids[material.subset.val])
+    each, of_probe = (_weighted(objective, losses, y) for losses in (each, of_probe))
+    return below(each, of_probe, validation.patients)
 
 
-def _weights(objective: Classify, y: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Of (m,) images in the validation loss, or of (m, L) labels: 0 where a label is not known."""
+def _weighted(objective: Classify, losses: NDArray[np.float64], y: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(m,) images' parts in the validation loss, which is their mean, from (m,) or (m, L) losses."""
     if y.ndim == 1 and objective.class_weights is not None:
-        return np.asarray(1 / np.bincount(y)[y])
-    return np.asarray(y != MASKED, dtype=np.float64)
+        weights = 1 / np.bincount(y)[y]
+    else:
+        weights = np.asarray(y != MASKED, dtype=np.float64)
+    parts = losses * weights * len(y) / weights.sum()
+    return np.asarray(parts.reshape(len(y), -1).sum(1))
 
 
 def task_metric(y: NDArray[np.int64], p: NDArray[np.float64]) -> float:

@@ -96,13 +96,15 @@ def features_of(encoder: nn.Module, images: Iterable[Tensor]) -> Tensor:
         return torch.cat([encoder(part).double() for part in images])
 
 
-def below(losses: NDArray[np.float64], start: NDArray[np.float64], patients: NDArray[np.str_]) -> bool:
-    """Whether (m,) validation losses lie above those of the start by more than two standard errors.
+def below(
+    losses: NDArray[np.float64], others: NDArray[np.float64], patients: NDArray[np.str_], errors: float = 2.0
+) -> bool:
+    """Whether (m,) validation losses lie above others by more than so many standard errors.
 
-    The differences are averaged over each patient's images first.
+    The differences are averaged over each patient's images first. One patient shows no spread: False.
     """
     _, index = np.unique(patients, return_inverse=True)
-    each = np.bincount(index, losses - start) / np.bincount(index)
+    each = np.bincount(index, losses - others) / np.bincount(index)
     if len(each) < 2:
         return False
-    return bool(each.mean() > 2 * each.std(ddof=1) / np.sqrt(len(each)))
+    return bool(each.mean() > errors * each.std(ddof=1) / np.sqrt(len(each)))

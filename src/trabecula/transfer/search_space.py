@@ -84,7 +84,7 @@ class SearchSpace:
 _RATES = {"low": 1e-5, "high": 1e-2, "log": True}
 _PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "none": ({}, {}),
-    "table1": ({"head_start": "random"}, {"head": _HEAD_SPACE}),
+    "table1": ({"head_start": "random", "tolerance": 0.0}, {"head": _HEAD_SPACE}),
     "rate": ({}, {"optimizer.lr": _RATES, "optimizer.warmup": [0.0, 0.05, 0.1], "patience": [5, 10, 20]}),
     # Rajamohan et al. 2026, arXiv 2603.24903v1, C.4; every range inferred: the text lost them.
     "rajamohan": (

@@ -101,7 +101,7 @@ class SettingsSearch:
             state = "pruned" if fitted.ended else "complete"
             note = PLATEAU if fitted.stayed_at_chance else ""
             images = fitted.images_seen, fitted.images_spent
-            done = Trial(-1, state, fitted.loss, fitted.metric, *images, note, values)
+            done = Trial(-1, state, fitted.best_loss, fitted.metric, *images, note, values)
         except RunError as error:  # a rate too high is an answer, not the end of the search
             done = replace(done, note=str(error))
         done = _stored(study, trial, done, by)
