@@ -36,14 +36,13 @@ class Classifier(nn.Module):
         logits: Tensor = self.head(self.encoder(images)).float()
         return logits.softmax(1) if self.card.task.kind != "multilabel" else logits.sigmoid()
 
-    @torch.inference_mode()
     def probabilities(
         self, store: Store, rows: NDArray[np.int64], device: torch.device, batch_size: int = 256
     ) -> NDArray[np.float64]:
         """(n, K) of these rows of a store."""
         self.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         parts = [torch.empty(0, len(self.card.class_names), dtype=torch.float64)]
-        with exact():
+        with torch.inference_mode(), exact():
             for images in images_in_order(store, rows, device, batch_size, self.card.centre_crop):
                 parts.append(self(images).double().cpu())
         return torch.cat(parts).numpy()

@@ -108,7 +108,7 @@ class Tuning(Record):
     head_start: HeadStart = "auto"
     """Where the head starts: `probe`, at the exact linear probe of the same few labels on the encoder as it
     is (linear probing then fine-tuning, Kumar et al. 2022, arXiv 2202.10054); `random`; auto: the probe for a
-    linear head, random for others. From the probe, no network comes out that is worse on validation."""
+    linear head, random for others. From the probe, no network comes out that validation shows to be worse."""
     optimizer: Optimizer = Optimizer(name="adam", lr=1e-4)
     """Adam 1e-4 (inferred: den Boer gives the rate for the GAN only; from the probe the best of three rates
     on knees with few labels)."""
