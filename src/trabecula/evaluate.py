@@ -103,7 +103,7 @@ def run(config: Config, out: Run) -> str:
             work.task(name, tested, table, choices, meter)
     pairs = compare(work.scored, finished, config.level, config.alpha)
     missing = arms_.missing_baselines(finished, config.not_run, config.incomplete)
-    plateaus = reading.plateaus(choices)
+    plateaus = reading.tuning_counts(choices)
     learning = [
         results.LearningCurve(*place, sorted(points, key=lambda point: fewest_first(point.fraction)))
         for place, points in sorted(work.points.items())

@@ -15,7 +15,7 @@ from trabecula.run import execute
 from trabecula.sections.names import mode_name
 from trabecula.sections.results import Panel, Results, read_results
 from trabecula.sections.snapshots import snapshot_curves, snapshot_table
-from trabecula.sections.verdict import plateaus
+from trabecula.sections.verdict import tuning_counts
 
 PANEL = Panel(TASKS[0], "finetune")
 
@@ -153,15 +153,15 @@ def test_without_snapshots_there_is_no_figure(results: Results) -> None:
 
 
 def test_stuck_runs_are_counted_in_words(results: Results) -> None:
-    (told,) = plateaus(results, PANEL)
+    (told,) = tuning_counts(results, PANEL)
     assert told.replace("\N{NO-BREAK SPACE}", " ") == (
         "critic, random initialisation (3 of 10 with 1 % of labels)"
     )
     counts = [*results.flow.plateaus, replace(results.flow.plateaus[0], fraction=0.1, num_plateau=1)]
     results = replace(results, flow=replace(results.flow, plateaus=counts))
-    (told,) = plateaus(results, PANEL)
+    (told,) = tuning_counts(results, PANEL)
     assert told.replace("\N{NO-BREAK SPACE}", " ").endswith("(3 of 10 with 1 % of labels, 1 of 10 with 10 %)")
-    assert plateaus(results, Panel(TASKS[0], "probe")) == []
+    assert tuning_counts(results, Panel(TASKS[0], "probe")) == []
 
 
 def test_ways_of_fine_tuning_have_names() -> None:

@@ -208,19 +208,19 @@ def read_choices(folders: Sequence[Path]) -> pd.DataFrame:
     return table.sort_values(RUN, kind="stable", ignore_index=True)
 
 
-def plateaus(choices: pd.DataFrame) -> list[TuningCount]:
+def tuning_counts(choices: pd.DataFrame) -> list[TuningCount]:
     """How many fine-tunings of each arm have which note, by task, arm, mode and fraction."""
     if "note" not in choices:
         return []
     tuned = choices[choices["mode"].str.startswith("finetune")]
 
-    def told(runs: pd.DataFrame, *notes: str) -> int:
+    def num_with(runs: pd.DataFrame, *notes: str) -> int:
         return sum(any(note in text for note in notes) for text in runs["note"].astype(str))
 
     return [
         TuningCount(
-            task, arm, mode, float(fraction), len(runs), told(runs, PLATEAU, _OLD_PLATEAU),
-            told(runs, BELOW_PROBE), told(runs, KEPT_PROBE), told(runs, BEST_AT_END),
+            task, arm, mode, float(fraction), len(runs), num_with(runs, PLATEAU, _OLD_PLATEAU),
+            num_with(runs, BELOW_PROBE), num_with(runs, KEPT_PROBE), num_with(runs, BEST_AT_END),
         )
         for (task, arm, mode, fraction), runs in grouped(tuned, ARM)
     ]  # fmt: skip

@@ -100,8 +100,8 @@ def _of(store: Store, cohorts: Sequence[str]) -> NDArray[np.bool_]:
     known = sorted(set(store.index["cohort"]))
     for cohort in cohorts:
         if not any(in_any_spelling(known, [cohort])):
-            told = suggest(cohort, known)
-            raise InputError(f"pretrain: pool_cohorts: the store has no cohort '{cohort}'{told}")
+            guess = suggest(cohort, known)
+            raise InputError(f"pretrain: pool_cohorts: the store has no cohort '{cohort}'{guess}")
     return np.array(in_any_spelling(store.index["cohort"], cohorts), dtype=bool)
 
 

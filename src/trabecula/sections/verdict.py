@@ -115,14 +115,14 @@ def _verdict(results: Results, panel: Panel) -> dict[str, Any]:
         networks.append({"name": architecture_name(architecture), "lines": lines, "not_run": not_run})
     return {
         "task": panel.task, "mode": mode_name(panel.mode), "metric": metric_name(results.headline(panel)),
-        "networks": networks, "plateaus": plateaus(results, panel),
-        "below_probe": plateaus(results, panel, "num_below_probe"),
-        "kept_probe": plateaus(results, panel, "num_kept_probe"),
-        "best_at_end": plateaus(results, panel, "num_best_at_end"),
+        "networks": networks, "plateaus": tuning_counts(results, panel),
+        "below_probe": tuning_counts(results, panel, "num_below_probe"),
+        "kept_probe": tuning_counts(results, panel, "num_kept_probe"),
+        "best_at_end": tuning_counts(results, panel, "num_best_at_end"),
     }  # fmt: skip
 
 
-def plateaus(results: Results, panel: Panel, key: str = "num_plateau") -> list[str]:
+def tuning_counts(results: Results, panel: Panel, key: str = "num_plateau") -> list[str]:
     """ "critic, random initialisation (3 of 10 with 1 % of labels, 1 of 10 with 5 %)", one for each arm."""
     found = defaultdict[str, list[str]](list)
     last: dict[str, bool] = {}  # whether an arm's budget before was of shots: a change needs all words
